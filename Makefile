@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TORCH  ?= torch==2.13.0
+TRITON ?= triton==3.7.1
+UV     := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test lint bench scatter
+
+$(STAMP): pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH)
+ifneq ($(UV),)
+	$(UV) pip install --python $(BIN)/python -e '.[dev,bio]' '$(TRITON)'
+else
+	$(BIN)/python -m pip install -e '.[dev,bio]' '$(TRITON)'
+endif
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/musegnn run examples/atlas/atlas.yaml --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/pytest -q -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typecheck
+	$(BIN)/python setup.py -q build_py --build-lib build/typecheck
+	MYPYPATH=build/typecheck $(BIN)/mypy --strict -p musegnn
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks --quick
+
+scatter: $(STAMP)
+	$(BIN)/python -m pip install --no-build-isolation torch-scatter

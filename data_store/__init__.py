@@ -1,0 +1,1 @@
+"""Files in, store out: readers, validation, and the zarr store with its commit layer."""

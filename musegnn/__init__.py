@@ -1,0 +1,48 @@
+"""Joint gene embeddings from many single-cell and spatial datasets.
+
+>>> import musegnn as mg
+>>> mg.__version__
+'0.1.0'
+
+Everything heavy is imported at first use: ``import musegnn`` alone loads the standard library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musegnn.config import AtlasConfig, load_atlas
+    from musegnn.data_store import Store
+    from musegnn.errors import MuseGNNError
+    from musegnn.musegnn import MuseGNN
+    from musegnn.pipeline import build_graphs, run
+
+__version__ = "0.1.0"
+
+__all__ = ["AtlasConfig", "MuseGNN", "MuseGNNError", "Store", "build_graphs", "load_atlas", "run"]
+
+_HOMES = {
+    "AtlasConfig": "musegnn.config",
+    "MuseGNN": "musegnn.musegnn",
+    "MuseGNNError": "musegnn.errors",
+    "Store": "musegnn.data_store",
+    "build_graphs": "musegnn.pipeline",
+    "load_atlas": "musegnn.config",
+    "run": "musegnn.pipeline",
+}
+
+# In a checkout, kernels/, cluster/ and data_store/ lie beside this folder, not inside it.
+_root = _Path(__file__).resolve().parent.parent
+if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+
+def __getattr__(name: str) -> Any:  # the type depends on the name; TYPE_CHECKING imports above give it
+    if name not in _HOMES:
+        msg = f"module 'musegnn' has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

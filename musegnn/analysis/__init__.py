@@ -1,0 +1,1 @@
+"""Using the embeddings: export, neighbours, clusters, the report page."""

@@ -1,0 +1,1 @@
+"""Co-expression graphs from raw counts: selection, residuals, CS-CORE, edge rules."""

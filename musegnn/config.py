@@ -1,0 +1,395 @@
+"""The configuration: frozen, typed objects read from ``ATLAS.yaml``.
+
+Everything that changes a result is here and is written to ``config.lock.yaml`` of the run. Unknown keys are
+refused, so a typing mistake cannot become a silent default.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from musegnn.errors import ConfigError
+
+Modality = Literal["scrna", "scatac", "spatial"]
+ShareKey = Literal["modality", "tissue", "species"]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+MAX_YAML_BYTES = 1_000_000
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DatasetConfig(_Section):
+    """One dataset: a matrix of raw counts, cells x genes.
+
+    Attributes
+    ----------
+    name
+        Unique name: letters, digits, dot, dash and underscore.
+    path
+        The ``.h5ad`` file, relative to the atlas file.
+    modality, tissue, species
+        What was measured, where, and in which organism (``human``, ``mouse``, ...).
+    layer
+        Where the raw counts are: ``None`` for ``X``, else a name in ``layers``, or ``raw`` for ``raw.X``.
+    gene_id_key
+        Column of ``var`` with gene identifiers, used where gene names are not unique; ``None`` for ``var_names``.
+    spatial_key
+        Entry of ``obsm`` with coordinates (spatial data only).
+    condition
+        Free label, e.g. ``healthy``; carried into the results.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN)
+    path: Path
+    modality: Modality
+    tissue: str = Field(min_length=1)
+    species: str = Field(min_length=1)
+    layer: str | None = None
+    gene_id_key: str | None = None
+    spatial_key: str = "spatial"
+    condition: str | None = None
+
+
+class EdgeConfig(_Section):
+    """Which gene pairs are edges. Rules re-apply to the stored z without another pass over the counts.
+
+    Attributes
+    ----------
+    rule
+        ``default``: Benjamini-Hochberg at ``fdr`` and, above ``n0`` cells, the effect floor
+        ``abs(z)/sqrt(n) >= 2.807/sqrt(n0)``; ``pvalue``: two-sided p below ``p_value`` (the published rule);
+        ``bh`` and ``by``: false discovery rate alone.
+    sign
+        ``both``, or ``positive`` to drop negative edges.
+    max_degree
+        Keep at most this many strongest edges per gene (an edge stays when either end keeps it); ``None``: all.
+    """
+
+    rule: Literal["default", "pvalue", "bh", "by"] = "default"
+    fdr: float = Field(default=0.05, gt=0.0, lt=1.0)
+    p_value: float = Field(default=0.005, gt=0.0, lt=1.0)
+    n0: int = Field(default=3000, ge=2)
+    sign: Literal["both", "positive"] = "both"
+    max_degree: int | None = Field(default=None, ge=1)
+
+
+class GraphConfig(_Section):
+    """How a co-expression graph is built from counts.
+
+    Attributes
+    ----------
+    n_genes
+        Number of genes to select per dataset.
+    selection
+        ``auto``: ``svg`` for spatial data, else ``hvg``; ``hvg``: largest sctransform v2 residual variance;
+        ``svg``: smallest SPARK-X p-value; ``all``: every gene detected in ``min_cells`` cells.
+    min_cells
+        A gene must be detected in this many cells.
+    drop_mitochondrial
+        Leave mitochondrial genes (``MT-``, ``mt-``) out before depths are summed, as the method does.
+    negative_variance
+        Genes with a negative variance estimate: ``clamp`` uses the Poisson variance in the test, ``drop`` gives them
+        no edges, ``reference`` computes what CS-CORE computes (slower).
+    z_store
+        Pairs with ``abs(z)`` of at least this are stored.
+    chebyshev_order
+        Order K of the moment expansion; ``None``: from the range of depths, at least 24.
+    profile
+        ``gram``: residual profiles compressed losslessly to at most as many columns as genes; ``full``: genes x cells.
+    sct_cells, sct_genes
+        Size of the seeded subsample on which the sctransform parameters are estimated.
+    block_rows
+        Cells per block read from disk; does not change results beyond rounding and is recorded.
+    seed
+        Seed of the subsample.
+    """
+
+    n_genes: int = Field(default=1000, ge=2)
+    selection: Literal["auto", "hvg", "svg", "all"] = "auto"
+    min_cells: int = Field(default=5, ge=1)
+    drop_mitochondrial: bool = True
+    negative_variance: Literal["clamp", "drop", "reference"] = "clamp"
+    z_store: float = Field(default=1.96, ge=0.0)
+    chebyshev_order: int | None = Field(default=None, ge=4, le=256)
+    profile: Literal["gram", "full"] = "gram"
+    sct_cells: int = Field(default=5000, ge=50)
+    sct_genes: int = Field(default=2000, ge=50)
+    block_rows: int = Field(default=16384, ge=1)
+    seed: int = 0
+
+
+class ModelConfig(_Section):
+    """The encoder and the decoder.
+
+    Attributes
+    ----------
+    dim
+        Dimension of the embedding and of each attention head.
+    heads_dataset, heads_shared
+        Attention heads of the dataset layer and of the first shared layer.
+    features
+        Node features: ``profile`` (residual profile), ``relational`` (estimates over the common gene vocabulary
+        through one shared projection) or ``both``.
+    relational_dim
+        Width of the shared projection.
+    edge_features
+        Use the estimate and the scaled z in attention; off reproduces the published binary graphs.
+    share_by
+        Which datasets share the modality layers: those that agree in all of these.
+    decoder
+        ``mlp``: rows of ``z z'`` through a three-layer perceptron, as published; ``inner``: a scaled inner product.
+    feature_dropout, edge_dropout
+        Dropout on node features and on attention weights while training.
+    """
+
+    dim: int = Field(default=32, ge=2)
+    heads_dataset: int = Field(default=4, ge=1)
+    heads_shared: int = Field(default=2, ge=1)
+    features: Literal["profile", "relational", "both"] = "both"
+    relational_dim: int = Field(default=256, ge=1)
+    edge_features: bool = True
+    share_by: tuple[ShareKey, ...] = ("modality",)
+    decoder: Literal["mlp", "inner"] = "mlp"
+    feature_dropout: Probability = 0.5
+    edge_dropout: Probability = 0.0
+
+
+class LossConfig(_Section):
+    """Weights and settings of the losses.
+
+    Attributes
+    ----------
+    reconstruction, similarity, contrast, alignment
+        Weights of: edge reconstruction (BCE); weighted cosine of shared genes; contrast of the other genes with a
+        positive neighbour each; contrast of shared genes between the two datasets (0 in the published method).
+    temperature, alignment_temperature
+        Temperatures of the two contrasts.
+    n_contrast
+        Genes drawn per dataset and round for the contrast.
+    n_alignment
+        Shared genes drawn per pair and round for the alignment; ``None``: all.
+    normalize
+        ``sum``: mean over shared genes of lambda * cosine, as published; ``lambda``: divided by the sum of lambda.
+    """
+
+    reconstruction: float = Field(default=1.0, ge=0.0)
+    similarity: float = Field(default=1.0, ge=0.0)
+    contrast: float = Field(default=0.01, ge=0.0)
+    alignment: float = Field(default=1.0, ge=0.0)
+    temperature: float = Field(default=0.07, gt=0.0)
+    alignment_temperature: float = Field(default=0.2, gt=0.0)
+    n_contrast: int = Field(default=100, ge=1)
+    n_alignment: int | None = Field(default=None, ge=1)
+    normalize: Literal["sum", "lambda"] = "sum"
+
+
+class TrainingConfig(_Section):
+    """The rounds.
+
+    Attributes
+    ----------
+    rounds
+        Number of rounds; in one round every dataset is once the subject (an epoch).
+    order
+        ``parallel``: every module steps once per round on summed gradients; ``sequential``: one step per dataset in
+        the listed order, as published.
+    lr_dataset, lr_shared, lr_decoder
+        Adam learning rates of dataset layers, shared modules and decoders.
+    weight_decay
+        Decoupled weight decay; 0 gives plain Adam.
+    seed
+        Seed of weights, partners, draws and hold-outs.
+    checkpoint_every
+        Rounds between checkpoints.
+    threads
+        Torch threads of the training process; part of the configuration because it may change the last bit.
+    dtype
+        ``float32``, or ``float64`` for parity checks.
+    """
+
+    rounds: int = Field(default=100, ge=0)
+    order: Literal["parallel", "sequential"] = "parallel"
+    lr_dataset: float = Field(default=2e-3, gt=0.0)
+    lr_shared: float = Field(default=2e-3, gt=0.0)
+    lr_decoder: float = Field(default=1e-3, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    seed: int = 0
+    checkpoint_every: int = Field(default=10, ge=1)
+    threads: int = Field(default=2, ge=1)
+    dtype: Literal["float32", "float64"] = "float32"
+    loss: LossConfig = LossConfig()
+
+
+class EvaluationConfig(_Section):
+    """What is held out and how results are scored.
+
+    Attributes
+    ----------
+    holdout_edges
+        Share of each graph's edges hidden from training, with as many degree-matched non-edges.
+    holdout_genes
+        Share of genes, chosen once for all datasets, that take no part in similarity, contrast and alignment.
+    seed
+        Seed of the hold-outs; kept apart from the training seed so that seeds are compared on one task.
+    leiden_resolutions
+        Resolutions over which cluster-based metrics are averaged.
+    """
+
+    holdout_edges: Probability = 0.05
+    holdout_genes: Probability = 0.2
+    seed: int = 0
+    leiden_resolutions: tuple[float, ...] = (0.5, 1.0, 2.0)
+
+
+class AtlasConfig(_Section):
+    """A whole atlas: datasets and settings, as read from ``ATLAS.yaml``.
+
+    Attributes
+    ----------
+    datasets
+        The datasets, in the order that ``sequential`` training follows.
+    orthologs
+        CSV with one column per species (its gene names); genes of one row count as the same gene. Needed where
+        datasets of different species shall share genes.
+    """
+
+    datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
+    orthologs: Path | None = None
+    graph: GraphConfig = GraphConfig()
+    edges: EdgeConfig = EdgeConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("datasets")
+    @classmethod
+    def _names_are_unique(cls, datasets: tuple[DatasetConfig, ...]) -> tuple[DatasetConfig, ...]:
+        names = [d.name for d in datasets]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            msg = f"dataset names must be unique, got twice: {', '.join(twice)}"
+            raise ValueError(msg)
+        return datasets
+
+    @model_validator(mode="after")
+    def _z_store_serves_the_rule(self) -> Self:
+        if self.edges.rule == "pvalue":
+            from musegnn.coexpression.edges import critical_z
+
+            if critical_z(self.edges.p_value) < self.graph.z_store:
+                msg = f"edges.p_value={self.edges.p_value} needs pairs below graph.z_store={self.graph.z_store}"
+                raise ValueError(msg)
+        return self
+
+    def to_yaml(self) -> str:
+        """Write the complete configuration, defaults included, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases, and with ``yes``, ``no``, ``on`` and ``off`` left as text."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # PyYAML publishes no types for its nodes
+        if self.check_event(yaml.events.AliasEvent):
+            msg = "aliases (*name) are not allowed"
+            raise ConfigError(msg, code="E301", where="YAML", fix="write the value out")
+        return super().compose_node(parent, index)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    letter: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:bool"]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
+    """Read ``ATLAS.yaml`` and check it.
+
+    Parameters
+    ----------
+    path
+        The atlas file. Relative paths in it are taken from its folder.
+    overrides
+        Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
+
+    Returns
+    -------
+    AtlasConfig
+        With absolute paths.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing, too large, not YAML, or does not fit the configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = "there is no such file"
+        raise ConfigError(msg, code="E300", where=str(path), fix="name an atlas file such as examples/atlas/atlas.yaml")
+    raw = path.read_bytes()
+    if len(raw) > MAX_YAML_BYTES:
+        msg = f"expected at most {MAX_YAML_BYTES} bytes, got {len(raw)}"
+        raise ConfigError(msg, code="E301", where=str(path), fix="move long lists into files of their own")
+    try:
+        data = yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
+    except yaml.YAMLError as error:
+        msg = f"not valid YAML ({' '.join(str(error).split())})"
+        raise ConfigError(msg, code="E301", where=str(path), fix="correct the line named") from None
+    if not isinstance(data, dict):
+        msg = "expected a mapping with the key `datasets`"
+        raise ConfigError(msg, code="E302", where=str(path), fix="see examples/atlas/atlas.yaml")
+    for dotted, value in (overrides or {}).items():
+        _set_dotted(data, dotted, value)
+    return _resolve_paths(validate_atlas(data, where=str(path)), path.resolve().parent)
+
+
+def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
+    """Turn plain data into a configuration, with one-line errors.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first setting that does not fit.
+    """
+    try:
+        return AtlasConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        got = "" if first["type"] in {"missing", "extra_forbidden"} else f" (got {_shorten(first['input'])})"
+        more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        msg = f"`{place}`: {first['msg']}{got}{more}"
+        raise ConfigError(msg, code="E302", where=where, fix=f"correct `{place}`") from None
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _set_dotted(data: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    node = data
+    for key in parents:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            msg = f"`{dotted}`: `{key}` is not a section"
+            raise ConfigError(msg, code="E302", fix="use section.setting=value")
+        node = child
+    node[last] = value
+
+
+def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
+    datasets = tuple(d.model_copy(update={"path": (base / d.path)}) for d in atlas.datasets)
+    orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
+    return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs})

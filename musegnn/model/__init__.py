@@ -1,0 +1,1 @@
+"""The encoder, its shared modules and the decoders."""

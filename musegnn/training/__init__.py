@@ -1,0 +1,1 @@
+"""Losses, rounds, hold-outs and checkpoints."""
