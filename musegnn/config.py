@@ -59,6 +59,23 @@ class DatasetConfig(_Section):
     condition: str | None = None
 
 
+class QCConfig(_Section):
+    """Which cells are used. All bounds are inclusive; cells without counts are always dropped.
+
+    Attributes
+    ----------
+    min_counts, min_genes, max_genes
+        Bounds on a cell's total count and on its number of detected genes; ``None``: no bound.
+    max_mito
+        Largest share of mitochondrial counts; ``None``: no bound.
+    """
+
+    min_counts: int = Field(default=1, ge=1)
+    min_genes: int = Field(default=0, ge=0)
+    max_genes: int | None = Field(default=None, ge=1)
+    max_mito: float | None = Field(default=None, ge=0.0, le=1.0)
+
+
 class EdgeConfig(_Section):
     """Which gene pairs are edges. Rules re-apply to the stored z without another pass over the counts.
 
@@ -111,6 +128,8 @@ class GraphConfig(_Section):
         Cells per block read from disk; does not change results beyond rounding and is recorded.
     seed
         Seed of the subsample.
+    qc
+        Which cells are used.
     """
 
     n_genes: int = Field(default=1000, ge=2)
@@ -125,6 +144,7 @@ class GraphConfig(_Section):
     sct_genes: int = Field(default=2000, ge=50)
     block_rows: int = Field(default=16384, ge=1)
     seed: int = 0
+    qc: QCConfig = QCConfig()
 
 
 class ModelConfig(_Section):
