@@ -1,0 +1,299 @@
+"""Edge rules: which stored gene pairs are edges of the graph.
+
+Rules read the stored test statistics only, so another rule needs no pass over the counts.
+
+Legend: N genes, E directed edges (both directions of each pair), P stored pair entries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtri
+
+from musegnn.errors import GraphError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from musegnn.config import EdgeConfig
+    from musegnn.data_store.records import PairTable
+
+BIN_WIDTH = 0.05
+PUBLISHED_P = 0.005
+MAX_ITERATIONS = 10_000
+
+
+def critical_z(p: float) -> float:
+    """Give the ``abs(z)`` whose two-sided normal p-value is `p`.
+
+    Parameters
+    ----------
+    p
+        Two-sided p-value, in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        When `p` is outside (0, 1].
+
+    Examples
+    --------
+    >>> round(critical_z(0.005), 6)
+    2.807034
+    """
+    if not 0.0 < p <= 1.0:
+        msg = f"p must be in (0, 1], got {p}"
+        raise ValueError(msg)
+    return float(-ndtri(0.5 * p))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSet:
+    """The edges of one graph: symmetric, sorted within rows, without self-loops.
+
+    Attributes
+    ----------
+    indptr
+        Row pointers, shape (N + 1,), int64.
+    indices
+        Columns, ascending within a row, shape (E,), int32.
+    z
+        Test statistic, shape (E,), float32.
+    estimate
+        Co-expression estimate in [-1, 1], shape (E,), float32.
+    features
+        Edge features of the model, shape (E, 2), float32: the estimate and
+        ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
+    cutoff
+        Smallest ``abs(z)`` that the rule accepts.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    z: NDArray[np.float32]
+    estimate: NDArray[np.float32]
+    features: NDArray[np.float32]
+    cutoff: float
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes N."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_edges(self) -> int:
+        """Number of directed entries E, twice the number of gene pairs."""
+        return len(self.indices)
+
+    @property
+    def density(self) -> float:
+        """Share of the possible pairs that are edges."""
+        n = self.n_genes
+        return self.n_edges / (n * (n - 1)) if n > 1 else 0.0
+
+    @property
+    def negative_share(self) -> float:
+        """Share of the edges with negative z; 0 for a graph without edges."""
+        return float(np.mean(self.z < 0)) if self.n_edges else 0.0
+
+    @property
+    def mean_degree(self) -> float:
+        """Mean number of neighbours of a gene."""
+        return self.n_edges / self.n_genes if self.n_genes else 0.0
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Row of each entry, shape (E,)."""
+        return np.repeat(np.arange(self.n_genes, dtype=np.int64), np.diff(self.indptr))
+
+
+def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
+    """Apply an edge rule to stored pairs.
+
+    Parameters
+    ----------
+    pairs
+        All pairs with ``abs(z) >= pairs.z_store``, with the number of tests and the histogram of ``abs(z)``.
+    n_cells
+        Cells behind the statistics, which the effect floor of the default rule and the features need.
+    config
+        The rule. ``sign: positive`` and ``max_degree`` act on what the rule accepts; all pairs, whatever
+        their sign, count as tests.
+
+    Returns
+    -------
+    EdgeSet
+        At least one edge.
+
+    Raises
+    ------
+    GraphError
+        E270 when no pair is an edge; E272 when the rule accepts pairs that were not stored.
+
+    References
+    ----------
+    Benjamini and Hochberg (1995), J. R. Stat. Soc. B 57:289; Benjamini and Yekutieli (2001), Ann. Stat. 29:1165.
+    """
+    magnitude = np.abs(pairs.z.astype(np.float64))
+    cutoff = _cutoff(pairs, magnitude, n_cells, config)
+    keep = magnitude >= cutoff
+    if config.sign == "positive":
+        keep &= pairs.z > 0
+    if config.max_degree is not None:
+        keep &= _strongest(pairs, magnitude, keep, config.max_degree)
+    if not keep.any():
+        _refuse_empty(pairs, magnitude, cutoff, config)
+    features = edge_features(pairs.z, pairs.estimate, n_cells)
+    everything = EdgeSet(
+        indptr=pairs.indptr,
+        indices=pairs.indices,
+        z=pairs.z,
+        estimate=pairs.estimate,
+        features=features,
+        cutoff=cutoff,
+    )
+    return edges_from_mask(everything, keep)
+
+
+def edge_features(z: NDArray[np.float32], estimate: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
+    """Compute the two features of each edge.
+
+    Parameters
+    ----------
+    z, estimate
+        Test statistic and estimate, shape (E,).
+    n_cells
+        Cells behind them, at least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (E, 2), float32: the estimate clipped to [-1, 1] and ``sign(z) * log1p(abs(z)) / log1p(sqrt(n))``.
+    """
+    wide = z.astype(np.float64)
+    scaled = np.sign(wide) * np.log1p(np.abs(wide)) / np.log1p(np.sqrt(n_cells))
+    return np.stack([np.clip(estimate, -1.0, 1.0), scaled], axis=1).astype(np.float32)
+
+
+def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
+    """Keep some of the edges; the result may be empty.
+
+    Parameters
+    ----------
+    edges
+        N genes, E entries.
+    keep
+        Which entries stay, the same for both directions of a pair, shape (E,).
+
+    Raises
+    ------
+    ValueError
+        When the mask has another length or keeps one direction of a pair only.
+    """
+    if keep.shape != edges.indices.shape:
+        msg = f"keep must have shape {edges.indices.shape}, got {keep.shape}"
+        raise ValueError(msg)
+    rows, columns = edges.rows[keep], edges.indices[keep].astype(np.int64)
+    n = edges.n_genes
+    if not np.array_equal(rows * n + columns, np.sort(columns * n + rows)):
+        msg = "keep must be equal for both directions of every pair"
+        raise ValueError(msg)
+    indptr = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=n), out=indptr[1:])
+    return EdgeSet(
+        indptr=indptr,
+        indices=edges.indices[keep],
+        z=edges.z[keep],
+        estimate=edges.estimate[keep],
+        features=edges.features[keep],
+        cutoff=edges.cutoff,
+    )
+
+
+def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, config: EdgeConfig) -> float:
+    if config.rule == "pvalue":
+        cutoff = critical_z(config.p_value)
+    else:
+        cutoff = _false_discovery_cutoff(pairs, magnitude, config.fdr, dependent=config.rule == "by")
+        if config.rule == "default" and n_cells > config.n0:
+            cutoff = max(cutoff, critical_z(PUBLISHED_P) * float(np.sqrt(n_cells / config.n0)))
+    if cutoff < pairs.z_store and _count_at_least(pairs, np.sort(magnitude), cutoff) > len(magnitude) // 2:
+        msg = (
+            f"rule `{config.rule}` accepts abs(z) from {cutoff:.4g}, but only pairs from {pairs.z_store:.4g} are stored"
+        )
+        raise GraphError(
+            msg, code="E272", where="edges", fix="use a stricter rule, or build with a lower graph.z_store"
+        )
+    return cutoff
+
+
+def _false_discovery_cutoff(pairs: PairTable, magnitude: NDArray[np.float64], fdr: float, *, dependent: bool) -> float:
+    """Find the ``abs(z)`` of the step-up procedure.
+
+    With R(t) the number of pairs at or above t, the procedure rejects the largest k with ``R(z(k q/m)) >= k``.
+    From k = m the map ``k -> R(z(k q/m))`` falls to that k and stays, because R only falls with t. Below
+    ``z_store`` R is known at the bins of the histogram alone; the upper bound used there keeps k from falling too far.
+    """
+    m = pairs.n_tests
+    if m == 0:
+        return float("inf")
+    level = fdr / m
+    if dependent:
+        level /= float(np.sum(1.0 / np.arange(1, m + 1)))
+    ordered = np.sort(magnitude)
+    k = m
+    for _ in range(MAX_ITERATIONS):
+        if k == 0:
+            return float("inf")
+        cutoff = critical_z(k * level)
+        found = min(k, _count_at_least(pairs, ordered, cutoff))
+        if found == k:
+            return cutoff
+        k = found
+    msg = "the step-up procedure did not settle"  # k falls by one at least, so m tests end it; this bounds the time
+    raise RuntimeError(msg)
+
+
+def _count_at_least(pairs: PairTable, ordered: NDArray[np.float64], cutoff: float) -> int:
+    """Count unordered pairs with ``abs(z) >= cutoff``; an upper bound where they are not all stored."""
+    stored = (len(ordered) - int(np.searchsorted(ordered, cutoff, side="left"))) // 2
+    if cutoff >= pairs.z_store:
+        return stored
+    first_bin = min(int(cutoff / BIN_WIDTH), len(pairs.histogram) - 1)
+    return max(stored, int(pairs.histogram[first_bin:].sum()))
+
+
+def _strongest(
+    pairs: PairTable, magnitude: NDArray[np.float64], candidates: NDArray[np.bool_], max_degree: int
+) -> NDArray[np.bool_]:
+    """Mark the entries that are among the strongest of either end; equal strengths favour the lower column."""
+    n = pairs.n_genes
+    rows = np.repeat(np.arange(n, dtype=np.int64), np.diff(pairs.indptr))[candidates]
+    columns = pairs.indices[candidates].astype(np.int64)
+    order = np.lexsort((columns, -magnitude[candidates], rows))
+    starts = np.searchsorted(rows, np.arange(n))
+    rank = np.arange(len(rows)) - starts[rows[order]]
+    kept = np.zeros(len(rows), dtype=np.bool_)
+    kept[order[rank < max_degree]] = True
+    # Entries are in (row, column) order, so sorting by (column, row) pairs each one with its reverse.
+    kept |= kept[np.lexsort((rows, columns))]
+    result = np.zeros(len(candidates), dtype=np.bool_)
+    result[candidates] = kept
+    return result
+
+
+def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float, config: EdgeConfig) -> None:
+    if len(magnitude):
+        largest = f"the largest stored abs(z) is {magnitude.max():.4g}"
+    elif pairs.n_tests:
+        last = int(np.flatnonzero(pairs.histogram)[-1])
+        largest = f"the largest abs(z) is below {(last + 1) * BIN_WIDTH:.4g}"
+    else:
+        largest = "no pair has a finite z"
+    kind = " of positive sign" if config.sign == "positive" else ""
+    needs = f"it needs a pair{kind} with abs(z) >= {cutoff:.4g}"
+    msg = f"rule `{config.rule}` leaves a graph without edges: {needs}, {largest}"
+    raise GraphError(msg, code="E270", where="edges", fix="use a looser rule, more genes or more cells")

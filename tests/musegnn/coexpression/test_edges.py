@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr
+from scipy.stats import false_discovery_control
+
+from musegnn.coexpression.edges import critical_z, edge_features, edges_from_mask, select_edges
+from musegnn.config import EdgeConfig
+from musegnn.data_store.records import PairTable
+from musegnn.errors import GraphError
+
+
+def table(z: np.ndarray, z_store: float = 1.96) -> PairTable:
+    """Store a symmetric matrix of statistics as the build does."""
+    n = len(z)
+    keep = (np.abs(z) >= z_store) & ~np.eye(n, dtype=bool)
+    indptr = np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64)
+    rows, columns = np.nonzero(keep)
+    upper = np.abs(z[np.triu_indices(n, 1)])
+    upper = upper[np.isfinite(upper)]
+    return PairTable(
+        indptr=indptr,
+        indices=columns.astype(np.int32),
+        z=z[rows, columns].astype(np.float32),
+        estimate=np.tanh(z[rows, columns] / 10).astype(np.float32),
+        n_tests=len(upper),
+        z_store=z_store,
+        histogram=np.bincount(np.minimum((upper / 0.05).astype(int), 800), minlength=801).astype(np.int64),
+    )
+
+
+def statistics(seed: int, n: int, share: float, effect: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, n)) + effect * rng.choice([-1, 1], (n, n)) * (rng.random((n, n)) < share)
+    z = np.triu(z, 1).astype(np.float32).astype(np.float64)
+    return z + z.T
+
+
+def dense(edges) -> np.ndarray:
+    out = np.zeros((edges.n_genes, edges.n_genes), dtype=bool)
+    out[edges.rows, edges.indices] = True
+    return out
+
+
+def test_critical_z_is_the_quantile():
+    for p in (1e-300, 1e-12, 0.005, 0.5, 1.0):
+        assert 2 * ndtr(-critical_z(p)) == pytest.approx(p, rel=1e-9)
+    assert critical_z(0.005) == pytest.approx(2.8070337683438042, abs=1e-15)
+    with pytest.raises(ValueError, match="in \\(0, 1\\]"):
+        critical_z(0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(4, 40), st.floats(0.0, 1.0), st.floats(0.0, 8.0), st.sampled_from(["bh", "by"])
+)
+def test_false_discovery_rules_equal_scipy(seed, n, share, effect, rule):
+    z = statistics(seed, n, share, effect)
+    pairs = table(z)
+    upper = np.triu_indices(n, 1)
+    adjusted = false_discovery_control(2 * ndtr(-np.abs(z[upper])), method=rule)
+    expected = np.zeros((n, n), dtype=bool)
+    expected[upper] = adjusted <= 0.05
+    expected |= expected.T
+    if not expected.any():
+        with pytest.raises(GraphError) as caught:
+            select_edges(pairs, 1000, EdgeConfig(rule=rule))
+        assert caught.value.code == "E270"
+        return
+    np.testing.assert_array_equal(dense(select_edges(pairs, 1000, EdgeConfig(rule=rule))), expected)
+
+
+def test_bh_at_a_loose_rate_is_exact_or_refused():
+    z = statistics(3, 60, 0.3, 6.0)
+    upper = np.triu_indices(60, 1)
+    outcomes = set()
+    for fdr in np.linspace(0.02, 0.9, 45):
+        adjusted = false_discovery_control(2 * ndtr(-np.abs(z[upper])), method="bh")
+        lowest = np.abs(z[upper])[adjusted <= fdr].min()
+        if lowest < 1.96 + 0.05 and fdr > 0.05:
+            with pytest.raises(GraphError, match="E272"):
+                select_edges(table(z), 1000, EdgeConfig(rule="bh", fdr=fdr))
+            outcomes.add("refused")
+        else:
+            edges = select_edges(table(z), 1000, EdgeConfig(rule="bh", fdr=fdr))
+            assert edges.n_edges == 2 * (adjusted <= fdr).sum()
+            outcomes.add("exact")
+    assert outcomes == {"refused", "exact"}
+
+
+def test_pvalue_rule_and_looser_than_stored():
+    z = statistics(1, 50, 0.1, 5.0)
+    edges = select_edges(table(z), 500, EdgeConfig(rule="pvalue"))
+    expected = (np.abs(z) >= critical_z(0.005)) & ~np.eye(50, dtype=bool)
+    np.testing.assert_array_equal(dense(edges), expected)
+    with pytest.raises(GraphError, match="E272"):
+        select_edges(table(z), 500, EdgeConfig(rule="pvalue", p_value=0.2))
+
+
+def test_default_rule_has_a_floor_above_n0_only():
+    z = statistics(2, 60, 0.5, 6.0)
+    pairs = table(z)
+    plain = select_edges(pairs, 3000, EdgeConfig(rule="bh"))
+    below = select_edges(pairs, 3000, EdgeConfig())
+    above = select_edges(pairs, 12_000, EdgeConfig())
+    assert below.cutoff == plain.cutoff
+    assert below.n_edges == plain.n_edges
+    assert above.cutoff == pytest.approx(2 * critical_z(0.005))
+    np.testing.assert_array_equal(dense(above), np.abs(z) >= 2 * critical_z(0.005))
+
+
+def test_default_rule_is_stable_when_cells_are_repeated():
+    """z grows as sqrt(n): from n0 cells on, repeating the same cells leaves the graph as it was."""
+    z = statistics(4, 80, 0.2, 5.0)
+    first = select_edges(table(z, z_store=0.0), 3001, EdgeConfig())
+    for times in (2, 16):
+        again = select_edges(table(z * np.sqrt(times), z_store=0.0), 3001 * times, EdgeConfig())
+        np.testing.assert_array_equal(again.indices, first.indices)
+
+
+def test_positive_sign_and_properties():
+    z = statistics(5, 40, 0.3, 6.0)
+    both = select_edges(table(z), 800, EdgeConfig())
+    positive = select_edges(table(z), 800, EdgeConfig(sign="positive"))
+    assert positive.negative_share == 0.0
+    assert both.negative_share == pytest.approx(1 - positive.n_edges / both.n_edges)
+    assert both.density == pytest.approx(both.n_edges / (40 * 39))
+    assert both.mean_degree == both.n_edges / 40
+    np.testing.assert_array_equal(dense(positive), dense(both) & (z > 0))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7])
+def test_max_degree_keeps_the_strongest_of_either_end(limit):
+    z = statistics(6, 30, 0.4, 6.0)
+    full = dense(select_edges(table(z), 800, EdgeConfig()))
+    mine = dense(select_edges(table(z), 800, EdgeConfig(max_degree=limit)))
+    strength = np.where(full, np.abs(z), -1.0)
+    top = np.argsort(-strength, axis=1, kind="stable")[:, :limit]
+    chosen = np.zeros_like(full)
+    np.put_along_axis(chosen, top, values=True, axis=1)
+    chosen &= full
+    np.testing.assert_array_equal(mine, chosen | chosen.T)
+
+
+def test_features():
+    z = np.array([-3.0, 3.0, 0.0], dtype=np.float32)
+    estimate = np.array([-0.5, 1.5, 0.0], dtype=np.float32)
+    expected = np.array([[-0.5, -np.log(4) / np.log(11)], [1.0, np.log(4) / np.log(11)], [0.0, 0.0]])
+    np.testing.assert_allclose(edge_features(z, estimate, 100), expected, rtol=1e-6)
+
+
+def test_mask_must_be_symmetric():
+    edges = select_edges(table(statistics(7, 30, 0.3, 6.0)), 800, EdgeConfig())
+    keep = np.ones(edges.n_edges, dtype=bool)
+    keep[0] = False
+    with pytest.raises(ValueError, match="both directions"):
+        edges_from_mask(edges, keep)
+    with pytest.raises(ValueError, match="shape"):
+        edges_from_mask(edges, keep[1:])
+    none = edges_from_mask(edges, np.zeros(edges.n_edges, dtype=bool))
+    assert none.n_edges == 0
+    assert none.density == 0.0
+    assert none.negative_share == 0.0
+
+
+def test_empty_graph_names_rule_and_largest_z():
+    z = np.zeros((10, 10))
+    z[0, 1] = z[1, 0] = 2.5
+    with pytest.raises(GraphError) as caught:
+        select_edges(table(z), 100, EdgeConfig())
+    assert caught.value.code == "E270"
+    assert "`default`" in str(caught.value)
+    assert "2.5" in str(caught.value)
+    with pytest.raises(GraphError, match=r"below 0\.05"):
+        select_edges(table(np.zeros((10, 10))), 100, EdgeConfig())
+    with pytest.raises(GraphError, match="no pair has a finite z"):
+        select_edges(table(np.full((10, 10), np.nan)), 100, EdgeConfig())
