@@ -7,6 +7,7 @@ refused, so a typing mistake cannot become a silent default.
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -368,9 +369,9 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
     if not isinstance(data, dict):
         msg = "expected a mapping with the key `datasets`"
         raise ConfigError(msg, code="E302", where=str(path), fix="see examples/atlas/atlas.yaml")
-    for dotted, value in (overrides or {}).items():
-        _set_dotted(data, dotted, value)
-    return _resolve_paths(validate_atlas(data, where=str(path)), path.resolve().parent)
+    return _resolve_paths(
+        validate_atlas(apply_overrides(data, overrides or {}), where=str(path)), path.resolve().parent
+    )
 
 
 def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
@@ -395,6 +396,20 @@ def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
 def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Give a copy of plain configuration data with dotted settings replaced.
+
+    Raises
+    ------
+    ConfigError
+        When a dotted name passes through a value that is not a section.
+    """
+    copy = deepcopy(data)
+    for dotted, value in overrides.items():
+        _set_dotted(copy, dotted, value)
+    return copy
 
 
 def _set_dotted(data: dict[str, Any], dotted: str, value: object) -> None:

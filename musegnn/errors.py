@@ -42,7 +42,7 @@ class MuseGNNError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """Format the error as one line: ``error[CODE] where: message. Fix: action.``"""
+        """Format the error as one line, ``error[CODE] where: message. Fix: action.``, for the terminal."""
         where = f" {self.where}:" if self.where else ""
         fix = f" Fix: {self.fix.rstrip('.')}." if self.fix else ""
         return f"error[{self.code}]{where} {self.message.rstrip('.')}.{fix}".replace("\n", " ")

@@ -1,0 +1,443 @@
+"""The command line. Heavy libraries load inside the commands, so that ``musegnn --help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from musegnn.errors import ConfigError, MuseGNNError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from musegnn.config import AtlasConfig
+
+app = cyclopts.App(
+    name="musegnn",
+    help="Joint gene embeddings from many single-cell and spatial datasets, from raw counts.",
+    version_flags=["--version"],
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+)
+store_app = cyclopts.App(name="store", help="Look at a store of co-expression graphs.")
+app.command(store_app)
+
+
+@Parameter(name="*", negative=())
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Options of every command."""
+
+    json: bool = False
+    "Print the result as one JSON object."
+    quiet: bool = False
+    "Show no progress."
+    debug: bool = False
+    "Show the full trace of an error."
+
+
+@Parameter(name="*", negative=())
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options that replace settings of the atlas file."""
+
+    rounds: int | None = None
+    "Training rounds (training.rounds)."
+    seed: int | None = None
+    "Seed of training (training.seed)."
+    set: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "Any setting, as section.name=value; may be repeated."
+
+
+@app.command
+def run(
+    atlas: Path,
+    *,
+    out: Path,
+    scheduler: Literal["threads"] = "threads",
+    settings: Settings = Settings(),
+    common: Common = Common(),
+) -> int:
+    """Do everything: build graphs, train, embed, evaluate, report. Run again to take up where it stopped.
+
+    Parameters
+    ----------
+    atlas
+        The atlas file (YAML): datasets and settings.
+    out
+        The run folder.
+    scheduler
+        Where graphs are built.
+    """
+    from musegnn import pipeline
+    from musegnn.progress import TerminalProgress
+
+    config = _load(atlas, settings)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        folder = pipeline.run(config, out, scheduler=scheduler, progress=progress)
+    results = {name: str(folder.path / name) for name in _RESULTS}
+    if common.json:
+        _print_json({"run": str(folder.path), "files": results})
+    else:
+        _print_evaluation(folder.evaluation)
+        print(f"Results in {_shown(folder.path)}: {', '.join(_RESULTS)}")
+        print(f"Open {_shown(folder.report)} in a browser.")
+    return 0
+
+
+_RESULTS = ("report.html", "embeddings.h5ad", "embeddings.parquet", "evaluation.json", "metrics.jsonl")
+
+
+@app.command
+def build(
+    atlas: Path,
+    *,
+    store: Path,
+    scheduler: Literal["threads"] = "threads",
+    settings: Settings = Settings(),
+    common: Common = Common(),
+) -> int:
+    """Build the co-expression graphs of an atlas into a store. Finished datasets are not built again.
+
+    Parameters
+    ----------
+    atlas
+        The atlas file (YAML).
+    store
+        The store; made when missing.
+    scheduler
+        Where the work runs.
+    """
+    from musegnn import pipeline
+    from musegnn.progress import TerminalProgress
+
+    config = _load(atlas, settings)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        opened = pipeline.build_graphs(config, store, scheduler=scheduler, progress=progress)
+    names = [d.name for d in config.datasets]
+    _tell(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
+    return 0
+
+
+@app.command
+def train(
+    store: Path,
+    *,
+    out: Path,
+    atlas: Path | None = None,
+    resume: bool = False,
+    settings: Settings = Settings(),
+    common: Common = Common(),
+) -> int:
+    """Train on a store and write embeddings, evaluation and report.
+
+    Parameters
+    ----------
+    store
+        The store that `musegnn build` made.
+    out
+        The run folder.
+    atlas
+        Atlas file with settings and the choice and order of datasets; without it: all datasets, default settings.
+    resume
+        Take up the newest checkpoint in the run folder.
+    """
+    from musegnn import pipeline
+    from musegnn.data_store import Store
+    from musegnn.progress import TerminalProgress
+    from musegnn.run_folder import RunFolder
+
+    opened = Store.open(store)
+    config = _load(atlas, settings) if atlas is not None else _config_of_store(opened.path, settings)
+    folder = RunFolder.create(out, config, store=opened.path)
+    with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
+        model = pipeline.train(folder, opened, resume=resume, progress=progress)
+        pipeline.write_results(folder, model, progress=progress)
+    _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
+    return 0
+
+
+@app.command
+def evaluate(run: Path, *, common: Common = Common()) -> int:
+    """Score a trained run and its rivals on what was held out; writes evaluation.json.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from musegnn import pipeline
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    evaluation = pipeline.evaluate(folder, pipeline.load_model(folder))
+    if common.json:
+        _print_json(evaluation)
+    else:
+        _print_evaluation(folder.evaluation)
+    return 0
+
+
+@app.command
+def export(
+    run: Path,
+    *,
+    format: Literal["h5ad", "parquet", "word2vec"],  # noqa: A002  the option is called --format
+    to: Path | None = None,
+    common: Common = Common(),
+) -> int:
+    """Write the embeddings of a run in another format.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    format
+        h5ad (AnnData), parquet (one row per dataset and gene), or word2vec (text).
+    to
+        The file; by default embeddings.* in the run folder.
+    """
+    from musegnn.analysis.export import SUFFIXES
+    from musegnn.analysis.export import export as write
+
+    adata = _read_embeddings(run)
+    path = to or run / f"embeddings{SUFFIXES[format]}"
+    write(adata, path, format=format)
+    _tell(common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}")
+    return 0
+
+
+@app.command
+def neighbors(
+    run: Path,
+    gene: str,
+    *,
+    dataset: str | None = None,
+    k: int = 10,
+    common: Common = Common(),
+) -> int:
+    """List the genes nearest to a gene.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    gene
+        Gene name, as in the input (upper and lower case count as equal when that is unambiguous).
+    dataset
+        Ask for the gene's vector of this dataset only; by default one list per dataset that has the gene.
+    k
+        How many.
+    """
+    from musegnn.analysis.neighbors import query
+
+    table = query(_read_embeddings(run), gene, dataset=dataset, k=k)
+    if common.json:
+        _print_json(json.loads(table.to_json(orient="records")))
+    else:
+        print(table.to_string(index=False, float_format="%.3f"))
+    return 0
+
+
+@app.command
+def report(run: Path, *, common: Common = Common()) -> int:
+    """Write report.html of a trained run again.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from musegnn import pipeline
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if not folder.evaluation.is_file():
+        msg = "the run has no evaluation.json yet"
+        raise RunError(msg, code="E402", where=str(run), fix=f"musegnn evaluate {run}")
+    evaluation = json.loads(folder.evaluation.read_text())
+    pipeline.write_report(folder, pipeline.load_model(folder), _read_embeddings(run), evaluation)
+    _tell(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
+    return 0
+
+
+@app.command
+def doctor(*, common: Common = Common()) -> int:
+    """Show versions, devices, optional packages and free resources. Exit code 1 when something will not work."""
+    from musegnn.doctor import as_json, examine
+
+    findings = examine()
+    if common.json:
+        _print_json(as_json(findings))
+    else:
+        for f in findings:
+            print(f"{'!' if f.level == 'problem' else ' '} {f.item:<20} {f.state}")
+    return int(any(f.level == "problem" for f in findings))
+
+
+@store_app.command
+def ls(store: Path, *, common: Common = Common()) -> int:
+    """List the datasets of a store.
+
+    Parameters
+    ----------
+    store
+        The store.
+    """
+    from musegnn.data_store import Store
+
+    names = Store.open(store).datasets()
+    _tell(common, {"datasets": names}, "\n".join(names))
+    return 0
+
+
+@store_app.command
+def info(store: Path, dataset: str, *, common: Common = Common()) -> int:
+    """Show what a store holds of one dataset.
+
+    Parameters
+    ----------
+    store
+        The store.
+    dataset
+        The dataset's name.
+    """
+    from musegnn.data_store import Store
+
+    about = Store.open(store).info(dataset)
+    if common.json:
+        _print_json(about)
+    else:
+        import yaml
+
+        print(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+@store_app.command
+def verify(store: Path, *, common: Common = Common()) -> int:
+    """Read every byte of a store and compare checksums. Exit code 1 when something is damaged.
+
+    Parameters
+    ----------
+    store
+        The store.
+    """
+    from musegnn.data_store import Store
+
+    problems = Store.open(store).verify()
+    _tell(common, {"problems": problems}, "\n".join(problems) or "no damage found")
+    return int(bool(problems))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a check found problems, 2 the input must be corrected."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="musegnn: %(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        code = app(arguments)
+    except cyclopts.CycloptsError as error:
+        _fail(" ".join(str(error).split()))
+        code = 2
+    except MuseGNNError as error:
+        if "--debug" in arguments:
+            raise
+        _fail(error.line())
+        code = 2
+    except OSError as error:
+        if "--debug" in arguments:
+            raise
+        _fail(
+            f"error[E140] {error.filename or ''}: {error.strerror or error}. Fix: check the path, space and permissions."
+        )
+        code = 2
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command again to go on")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(line: str) -> None:
+    print(f"musegnn: {line}", file=sys.stderr)
+
+
+def _load(atlas: Path, settings: Settings) -> AtlasConfig:
+    from musegnn.config import load_atlas
+
+    return load_atlas(atlas, _overrides(settings))
+
+
+def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAML gives
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for item in settings.set:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            msg = f"expected section.name=value, got {item!r}"
+            raise ConfigError(msg, code="E302", where="--set", fix="for example --set training.rounds=20")
+        overrides[key] = yaml.safe_load(value)
+    if settings.rounds is not None:
+        overrides["training.rounds"] = settings.rounds
+    if settings.seed is not None:
+        overrides["training.seed"] = settings.seed
+    return overrides
+
+
+def _config_of_store(store: Path, settings: Settings) -> AtlasConfig:
+    from musegnn.config import apply_overrides, validate_atlas
+    from musegnn.data_store import Store
+
+    opened = Store.open(store)
+    keys = ("name", "modality", "tissue", "species", "condition")
+    about = [opened.info(name) for name in opened.datasets()]
+    data: dict[str, Any] = {"datasets": [{**{k: a[k] for k in keys}, "path": str(store)} for a in about]}
+    return validate_atlas(apply_overrides(data, _overrides(settings)), where=str(store))
+
+
+def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if not folder.embeddings.is_file():
+        msg = "the run has no embeddings.h5ad yet"
+        raise RunError(msg, code="E402", where=str(run), fix="finish it with `musegnn run` or `musegnn train --resume`")
+    from anndata import read_h5ad
+
+    return read_h5ad(folder.embeddings)
+
+
+def _print_evaluation(path: Path) -> None:
+    from musegnn.evaluation.table import to_table
+
+    print(to_table(json.loads(path.read_text())))
+
+
+def _tell(common: Common, result: dict[str, Any], text: str) -> None:  # JSON
+    if common.json:
+        _print_json(result)
+    else:
+        print(text)
+
+
+def _print_json(result: object) -> None:
+    print(json.dumps(result, indent=2))
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What this machine offers: versions, devices, optional packages, free memory and disk."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+REQUIRED = (
+    "torch", "torch-geometric", "triton", "ray", "zarr", "numba", "dask", "anndata", "numpy", "scipy", "pandas",
+    "scikit-learn", "umap-learn", "safetensors",
+)  # fmt: skip
+OPTIONAL = {
+    "igraph": "Leiden clusters (extra `bio`)",
+    "gseapy": "enrichment (extra `bio`)",
+    "scanpy": "scanpy (extra `bio`)",
+    "torch-scatter": "torch-scatter segment operations (extra `scatter`)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes
+    ----------
+    item, state
+        What was looked at and what was found.
+    level
+        ``ok``, ``note`` (works without) or ``problem``.
+    """
+
+    item: str
+    state: str
+    level: str
+
+
+def examine() -> list[Finding]:
+    """Look at this machine and this installation.
+
+    Returns
+    -------
+    list of Finding
+        Problems are things that will stop the main job.
+    """
+    found = [Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "ok")]
+    found += [_package(name, required=True) for name in REQUIRED]
+    found += [_package(name, required=False) for name in OPTIONAL]
+    found += [_device(), _kernels(), *_resources()]
+    return found
+
+
+def as_json(findings: list[Finding]) -> list[dict[str, str]]:
+    """Turn findings into plain values."""
+    return [asdict(f) for f in findings]
+
+
+def _package(name: str, *, required: bool) -> Finding:
+    try:
+        return Finding(name, version(name), "ok")
+    except PackageNotFoundError:
+        if name == "triton" and platform.system() != "Linux":
+            return Finding(name, "not on this system; GPU kernels are off", "note")
+        use = OPTIONAL.get(name, "")
+        return Finding(name, f"absent{': ' + use if use else ''}", "problem" if required else "note")
+
+
+def _device() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        return Finding("device", f"torch does not import: {error}", "problem")
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Finding("device", f"{names}; CUDA {torch.version.cuda}", "ok")
+    return Finding("device", f"no GPU: the CPU kernels are used; {torch.get_num_threads()} torch threads", "note")
+
+
+def _kernels() -> Finding:
+    try:
+        api = importlib.import_module("musegnn.kernels.edge_attention")
+    except (ImportError, RuntimeError) as error:
+        return Finding("attention kernels", f"not importable: {error}", "problem")
+    return Finding("attention kernels", ", ".join(api.available()), "ok")
+
+
+def _resources() -> list[Finding]:
+    found = [Finding("cores", str(len(os.sched_getaffinity(0))), "ok")] if hasattr(os, "sched_getaffinity") else []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) / 2**20
+        found.append(Finding("free memory", f"{free:.1f} GiB", "ok" if free >= 3 else "problem"))
+    disk = shutil.disk_usage(Path.cwd()).free / 2**30
+    found.append(Finding("free disk here", f"{disk:.1f} GiB", "ok" if disk >= 1 else "problem"))
+    return found

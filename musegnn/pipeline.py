@@ -1,0 +1,177 @@
+"""The whole way, as functions that can be called alone: graphs, training, results.
+
+``run`` is what ``musegnn run`` does. Every step reads from and writes to the store and the run folder only.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musegnn.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store import Store
+    from musegnn.musegnn import MuseGNN
+    from musegnn.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+def build_graphs(
+    atlas: AtlasConfig, store: Store | Path | str, *, scheduler: str = "threads", progress: Progress | None = None
+) -> Store:
+    """Build the co-expression graph of every dataset of an atlas into a store.
+
+    Datasets whose graph is already in the store, from the same counts and the same settings, are left alone.
+
+    Parameters
+    ----------
+    atlas
+        Datasets and ``graph`` settings, see :func:`musegnn.load_atlas`.
+    store
+        A store, or the path of one; made when missing.
+    scheduler
+        Where the work runs: ``threads`` on this machine.
+    progress
+        Called after each step.
+
+    Returns
+    -------
+    Store
+        Holding every dataset of the atlas.
+
+    Raises
+    ------
+    InputError
+        When a dataset cannot be used; nothing of it is written.
+    """
+    from musegnn.cluster.graphs import build_graphs as build
+    from musegnn.data_store import Store
+
+    opened = store if isinstance(store, Store) else Store.open_or_create(Path(store))
+    build(atlas, opened, scheduler=scheduler, progress=progress)
+    return opened
+
+
+def run(
+    atlas: AtlasConfig, out: Path | str, *, scheduler: str = "threads", progress: Progress | None = None
+) -> RunFolder:
+    """Do everything: graphs, training, embeddings, evaluation and report.
+
+    Called again on the same folder, it takes up where it stopped.
+
+    Parameters
+    ----------
+    atlas
+        The configuration, with absolute paths.
+    out
+        The run folder.
+    scheduler, progress
+        As in :func:`build_graphs`.
+
+    Returns
+    -------
+    RunFolder
+        The folder, with all results.
+    """
+    folder = RunFolder.create(out, atlas)
+    with folder.logging():
+        store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, progress=progress)
+        model = train(folder, store, progress=progress, resume=True)
+        write_results(folder, model, progress=progress)
+    return folder
+
+
+def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress | None = None) -> MuseGNN:
+    """Train the model of a run folder on a store.
+
+    Parameters
+    ----------
+    folder
+        Run folder whose configuration is used; checkpoints and metrics go there.
+    store
+        Holds the graphs.
+    resume
+        Take up the newest good checkpoint; without it an existing checkpoint is an error.
+    progress
+        Called after each round.
+
+    Returns
+    -------
+    MuseGNN
+        Trained.
+    """
+    from musegnn.musegnn import MuseGNN
+
+    model = MuseGNN(store, folder.atlas())
+    model.train(folder.path, resume=resume, progress=progress)
+    return model
+
+
+def load_model(folder: RunFolder) -> MuseGNN:
+    """Load the trained model of a run folder.
+
+    Raises
+    ------
+    RunError
+        When the run has no checkpoint yet.
+    """
+    from musegnn.data_store import Store
+    from musegnn.musegnn import MuseGNN
+
+    return MuseGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas())
+
+
+def write_results(folder: RunFolder, model: MuseGNN, *, progress: Progress | None = None) -> None:
+    """Write embeddings, evaluation and report of a trained model into its run folder."""
+    tell = progress or (lambda *_: None)
+    tell("results", 0, 3, "embeddings")
+    adata = write_embeddings(folder, model)
+    tell("results", 1, 3, "evaluation")
+    evaluation = evaluate(folder, model)
+    tell("results", 2, 3, "report")
+    write_report(folder, model, adata, evaluation)
+    tell("results", 3, 3, "")
+
+
+def write_embeddings(folder: RunFolder, model: MuseGNN) -> AnnData:
+    """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``."""
+    from musegnn.analysis.clusters import cluster
+    from musegnn.analysis.export import export
+    from musegnn.analysis.layout import umap_layout
+
+    adata = model.embeddings()
+    cluster(adata)
+    umap_layout(adata)
+    export(adata, folder.path / "embeddings.h5ad", format="h5ad")
+    export(adata, folder.path / "embeddings.parquet", format="parquet")
+    return adata
+
+
+def evaluate(folder: RunFolder, model: MuseGNN) -> dict[str, Any]:  # JSON
+    """Score the model and its rivals on what was held out; write ``evaluation.json``."""
+    from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
+
+    evaluation = evaluate_model(model)
+    write_evaluation(evaluation, folder.evaluation)
+    return evaluation
+
+
+def write_report(folder: RunFolder, model: MuseGNN, adata: AnnData, evaluation: dict[str, Any]) -> None:  # JSON
+    """Write ``report.html``: one self-contained page."""
+    from musegnn.analysis.report import ReportData
+    from musegnn.analysis.report import write_report as write
+
+    data = ReportData(
+        adata=adata,
+        evaluation=evaluation,
+        history=folder.history(),
+        graphs=model.graph_reports(),
+        config=folder.lock.read_text(encoding="utf-8"),
+    )
+    write(folder.report, data)

@@ -1,0 +1,196 @@
+"""The run folder: one place for everything a run reads and writes.
+
+::
+
+    RUN/
+      config.lock.yaml     every setting, defaults included; paths relative to this folder
+      orthologs.csv        copy of the ortholog table, when there is one
+      run.json             format version and where the store is
+      store.zarr/          the graphs (of `musegnn run`)
+      checkpoints/         resumable states of training
+      metrics.jsonl        losses per round and dataset; tensorboard/ holds the same
+      embeddings.h5ad, embeddings.parquet, evaluation.json, report.html
+      run.log              what happened when
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from musegnn.config import AtlasConfig, load_atlas
+from musegnn.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = "musegnn-run"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names the files of one run.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    """
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """The complete configuration."""
+        return self.path / "config.lock.yaml"
+
+    @property
+    def evaluation(self) -> Path:
+        """The scores of the model and its rivals."""
+        return self.path / "evaluation.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """The embeddings as AnnData."""
+        return self.path / "embeddings.h5ad"
+
+    @property
+    def metrics(self) -> Path:
+        """The losses, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+    @classmethod
+    def create(cls, path: Path | str, atlas: AtlasConfig, *, store: Path | None = None) -> RunFolder:
+        """Make a run folder, or take up an existing one of the same configuration.
+
+        Parameters
+        ----------
+        path
+            The folder; made with its parents when missing.
+        atlas
+            Configuration with absolute paths. Only ``training.rounds`` may differ from an existing run.
+        store
+            The store that the run reads; ``None``: ``store.zarr`` in the folder.
+
+        Raises
+        ------
+        RunError
+            When the folder holds something else or a run of another configuration.
+        """
+        run = cls(Path(path).resolve())
+        if run.lock.is_file():
+            run._check_same(atlas)
+        elif run.path.exists() and any(run.path.iterdir()):
+            msg = "the folder is not empty and holds no run"
+            raise RunError(msg, code="E293", where=str(path), fix="choose another --out")
+        run.path.mkdir(parents=True, exist_ok=True)
+        location = store.resolve() if store is not None else run.path / "store.zarr"
+        about = {"format": FORMAT, "version": VERSION, "store": os.path.relpath(location, run.path)}
+        _write_text(run.path / "run.json", json.dumps(about, indent=2) + "\n")
+        if atlas.orthologs is not None and atlas.orthologs.resolve() != run.path / "orthologs.csv":
+            shutil.copyfile(atlas.orthologs, run.path / "orthologs.csv")
+        _write_text(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises
+        ------
+        RunError
+            When there is none, or it was written by a newer program.
+        """
+        run = cls(Path(path).resolve())
+        if not run.lock.is_file() or not (run.path / "run.json").is_file():
+            msg = "this is not a run folder (config.lock.yaml is missing)"
+            raise RunError(msg, code="E401", where=str(path), fix="name the folder given to --out of `musegnn run`")
+        version = run._about().get("version")
+        if version != VERSION:
+            msg = f"the run has format version {version}, this program reads {VERSION}"
+            raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
+        return run
+
+    def store_path(self) -> Path:
+        """Give the absolute path of the store that this run reads."""
+        return (self.path / str(self._about()["store"])).resolve()
+
+    def atlas(self) -> AtlasConfig:
+        """Read the configuration back, with absolute paths."""
+        return load_atlas(self.lock)
+
+    def history(self) -> list[dict[str, Any]]:  # JSON
+        """Read the logged metrics; empty before training."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Append the package's log records to ``run.log`` while the context is open."""
+        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger("musegnn")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
+
+    def _about(self) -> dict[str, Any]:  # JSON
+        about: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        return about
+
+    def _relative(self, atlas: AtlasConfig) -> dict[str, Any]:  # JSON
+        data: dict[str, Any] = atlas.model_dump(mode="json")
+        for entry in data["datasets"]:
+            entry["path"] = os.path.relpath(Path(entry["path"]).resolve(), self.path)
+        if data["orthologs"] is not None:
+            data["orthologs"] = "orthologs.csv"
+        return data
+
+    def _check_same(self, atlas: AtlasConfig) -> None:
+        old = _flatten(yaml.safe_load(self.lock.read_text()))
+        new = _flatten(self._relative(atlas))
+        keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and k != "training.rounds")
+        if keys:
+            shown = ", ".join(f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in keys[:3])
+            msg = f"the folder holds a run of another configuration: {shown}"
+            raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same settings")
+
+
+def _flatten(data: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(data, dict):
+        items = data.items()
+    elif isinstance(data, list):
+        items = dict(enumerate(data)).items()
+    else:
+        return {prefix: data}
+    flat: dict[str, object] = {}
+    for key, value in items:
+        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,92 @@
+"""ATLAS.yaml: what is read, what is refused, and how the refusal reads."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from musegnn.config import load_atlas
+from musegnn.errors import ConfigError
+
+GOOD = """
+datasets:
+  - {name: lung_1, path: lung.h5ad, modality: scrna, tissue: lung, species: human}
+  - {name: no, path: other.h5ad, modality: scatac, tissue: on, species: mouse}
+training: {rounds: 7}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "atlas.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_reads_datasets_and_settings(tmp_path):
+    atlas = load_atlas(write(tmp_path, GOOD))
+    assert [d.name for d in atlas.datasets] == ["lung_1", "no"]
+    assert atlas.datasets[0].path == tmp_path / "lung.h5ad"
+    assert atlas.datasets[1].tissue == "on"
+    assert atlas.training.rounds == 7
+    assert atlas.graph.n_genes == 1000
+
+
+def test_overrides_replace_settings(tmp_path):
+    atlas = load_atlas(write(tmp_path, GOOD), {"training.rounds": 3, "model.share_by": ["modality", "tissue"]})
+    assert atlas.training.rounds == 3
+    assert atlas.model.share_by == ("modality", "tissue")
+
+
+def test_lock_reads_back_to_the_same_configuration(tmp_path):
+    atlas = load_atlas(write(tmp_path, GOOD))
+    again = load_atlas(write(tmp_path, atlas.to_yaml()))
+    assert again == atlas
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "part"),
+    [
+        ("datasets: []", "E302", "datasets"),
+        (GOOD + "traning: {rounds: 7}\n", "E302", "traning"),
+        (GOOD.replace("scatac", "atac"), "E302", "datasets.1.modality"),
+        (GOOD.replace("name: no", "name: ../x"), "E302", "datasets.1.name"),
+        (GOOD.replace("name: no", "name: lung_1"), "E302", "unique"),
+        (GOOD.replace("rounds: 7", "rounds: -1"), "E302", "training.rounds"),
+        (GOOD + "edges: {rule: pvalue, p_value: 0.2}\n", "E302", "z_store"),
+        ("a: &x [1]\nb: *x\n", "E301", "alias"),
+        ("a: !!python/object:os.system {}\n", "E301", "python/object"),
+        ("a: [1\n", "E301", "YAML"),
+        ("- 1\n", "E302", "datasets"),
+    ],
+)
+def test_refusals_are_one_line_with_a_fix(tmp_path, text, code, part):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_atlas(path)
+    line = caught.value.line()
+    assert caught.value.code == code
+    assert part in line
+    assert "Fix: " in line
+    assert "\n" not in line
+    assert len(line) <= 400
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="E300"):
+        load_atlas(tmp_path / "none.yaml")
+
+
+def test_huge_file_is_refused(tmp_path):
+    path = write(tmp_path, GOOD + "#" * 1_000_001)
+    with pytest.raises(ConfigError, match="E301"):
+        load_atlas(path)
+
+
+def test_override_through_a_value_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not a section"):
+        load_atlas(write(tmp_path, GOOD), {"training.rounds.x": 3})
+
+
+def test_yaml_of_the_configuration_is_plain(tmp_path):
+    data = yaml.safe_load(load_atlas(write(tmp_path, GOOD)).to_yaml())
+    assert data["datasets"][1]["name"] == "no"
