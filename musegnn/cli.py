@@ -355,9 +355,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if "--debug" in arguments:
             raise
-        _fail(
-            f"error[E140] {error.filename or ''}: {error.strerror or error}. Fix: check the path, space and permissions."
-        )
+        where = error.filename or "files"
+        _fail(f"error[E140] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
         code = 2
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to go on")

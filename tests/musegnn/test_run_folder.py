@@ -1,0 +1,112 @@
+"""The run folder and the command line's manners, without any training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musegnn import cli
+from musegnn.config import load_atlas
+from musegnn.errors import RunError
+from musegnn.run_folder import RunFolder
+
+ATLAS = """
+datasets:
+  - {name: a, path: a.h5ad, modality: scrna, tissue: lung, species: human}
+orthologs: orthologs.csv
+"""
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    (tmp_path / "orthologs.csv").write_text("human,mouse\nACTB,Actb\n")
+    path = tmp_path / "atlas.yaml"
+    path.write_text(ATLAS)
+    return load_atlas(path)
+
+
+def test_lock_reads_back_to_the_same_files(tmp_path, atlas):
+    run = RunFolder.create(tmp_path / "runs" / "one", atlas)
+    again = RunFolder.open(run.path).atlas()
+    assert again.datasets[0].path.resolve() == atlas.datasets[0].path.resolve()
+    assert again.orthologs.read_text() == atlas.orthologs.read_text()
+    assert again.model_dump(exclude={"datasets", "orthologs"}) == atlas.model_dump(exclude={"datasets", "orthologs"})
+
+
+def test_run_folder_can_be_moved_with_its_store(tmp_path, atlas):
+    run = RunFolder.create(tmp_path / "one", atlas)
+    moved = tmp_path / "elsewhere"
+    run.path.rename(moved)
+    assert RunFolder.open(moved).store_path() == moved / "store.zarr"
+
+
+def test_same_configuration_takes_up_the_run_and_another_is_refused(tmp_path, atlas):
+    run = RunFolder.create(tmp_path / "one", atlas)
+    lock = run.lock.read_bytes()
+    assert RunFolder.create(tmp_path / "one", atlas).lock.read_bytes() == lock
+    longer = atlas.model_copy(update={"training": atlas.training.model_copy(update={"rounds": 900})})
+    assert RunFolder.create(tmp_path / "one", longer).atlas().training.rounds == 900
+    other = atlas.model_copy(update={"graph": atlas.graph.model_copy(update={"n_genes": 17})})
+    with pytest.raises(RunError, match=r"graph\.n_genes \(1000 there, 17 now\)"):
+        RunFolder.create(tmp_path / "one", other)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path, atlas):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    with pytest.raises(RunError, match="E293"):
+        RunFolder.create(tmp_path / "full", atlas)
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_open_refuses_what_is_no_run_and_what_is_newer(tmp_path, atlas):
+    with pytest.raises(RunError, match="E401"):
+        RunFolder.open(tmp_path)
+    run = RunFolder.create(tmp_path / "one", atlas)
+    about = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**about, "version": 99}))
+    with pytest.raises(RunError, match="E290"):
+        RunFolder.open(run.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "none.yaml", "--out", "x"], "E300"),
+        (["rnu"], "Did you mean"),
+        (["run", "none.yaml"], "--out"),
+        (["evaluate", "nowhere"], "E401"),
+        (["neighbors", "nowhere", "ACTB"], "E401"),
+        (["export", "nowhere", "--format", "csv"], "format"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(capsys, monkeypatch, tmp_path, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("musegnn: ")
+    assert captured.err.count("\n") == 1
+    assert part in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_trace(tmp_path):
+    command = [sys.executable, "-m", "musegnn", "evaluate", str(tmp_path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_doctor_finds_what_is_installed(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--json"])
+    found = {f["item"]: f for f in json.loads(capsys.readouterr().out)}
+    assert found["torch"]["level"] == "ok"
+    assert found["python"]["state"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
