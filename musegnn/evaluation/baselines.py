@@ -1,0 +1,199 @@
+"""Rivals without training: what a model has to beat.
+
+*PCA and Procrustes*: principal components of each dataset's residual profile, rotated onto each other on the shared
+genes that training may see. For retrieval between two datasets the rotation is fitted to that pair alone, which is
+the strongest form; for measures of one joint space all datasets are rotated to a common consensus.
+
+*Co-expression profile*: a gene is its row of co-expression estimates with the shared genes that training may see.
+
+*Expression level*: a gene is its rank by mean count. A trivial predictor that must not win.
+
+Legend: T datasets, N genes, R profile columns, d dimensions, S shared genes that training may see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from musegnn.evaluation.space import unit_rows
+from musegnn.evaluation.task import visible_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.evaluation.task import DatasetTask
+
+    Floats = NDArray[np.float64]
+
+CONSENSUS_ROUNDS = 20
+
+
+def pca_vectors(profile: NDArray[np.floating], dim: int) -> Floats:
+    """Compute the principal component scores of the genes of one dataset.
+
+    Parameters
+    ----------
+    profile
+        Residual profile, rows are genes, shape (N, R). The compressed profile gives the scores of the full one, as a
+        rotation of its columns changes nothing.
+    dim
+        Number of components d.
+
+    Returns
+    -------
+    numpy.ndarray
+        Scores, shape (N, d), float64; columns past the rank are zero. Each column's entry of largest magnitude is
+        positive.
+    """
+    x = np.asarray(profile, dtype=np.float64)
+    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    m = min(dim, len(s))
+    scores = u[:, :m] * s[:m]
+    largest = np.abs(scores).argmax(axis=0)
+    sign = np.where(scores[largest, np.arange(m)] < 0, -1.0, 1.0)
+    result = np.zeros((len(x), dim))
+    result[:, :m] = scores * sign
+    return result
+
+
+def procrustes_rotation(moving: NDArray[np.floating], fixed: NDArray[np.floating]) -> Floats:
+    """Find the orthogonal matrix that turns one set of vectors onto another.
+
+    Minimises ``|moving @ Q - fixed|`` over orthogonal Q (reflections allowed): ``Q = U V'`` with
+    ``U s V' = moving' fixed``. For unit rows this maximises the sum of cosines of matching rows.
+
+    Parameters
+    ----------
+    moving, fixed
+        Matching rows, each shape (S, d).
+
+    Returns
+    -------
+    numpy.ndarray
+        Q, shape (d, d), float64; the identity when S = 0.
+
+    References
+    ----------
+    Schönemann, Psychometrika 31 (1966).
+    """
+    if len(moving) == 0:
+        return np.eye(moving.shape[1])
+    u, _, vt = np.linalg.svd(np.asarray(moving, np.float64).T @ np.asarray(fixed, np.float64))
+    result: Floats = u @ vt
+    return result
+
+
+def aligned_similarity(a: DatasetTask, b: DatasetTask, x_a: Floats, x_b: Floats) -> Floats:
+    """Compare all genes of two datasets after turning one onto the other on the genes that training may see.
+
+    Parameters
+    ----------
+    a, b
+        The datasets.
+    x_a, x_b
+        Vectors of their genes, shapes (N_a, d) and (N_b, d).
+
+    Returns
+    -------
+    numpy.ndarray
+        Cosines, shape (N_a, N_b).
+    """
+    u_a, u_b = unit_rows(x_a), unit_rows(x_b)
+    in_a, in_b = visible_genes(a, b)
+    rotation = procrustes_rotation(u_a[in_a], u_b[in_b])
+    return u_a @ rotation @ u_b.T
+
+
+def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Rotate all datasets into one space: generalised Procrustes analysis.
+
+    Unit vectors of the genes that are not held out and are in at least two datasets are averaged by gene key; each
+    dataset in turn is rotated onto the average of the others, and this is repeated. The first pass adds datasets in the
+    order of how many such genes they have.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        Vectors by dataset name, each shape (N, d).
+
+    Returns
+    -------
+    dict
+        Unit vectors in the common space by dataset name.
+
+    References
+    ----------
+    Gower, "Generalized Procrustes analysis", Psychometrika 40 (1975).
+    """
+    names, counts = np.unique(np.concatenate([t.gene_key[~t.held_out_gene] for t in tasks]), return_counts=True)
+    anchors = names[counts > 1]
+    rows, codes, moved = {}, {}, {}
+    for t in tasks:
+        _, rows[t.name], codes[t.name] = np.intersect1d(
+            np.where(t.held_out_gene, "", t.gene_key), anchors, return_indices=True
+        )
+        moved[t.name] = unit_rows(vectors[t.name])
+    order = sorted(tasks, key=lambda t: -len(rows[t.name]))
+    dim = next(iter(moved.values())).shape[1]
+    total, present = np.zeros((len(anchors), dim)), np.zeros(len(anchors))
+    placed: set[str] = set()
+    for _ in range(CONSENSUS_ROUNDS):
+        for t in order:
+            at, code = rows[t.name], codes[t.name]
+            if t.name in placed:
+                total[code] -= moved[t.name][at]
+                present[code] -= 1
+            others = present[code] > 0
+            target = total[code[others]] / present[code[others], None]
+            moved[t.name] = moved[t.name] @ procrustes_rotation(moved[t.name][at[others]], target)
+            total[code] += moved[t.name][at]
+            present[code] += 1
+            placed.add(t.name)
+    return moved
+
+
+def coexpression_similarity(a: DatasetTask, b: DatasetTask, estimates: Mapping[str, csr_matrix]) -> Floats:
+    """Compare all genes of two datasets by their co-expression with the shared genes that training may see.
+
+    Parameters
+    ----------
+    a, b
+        The datasets.
+    estimates
+        Co-expression estimates by dataset name, symmetric, shape (N, N), 0 where not stored.
+
+    Returns
+    -------
+    numpy.ndarray
+        Cosines of rows restricted to the shared genes, shape (N_a, N_b); 0 for rows without such neighbours.
+    """
+    in_a, in_b = visible_genes(a, b)
+    return unit_rows(estimates[a.name][:, in_a].toarray()) @ unit_rows(estimates[b.name][:, in_b].toarray()).T
+
+
+def expression_similarity(a: DatasetTask, b: DatasetTask, mean: Mapping[str, NDArray[np.floating]]) -> Floats:
+    """Compare all genes of two datasets by their rank of mean expression alone.
+
+    Parameters
+    ----------
+    a, b
+        The datasets.
+    mean
+        Mean count of each gene by dataset name, shape (N,).
+
+    Returns
+    -------
+    numpy.ndarray
+        Minus the difference of the relative ranks, shape (N_a, N_b).
+    """
+    rank_a, rank_b = (rankdata(mean[t.name]) / t.n_genes for t in (a, b))
+    result: Floats = -np.abs(rank_a[:, None] - rank_b[None, :])
+    return result

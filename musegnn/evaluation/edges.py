@@ -1,0 +1,136 @@
+"""Do edges show in the vectors? Area under the ROC curve of edges against non-edges.
+
+Legend: N genes, d dimensions, K pairs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from musegnn.evaluation.space import unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+
+    Floats = NDArray[np.float64]
+    PairScore = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
+
+
+def auroc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
+    """Compute the probability that a positive scores above a negative; ties count one half.
+
+    Parameters
+    ----------
+    positive, negative
+        Scores of the two classes.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; nan when a class is empty.
+    """
+    k, m = len(positive), len(negative)
+    if k == 0 or m == 0:
+        return float("nan")
+    ranks = rankdata(np.concatenate([positive, negative]))
+    return float((ranks[:k].sum() - k * (k + 1) / 2) / (k * m))
+
+
+def pair_cosine(vectors: NDArray[np.floating]) -> PairScore:
+    """Make the score that is the cosine between the vectors of two genes.
+
+    Parameters
+    ----------
+    vectors
+        Shape (N, d).
+
+    Returns
+    -------
+    callable
+        From rows (K,) and columns (K,) to cosines (K,), float64.
+    """
+    unit = unit_rows(vectors)
+
+    def score(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
+        result: Floats = np.einsum("kd,kd->k", unit[rows], unit[cols])
+        return result
+
+    return score
+
+
+def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
+    """Score held-out edges against held-out non-edges.
+
+    Parameters
+    ----------
+    score
+        Larger for a more likely edge.
+    pairs
+        Held-out edges and non-edges of one dataset.
+
+    Returns
+    -------
+    dict
+        AUROC of ``all`` edges, of ``positive`` and of ``negative`` edges alone, each against all non-edges. Under a
+        signed score such as the cosine, negative edges that are well placed lie *below* 0.5. nan where there are none.
+    """
+    edge = np.asarray(score(pairs.rows, pairs.cols), dtype=np.float64)
+    other = np.asarray(score(pairs.other_rows, pairs.other_cols), dtype=np.float64)
+    return {
+        "all": auroc(edge, other),
+        "positive": auroc(edge[pairs.sign > 0], other),
+        "negative": auroc(edge[pairs.sign < 0], other),
+    }
+
+
+def degree_auc(task: DatasetTask) -> dict[str, float]:
+    """Score held-out pairs by degree alone: what the degree matching of the non-edges leaves to be had for nothing.
+
+    Parameters
+    ----------
+    task
+        The dataset; degrees are those of its training graph.
+
+    Returns
+    -------
+    dict
+        As :func:`held_out_auc`, for the score ``ln(1 + degree_i) + ln(1 + degree_j)``. Near 0.5 when well matched.
+    """
+    weight = np.log1p(np.diff(task.indptr).astype(np.float64))
+    return held_out_auc(lambda rows, cols: weight[rows] + weight[cols], task.pairs)
+
+
+def graph_auc(vectors: NDArray[np.floating], indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> float:
+    """Compute the published in-sample AUC of one dataset: every pair of genes, edge or not, by cosine.
+
+    Parameters
+    ----------
+    vectors
+        Shape (N, d).
+    indptr, indices
+        Symmetric graph without self-loops, CSR.
+
+    Returns
+    -------
+    float
+        AUROC over the N (N - 1) / 2 unordered pairs, without the diagonal; nan for an empty or a complete graph.
+
+    References
+    ----------
+    MuSe-GNN (Liu et al., 2023), metric AUC; there the sigmoid of the cosine, which is monotone, and with self-loops.
+    """
+    unit = unit_rows(vectors)
+    n = len(unit)
+    adjacent = np.zeros((n, n), dtype=bool)
+    adjacent[np.repeat(np.arange(n), np.diff(indptr)), indices] = True
+    upper = np.triu_indices(n, k=1)
+    cosine = (unit @ unit.T)[upper]
+    edge = adjacent[upper]
+    return auroc(cosine[edge], cosine[~edge])

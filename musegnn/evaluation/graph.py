@@ -1,0 +1,212 @@
+"""Neighbours of vectors, and the weighted graph that the published metrics are computed on.
+
+Legend: n vectors, d dimensions, k neighbours.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
+
+from musegnn.errors import MissingDependencyError
+from musegnn.random import stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+N_NEIGHBORS = 15
+BLOCK_ENTRIES = 4_000_000
+BISECTIONS = 64
+
+
+def nearest(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
+    """Find the k nearest other vectors of each vector, exactly, by Euclidean distance.
+
+    Parameters
+    ----------
+    x
+        Shape (n, d).
+    k
+        Number of neighbours, less than n.
+
+    Returns
+    -------
+    tuple of arrays
+        Distances and positions, nearest first, equal distances by position, each shape (n, k).
+
+    Raises
+    ------
+    ValueError
+        When there are not more than k vectors.
+    """
+    x64 = np.asarray(x, dtype=np.float64)
+    n = len(x64)
+    if n <= k:
+        msg = f"expected more than {k} vectors to have {k} neighbours each, got {n}"
+        raise ValueError(msg)
+    centred = x64 - x64.mean(axis=0)
+    square = (centred * centred).sum(axis=1)
+    distances = np.empty((n, k))
+    positions = np.empty((n, k), dtype=np.int64)
+    rows = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, n, rows):
+        block = np.arange(start, min(start + rows, n))
+        d2 = square[block, None] + square[None, :] - 2 * centred[block] @ centred.T
+        d2[np.arange(len(block)), block] = np.inf
+        close = np.sort(np.argpartition(d2, k - 1, axis=1)[:, :k], axis=1)
+        # differences, not the expanded square, so that near duplicates keep their order and equal ones have distance 0
+        exact = np.linalg.norm(centred[block, None, :] - centred[close], axis=2)
+        order = np.argsort(exact, axis=1, kind="stable")
+        distances[block] = np.take_along_axis(exact, order, axis=1)
+        positions[block] = np.take_along_axis(close, order, axis=1)
+    return distances, positions
+
+
+def connectivities(x: NDArray[np.floating], *, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
+    """Compute the fuzzy neighbour graph of UMAP, on which the published metrics cluster.
+
+    With r_i the distance to the nearest neighbour that is not at distance 0 and s_i such that the weights of row i sum
+    to ``log2(n_neighbors)``: ``w_ij = exp(-max(0, d_ij - r_i) / s_i)``, made symmetric as ``w + w' - w w'``.
+
+    Parameters
+    ----------
+    x
+        Shape (n, d).
+    n_neighbors
+        Neighbours per vector, the vector itself counted, as scanpy counts.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        Symmetric weights in (0, 1], shape (n, n), without diagonal.
+
+    Raises
+    ------
+    ValueError
+        When there are fewer than `n_neighbors` vectors.
+
+    References
+    ----------
+    McInnes, Healy, Melville, "UMAP", arXiv:1802.03426, section 3.1; scanpy ``pp.neighbors(n_neighbors=15)``.
+    """
+    distance, position = nearest(x, n_neighbors - 1)
+    n = len(distance)
+    positive = np.where(distance > 0, distance, np.inf).min(axis=1)
+    nearest_distance = np.where(np.isfinite(positive), positive, 0.0)
+    excess = np.maximum(distance - nearest_distance[:, None], 0.0)
+    scale = _scales(excess, np.log2(n_neighbors))
+    mean_distance = distance.mean(axis=1) * (n_neighbors - 1) / n_neighbors  # the vector itself, at 0, counts
+    floor = 1e-3 * np.where(nearest_distance > 0, mean_distance, mean_distance.mean())
+    scale = np.maximum(scale, floor)
+    exponent = np.divide(excess, scale[:, None], out=np.zeros_like(excess), where=excess > 0)
+    weight = np.maximum(np.exp(-exponent), np.finfo(np.float64).tiny)
+    directed = csr_matrix((weight.ravel(), (np.repeat(np.arange(n), n_neighbors - 1), position.ravel())), shape=(n, n))
+    transposed = directed.T.tocsr()
+    result = (directed + transposed - directed.multiply(transposed)).tocsr()
+    result.sort_indices()
+    return result
+
+
+def _scales(excess: Floats, target: float) -> Floats:
+    """Find s with ``sum_j exp(-excess_ij / s_i) = target`` for every row, by bisection."""
+    low = np.zeros(len(excess))
+    high = np.full(len(excess), np.inf)
+    scale = np.ones(len(excess))
+    for _ in range(BISECTIONS):
+        total = np.exp(-excess / scale[:, None]).sum(axis=1)
+        above = total > target
+        high = np.where(above, scale, high)
+        low = np.where(above, low, scale)
+        scale = np.where(np.isinf(high), scale * 2, (low + high) / 2)
+    return scale
+
+
+def path_nearest(graph: csr_matrix, k: int) -> tuple[Floats, Ints]:
+    """Find the k nearest other nodes of each node along the graph, with edge weights as lengths.
+
+    Parameters
+    ----------
+    graph
+        Symmetric, positive weights, shape (n, n).
+    k
+        Number of neighbours.
+
+    Returns
+    -------
+    tuple of arrays
+        Path lengths and positions, nearest first, equal lengths by position, each shape (n, k). Where fewer than k
+        nodes can be reached, length inf and position -1.
+    """
+    n = graph.shape[0]
+    distances = np.full((n, k), np.inf)
+    positions = np.full((n, k), -1, dtype=np.int64)
+    m = min(k, n - 1)
+    rows = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, n, rows):
+        block = np.arange(start, min(start + rows, n))
+        length = dijkstra(graph, directed=False, indices=block)
+        length[np.arange(len(block)), block] = np.inf
+        order = np.argsort(length, axis=1, kind="stable")[:, :m]
+        distances[block, :m] = np.take_along_axis(length, order, axis=1)
+        positions[block, :m] = np.where(np.isfinite(distances[block, :m]), order, -1)
+    return distances, positions
+
+
+def has_leiden() -> bool:
+    """Tell whether igraph, which computes Leiden clusters, is installed."""
+    return find_spec("igraph") is not None
+
+
+def leiden(graph: csr_matrix, *, resolution: float = 1.0, seed: int = 0) -> Ints:
+    """Cluster the nodes of a weighted graph by Leiden on modularity.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights without diagonal, shape (n, n).
+    resolution
+        Larger gives more clusters.
+    seed
+        Seed of the order in which nodes are visited.
+
+    Returns
+    -------
+    numpy.ndarray
+        Labels, shape (n,), int64; equal arguments give equal labels.
+
+    Raises
+    ------
+    MissingDependencyError
+        When igraph is not installed.
+
+    References
+    ----------
+    Traag, Waltman, van Eck, "From Louvain to Leiden", Scientific Reports 9, 5233 (2019).
+    """
+    if not has_leiden():
+        msg = "Leiden clusters need the package igraph, which is not installed"
+        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[bio]'")
+    import random
+
+    import igraph
+
+    upper = graph.tocoo()
+    keep = upper.row < upper.col
+    edges = np.stack([upper.row[keep], upper.col[keep]], axis=1)
+    nodes = igraph.Graph(n=graph.shape[0], edges=edges.tolist())
+    word = int(stream(seed, "leiden").integers(0, 2**63 - 1))
+    igraph.set_random_number_generator(random.Random(word))
+    try:
+        parts = nodes.community_leiden(
+            objective_function="modularity", weights=upper.data[keep].tolist(), resolution=resolution, n_iterations=-1
+        )
+    finally:
+        igraph.set_random_number_generator(random)
+    return np.asarray(parts.membership, dtype=np.int64)

@@ -1,0 +1,245 @@
+"""The published metrics of a joint space, without self-loops.
+
+Each takes the pooled rows of all datasets: vectors, dataset labels, cluster labels. AUC, the sixth, is
+:func:`musegnn.evaluation.edges.graph_auc`.
+
+Legend: n pooled rows, d dimensions, k neighbours, B datasets, C clusters, V gene keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import normalized_mutual_info_score, silhouette_samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+LISI_NEIGHBORS = 90
+BISECTIONS = 100
+BLOCK_ROWS = 1024
+
+
+def batch_silhouette(x: NDArray[np.floating], dataset: Ints, cluster: Ints) -> float:
+    """Compute ASW: how little the datasets separate within clusters.
+
+    Per cluster, the mean of ``1 - abs(s)`` with s the silhouette of the dataset labels (Euclidean); then the mean over
+    clusters. Clusters of one dataset, and clusters where every row is its own dataset, are skipped.
+
+    Parameters
+    ----------
+    x
+        Shape (n, d).
+    dataset, cluster
+        Labels, each shape (n,).
+
+    Returns
+    -------
+    float
+        Between 0 (apart) and 1 (mixed); nan when every cluster is skipped.
+
+    References
+    ----------
+    Luecken et al., Nature Methods 19 (2022), batch ASW; MuSe-GNN metric ASW.
+    """
+    scores = []
+    for label in np.unique(cluster):
+        rows = np.flatnonzero(cluster == label)
+        n_datasets = len(np.unique(dataset[rows]))
+        if 1 < n_datasets < len(rows):
+            scores.append(float(np.mean(1 - np.abs(silhouette_samples(x[rows], dataset[rows])))))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def lisi(distance: Floats, neighbor_label: Ints, *, perplexity: float) -> Floats:
+    """Compute the effective number of labels around each row: the local inverse Simpson index.
+
+    Neighbours weigh ``p_j ~ exp(-beta d_j)``, with beta such that the entropy of p is ``ln(perplexity)``; the index is
+    ``1 / sum_labels (sum_{j in label} p_j)^2``.
+
+    Parameters
+    ----------
+    distance
+        Distances to the neighbours, shape (n, k); inf where there is none.
+    neighbor_label
+        Label of each neighbour, non-negative, shape (n, k); -1 where there is none.
+    perplexity
+        Effective number of neighbours, less than k.
+
+    Returns
+    -------
+    numpy.ndarray
+        Between 1 and the number of labels, shape (n,). 1 for rows with fewer than k neighbours, as scib sets.
+
+    References
+    ----------
+    Korsunsky et al., Nature Methods 16 (2019).
+    """
+    result = np.ones(len(distance))
+    full = (neighbor_label >= 0).all(axis=1)
+    if not full.any():
+        return result
+    d = distance[full] - distance[full].min(axis=1, keepdims=True)  # cancels in p, and keeps exp from underflow
+    low, high = np.zeros(len(d)), np.full(len(d), np.inf)
+    beta = np.ones(len(d))
+    weight = np.empty_like(d)
+    for _ in range(BISECTIONS):
+        weight = np.exp(-d * beta[:, None])
+        total = weight.sum(axis=1)
+        entropy = np.log(total) + beta * (d * weight).sum(axis=1) / total
+        wide = entropy > np.log(perplexity)
+        low, high = np.where(wide, beta, low), np.where(wide, high, beta)
+        beta = np.where(np.isinf(high), np.minimum(beta * 2, 1e300), (low + high) / 2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    label = neighbor_label[full]
+    simpson = np.zeros(len(d))
+    for value in np.unique(label):
+        simpson += np.where(label == value, weight, 0.0).sum(axis=1) ** 2
+    result[full] = 1 / simpson
+    return result
+
+
+def integration_lisi(distance: Floats, position: Ints, dataset: Ints) -> float:
+    """Compute iLISI: the median effective number of datasets around a row, scaled.
+
+    ``(median - 1) / (B - 1)`` at a perplexity of a third of the neighbours. The neighbours decide the variant: those
+    along the connectivity graph (:func:`musegnn.evaluation.graph.path_nearest`) give the published value, which takes
+    connectivities for lengths; plain nearest neighbours give the value of the original LISI.
+
+    Parameters
+    ----------
+    distance, position
+        Of the k nearest other rows, each shape (n, k); position -1 where there is none. Published: k = 90.
+    dataset
+        Dataset of each row, shape (n,).
+
+    Returns
+    -------
+    float
+        0 when every neighbourhood is of one dataset, 1 when all datasets are equally there; nan for one dataset.
+    """
+    names, label = np.unique(dataset, return_inverse=True)
+    if len(names) < 2:
+        return float("nan")
+    neighbor_label = np.where(position >= 0, label[position], -1)
+    index = lisi(distance, neighbor_label, perplexity=distance.shape[1] // 3)
+    return float((np.median(index) - 1) / (len(names) - 1))
+
+
+def graph_connectivity(graph: csr_matrix, cluster: Ints) -> float:
+    """Compute GC: the mean over clusters of the share of the cluster in its largest connected part.
+
+    Parameters
+    ----------
+    graph
+        Neighbour graph, shape (n, n).
+    cluster
+        Labels, shape (n,).
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
+    shares = []
+    for label in np.unique(cluster):
+        rows = np.flatnonzero(cluster == label)
+        _, part = connected_components(graph[rows][:, rows], connection="strong")
+        shares.append(np.bincount(part).max() / len(rows))
+    return float(np.mean(shares))
+
+
+def common_gene_ratio(gene: NDArray[np.str_], cluster: Ints) -> float:
+    """Compute CGR: how far clusters hold the same genes of several datasets.
+
+    ``sum_c (n_c / n) (1 - unique genes in c / n_c)``. It is largest for one giant cluster, where it reaches
+    :func:`common_gene_bound`; read it with the number of clusters.
+
+    Parameters
+    ----------
+    gene
+        Gene key of each row, shape (n,).
+    cluster
+        Labels, shape (n,).
+
+    Returns
+    -------
+    float
+        Between 0 and the bound.
+    """
+    _, gene_code = np.unique(gene, return_inverse=True)
+    pairs = np.unique(np.stack([cluster, gene_code], axis=1), axis=0)
+    return float(1 - len(pairs) / len(gene))
+
+
+def common_gene_bound(gene: NDArray[np.str_]) -> float:
+    """Compute the CGR of one cluster that holds everything, which is the largest possible.
+
+    Parameters
+    ----------
+    gene
+        Gene key of each row, shape (n,).
+    """
+    return 1 - len(np.unique(gene)) / len(gene)
+
+
+def neighborhood_overlap(neighborhood: csr_matrix, dataset: Ints, cluster: Ints) -> float:
+    """Compute NO: how similar the graph neighbourhoods are of genes that share a cluster.
+
+    ``sum_c (n_c / n) mean J(a, b)`` over the ordered pairs of rows of c from different datasets, 0 where there is no
+    such pair; J is the Jaccard index of the two sets of neighbours' gene keys (0 for two empty sets).
+
+    Parameters
+    ----------
+    neighborhood
+        Rows are sets: entry (a, v) is stored when gene key v is a neighbour of row a, shape (n, V).
+    dataset, cluster
+        Labels, each shape (n,).
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+    """
+    sets = csr_matrix((np.ones(neighborhood.nnz), neighborhood.indices, neighborhood.indptr), shape=neighborhood.shape)
+    size = np.diff(sets.indptr).astype(np.float64)
+    total = 0.0
+    for label in np.unique(cluster):
+        rows = np.flatnonzero(cluster == label)
+        summed, count = 0.0, 0
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            shared = (sets[block] @ sets[rows].T).toarray()
+            union = size[block, None] + size[None, rows] - shared
+            jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+            different = dataset[block, None] != dataset[None, rows]
+            summed += float(jaccard[different].sum())
+            count += int(different.sum())
+        if count:
+            total += len(rows) / len(dataset) * summed / count
+    return total
+
+
+def identity_information(gene: NDArray[np.str_], cluster: Ints) -> float:
+    """Compute the normalised mutual information of clusters and gene identity: the check on CGR.
+
+    Parameters
+    ----------
+    gene
+        Gene key of each row, shape (n,).
+    cluster
+        Labels, shape (n,).
+
+    Returns
+    -------
+    float
+        0 for one giant cluster, 1 when clusters are exactly the genes.
+    """
+    _, gene_code = np.unique(gene, return_inverse=True)
+    return float(normalized_mutual_info_score(gene_code, cluster))
