@@ -1,0 +1,128 @@
+"""Attention along edges, with edge attributes in keys and values.
+
+Legend: N nodes, E edges, H heads, D head dimension, F edge attributes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from musegnn.kernels.edge_attention.impl import reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from musegnn.kernels.edge_attention.graph import EdgeGraph
+
+EdgeAttentionImpl = Literal["auto", "reference"]
+
+
+class EdgeAttentionOutput(NamedTuple):
+    """What attention gives per node and head.
+
+    Attributes
+    ----------
+    o
+        (N, H, D) weighted sums of values; 0 for nodes without incoming edges.
+    z
+        (N, H, F) weighted sums of edge attributes; 0 for nodes without incoming edges.
+    lse
+        (N, H) log-sum-exp of the scores, not differentiable; 0 for nodes without incoming edges.
+    """
+
+    o: torch.Tensor
+    z: torch.Tensor
+    lse: torch.Tensor
+
+
+def edge_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    u: torch.Tensor,
+    a: torch.Tensor,
+    graph: EdgeGraph,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    impl: EdgeAttentionImpl = "auto",
+) -> EdgeAttentionOutput:
+    """Attend from every node to the nodes it receives from.
+
+    With edge ``e = (j -> i)``, per head: ``s_e = scale * (q_i . k_j + u_i . a_e)``, ``p`` the softmax of ``s``
+    over the edges into i, ``o_i = sum_e p_e v_j`` and ``z_i = sum_e p_e a_e``.
+
+    Parameters
+    ----------
+    q, k, v
+        (N, H, D) queries, keys and values of one floating point dtype.
+    u
+        (N, H, F) queries on the edge attributes, same dtype; F may be 0.
+    a
+        (E, F) edge attributes in the graph's CSR order, same dtype.
+    graph
+        The graph, see :func:`~musegnn.kernels.edge_attention.edge_graph`.
+    scale
+        Factor on the scores; ``None``: ``1/sqrt(D)``.
+    dropout
+        Share of attention weights set to 0, in [0, 1); the others grow by ``1/(1-dropout)``.
+    seed
+        Which weights are dropped: a function of the seed, the edge's CSR position and the head.
+    impl
+        ``reference`` (plain torch) or ``auto``.
+
+    Returns
+    -------
+    EdgeAttentionOutput
+        ``o`` and ``z``, differentiable in ``q, k, v, u, a``, and ``lse``.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, or an option is out of range.
+    TypeError
+        When dtypes differ.
+
+    References
+    ----------
+    Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification",
+    IJCAI 2021, equations 3 to 5.
+    """
+    _check(q, k, v, u, a, graph)
+    if not 0.0 <= dropout < 1.0:
+        msg = f"dropout must lie in [0, 1), got {dropout}"
+        raise ValueError(msg)
+    if impl not in ("auto", "reference"):
+        msg = f"impl must be 'auto' or 'reference', got {impl!r}"
+        raise ValueError(msg)
+    factor = 1.0 / math.sqrt(q.shape[2]) if scale is None else scale
+    return EdgeAttentionOutput(*reference.attend(q, k, v, u, a, graph, scale=factor, dropout=dropout, seed=seed))
+
+
+def _check(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, graph: EdgeGraph
+) -> None:
+    if q.dim() != 3 or q.shape[2] == 0:
+        msg = f"q must have shape (N, H, D) with D > 0, got {tuple(q.shape)}"
+        raise ValueError(msg)
+    n_nodes, n_heads, _ = q.shape
+    n_attributes = a.shape[-1] if a.dim() == 2 else -1
+    expected = {
+        "q": (q, (graph.n_nodes, *q.shape[1:])),
+        "k": (k, tuple(q.shape)),
+        "v": (v, tuple(q.shape)),
+        "u": (u, (n_nodes, n_heads, n_attributes)),
+        "a": (a, (graph.n_edges, n_attributes)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            msg = f"{name} must have shape {shape}, got {tuple(tensor.shape)}"
+            raise ValueError(msg)
+        if tensor.dtype != q.dtype or not tensor.is_floating_point():
+            msg = f"{name} must have the floating point dtype of q ({q.dtype}), got {tensor.dtype}"
+            raise TypeError(msg)
+        if tensor.device != q.device or graph.col.device != q.device:
+            msg = f"{name} and the graph must be on the device of q ({q.device})"
+            raise ValueError(msg)

@@ -1,0 +1,143 @@
+"""The graph as edge attention reads it: CSR for rows, CSC for columns.
+
+Legend: N nodes, E edges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class EdgeGraph(NamedTuple):
+    """A directed graph in which row i receives from column j, edge ``e = (j -> i)``.
+
+    Attributes
+    ----------
+    rowptr, col
+        CSR: (N+1,) and (E,) int64, columns strictly increasing within a row.
+    colptr, row
+        CSC of the same edges: (N+1,) and (E,) int64, rows strictly increasing within a column.
+    perm
+        (E,) int64: the CSR position of each CSC entry.
+    """
+
+    rowptr: torch.Tensor
+    col: torch.Tensor
+    colptr: torch.Tensor
+    row: torch.Tensor
+    perm: torch.Tensor
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes."""
+        return self.rowptr.numel() - 1
+
+    @property
+    def n_edges(self) -> int:
+        """Number of directed edges."""
+        return self.col.numel()
+
+    @property
+    def target(self) -> torch.Tensor:
+        """The row of each edge in CSR order, (E,) int64."""
+        rows = torch.arange(self.n_nodes, device=self.rowptr.device)
+        return torch.repeat_interleave(rows, self.rowptr.diff(), output_size=self.n_edges)
+
+    def to(self, device: torch.device | str) -> EdgeGraph:
+        """Copy the graph to a device."""
+        return EdgeGraph(*(part.to(device) for part in self))
+
+
+def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
+    """Check a CSR structure and add its transpose.
+
+    Parameters
+    ----------
+    indptr
+        (N+1,) integers, ``indptr[0] == 0``, not decreasing; row i receives from
+        ``indices[indptr[i]:indptr[i+1]]``.
+    indices
+        (E,) integers in [0, N), strictly increasing within each row.
+
+    Returns
+    -------
+    EdgeGraph
+        On the CPU.
+
+    Raises
+    ------
+    ValueError
+        When the arrays are not such a structure.
+
+    Examples
+    --------
+    >>> graph = edge_graph([0, 2, 3, 3], [0, 2, 0])
+    >>> graph.colptr.tolist(), graph.row.tolist(), graph.perm.tolist()
+    ([0, 2, 2, 3], [0, 1, 0], [0, 2, 1])
+    """
+    rowptr = _integers(indptr, "indptr")
+    col = _integers(indices, "indices")
+    n_nodes, n_edges = rowptr.size - 1, col.size
+    if n_nodes < 0 or rowptr[0] != 0 or rowptr[-1] != n_edges or bool((np.diff(rowptr) < 0).any()):
+        msg = f"indptr must rise from 0 to the number of indices ({n_edges}) without decreasing"
+        raise ValueError(msg)
+    if n_edges and (col.min() < 0 or col.max() >= n_nodes):
+        msg = f"indices must lie in [0, {n_nodes}), got {col.min()}..{col.max()}"
+        raise ValueError(msg)
+    target = np.repeat(np.arange(n_nodes, dtype=np.int64), np.diff(rowptr))
+    if bool(((np.diff(target) == 0) & (np.diff(col) <= 0)).any()):
+        msg = "indices must be strictly increasing within each row: sort them and merge repeated edges"
+        raise ValueError(msg)
+    perm = np.argsort(col, kind="stable")
+    colptr = np.zeros(n_nodes + 1, dtype=np.int64)
+    np.cumsum(np.bincount(col, minlength=n_nodes), out=colptr[1:])
+    return EdgeGraph(*(torch.from_numpy(part) for part in (rowptr, col, colptr, target[perm], perm)))
+
+
+def edge_graph_from_pairs(source: ArrayLike, target: ArrayLike, n_nodes: int) -> tuple[EdgeGraph, torch.Tensor]:
+    """Build the graph from a list of edges in any order.
+
+    Parameters
+    ----------
+    source, target
+        (E,) integers in [0, n_nodes): edge e goes from ``source[e]`` to ``target[e]``. No edge may repeat.
+    n_nodes
+        Number of nodes N.
+
+    Returns
+    -------
+    graph
+        The graph.
+    order
+        (E,) int64: CSR position p holds the listed edge ``order[p]``, so attributes are taken as ``attr[order]``.
+
+    Raises
+    ------
+    ValueError
+        When ends are out of range, lengths differ, or an edge repeats.
+    """
+    tail, head = _integers(source, "source"), _integers(target, "target")
+    if tail.size != head.size:
+        msg = f"source and target must have equal lengths, got {tail.size} and {head.size}"
+        raise ValueError(msg)
+    if head.size and (head.min() < 0 or head.max() >= n_nodes):
+        msg = f"target must lie in [0, {n_nodes}), got {head.min()}..{head.max()}"
+        raise ValueError(msg)
+    order = np.lexsort((tail, head))
+    indptr = np.zeros(n_nodes + 1, dtype=np.int64)
+    np.cumsum(np.bincount(head, minlength=n_nodes), out=indptr[1:])
+    return edge_graph(indptr, tail[order]), torch.from_numpy(order)
+
+
+def _integers(values: ArrayLike, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        msg = f"{name} must be a one-dimensional array of integers, got {array.dtype} of shape {array.shape}"
+        raise ValueError(msg)
+    return array.astype(np.int64)

@@ -1,0 +1,19 @@
+"""Segment operations through torch-scatter's CSR kernels."""
+
+from __future__ import annotations
+
+import torch
+import torch_scatter
+
+
+def segment_sum(values: torch.Tensor, rowptr: torch.Tensor) -> torch.Tensor:
+    """Add the values of each row."""
+    return torch_scatter.segment_csr(values, rowptr, reduce="sum")
+
+
+def segment_softmax(values: torch.Tensor, rowptr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the softmax within each row and the logarithm of its normaliser."""
+    peak = torch_scatter.segment_csr(values.detach(), rowptr, reduce="max")
+    total = segment_sum(torch.exp(values - torch_scatter.gather_csr(peak, rowptr)), rowptr)
+    lse = peak + torch.log(torch.where(total > 0, total, 1.0))
+    return torch.exp(values - torch_scatter.gather_csr(lse, rowptr)), lse

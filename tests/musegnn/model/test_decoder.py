@@ -1,0 +1,73 @@
+"""The decoders against their plain definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from musegnn.model.decoder import InnerDecoder, MLPDecoder, make_decoder
+
+N, DIM = 23, 4
+
+
+def vectors() -> torch.Tensor:
+    return torch.randn(N, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_mlp_equals_three_linear_layers_on_the_rows_of_the_products() -> None:
+    decoder = MLPDecoder(N).double()
+    decoder.reset_parameters(torch.Generator().manual_seed(1))
+    plain = nn.Sequential(nn.Linear(N, N), nn.Mish(), nn.Linear(N, N), nn.Mish(), nn.Linear(N, N)).double()
+    names = {"0": "layers.0", "2": "layers.1", "4": "layers.2"}
+    state = decoder.state_dict()
+    plain.load_state_dict({f"{k}.{p}": state[f"{v}.{p}"] for k, v in names.items() for p in ("weight", "bias")})
+    z_ours, z_plain = vectors().requires_grad_(), vectors().requires_grad_()
+    ours, want = decoder(z_ours), plain(z_plain @ z_plain.T)
+    torch.testing.assert_close(ours, want, rtol=1e-10, atol=1e-10)
+    weight = torch.randn_like(want)
+    (ours * weight).sum().backward()
+    (want * weight).sum().backward()
+    torch.testing.assert_close(z_ours.grad, z_plain.grad, rtol=1e-10, atol=1e-10)
+    for k, v in names.items():
+        for p in ("weight", "bias"):
+            got = decoder.get_parameter(f"{v}.{p}").grad
+            torch.testing.assert_close(got, plain.get_parameter(f"{k}.{p}").grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "inner"])
+def test_row_block_gives_the_rows_of_the_whole(kind: str) -> None:
+    decoder = make_decoder(kind, N).double()
+    decoder.reset_parameters(torch.Generator().manual_seed(1))
+    rows = torch.tensor([3, 0, 22])
+    torch.testing.assert_close(decoder.row_block(vectors(), rows), decoder(vectors())[rows], rtol=1e-12, atol=1e-12)
+
+
+def test_inner_is_symmetric_and_scaled() -> None:
+    decoder = InnerDecoder(N).double()
+    z = vectors()
+    with torch.no_grad():
+        decoder.scale.fill_(2.0)
+        decoder.bias.fill_(-1.0)
+    torch.testing.assert_close(decoder(z), 2 * z @ z.T - 1)
+    torch.testing.assert_close(decoder(z), decoder(z).T, rtol=1e-13, atol=1e-13)
+    decoder.reset_parameters()
+    torch.testing.assert_close(decoder(z), z @ z.T)
+
+
+def test_reset_is_a_function_of_the_generator() -> None:
+    decoder = MLPDecoder(N)
+    decoder.reset_parameters(torch.Generator().manual_seed(1))
+    first = decoder(vectors().float())
+    decoder.reset_parameters(torch.Generator().manual_seed(1))
+    assert torch.equal(first, decoder(vectors().float()))
+
+
+def test_cost_counts_multiply_adds() -> None:
+    assert MLPDecoder(10).cost(10, 3) == 10 * 10 * 3 + 10 * 10 * 3 + 2 * 1000
+    assert InnerDecoder(10).cost(4, 3) == 120
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="decoder must be one of"):
+        make_decoder("outer", 3)
