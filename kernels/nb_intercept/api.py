@@ -1,0 +1,162 @@
+"""Intercept and dispersion of one negative binomial model per gene.
+
+Legend: C cells, G genes.
+
+The model of gene j is ``x_ij ~ NB(mean mu_ij = exp(intercept_j) s_i, variance mu_ij + d_j mu_ij^2)``. Sums over
+zero counts run over the distinct depths, so the cost is ``O(nnz + G U)`` per step for U distinct depths.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csc_array, csc_matrix
+
+Impl = Literal["auto", "numba", "reference"]
+
+
+class _Problem(NamedTuple):
+    """A counts matrix by genes with the depths of its non-zeros and the histogram of depths."""
+
+    indptr: NDArray[np.integer]
+    data: NDArray[np.number]
+    depth: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    cells: NDArray[np.float64]
+
+
+def fit_intercept(
+    counts: csc_matrix | csc_array,
+    depth: NDArray[np.float64],
+    dispersion: NDArray[np.float64],
+    *,
+    start: NDArray[np.float64] | None = None,
+    impl: Impl = "auto",
+) -> NDArray[np.float64]:
+    """Estimate the intercepts by maximum likelihood, dispersions given.
+
+    Solves ``sum_i (x_ij - mu_ij) / (1 + d_j mu_ij) = 0``, which decreases in the intercept, by Newton steps, and by
+    bisection of [-30, 30] where these do not settle.
+
+    Parameters
+    ----------
+    counts
+        Counts, CSC without duplicates, shape (C, G); every gene has a non-zero count.
+    depth
+        Positive depth per cell, shape (C,), float64.
+    dispersion
+        d >= 0, shape (G,), float64.
+    start
+        First values, shape (G,), float64; ``None``: ``log(mean(x / s))``.
+    impl
+        ``auto`` is ``numba``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Intercepts (natural logarithm), shape (G,), float64.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, a depth is not positive or a gene has no count.
+    """
+    problem = _problem(counts, depth, dispersion)
+    module = _module(impl)
+    if start is None:
+        start = np.log(counts.T @ (1.0 / depth) / len(depth))
+    result: NDArray[np.float64] = module.fit_intercept(*problem, np.ascontiguousarray(dispersion, np.float64), start)
+    return result
+
+
+def fit_dispersion(
+    counts: csc_matrix | csc_array,
+    depth: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    start: NDArray[np.float64],
+    *,
+    cox_reid: float = 0.99,
+    impl: Impl = "auto",
+) -> NDArray[np.float64]:
+    """Estimate the dispersions by the Cox-Reid adjusted profile likelihood, intercepts given.
+
+    The maximum over ``log d`` in [log 1e-16, log 1e16] that is uphill of `start`, of::
+
+        sum_i [ sum_{k < x_i} log(1 + k d) - (x_i + 1/d) log(1 + mu_i d) ] - cox_reid/2 log sum_i 1/(1/mu_i + d)
+
+    which is the negative binomial log-likelihood up to a constant, in a form without cancellation for small d.
+    The result is 0 where the likelihood falls at ``d = 1e-8``.
+
+    Parameters
+    ----------
+    counts
+        Counts, CSC without duplicates, shape (C, G); every gene has a non-zero count.
+    depth
+        Positive depth per cell, shape (C,), float64.
+    intercept
+        Natural logarithm of the mean per unit of depth, shape (G,), float64.
+    start
+        Positive first values of d, shape (G,), float64.
+    cox_reid
+        Weight of the adjustment; 1 is the full one.
+    impl
+        ``auto`` is ``numba``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Dispersions d >= 0, shape (G,), float64.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, a depth is not positive, a gene has no count or a start is not positive.
+
+    References
+    ----------
+    Cox, D. R. and Reid, N. (1987), J. R. Stat. Soc. B 49, 1-39. McCarthy, D. J. et al. (2012), Nucleic Acids Res.
+    40, 4288-4297, equation (4).
+    """
+    problem = _problem(counts, depth, intercept)
+    if start.shape != intercept.shape or not bool(np.all(start > 0)):
+        msg = f"expected positive starts of shape {intercept.shape}, got shape {start.shape} and minimum {start.min()}"
+        raise ValueError(msg)
+    result: NDArray[np.float64] = _module(impl).fit_dispersion(
+        *problem, np.exp(intercept), np.ascontiguousarray(start, np.float64), float(cox_reid)
+    )
+    return result
+
+
+def _problem(counts: csc_matrix | csc_array, depth: NDArray[np.float64], per_gene: NDArray[np.float64]) -> _Problem:
+    expected = (len(depth), len(per_gene))
+    if counts.format != "csc" or counts.shape != expected:
+        msg = f"expected CSC counts of shape {expected}, got {counts.format} of shape {counts.shape}"
+        raise ValueError(msg)
+    if not bool(np.all(depth > 0)):
+        msg = f"expected positive depths, got a minimum of {depth.min()}"
+        raise ValueError(msg)
+    if bool(np.any(np.diff(counts.indptr) == 0)):
+        msg = "expected a non-zero count in every gene, got genes without one"
+        raise ValueError(msg)
+    depth = np.ascontiguousarray(depth, np.float64)
+    levels, cells = np.unique(depth, return_counts=True)
+    return _Problem(counts.indptr, counts.data, depth[counts.indices], levels, cells.astype(np.float64))
+
+
+def _module(impl: Impl) -> ModuleType:
+    if impl in ("auto", "numba"):
+        from musegnn.kernels.nb_intercept.impl import numba
+
+        return numba
+    if impl == "reference":
+        from musegnn.kernels.nb_intercept.impl import reference
+
+        return reference
+    msg = f"impl must be 'auto', 'numba' or 'reference', got {impl!r}"
+    raise ValueError(msg)

@@ -1,0 +1,219 @@
+"""Safeguarded Newton iterations per gene, compiled; derivation in the README of this kernel.
+
+Legend: E non-zeros, G genes, U distinct depths.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+LOG_D_MIN = math.log(1e-16)
+LOG_D_MAX = math.log(1e16)
+D_PROBE = 1e-8
+NEWTON_STEPS = 100
+SERIES_BELOW = 1e-2
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _intercept_score(
+    b: float, d: float, data: NDArray[np.number], depth: Floats, levels: Floats, cells: Floats
+) -> tuple[float, float]:
+    """Give the score and the expected decrease of the score per unit of intercept."""
+    rate = math.exp(b)
+    score = 0.0
+    slope = 0.0
+    for u in range(levels.shape[0]):
+        mu = rate * levels[u]
+        scale = 1.0 / (1.0 + mu * d)
+        score -= cells[u] * (mu * scale)
+        slope += cells[u] * (mu * scale * scale)
+    for e in range(data.shape[0]):
+        mu = rate * depth[e]
+        scale = 1.0 / (1.0 + mu * d)
+        score += data[e] * scale
+        slope += data[e] * d * mu * scale * scale
+    return score, slope
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def fit_intercept(
+    indptr: NDArray[np.integer],
+    data: NDArray[np.number],
+    depth: Floats,
+    levels: Floats,
+    cells: Floats,
+    dispersion: Floats,
+    start: Floats,
+) -> Floats:
+    """Find the root of the score; arrays (G + 1,), (E,), (E,), (U,), (U,), (G,), (G,)."""
+    result = np.empty(start.shape[0])
+    for j in range(start.shape[0]):
+        x = data[indptr[j] : indptr[j + 1]]
+        s = depth[indptr[j] : indptr[j + 1]]
+        b = start[j]
+        settled = False
+        for _ in range(NEWTON_STEPS):
+            score, slope = _intercept_score(b, dispersion[j], x, s, levels, cells)
+            step = score / slope
+            b += step
+            if abs(step) < 1e-8:
+                settled = True
+                break
+        if not (settled and abs(b) <= 30.0):
+            low = -30.0
+            high = 30.0
+            for _ in range(64):
+                b = 0.5 * (low + high)
+                if _intercept_score(b, dispersion[j], x, s, levels, cells)[0] > 0.0:
+                    low = b
+                else:
+                    high = b
+        result[j] = b
+    return result
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _log_ratio(t: float) -> tuple[float, float]:
+    """Give ``(t/(1+t) - log(1+t)) / t^2`` and its derivative, by series for small t."""
+    if t < SERIES_BELOW:
+        value = 0.0
+        slope = 0.0
+        power = 1.0
+        sign = -1.0
+        for m in range(9):
+            value += sign * (m + 1.0) / (m + 2.0) * power
+            slope -= sign * (m + 1.0) * (m + 2.0) / (m + 3.0) * power
+            power *= t
+            sign = -sign
+        return value, slope
+    value = (t / (1.0 + t) - math.log1p(t)) / (t * t)
+    return value, -1.0 / (t * (1.0 + t) * (1.0 + t)) - 2.0 * value / t
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _dispersion_score(
+    d: float,
+    tail: Floats,
+    rate: float,
+    data: NDArray[np.number],
+    depth: Floats,
+    levels: Floats,
+    cells: Floats,
+    cox_reid: float,
+) -> tuple[float, float]:
+    """Give the first and second derivative in d of the adjusted profile likelihood."""
+    first = 0.0
+    second = 0.0
+    for k in range(1, tail.shape[0]):
+        ratio = k / (1.0 + k * d)
+        first += tail[k] * ratio
+        second -= tail[k] * (ratio * ratio)
+    w = 0.0
+    w_first = 0.0
+    w_second = 0.0
+    for u in range(levels.shape[0]):
+        mu = rate * levels[u]
+        value, slope = _log_ratio(mu * d)
+        first -= cells[u] * (mu * mu * value)
+        second -= cells[u] * (mu * mu * mu * slope)
+        ratio = mu / (1.0 + mu * d)
+        w += cells[u] * ratio
+        w_first -= cells[u] * (ratio * ratio)
+        w_second += cells[u] * (2.0 * ratio * ratio * ratio)
+    for e in range(data.shape[0]):
+        mu = rate * depth[e]
+        ratio = mu / (1.0 + mu * d)
+        first -= data[e] * ratio
+        second += data[e] * (ratio * ratio)
+    first -= 0.5 * cox_reid * w_first / w
+    second -= 0.5 * cox_reid * (w_second / w - (w_first / w) ** 2)
+    return first, second
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def fit_dispersion(
+    indptr: NDArray[np.integer],
+    data: NDArray[np.number],
+    depth: Floats,
+    levels: Floats,
+    cells: Floats,
+    rate: Floats,
+    start: Floats,
+    cox_reid: float,
+) -> Floats:
+    """Find the maximum uphill of the start; arrays as above with rate and start (G,)."""
+    result = np.empty(start.shape[0])
+    for j in range(start.shape[0]):
+        x = data[indptr[j] : indptr[j + 1]]
+        s = depth[indptr[j] : indptr[j + 1]]
+        tail = _tail_counts(x)
+        if _dispersion_score(D_PROBE, tail, rate[j], x, s, levels, cells, cox_reid)[0] < 0.0:
+            result[j] = 0.0
+        else:
+            result[j] = math.exp(_climb(math.log(start[j]), tail, rate[j], x, s, levels, cells, cox_reid))
+    return result
+
+
+@numba.njit(nogil=True, cache=True)
+def _tail_counts(data: NDArray[np.number]) -> Floats:
+    """Count for each k below the largest count the entries above k."""
+    tail = np.zeros(int(data.max()))
+    for e in range(data.shape[0]):
+        tail[int(data[e]) - 1] += 1.0
+    for k in range(tail.shape[0] - 2, -1, -1):
+        tail[k] += tail[k + 1]
+    return tail
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _climb(
+    log_d: float,
+    tail: Floats,
+    rate: float,
+    data: NDArray[np.number],
+    depth: Floats,
+    levels: Floats,
+    cells: Floats,
+    cox_reid: float,
+) -> float:
+    """Bracket the maximum by doubling steps uphill, then Newton in log d kept inside the bracket."""
+    log_d = min(max(log_d, LOG_D_MIN), LOG_D_MAX)
+    first, second = _dispersion_score(math.exp(log_d), tail, rate, data, depth, levels, cells, cox_reid)
+    uphill = 1.0 if first > 0.0 else -1.0
+    near = log_d
+    far = log_d
+    step = 1.0
+    while uphill * first > 0.0:
+        if far == (LOG_D_MAX if uphill > 0.0 else LOG_D_MIN):
+            return far
+        near = far
+        far = min(max(far + uphill * step, LOG_D_MIN), LOG_D_MAX)
+        step *= 2.0
+        first, second = _dispersion_score(math.exp(far), tail, rate, data, depth, levels, cells, cox_reid)
+    low = min(near, far)
+    high = max(near, far)
+    log_d = far
+    for _ in range(NEWTON_STEPS):
+        d = math.exp(log_d)
+        curvature = first + d * second
+        proposal = log_d - first / curvature
+        if not (curvature < 0.0 and low < proposal < high):
+            proposal = 0.5 * (low + high)
+        if abs(proposal - log_d) < 1e-11:
+            return proposal
+        log_d = proposal
+        first, second = _dispersion_score(math.exp(log_d), tail, rate, data, depth, levels, cells, cox_reid)
+        if first > 0.0:
+            low = log_d
+        else:
+            high = log_d
+    return log_d

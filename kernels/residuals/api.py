@@ -1,0 +1,195 @@
+"""Residuals of counts given a rate per gene and a depth per cell.
+
+Legend: B cells of a block, G genes, U distinct depths.
+
+One residual is ``r(x, s) = clip((x - mu) / sqrt(max(mu + mu^2 / theta, min_variance)))`` with ``mu = rate * s``,
+clipped to ``[-clip, clip]``. A gene with a NaN rate has NaN residuals; ``theta = inf`` is the Poisson model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array, csr_matrix
+
+Impl = Literal["auto", "numba", "reference"]
+
+
+class NoiseModel(NamedTuple):
+    """What a residual depends on besides the count and the depth.
+
+    Attributes
+    ----------
+    rate
+        Expected count per unit of depth, shape (G,), float64.
+    theta
+        Negative binomial size, ``inf`` for Poisson, shape (G,), float64.
+    min_variance
+        Lower bound of the variance in the denominator.
+    clip
+        Bound of the absolute residual.
+    """
+
+    rate: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    min_variance: float
+    clip: float
+
+
+class ResidualSums(NamedTuple):
+    """Sums over cells of ``r`` and of ``r^2``, each of shape (G,), float64."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+
+def zero_sums(
+    depth: NDArray[np.float64], cells: NDArray[np.int64], model: NoiseModel, *, impl: Impl = "auto"
+) -> ResidualSums:
+    """Sum the residuals that every gene would have if all its counts were zero.
+
+    ``first_j = sum_u cells_u r_j(0, depth_u)``, and `second` with ``r^2``; accumulated in float64 in the order
+    of the depths.
+
+    Parameters
+    ----------
+    depth
+        Distinct depths, shape (U,), float64.
+    cells
+        Number of cells of each depth, shape (U,), int64.
+    model
+        Rates, sizes and bounds, of G genes.
+    impl
+        ``auto`` is ``numba``.
+
+    Returns
+    -------
+    ResidualSums
+        New arrays of shape (G,).
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree.
+    """
+    _check_model(model)
+    if depth.ndim != 1 or depth.shape != cells.shape:
+        msg = f"expected depth and cells of one shape (U,), got {depth.shape} and {cells.shape}"
+        raise ValueError(msg)
+    sums = _empty_sums(len(model.rate))
+    _module(impl).zero_sums(
+        np.ascontiguousarray(depth, np.float64), np.ascontiguousarray(cells, np.float64), *model, *sums
+    )
+    return sums
+
+
+def accumulate_nonzeros(
+    block: csr_matrix | csr_array,
+    depth: NDArray[np.float64],
+    model: NoiseModel,
+    sums: ResidualSums,
+    *,
+    impl: Impl = "auto",
+) -> None:
+    """Add what the non-zero counts of a block change against :func:`zero_sums`.
+
+    ``first_j += sum over non-zeros (r(x, s) - r(0, s))``, and `second` with ``r^2``, in row order, in float64.
+
+    Parameters
+    ----------
+    block
+        Counts, CSR without duplicates, shape (B, G).
+    depth
+        Depth per cell of the block, shape (B,), float64.
+    model
+        Rates, sizes and bounds, of G genes.
+    sums
+        Updated in place.
+    impl
+        ``auto`` is ``numba``.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree.
+    """
+    _check_block(block, depth, model)
+    if sums.first.shape != model.rate.shape or sums.second.shape != model.rate.shape:
+        msg = f"expected sums of shape {model.rate.shape}, got {sums.first.shape} and {sums.second.shape}"
+        raise ValueError(msg)
+    _module(impl).accumulate_nonzeros(
+        block.indptr, block.indices, block.data, np.ascontiguousarray(depth, np.float64), *model, *sums
+    )
+
+
+def dense_residuals(
+    block: csr_matrix | csr_array, depth: NDArray[np.float64], model: NoiseModel, *, impl: Impl = "auto"
+) -> NDArray[np.float64]:
+    """Compute all residuals of a block.
+
+    Parameters
+    ----------
+    block
+        Counts, CSR without duplicates, shape (B, G).
+    depth
+        Depth per cell of the block, shape (B,), float64.
+    model
+        Rates, sizes and bounds, of G genes.
+    impl
+        ``auto`` is ``numba``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Residuals, shape (B, G), float64, C order.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree.
+    """
+    _check_block(block, depth, model)
+    result: NDArray[np.float64] = _module(impl).dense_residuals(
+        block.indptr, block.indices, block.data, np.ascontiguousarray(depth, np.float64), *model
+    )
+    return result
+
+
+def _empty_sums(n_genes: int) -> ResidualSums:
+    return ResidualSums(np.zeros(n_genes), np.zeros(n_genes))
+
+
+def _check_model(model: NoiseModel) -> None:
+    if model.rate.ndim != 1 or model.rate.shape != model.theta.shape:
+        msg = f"expected rate and theta of one shape (G,), got {model.rate.shape} and {model.theta.shape}"
+        raise ValueError(msg)
+    if not (model.min_variance >= 0 and model.clip > 0):
+        msg = f"expected min_variance >= 0 and clip > 0, got {model.min_variance} and {model.clip}"
+        raise ValueError(msg)
+
+
+def _check_block(block: csr_matrix | csr_array, depth: NDArray[np.float64], model: NoiseModel) -> None:
+    _check_model(model)
+    expected = (len(depth), len(model.rate))
+    if block.format != "csr" or block.shape != expected:
+        msg = f"expected a CSR block of shape {expected}, got {block.format} of shape {block.shape}"
+        raise ValueError(msg)
+
+
+def _module(impl: Impl) -> ModuleType:
+    if impl in ("auto", "numba"):
+        from musegnn.kernels.residuals.impl import numba
+
+        return numba
+    if impl == "reference":
+        from musegnn.kernels.residuals.impl import reference
+
+        return reference
+    msg = f"impl must be 'auto', 'numba' or 'reference', got {impl!r}"
+    raise ValueError(msg)

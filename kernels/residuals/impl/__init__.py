@@ -1,0 +1,1 @@
+"""Implementations; `reference` is the specification, `numba` the fast one."""

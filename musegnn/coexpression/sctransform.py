@@ -1,0 +1,370 @@
+"""sctransform v2: a regularised negative binomial model of the counts of every gene.
+
+Legend: C cells, G genes, M genes fitted one by one, S step-1 cells.
+
+The expected count is ``mu_ij = exp(intercept_j) s_i`` with s the depth of the cell (the slope of log10 depth is fixed
+at ln 10). Parameters are estimated on a subsample of cells and genes, then smoothed over all genes.
+
+References
+----------
+Choudhary, S. and Satija, R. (2022), Genome Biol. 23, 27. Ahlmann-Eltze, C. and Huber, W. (2020), Bioinformatics 36,
+5701-5702 (the gamma-Poisson fit).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csc_matrix
+
+from musegnn.coexpression.bandwidth import bandwidth_nrd, kernel_density
+from musegnn.coexpression.regularize import Regularized, StepOne, regularize
+from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
+from musegnn.kernels.residuals import NoiseModel
+from musegnn.random import stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.coexpression.stats import GeneStats
+
+MIN_STEP_ONE_CELLS = 5
+MIN_THETA = 1e-7
+MIN_THETA_RATIO = 1e-3
+TREND_GENES = 100
+TREND_SHARE = 0.1
+TREND_REACH = 3.0
+DISPERSION_START = 0.5
+MEDIAN_DIVISOR = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SCTModel:
+    """The fitted model of G genes.
+
+    Attributes
+    ----------
+    intercept
+        Natural logarithm of the expected count per unit of depth, NaN for genes without a model, shape (G,), float64.
+    theta
+        Negative binomial size, ``inf`` for Poisson, NaN for genes without a model, shape (G,), float64.
+    min_variance
+        Lower bound of the variance in residuals: ``(median of the non-zero counts / 5)^2``.
+    n_cells
+        Number of cells of the dataset; residuals are clipped at its square root.
+    report
+        Counts of genes by role and the bandwidth of the smoothing: JSON values only.
+    """
+
+    intercept: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    min_variance: float
+    n_cells: int
+    report: dict[str, int | float | bool] = field(default_factory=dict)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return len(self.intercept)
+
+    @property
+    def has_model(self) -> NDArray[np.bool_]:
+        """Genes that have parameters, shape (G,), bool."""
+        return ~np.isnan(self.theta)
+
+    @property
+    def clip(self) -> float:
+        """Bound of the absolute residual for variances: the square root of the number of cells."""
+        return float(np.sqrt(self.n_cells))
+
+    @property
+    def profile_clip(self) -> float:
+        """Bound of the absolute residual for profiles: ``sqrt(n_cells / 30)``."""
+        return float(np.sqrt(self.n_cells / 30.0))
+
+    def take(self, genes: NDArray[np.integer]) -> SCTModel:
+        """Restrict the model to some genes, in the order given.
+
+        Parameters
+        ----------
+        genes
+            Positions, shape (N,), int64.
+
+        Returns
+        -------
+        SCTModel
+            Of N genes, with the same bounds.
+        """
+        return replace(self, intercept=self.intercept[genes], theta=self.theta[genes])
+
+    def noise(self, clip: float) -> NoiseModel:
+        """Give what residuals are computed from, with this bound on them."""
+        return NoiseModel(np.exp(self.intercept), self.theta, self.min_variance, clip)
+
+
+def fit_sctransform(
+    step1: csr_matrix,
+    step1_depth: NDArray[np.float64],
+    stats: GeneStats,
+    *,
+    median_nonzero: float,
+    mean_filtered_depth: float | None = None,
+    min_cells: int = 5,
+    n_genes: int = 2000,
+    seed: int = 0,
+    bin_size: int = 500,
+) -> SCTModel:
+    """Fit the model from a subsample of cells and the moments of all cells.
+
+    Genes detected in fewer than `min_cells` cells get no model. Of the others, those detected in at least five
+    step-1 cells and over-dispersed over all cells are fitted one by one (a seeded sample of `n_genes` of them, spread
+    evenly over abundance, when there are more), then :func:`~musegnn.coexpression.regularize.regularize` gives the
+    parameters of all genes.
+
+    Parameters
+    ----------
+    step1
+        Counts of a uniform sample of cells without replacement, shape (S, G).
+    step1_depth
+        Depth of these cells: total over all genes, those without a model included; shape (S,), positive.
+    stats
+        Moments of the G genes over all C cells.
+    median_nonzero
+        Median of the non-zero counts, see :func:`median_of_histogram`.
+    mean_filtered_depth
+        Mean over all cells of the summed counts of the genes that get a model; ``None``: from `stats`.
+    min_cells
+        Cells in which a gene must be detected to get a model.
+    n_genes
+        Largest number of genes to fit one by one.
+    seed
+        Seed of the sample of genes.
+    bin_size
+        Genes that share one trend of dispersions.
+
+    Returns
+    -------
+    SCTModel
+        Of the G genes.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, or no gene is detected in `min_cells` cells.
+    """
+    if step1.shape != (len(step1_depth), len(stats.total)):
+        msg = f"expected step1 of shape {(len(step1_depth), len(stats.total))} (cells, genes), got {step1.shape}"
+        raise ValueError(msg)
+    kept = np.flatnonzero(stats.n_detected >= min_cells)
+    if not len(kept):
+        msg = f"expected genes detected in at least {min_cells} cells, got none"
+        raise ValueError(msg)
+    mean, variance, geometric_mean = stats.mean[kept], stats.variance[kept], stats.geometric_mean[kept]
+    if mean_filtered_depth is None:
+        mean_filtered_depth = float(stats.total[kept].sum()) / stats.n_cells
+    by_gene = csc_matrix(step1)[:, kept]
+    by_gene.eliminate_zeros()
+    candidates = np.flatnonzero((np.diff(by_gene.indptr) >= MIN_STEP_ONE_CELLS) & (variance > mean))
+    genes = sample_genes(candidates, np.log10(geometric_mean[candidates]), n_genes, seed=seed)
+    step_one = fit_step_one(
+        by_gene[:, genes], step1_depth, genes=genes, mean=mean[genes], variance=variance[genes], bin_size=bin_size
+    )
+    fitted = regularize(
+        step_one,
+        geometric_mean=geometric_mean,
+        mean=mean,
+        variance=variance,
+        mean_filtered_depth=mean_filtered_depth,
+    )
+    return _assemble(fitted, kept, stats, median_nonzero)
+
+
+def fit_step_one(
+    counts: csc_matrix,
+    depth: NDArray[np.float64],
+    *,
+    genes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    bin_size: int = 500,
+) -> StepOne:
+    """Fit M genes one by one.
+
+    In bins of `bin_size` genes: intercepts with a dispersion from moments; dispersions by adjusted profile likelihood;
+    intercepts again with the bin's trend of dispersions. The size is ``theta = 1/d`` of the gene's own dispersion, at
+    least 1e-7, and infinite where it exceeds the moment estimate ``mean^2 / (variance - mean)`` a thousandfold.
+
+    Parameters
+    ----------
+    counts
+        Counts of the step-1 cells, shape (S, M), without explicit zeros.
+    depth
+        Depth of these cells, shape (S,), float64.
+    genes
+        Positions of these genes among all, shape (M,), int64.
+    mean, variance
+        Of these genes over all cells, variance with ddof 1, shapes (M,), float64.
+    bin_size
+        Genes that share one trend.
+
+    Returns
+    -------
+    StepOne
+        Of the M genes.
+    """
+    theta = np.empty(len(genes))
+    intercept = np.empty(len(genes))
+    depth = np.asarray(depth, np.float64)
+    for begin in range(0, len(genes), bin_size):
+        part = slice(begin, begin + bin_size)
+        dispersion, intercept[part] = _fit_bin(counts[:, part], depth)
+        with np.errstate(divide="ignore"):
+            theta[part] = 1.0 / dispersion
+    expected = mean * mean / (variance - mean)
+    theta[expected / theta < MIN_THETA_RATIO] = np.inf
+    return StepOne(genes=genes, theta=np.maximum(theta, MIN_THETA), intercept=intercept)
+
+
+def sample_genes(
+    candidates: NDArray[np.int64], log_mean: NDArray[np.float64], n_genes: int, *, seed: int
+) -> NDArray[np.int64]:
+    """Choose genes spread evenly over abundance.
+
+    Without replacement, with probabilities inverse to the density of `log_mean`; all of them when there are no more
+    than `n_genes`.
+
+    Parameters
+    ----------
+    candidates
+        Positions to choose from, shape (M,), int64.
+    log_mean
+        Their log10 geometric means, shape (M,), float64.
+    n_genes
+        How many to choose.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    numpy.ndarray
+        Chosen positions, ascending, int64.
+    """
+    if len(candidates) <= n_genes:
+        return candidates
+    weight = 1.0 / (kernel_density(log_mean, bandwidth_nrd(log_mean)) + np.finfo(np.float64).eps)
+    drawn = stream(seed, "sctransform_genes").choice(candidates, n_genes, replace=False, p=weight / weight.sum())
+    return np.sort(drawn)
+
+
+def median_of_histogram(histogram: NDArray[np.int64]) -> float:
+    """Give the median of the non-zero counts.
+
+    Parameters
+    ----------
+    histogram
+        ``histogram[x]`` is how often the count x occurs, entry 0 ignored; shape (largest count + 1,), int64.
+
+    Returns
+    -------
+    float
+        The median; the mean of the two middle ones when their number is even.
+
+    Raises
+    ------
+    ValueError
+        When there is no non-zero count.
+
+    Examples
+    --------
+    >>> median_of_histogram(np.array([100, 3, 2, 1]))
+    1.5
+    """
+    upto = np.cumsum(histogram[1:])
+    if not len(upto) or upto[-1] == 0:
+        msg = "expected at least one non-zero count"
+        raise ValueError(msg)
+    middle = np.array([(upto[-1] + 1) // 2, upto[-1] // 2 + 1])
+    return float(np.mean(np.searchsorted(upto, middle) + 1))
+
+
+def _fit_bin(counts: csc_matrix, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the dispersions of the genes of one bin and the intercepts under their trend."""
+    n = len(depth)
+    mean = np.asarray(counts.mean(axis=0)).ravel()
+    squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
+    variance = (squares - n * mean * mean) / (n - 1)
+    rough = np.maximum(0.0, (variance - mean / depth.mean()) / (mean * mean))
+    intercept = fit_intercept(counts, depth, rough)
+    start = (variance - mean) / (mean * mean)
+    dispersion = fit_dispersion(counts, depth, intercept, np.where(start > 0.0, start, DISPERSION_START))
+    trend = running_median(np.exp(intercept) * depth.mean(), dispersion)
+    return dispersion, fit_intercept(counts, depth, trend, start=intercept)
+
+
+def running_median(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Smooth y over the rank of x by a weighted running median.
+
+    Windows hold a tenth of the points and at least 100, with normal weights that reach three standard deviations; the
+    ends repeat the first and the last full window. Fewer points than a window share one median.
+
+    Parameters
+    ----------
+    x, y
+        Points, shapes (M,), float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        The smooth at each point, shape (M,), float64.
+    """
+    n = len(x)
+    order = np.argsort(x, kind="stable")
+    half = int(min(n, max(TREND_SHARE * n, TREND_GENES)) // 2)
+    if 2 * half + 1 > n:
+        smooth = np.full(n, _weighted_median(y[order], _normal_weights(n)))
+    else:
+        windows = np.lib.stride_tricks.sliding_window_view(y[order], 2 * half + 1)
+        weights = _normal_weights(2 * half + 1)
+        middle = np.array([_weighted_median(window, weights) for window in windows])
+        smooth = np.concatenate([np.full(half, middle[0]), middle, np.full(half, middle[-1])])
+    result = np.empty(n)
+    result[order] = smooth
+    return result
+
+
+def _normal_weights(size: int) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp(-0.5 * np.linspace(-TREND_REACH, TREND_REACH, size) ** 2)
+    return weights
+
+
+def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Give the smallest value up to which at least half of the weight lies."""
+    order = np.argsort(y, kind="stable")
+    upto = np.cumsum(weights[order])
+    return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
+
+
+def _assemble(fitted: Regularized, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
+    intercept = np.full(len(stats.total), np.nan)
+    theta = np.full(len(stats.total), np.nan)
+    intercept[kept] = fitted.intercept
+    theta[kept] = fitted.theta
+    report: dict[str, int | float | bool] = {
+        "genes": len(kept),
+        "poisson_genes": int(fitted.poisson.sum()),
+        "step1_genes": len(fitted.outlier),
+        "outlier_genes": int(fitted.outlier.sum()),
+        "has_trend": fitted.has_trend,
+    }
+    if fitted.has_trend:
+        report["bandwidth"] = fitted.bandwidth
+    return SCTModel(
+        intercept=intercept,
+        theta=theta,
+        min_variance=(median_nonzero / MEDIAN_DIVISOR) ** 2,
+        n_cells=stats.n_cells,
+        report=report,
+    )
