@@ -1,0 +1,208 @@
+"""The model of an atlas: encoders and decoders of the datasets that one process owns.
+
+Legend: N genes, E edges, d dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from musegnn.kernels.edge_attention import EdgeGraph, edge_graph
+from musegnn.model.decoder import make_decoder
+from musegnn.model.encoder import DatasetLayer, SharedLayers
+from musegnn.model.features import NodeFeatures, Projection, drop
+from musegnn.model.shared import SharedModules
+from musegnn.random import stream, torch_generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from musegnn.config import ModelConfig
+    from musegnn.training.data import GraphData
+
+UnitKind = Literal["dataset", "decoder", "shared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest part of a model that is stepped and stored on its own.
+
+    Attributes
+    ----------
+    name
+        ``dataset/NAME/layer``, ``dataset/NAME/decoder`` or ``shared/ROLE/KEY``.
+    kind
+        Decides the learning rate.
+    module
+        Holds the parameters.
+    """
+
+    name: str
+    kind: UnitKind
+    module: nn.Module
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters in the order of the module."""
+        return list(self.module.parameters())
+
+
+class AtlasModel:
+    """Encoders and decoders of some datasets of an atlas.
+
+    Weights depend on the seed and the unit's name alone, never on which process makes them.
+
+    Parameters
+    ----------
+    graphs
+        All datasets of the atlas.
+    features
+        Node features of the datasets that this process owns, by dataset index.
+    config
+        Sizes and options.
+    n_words
+        Genes of the vocabulary.
+    seed
+        Of weights and dropout.
+    dtype, device
+        Of parameters and activations.
+
+    Attributes
+    ----------
+    units
+        All parts by name: of each owned dataset its layer and decoder, then the shared ones.
+    shared
+        The shared modules.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[GraphData],
+        features: Mapping[int, NodeFeatures],
+        config: ModelConfig,
+        *,
+        n_words: int,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.graphs = graphs
+        self.config = config
+        self.device = torch.device(device)
+        self.owned = sorted(features)
+        self._seed = seed
+        self._features = features
+        self._edges = {i: _edge_tensors(graphs[i], dtype, self.device, config) for i in self.owned}
+        self.shared = SharedModules()
+        with torch.random.fork_rng(devices=[]):  # constructors draw weights that are drawn again below
+            self._make_shared(dtype, n_words)
+            self._layers = {i: self._make_layer(i, dtype) for i in self.owned}
+            self._decoders = {i: self._make_decoder(i, dtype) for i in self.owned}
+        self.units: dict[str, Unit] = {}
+        for i in self.owned:
+            self._add_unit(self.layer_unit(i), "dataset", self._layers[i])
+            self._add_unit(self.decoder_unit(i), "decoder", self._decoders[i])
+        for name, module in self.shared.modules.items():
+            self._add_unit(name, "shared", module)
+
+    def layer_unit(self, i: int) -> str:
+        """Name the unit of dataset `i`'s own layer."""
+        return f"dataset/{self.graphs[i].name}/layer"
+
+    def decoder_unit(self, i: int) -> str:
+        """Name the unit of dataset `i`'s decoder."""
+        return f"dataset/{self.graphs[i].name}/decoder"
+
+    def encode(self, i: int, *, round_: int | None = None) -> torch.Tensor:
+        """Give the vectors of all genes of a dataset.
+
+        Parameters
+        ----------
+        i
+            A dataset of this process.
+        round_
+            The round of training, which keys the dropout; ``None``: without dropout.
+
+        Returns
+        -------
+        torch.Tensor
+            (N, d).
+        """
+        layer, shared = self._layers[i], self.shared.get("layers", i)
+        assert shared is not None
+        for module in (layer, shared):
+            module.train(round_ is not None)
+        graph, edge_attr = self._edges[i]
+        x = self._features[i](self.shared.get("projection", i))
+        seed = 0
+        if round_ is not None:
+            ids = (round_, self.graphs[i].name)
+            x = drop(x, self.config.feature_dropout, torch_generator(self._seed, "feature_dropout", *ids))
+            seed = int(stream(self._seed, "edge_dropout", *ids).integers(2**62))
+        h = layer(x, graph, edge_attr, seed=seed)
+        z: torch.Tensor = shared(h, graph, edge_attr, seed=seed + 1)
+        return z
+
+    def decode(self, i: int, z: torch.Tensor) -> torch.Tensor:
+        """Give the logit of every edge of dataset `i`, shape (N, N), from its vectors, shape (N, d)."""
+        logits: torch.Tensor = self._decoders[i](z)
+        return logits
+
+    def _make_shared(self, dtype: torch.dtype, n_words: int) -> None:
+        config = self.config
+
+        def layers(unit: str) -> nn.Module:
+            width = config.dim * config.heads_dataset
+            module = SharedLayers(
+                width, config.dim, config.heads_shared, edge_dim=self._edge_dim(), edge_dropout=config.edge_dropout
+            ).to(dtype)
+            module.reset_parameters(torch_generator(self._seed, "weights", unit))
+            return module.to(self.device)
+
+        def projection(unit: str) -> nn.Module:
+            module = Projection(n_words, config.relational_dim).to(dtype)
+            module.reset_parameters(torch_generator(self._seed, "weights", unit))
+            return module.to(self.device)
+
+        self.shared.add("layers", self.graphs, config.share_by, layers, owned=self.owned)
+        if config.features != "profile":
+            self.shared.add("projection", self.graphs, (), projection, owned=self.owned)
+
+    def _make_layer(self, i: int, dtype: torch.dtype) -> DatasetLayer:
+        config, features = self.config, self._features[i]
+        layer = DatasetLayer(
+            features.width,
+            config.dim,
+            config.heads_dataset,
+            edge_dim=self._edge_dim(),
+            n_own=features.n_profile,
+            edge_dropout=config.edge_dropout,
+        ).to(dtype)
+        own = torch_generator(self._seed, "weights", self.layer_unit(i))
+        layer.reset_parameters(own, torch_generator(self._seed, "weights", "dataset layers"))
+        return layer.to(self.device)
+
+    def _make_decoder(self, i: int, dtype: torch.dtype) -> nn.Module:
+        decoder = make_decoder(self.config.decoder, self.graphs[i].n_genes).to(dtype)
+        decoder.reset_parameters(torch_generator(self._seed, "weights", self.decoder_unit(i)))
+        return decoder.to(self.device)
+
+    def _edge_dim(self) -> int | None:
+        return 2 if self.config.edge_features else None
+
+    def _add_unit(self, name: str, kind: UnitKind, module: nn.Module) -> None:
+        self.units[name] = Unit(name, kind, module)
+
+
+def _edge_tensors(
+    graph: GraphData, dtype: torch.dtype, device: torch.device, config: ModelConfig
+) -> tuple[EdgeGraph, torch.Tensor | None]:
+    edges = edge_graph(graph.edges.indptr, graph.edges.indices).to(device)
+    if not config.edge_features:
+        return edges, None
+    return edges, torch.as_tensor(graph.edges.features, dtype=dtype, device=device)

@@ -1,0 +1,341 @@
+"""The model as a user meets it: train on a store, get one vector per gene and dataset."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from musegnn.errors import RunError
+from musegnn.run_folder import RunFolder
+from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
+from musegnn.training.engine import Engine
+from musegnn.training.log import RunLog, effective_rank, mean_cosine
+from musegnn.training.prepare import fingerprint, make_model, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store import Store
+    from musegnn.data_store.records import DatasetRecord
+    from musegnn.progress import Progress
+    from musegnn.training.checkpoint import Checkpoint
+    from musegnn.training.data import GraphData
+    from musegnn.training.holdout import Holdout
+
+
+class MuSeGNN:
+    """One vector per gene and dataset, in one space for all datasets.
+
+    Parameters
+    ----------
+    store
+        Holds the graph of every dataset of the atlas.
+    config
+        The configuration, see :func:`musegnn.load_atlas`.
+    device
+        Where to compute, e.g. ``cpu`` or ``cuda``.
+
+    Attributes
+    ----------
+    store, config, device
+        As given.
+    records
+        Datasets as stored, by name.
+    edges
+        The whole graph of each dataset by name, held-out edges included.
+    holdout
+        Held-out edges by dataset name, and held-out gene keys.
+    graphs
+        What training sees, in the order of the atlas: gene keys, training edges, trainable genes.
+    history
+        The lines of ``metrics.jsonl``.
+    rounds
+        Rounds trained.
+
+    References
+    ----------
+    Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
+    """
+
+    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu") -> None:
+        self.store = store
+        self.config = config
+        self.device = device
+        self._data = prepare(store, config)
+        self.records: dict[str, DatasetRecord] = dict(self._data.records)
+        self.edges: dict[str, EdgeSet] = dict(self._data.edges)
+        self.holdout: Holdout = self._data.holdout
+        self.graphs: Sequence[GraphData] = self._data.graphs
+        self._fingerprint: str | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._model = make_model(self._data, self.config, device=self.device)
+        self._engine = Engine(self._model, self.config.training)
+        self.history: list[dict[str, Any]] = []
+        self.rounds = 0
+
+    def untrained(self) -> MuSeGNN:
+        """Give a model on the same data with the initial weights."""
+        other = copy.copy(self)
+        other._reset()
+        return other
+
+    def fingerprint(self) -> str:
+        """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._data, self.config)
+        return self._fingerprint
+
+    def train(self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> Self:
+        """Train until ``config.training.rounds`` rounds are done.
+
+        Parameters
+        ----------
+        out
+            Run folder for checkpoints and metrics; ``None`` writes nothing.
+        resume
+            Take up the newest whole checkpoint of `out`, if there is one. The result has the same bits as a run
+            that was never stopped.
+        progress
+            Called after each round.
+
+        Returns
+        -------
+        MuSeGNN
+            Itself, trained.
+
+        Raises
+        ------
+        RunError
+            E293 when `out` holds something else, E404 when it holds checkpoints and `resume` is off, E402 when they
+            are of other data or settings, E410 when numbers stop being finite.
+        """
+        folder = None if out is None else RunFolder.create(out, self.config, store=self.store.path).path
+        if folder is not None:
+            self._take_up(folder, resume=resume)
+        rounds, every = self.config.training.rounds, self.config.training.checkpoint_every
+        with _threads(self.config.training.threads), RunLog(folder, after=self.rounds, history=self.history) as log:
+            self.history = log.history
+            while self.rounds < rounds:
+                began = time.perf_counter()
+                rows = self._engine.round(self.rounds + 1)
+                self.rounds += 1
+                seconds = time.perf_counter() - began
+                log.write({"kind": "losses", **row, "seconds": seconds} for row in rows)
+                if self.rounds % every == 0 or self.rounds == rounds:
+                    log.write(self._space())
+                    if folder is not None:
+                        self._write_checkpoint(folder)
+                if progress is not None:
+                    mean = float(np.mean([row["loss"] for row in rows]))
+                    progress("train", self.rounds, rounds, f"loss {mean:.4f}")
+        if folder is not None and not has_checkpoint(folder / "checkpoints"):
+            self._write_checkpoint(folder)
+        return self
+
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Give the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
+        with torch.no_grad(), _threads(self.config.training.threads):
+            return {
+                graph.name: self._model.encode(i).cpu().numpy().astype(np.float32)
+                for i, graph in enumerate(self.graphs)
+            }
+
+    def embeddings(self) -> AnnData:
+        """Give the vectors of all genes of all datasets.
+
+        Returns
+        -------
+        anndata.AnnData
+            One row per dataset and gene, named ``dataset/gene``; ``X`` float32. ``obs``: ``gene``, ``gene_id``,
+            ``gene_key`` (equal for the same gene of different datasets), ``dataset``, ``modality``, ``tissue``,
+            ``species``, ``condition``, ``degree`` (neighbours in the whole graph), ``held_out`` (gene hidden from
+            alignment).
+        """
+        import anndata
+        import pandas as pd
+
+        vectors = self.vectors()
+        frames = []
+        for graph in self.graphs:
+            record, n = self.records[graph.name], graph.n_genes
+            labels = {
+                "gene": record.genes.gene,
+                "gene_id": record.genes.gene_id,
+                "gene_key": graph.keys,
+                "dataset": np.repeat(graph.name, n),
+                "modality": np.repeat(graph.modality, n),
+                "tissue": np.repeat(graph.tissue, n),
+                "species": np.repeat(graph.species, n),
+                "condition": np.repeat(record.condition or "", n),
+                "degree": np.diff(self.edges[graph.name].indptr),
+                "held_out": ~graph.trainable,
+            }
+            index = [f"{graph.name}/{gene}" for gene in record.genes.gene.tolist()]
+            frames.append(pd.DataFrame(labels, index=index))
+        obs = pd.concat(frames)
+        for column in ("dataset", "modality", "tissue", "species", "condition"):
+            obs[column] = obs[column].astype("category")
+        X = np.concatenate([vectors[graph.name] for graph in self.graphs])
+        var = pd.DataFrame(index=[f"z{k}" for k in range(X.shape[1])])
+        adata = anndata.AnnData(X=X, obs=obs, var=var)
+        adata.uns["musegnn"] = {"rounds": self.rounds, "fingerprint": self.fingerprint()}
+        return adata
+
+    def decoder_scores(self, dataset: str, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Give the decoder's logits of gene pairs.
+
+        Parameters
+        ----------
+        dataset
+            Name of a dataset.
+        rows, cols
+            Genes of each pair, shape (P,).
+
+        Returns
+        -------
+        numpy.ndarray
+            Mean of the logits of both directions, shape (P,), float32.
+        """
+        i = [graph.name for graph in self.graphs].index(dataset)
+        with torch.no_grad(), _threads(self.config.training.threads):
+            logits = self._model.decode(i, self._model.encode(i)).cpu().numpy()
+        mean: NDArray[np.float32] = ((logits[rows, cols] + logits[cols, rows]) / 2).astype(np.float32)
+        return mean
+
+    def graph_reports(self) -> list[dict[str, Any]]:
+        """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
+        reports = []
+        for graph in self.graphs:
+            record, edges = self.records[graph.name], self.edges[graph.name]
+            reports.append(
+                {
+                    "dataset": graph.name,
+                    "modality": graph.modality,
+                    "tissue": graph.tissue,
+                    "species": graph.species,
+                    "n_cells": record.n_cells,
+                    "n_genes": graph.n_genes,
+                    "n_edges": edges.n_edges // 2,
+                    "density": edges.density,
+                    "negative_share": edges.negative_share,
+                    "mean_degree": edges.mean_degree,
+                    "isolated": int((np.diff(edges.indptr) == 0).sum()),
+                    "cutoff": edges.cutoff,
+                    "held_out_edges": len(self.holdout.datasets[graph.name].rows),
+                    "held_out_genes": int((~graph.trainable).sum()),
+                    "report": record.report,
+                }
+            )
+        return reports
+
+    def save(self, folder: Path | str) -> Path:
+        """Write configuration and weights into a folder that :meth:`load` and the command line read.
+
+        Parameters
+        ----------
+        folder
+            Made when missing; refused when it holds something else.
+        """
+        run = RunFolder.create(folder, self.config, store=self.store.path)
+        self._write_checkpoint(run.path)
+        return run.path
+
+    @classmethod
+    def load(cls, folder: Path | str, store: Store, *, device: str = "cpu") -> MuSeGNN:
+        """Load a model from a run folder or from what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        store
+            The store that the model was trained on.
+        device
+            Where to compute.
+
+        Raises
+        ------
+        RunError
+            E401 when the folder holds no run or no checkpoint, E402 when the store holds other data, E403 when no
+            checkpoint is whole.
+        """
+        run = RunFolder.open(folder)
+        return cls.from_run(run.path, store, run.atlas(), device=device)
+
+    @classmethod
+    def from_run(cls, folder: Path, store: Store, config: AtlasConfig, *, device: str = "cpu") -> MuSeGNN:
+        """Load the newest whole checkpoint of a run folder, under a given configuration.
+
+        Raises
+        ------
+        RunError
+            As :meth:`load`.
+        """
+        checkpoint = newest_checkpoint(folder / "checkpoints")
+        if checkpoint is None:
+            msg = "the run has no checkpoint yet"
+            raise RunError(msg, code="E401", where=str(folder), fix="train it first")
+        model = cls(store, config, device=device)
+        model._restore(checkpoint, folder)
+        model.history = RunFolder(folder).history()
+        return model
+
+    def _take_up(self, folder: Path, *, resume: bool) -> None:
+        checkpoints = folder / "checkpoints"
+        if not has_checkpoint(checkpoints):
+            return
+        if not resume:
+            msg = "the folder holds checkpoints of an earlier training"
+            raise RunError(msg, code="E404", where=str(folder), fix="resume it, or choose another folder")
+        checkpoint = newest_checkpoint(checkpoints)
+        if checkpoint is not None:
+            self._restore(checkpoint, folder)
+
+    def _restore(self, checkpoint: Checkpoint, folder: Path) -> None:
+        if checkpoint.fingerprint != self.fingerprint() or set(checkpoint.units) != set(self._model.units):
+            msg = "the checkpoint was trained on other data or with other settings"
+            raise RunError(msg, code="E402", where=str(folder), fix="use the store and the configuration of the run")
+        for unit, state in checkpoint.units.items():
+            self._engine.load_state(unit, state)
+        self.rounds = checkpoint.round
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        units = ((name, self._engine.state(name)) for name in self._model.units)
+        write_checkpoint(folder / "checkpoints", self.rounds, units, fingerprint=self.fingerprint())
+
+    def _space(self) -> list[dict[str, Any]]:
+        """Measure whether the vectors of each dataset still fill the space."""
+        return [
+            {
+                "kind": "space",
+                "round": self.rounds,
+                "dataset": name,
+                "effective_rank": effective_rank(torch.from_numpy(z)),
+                "mean_cosine": mean_cosine(torch.from_numpy(z)),
+            }
+            for name, z in self.vectors().items()
+        ]
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Compute with a fixed number of torch threads, which sums depend on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

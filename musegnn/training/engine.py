@@ -1,0 +1,343 @@
+"""The training engine: rounds of encode, exchange, losses, gradients and one optimiser step.
+
+The engine is the same program in every process; each owns some datasets, and a :class:`~musegnn.training.comm.Comm`
+connects them. No collective runs inside autograd: vectors travel as plain copies, gradients by them travel back, and
+only then does each owner run its encoder's backward pass.
+
+Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from musegnn.errors import RunError
+from musegnn.training.comm import Comm, LocalComm, add_ascending
+from musegnn.training.losses import alignment, edge_bce, ntxent, similarity
+from musegnn.training.overlap import Overlaps
+from musegnn.training.schedule import draw_alignment, draw_contrast, partners
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from musegnn.config import TrainingConfig
+    from musegnn.model.model import AtlasModel, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    rowptr: torch.Tensor
+    col: torch.Tensor
+    held_out: tuple[torch.Tensor, torch.Tensor]
+
+
+class Engine:
+    """Trains the datasets that this process owns.
+
+    Parameters
+    ----------
+    model
+        The model of the owned datasets.
+    config
+        Losses, learning rates, order and seed.
+    comm
+        The group of processes; ``None``: this one alone.
+
+    Raises
+    ------
+    ValueError
+        When the order is ``sequential`` and there is more than one process.
+    """
+
+    def __init__(self, model: AtlasModel, config: TrainingConfig, *, comm: Comm | None = None) -> None:
+        self.model = model
+        self.config = config
+        self.comm: Comm = LocalComm() if comm is None else comm
+        if config.order == "sequential" and self.comm.size > 1:
+            msg = "sequential order runs in one process"
+            raise ValueError(msg)
+        self._graphs = model.graphs
+        self._overlaps = Overlaps(model.graphs)
+        self._pair_tensors: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._targets = {i: self._target(i) for i in model.owned}
+        rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
+        self._optimizers = {
+            name: torch.optim.AdamW(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay, fused=True)
+            for name, unit in model.units.items()
+        }
+
+    def round(self, round_: int) -> list[dict[str, Any]]:
+        """Train one round: every dataset is once the subject.
+
+        Parameters
+        ----------
+        round_
+            Number of the round, from 1.
+
+        Returns
+        -------
+        list of dict
+            Per owned dataset: ``round``, ``dataset``, ``partner``, ``loss`` (weighted sum), the unweighted losses
+            that took part, ``n_shared`` genes compared and ``n_contrast`` genes drawn.
+
+        Raises
+        ------
+        RunError
+            E410 when a loss or a gradient is not finite. No weight has changed then in parallel order; in
+            sequential order the datasets before the one named have taken their steps.
+        """
+        return self._sequential(round_) if self.config.order == "sequential" else self._parallel(round_)
+
+    def _parallel(self, round_: int) -> list[dict[str, Any]]:
+        model, owned = self.model, self.model.owned
+        partner = partners(self.config.seed, round_, len(self._graphs), "cycle").tolist()
+        z = {i: model.encode(i, round_=round_) for i in owned}
+        leaves = {i: z[i].detach().requires_grad_() for i in owned}
+        others = self.comm.exchange({i: leaves[i].detach() for i in owned}, partner)
+        rows: dict[int, dict[str, Any]] = {}
+        by_own: dict[int, torch.Tensor] = {}
+        by_other: dict[int, torch.Tensor] = {}
+        decoder_gradients: dict[int, list[torch.Tensor | None]] = {}
+        for i in owned:
+            losses = self._reconstruction(i, leaves[i])
+            decoder = self._unit(model.decoder_unit(i)).parameters
+            by_own[i], *decoder_gradients[i] = _gradients(self._weighted(losses), [leaves[i], *decoder])
+            compared: dict[str, torch.Tensor] = {}
+            if i in others:
+                other = others[i].requires_grad_()
+                compared = self._comparison(round_, i, partner[i], leaves[i], other)
+                if compared:
+                    own, by_other[i] = _gradients(self._weighted(compared), [leaves[i], other])
+                    by_own[i] = _add(by_own[i], own)
+            rows[i] = self._row(round_, i, partner[i], losses | compared)
+        returned = self.comm.give_back(by_other, partner)
+        layer_gradients, contributions = self._backward(z, by_own, returned, partner)
+        summed = self.comm.sum_shared(contributions, model.shared.members)
+        self._vote(round_, rows, [layer_gradients, decoder_gradients], contributions)
+        for i in owned:
+            self._step(self._unit(model.layer_unit(i)), layer_gradients[i])
+            self._step(self._unit(model.decoder_unit(i)), decoder_gradients[i])
+        for name, total in summed.items():
+            unit = self._unit(name)
+            self._step(unit, _unflatten(total, unit.parameters))
+        return [rows[i] for i in owned]
+
+    def _backward(
+        self,
+        z: Mapping[int, torch.Tensor],
+        by_own: Mapping[int, torch.Tensor | None],
+        returned: Mapping[int, torch.Tensor],
+        partner: Sequence[int],
+    ) -> tuple[dict[int, list[torch.Tensor | None]], dict[str, dict[int, torch.Tensor]]]:
+        """Run the encoders' backward passes on the gradients by their vectors, added in ascending dataset index."""
+        layer_gradients: dict[int, list[torch.Tensor | None]] = {}
+        contributions: dict[str, dict[int, torch.Tensor]] = {}
+        for j in self.model.owned:
+            parts = {i: gradient for i, gradient in returned.items() if partner[i] == j}
+            own = by_own[j]
+            if own is not None:
+                parts[j] = own
+            layer = self._unit(self.model.layer_unit(j)).parameters
+            if not parts:
+                layer_gradients[j] = [None] * len(layer)
+                continue
+            names = self.model.shared.units(j)
+            shared = [self._unit(name).parameters for name in names]
+            wanted = [*layer, *(p for unit in shared for p in unit)]
+            found = iter(torch.autograd.grad(z[j], wanted, add_ascending(parts), allow_unused=True))
+            layer_gradients[j] = [next(found) for _ in layer]
+            for name, parameters in zip(names, shared, strict=True):
+                contributions.setdefault(name, {})[j] = _flatten([next(found) for _ in parameters], parameters)
+        return layer_gradients, contributions
+
+    def _sequential(self, round_: int) -> list[dict[str, Any]]:
+        model = self.model
+        partner = partners(self.config.seed, round_, len(self._graphs), "uniform").tolist()
+        rows = []
+        for i in model.owned:
+            j = partner[i]
+            z_i = model.encode(i, round_=round_)
+            losses = self._reconstruction(i, z_i)
+            touched = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
+            if j >= 0:
+                z_j = model.encode(j, round_=round_)
+                losses |= self._comparison(round_, i, j, z_i, z_j)
+                touched += [name for name in (model.layer_unit(j), *model.shared.units(j)) if name not in touched]
+            row = self._row(round_, i, j, losses)
+            units = [self._unit(name) for name in touched]
+            found = iter(_gradients(self._weighted(losses), [p for unit in units for p in unit.parameters]))
+            gradients = {unit.name: [next(found) for _ in unit.parameters] for unit in units}
+            self._vote(round_, {i: row}, [{i: parts} for parts in gradients.values()], {})
+            for unit in units:
+                self._step(unit, gradients[unit.name])
+            rows.append(row)
+        return rows
+
+    def _reconstruction(self, i: int, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.config.loss.reconstruction == 0.0:
+            return {}
+        target = self._targets[i]
+        logits = self.model.decode(i, z)
+        return {"reconstruction": edge_bce(logits, target.rowptr, target.col, target.held_out)}
+
+    def _comparison(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute the losses between two datasets that have a weight and genes to compare."""
+        weights, seed = self.config.loss, self.config.seed
+        overlap, pair = self._overlaps.pair(i, j), (self._graphs[i], self._graphs[j])
+        rows_i, rows_j, weight = self._shared_genes(i, j)
+        losses: dict[str, torch.Tensor] = {}
+        if weights.similarity > 0.0 and len(rows_i):
+            losses["similarity"] = similarity(z_i[rows_i], z_j[rows_j], weight, normalize=weights.normalize)
+        if weights.contrast > 0.0:
+            draw = draw_contrast(seed, round_, pair, overlap, weights.n_contrast)
+            if len(draw) > 1:
+                rows = [draw.anchors_i, draw.anchors_j, draw.positives_i, draw.positives_j]
+                a_i, a_j, p_i, p_j = (self._tensor(r) for r in rows)
+                anchor, positive = torch.cat([z_i[a_i], z_j[a_j]]), torch.cat([z_i[p_i], z_j[p_j]])
+                losses["contrast"] = ntxent(anchor, positive, weights.temperature, self._tensor(draw.exclude))
+        if weights.alignment > 0.0 and len(rows_i) > 1:
+            names = (pair[0].name, pair[1].name)
+            drawn = self._tensor(draw_alignment(seed, round_, names, len(rows_i), weights.n_alignment))
+            aligned = z_i[rows_i[drawn]], z_j[rows_j[drawn]]
+            losses["alignment"] = alignment(*aligned, None, weights.alignment_temperature)
+        return losses
+
+    def _shared_genes(self, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if (i, j) not in self._pair_tensors:
+            overlap = self._overlaps.pair(i, j)
+            weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
+            self._pair_tensors[i, j] = (self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight)
+        return self._pair_tensors[i, j]
+
+    def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        parts = [getattr(self.config.loss, name) * loss for name, loss in losses.items()]
+        return None if not parts else torch.stack(parts).sum()
+
+    def _row(self, round_: int, i: int, j: int, losses: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        values = {name: loss.item() for name, loss in losses.items()}
+        return {
+            "round": round_,
+            "dataset": self._graphs[i].name,
+            "partner": self._graphs[j].name if j >= 0 else None,
+            "loss": sum(getattr(self.config.loss, name) * value for name, value in values.items()),
+            **values,
+            "n_shared": len(self._overlaps.pair(i, j).rows_i) if j >= 0 else 0,
+        }
+
+    def _vote(
+        self,
+        round_: int,
+        rows: Mapping[int, dict[str, Any]],
+        gradients: Sequence[Mapping[int, Sequence[torch.Tensor | None]]],
+        contributions: Mapping[str, Mapping[int, torch.Tensor]],
+    ) -> None:
+        """Stop before any step when a loss or a gradient of any process is not finite."""
+        bad = {i for i, row in rows.items() if not np.isfinite(row["loss"])}
+        for group in gradients:
+            bad |= {i for i, parts in group.items() if not _all_finite([part for part in parts if part is not None])}
+        for parts in contributions.values():
+            bad |= {i for i, part in parts.items() if not _all_finite([part])}
+        objections = self.comm.vote(bad)
+        if objections:
+            names = ", ".join(self._graphs[i].name for i in objections)
+            msg = f"round {round_}: a loss or a gradient is not finite (datasets: {names}; seed {self.config.seed})"
+            raise RunError(msg, code="E410", where="training", fix="lower the learning rates, or leave the dataset out")
+
+    def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
+        """Take one step of a unit; parameters without a gradient keep their moments."""
+        if all(gradient is None for gradient in gradients):
+            return
+        for parameter, gradient in zip(unit.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer = self._optimizers[unit.name]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def state(self, unit: str) -> dict[str, torch.Tensor]:
+        """Give the weights and Adam moments of a unit, on the CPU.
+
+        Returns
+        -------
+        dict
+            ``weight/NAME`` and, once a parameter has been stepped, ``adam/NAME/KEY``.
+        """
+        state: dict[str, torch.Tensor] = {}
+        for name, parameter in self._unit(unit).module.named_parameters():
+            state[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+            for key, value in self._optimizers[unit].state.get(parameter, {}).items():
+                state[f"adam/{name}/{key}"] = value.detach().cpu().contiguous()
+        return state
+
+    def load_state(self, unit: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Set the weights and Adam moments of a unit to what :meth:`state` gave.
+
+        Raises
+        ------
+        RunError
+            E402 when names or shapes are not those of this model.
+        """
+        expected = {f"weight/{name}": p for name, p in self._unit(unit).module.named_parameters()}
+        weights = {key: value for key, value in state.items() if key.startswith("weight/")}
+        if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in expected.items()}:
+            msg = f"the weights of `{unit}` are not those of this model"
+            raise RunError(msg, code="E402", where="checkpoint", fix="use the configuration and store of the run")
+        optimizer = self._optimizers[unit]
+        optimizer.state.clear()
+        for key, parameter in expected.items():
+            with torch.no_grad():
+                parameter.copy_(weights[key])
+            prefix = f"adam/{key.removeprefix('weight/')}/"
+            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if moments:
+                optimizer.state[parameter] = {
+                    # Adam keeps its step count on the CPU in float32 whatever the parameter is, unless fused on GPU.
+                    name: value.clone().to(parameter.device)
+                    for name, value in moments.items()
+                }
+
+    def _unit(self, name: str) -> Unit:
+        return self.model.units[name]
+
+    def _target(self, i: int) -> _Target:
+        graph = self._graphs[i]
+        return _Target(
+            rowptr=self._tensor(graph.edges.indptr),
+            col=self._tensor(graph.edges.indices.astype(np.int64)),
+            held_out=(self._tensor(graph.masked_rows), self._tensor(graph.masked_columns)),
+        )
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.model.device)
+
+
+def _gradients(loss: torch.Tensor | None, wanted: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    if loss is None:
+        return [None] * len(wanted)
+    return list(torch.autograd.grad(loss, wanted, allow_unused=True))
+
+
+def _add(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def _flatten(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _unflatten(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    parts = flat.split([p.numel() for p in parameters])
+    return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+
+
+def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    # A sum over entries that are not all finite is not finite, and float64 holds any sum of finite float32 entries.
+    return all(bool(torch.isfinite(tensor.sum(dtype=torch.float64))) for tensor in tensors)

@@ -1,0 +1,121 @@
+"""Which genes of different datasets are the same gene.
+
+Within a species genes match by exact name; across species only through an ortholog table. Each gene gets a *key*,
+``species:name``; genes with equal keys are the same gene.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class OrthologTable:
+    """One-to-one orthologs between species.
+
+    Attributes
+    ----------
+    species
+        The species of the table, in the order of its columns.
+    keys
+        Per species: gene name -> key of its group. The key is that of the group's gene in the first species which
+        has one.
+    n_ambiguous
+        Rows left out because one of their genes occurs in another row as well.
+    """
+
+    species: tuple[str, ...]
+    keys: Mapping[str, Mapping[str, str]] = field(repr=False)
+    n_ambiguous: int
+
+
+def read_orthologs(path: Path) -> OrthologTable:
+    """Read a CSV with one column of gene names per species.
+
+    Columns that end in ``_id`` hold identifiers and are not read. Empty fields mean that a species has no such gene.
+    Rows that share a gene with another row are not one-to-one and are left out whole.
+
+    Parameters
+    ----------
+    path
+        UTF-8, with a header line such as ``human,mouse,human_id,mouse_id``.
+
+    Raises
+    ------
+    ConfigError
+        E302 when there is no such file, it names fewer than two species, or a row has too few fields.
+    """
+    fix = "give a CSV with a header such as human,mouse and one gene name per field"
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            header, *rows = csv.reader(handle)
+    except (OSError, ValueError) as error:
+        msg = f"the ortholog table cannot be read ({error})"
+        raise ConfigError(msg, code="E302", where=str(path), fix=fix) from None
+    columns = [(i, name.strip()) for i, name in enumerate(header) if not name.strip().endswith("_id")]
+    species = tuple(name for _, name in columns)
+    if len(species) < 2 or len(set(species)) < len(species):
+        msg = f"expected two or more species as columns, each once, got {', '.join(species) or 'none'}"
+        raise ConfigError(msg, code="E302", where=str(path), fix=fix)
+    groups: list[tuple[str, ...]] = []
+    for line, row in enumerate(rows, start=2):
+        if len(row) < len(header):
+            msg = f"line {line} has {len(row)} fields, the header {len(header)}"
+            raise ConfigError(msg, code="E302", where=str(path), fix=fix)
+        groups.append(tuple(row[i].strip() for i, _ in columns))
+    groups = [group for group in dict.fromkeys(groups) if sum(map(bool, group)) > 1]
+    return _one_to_one(species, groups)
+
+
+def _one_to_one(species: tuple[str, ...], groups: list[tuple[str, ...]]) -> OrthologTable:
+    counts = [Counter(group[s] for group in groups) for s in range(len(species))]
+    keys: dict[str, dict[str, str]] = {name: {} for name in species}
+    n_ambiguous = 0
+    for group in groups:
+        present = [s for s, gene in enumerate(group) if gene]
+        if any(counts[s][group[s]] > 1 for s in present):
+            n_ambiguous += 1
+            continue
+        key = f"{species[present[0]]}:{group[present[0]]}"
+        for s in present:
+            keys[species[s]][group[s]] = key
+    return OrthologTable(species, keys, n_ambiguous)
+
+
+def gene_keys(genes: NDArray[np.str_], species: str, orthologs: OrthologTable | None = None) -> NDArray[np.str_]:
+    """Give the key of each gene.
+
+    Parameters
+    ----------
+    genes
+        Unique gene names of one dataset, shape (N,).
+    species
+        Its species.
+    orthologs
+        Needed for genes to match across species.
+
+    Returns
+    -------
+    numpy.ndarray
+        Unique keys, shape (N,): the key of the gene's ortholog group, else ``species:name``.
+
+    Examples
+    --------
+    >>> gene_keys(np.array(["ACTB", "CD4"]), "human").tolist()
+    ['human:ACTB', 'human:CD4']
+    """
+    table = orthologs.keys.get(species, {}) if orthologs is not None else {}
+    return np.array([table.get(gene, f"{species}:{gene}") for gene in genes.tolist()], dtype=np.str_)

@@ -1,0 +1,133 @@
+"""What a run leaves to look at: ``metrics.jsonl`` and TensorBoard, and whether the space has collapsed.
+
+Every line of ``metrics.jsonl`` is one JSON object with ``round`` and ``kind``: ``losses`` (one per dataset and round)
+or ``space`` (one per dataset and checkpoint).
+
+Legend: N genes, d dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+    from torch.utils.tensorboard import SummaryWriter
+
+NOT_SCALARS = ("round", "kind", "dataset", "partner", "seconds")
+
+
+class RunLog:
+    """Writes the metrics of a run; use as a context manager.
+
+    Parameters
+    ----------
+    folder
+        Run folder: gets ``metrics.jsonl`` and ``tensorboard/``; ``None``: records are kept in memory only.
+    after
+        Rounds that count as done: lines of later rounds, written before a stop, are removed.
+    history
+        Records so far, where there is no folder to read them from.
+
+    Attributes
+    ----------
+    history
+        All records up to now.
+    """
+
+    def __init__(self, folder: Path | None, *, after: int, history: Iterable[dict[str, Any]] = ()) -> None:
+        self._folder = folder
+        self._after = after
+        self._board: SummaryWriter | None = None
+        self._handle: TextIO | None = None
+        self.history = list(history) if folder is None else _keep_until(folder / "metrics.jsonl", after)
+
+    def __enter__(self) -> Self:
+        """Open the files."""
+        if self._folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # purge_step hides points that a stopped run wrote past the round which is taken up.
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._after + 1)
+            self._handle = (self._folder / "metrics.jsonl").open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Close the files."""
+        if self._handle is not None:
+            self._handle.close()
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write records, each with ``round``, ``kind`` and ``dataset``."""
+        for row in rows:
+            self.history.append(row)
+            if self._handle is None or self._board is None:
+                continue
+            self._handle.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name not in NOT_SCALARS:
+                    self._board.add_scalar(f"{name}/{row['dataset']}", value, row["round"])
+        if self._handle is not None:
+            self._handle.flush()
+
+
+def _keep_until(path: Path, after: int) -> list[dict[str, Any]]:
+    """Cut the lines of rounds past `after` off a file and give the others."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end was cut by a stop
+    history = [row for row in map(json.loads, lines) if row["round"] <= after]
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    partial.replace(path)
+    return history
+
+
+def effective_rank(z: torch.Tensor) -> float:
+    """Give the number of dimensions that vectors effectively use.
+
+    The exponential of the entropy of the normalised squared singular values of the centred vectors.
+
+    Parameters
+    ----------
+    z
+        (N, d) vectors.
+
+    Returns
+    -------
+    float
+        In [1, d]; 1 when all vectors are equal.
+
+    Examples
+    --------
+    >>> round(effective_rank(torch.eye(5)), 6)
+    4.0
+    """
+    wide = z.detach().to(torch.float64)
+    energy = torch.linalg.svdvals(wide - wide.mean(0)).square()
+    total = float(energy.sum())
+    if total == 0.0:
+        return 1.0
+    share = energy / total
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+def mean_cosine(z: torch.Tensor) -> float:
+    """Give the mean cosine over all pairs of different vectors; 1 when the space has collapsed to a line.
+
+    Parameters
+    ----------
+    z
+        (N, d) vectors, N at least 2.
+    """
+    unit = torch.nn.functional.normalize(z.detach().to(torch.float64), dim=1)
+    n = len(unit)
+    return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))

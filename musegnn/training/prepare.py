@@ -1,0 +1,168 @@
+"""From the store to what training needs, all of it fixed before the first round.
+
+Legend: N genes of a dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from musegnn.coexpression.edges import EdgeSet, select_edges
+from musegnn.errors import ConfigError
+from musegnn.model.features import NodeFeatures, relations, vocabulary
+from musegnn.model.model import AtlasModel
+from musegnn.training.data import GraphData
+from musegnn.training.genes import gene_keys, read_orthologs
+from musegnn.training.holdout import Holdout, holdout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store.records import DatasetRecord
+
+
+class Records(Protocol):
+    """Where datasets come from: a :class:`musegnn.Store`, or anything else that reads them by name."""
+
+    def read(self, name: str) -> DatasetRecord:
+        """Read one dataset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The data of a training run.
+
+    Attributes
+    ----------
+    records
+        Datasets as stored, by name, in the order of the atlas.
+    edges
+        The whole graph of each dataset, held-out edges included.
+    holdout
+        What training must not see.
+    graphs
+        What training sees, in the order of the atlas.
+    words
+        The common vocabulary: gene keys, sorted.
+    """
+
+    records: Mapping[str, DatasetRecord]
+    edges: Mapping[str, EdgeSet]
+    holdout: Holdout
+    graphs: Sequence[GraphData]
+    words: Sequence[str]
+
+
+def prepare(store: Records, config: AtlasConfig) -> Prepared:
+    """Read the datasets of an atlas, apply the edge rule and the hold-outs.
+
+    Parameters
+    ----------
+    store
+        Holds every dataset of the atlas.
+    config
+        The configuration.
+
+    Raises
+    ------
+    StoreError
+        When a dataset is missing or damaged.
+    GraphError
+        When the edge rule cannot be applied or leaves a graph empty.
+    ConfigError
+        E303 when the labels of the store and of the configuration differ.
+    """
+    records = {d.name: store.read(d.name) for d in config.datasets}
+    for d in config.datasets:
+        record = records[d.name]
+        there, here = (record.modality, record.tissue, record.species), (d.modality, d.tissue, d.species)
+        if there != here:
+            msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
+            raise ConfigError(msg, code="E303", where=d.name, fix="correct the atlas file, or build the dataset again")
+    orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
+    keys = {name: gene_keys(record.genes.gene, record.species, orthologs) for name, record in records.items()}
+    edges = {name: select_edges(record.pairs, record.n_cells, config.edges) for name, record in records.items()}
+    split = holdout(edges, keys, config.evaluation)
+    graphs = [
+        GraphData(
+            name=name,
+            modality=record.modality,
+            tissue=record.tissue,
+            species=record.species,
+            keys=keys[name],
+            trainable=split.trainable(keys[name]),
+            edges=split.datasets[name].train,
+            masked_rows=split.datasets[name].masked_rows,
+            masked_columns=split.datasets[name].masked_columns,
+        )
+        for name, record in records.items()
+    ]
+    words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    return Prepared(records=records, edges=edges, holdout=split, graphs=graphs, words=words)
+
+
+def make_model(
+    data: Prepared, config: AtlasConfig, *, owned: Sequence[int] | None = None, device: torch.device | str = "cpu"
+) -> AtlasModel:
+    """Make the model with its initial weights.
+
+    Parameters
+    ----------
+    data
+        The data of the run.
+    config
+        The configuration.
+    owned
+        Datasets of this process, by their place in the atlas; ``None``: all.
+    device
+        Where to compute.
+    """
+    dtype: torch.dtype = getattr(torch, config.training.dtype)
+    features = {}
+    for i in range(len(data.graphs)) if owned is None else owned:
+        graph = data.graphs[i]
+        record = data.records[graph.name]
+        features[i] = NodeFeatures(
+            record.profile if config.model.features != "relational" else None,
+            relations(graph.edges, graph.keys, data.words) if config.model.features != "profile" else None,
+            n_cells=record.n_cells,
+            dim=config.model.relational_dim,
+            dtype=dtype,
+            device=device,
+        )
+    return AtlasModel(
+        data.graphs,
+        features,
+        config.model,
+        n_words=len(data.words),
+        seed=config.training.seed,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def fingerprint(data: Prepared, config: AtlasConfig) -> str:
+    """Give the sha256 of all data and settings that decide a trained bit, as hex digits.
+
+    The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save.
+    """
+    training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every"})
+    settings = {"model": config.model.model_dump(mode="json"), "training": training}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for graph in data.graphs:
+        labels = [graph.name, graph.modality, graph.tissue, graph.species, *graph.keys.tolist()]
+        digest.update(json.dumps(labels).encode())
+        edges = graph.edges
+        arrays = [graph.trainable, graph.masked_rows, graph.masked_columns, edges.indptr, edges.indices]
+        arrays += [edges.z, edges.estimate, data.records[graph.name].profile]
+        for array in arrays:
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

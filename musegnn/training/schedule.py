@@ -1,0 +1,157 @@
+"""Who is compared with whom, and on which genes: pure functions of seed, round and dataset names.
+
+Nothing here keeps state, so every process knows the whole schedule without a message, and a resumed run draws what an
+uninterrupted one would have drawn.
+
+Legend: T datasets, K genes drawn per dataset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from musegnn.random import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from musegnn.training.data import GraphData
+    from musegnn.training.overlap import PairOverlap
+
+ALONE = -1
+
+
+def partners(seed: int, round_: int, n: int, law: Literal["cycle", "uniform"] = "cycle") -> NDArray[np.int64]:
+    """Draw the partner of every dataset for one round.
+
+    Parameters
+    ----------
+    seed, round_
+        Seed of the run and number of the round.
+    n
+        Number of datasets T.
+    law
+        ``cycle``: along a random cyclic permutation, so that every dataset is partner exactly once; ``uniform``: each
+        one independently, as published. Both give each pair the same chance.
+
+    Returns
+    -------
+    numpy.ndarray
+        Partner of each dataset, never itself; -1 when there is only one dataset. Shape (T,), int64.
+
+    Examples
+    --------
+    >>> sorted(partners(0, 1, 4).tolist())
+    [0, 1, 2, 3]
+    """
+    if n < 2:
+        return np.full(n, ALONE, dtype=np.int64)
+    random = stream(seed, "partners", law, round_)
+    if law == "uniform":
+        drawn = random.integers(0, n - 1, size=n)
+        return drawn + (drawn >= np.arange(n))
+    order = random.permutation(n)
+    result = np.empty(n, dtype=np.int64)
+    result[order] = np.roll(order, -1)
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContrastDraw:
+    """Genes of the contrast between dataset i (subject) and dataset j (partner).
+
+    Attributes
+    ----------
+    anchors_i, positives_i
+        Rows of dataset i: genes that j lacks, and one positive neighbour of each, shape (K_i,), int64.
+    anchors_j, positives_j
+        The same of dataset j, shape (K_j,), int64.
+    exclude
+        Which of the 2K embeddings [anchors_i, anchors_j, positives_i, positives_j] are no negatives of one another:
+        the same gene again and true positive neighbours, shape (2K, 2K), bool. False for an anchor and its positive.
+    """
+
+    anchors_i: NDArray[np.int64]
+    positives_i: NDArray[np.int64]
+    anchors_j: NDArray[np.int64]
+    positives_j: NDArray[np.int64]
+    exclude: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Count the anchors K."""
+        return len(self.anchors_i) + len(self.anchors_j)
+
+
+def draw_contrast(
+    seed: int, round_: int, pair: tuple[GraphData, GraphData], overlap: PairOverlap, n_contrast: int
+) -> ContrastDraw:
+    """Draw genes that only one of two datasets has, with a positive neighbour each.
+
+    Parameters
+    ----------
+    seed, round_
+        Seed of the run and number of the round.
+    pair
+        Subject and partner.
+    overlap
+        What they have in common.
+    n_contrast
+        At most so many genes of each, without replacement.
+    """
+    sides = [
+        _draw_side(seed, round_, pair, k, pool, n_contrast) for k, pool in enumerate((overlap.pool_i, overlap.pool_j))
+    ]
+    (anchors_i, positives_i), (anchors_j, positives_j) = sides
+    k_i, k = len(anchors_i), len(anchors_i) + len(anchors_j)
+    exclude = np.zeros((2 * k, 2 * k), dtype=np.bool_)
+    places = (np.r_[0:k_i, k : k + k_i], np.r_[k_i:k, k + k_i : 2 * k])
+    for graph, place, (anchors, positives) in zip(pair, places, sides, strict=True):
+        rows = np.concatenate([anchors, positives])
+        same = rows[:, None] == rows[None, :]
+        exclude[np.ix_(place, place)] = same | graph.positive[rows][:, rows].toarray()
+    exclude |= exclude.T
+    index = np.arange(k)
+    exclude[index, index + k] = exclude[index + k, index] = False
+    return ContrastDraw(
+        anchors_i=anchors_i, positives_i=positives_i, anchors_j=anchors_j, positives_j=positives_j, exclude=exclude
+    )
+
+
+def _draw_side(
+    seed: int, round_: int, pair: Sequence[GraphData], side: int, pool: NDArray[np.int64], n_contrast: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    random = stream(seed, "contrast", round_, pair[0].name, pair[1].name, side)
+    anchors = random.permutation(pool)[:n_contrast]
+    positive = pair[side].positive
+    start, degree = positive.indptr[anchors].astype(np.int64), np.diff(positive.indptr)[anchors]
+    return anchors, positive.indices[start + random.integers(0, degree)].astype(np.int64)
+
+
+def draw_alignment(
+    seed: int, round_: int, names: tuple[str, str], n_shared: int, n_alignment: int | None
+) -> NDArray[np.int64]:
+    """Draw which shared genes the alignment compares.
+
+    Parameters
+    ----------
+    seed, round_, names
+        Seed of the run, number of the round, names of subject and partner.
+    n_shared
+        Number of shared trainable genes A.
+    n_alignment
+        How many to draw without replacement; ``None``: all.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions among the shared genes, ascending, int64.
+    """
+    if n_alignment is None or n_alignment >= n_shared:
+        return np.arange(n_shared, dtype=np.int64)
+    drawn = stream(seed, "alignment", round_, *names).permutation(n_shared)[:n_alignment]
+    return np.sort(drawn).astype(np.int64)
