@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, load_atlas
     from musegnn.data_store import Store
     from musegnn.errors import MuseGNNError
-    from musegnn.musegnn import MuseGNN
+    from musegnn.musegnn import MuSeGNN
     from musegnn.pipeline import build_graphs, run
 
 __version__ = "0.1.0"
 
-__all__ = ["AtlasConfig", "MuseGNN", "MuseGNNError", "Store", "build_graphs", "load_atlas", "run"]
+__all__ = ["AtlasConfig", "MuSeGNN", "MuseGNNError", "Store", "build_graphs", "load_atlas", "run"]
 
 _HOMES = {
     "AtlasConfig": "musegnn.config",
-    "MuseGNN": "musegnn.musegnn",
+    "MuSeGNN": "musegnn.musegnn",
     "MuseGNNError": "musegnn.errors",
     "Store": "musegnn.data_store",
     "build_graphs": "musegnn.pipeline",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
-    from musegnn.musegnn import MuseGNN
+    from musegnn.musegnn import MuSeGNN
     from musegnn.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def run(
     return folder
 
 
-def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress | None = None) -> MuseGNN:
+def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress | None = None) -> MuSeGNN:
     """Train the model of a run folder on a store.
 
     Parameters
@@ -103,17 +103,17 @@ def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress |
 
     Returns
     -------
-    MuseGNN
+    MuSeGNN
         Trained.
     """
-    from musegnn.musegnn import MuseGNN
+    from musegnn.musegnn import MuSeGNN
 
-    model = MuseGNN(store, folder.atlas())
+    model = MuSeGNN(store, folder.atlas())
     model.train(folder.path, resume=resume, progress=progress)
     return model
 
 
-def load_model(folder: RunFolder) -> MuseGNN:
+def load_model(folder: RunFolder) -> MuSeGNN:
     """Load the trained model of a run folder.
 
     Raises
@@ -122,12 +122,12 @@ def load_model(folder: RunFolder) -> MuseGNN:
         When the run has no checkpoint yet.
     """
     from musegnn.data_store import Store
-    from musegnn.musegnn import MuseGNN
+    from musegnn.musegnn import MuSeGNN
 
-    return MuseGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas())
+    return MuSeGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas())
 
 
-def write_results(folder: RunFolder, model: MuseGNN, *, progress: Progress | None = None) -> None:
+def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | None = None) -> None:
     """Write embeddings, evaluation and report of a trained model into its run folder."""
     tell = progress or (lambda *_: None)
     tell("results", 0, 3, "embeddings")
@@ -139,7 +139,7 @@ def write_results(folder: RunFolder, model: MuseGNN, *, progress: Progress | Non
     tell("results", 3, 3, "")
 
 
-def write_embeddings(folder: RunFolder, model: MuseGNN) -> AnnData:
+def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
     """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``."""
     from musegnn.analysis.clusters import cluster
     from musegnn.analysis.export import export
@@ -153,7 +153,7 @@ def write_embeddings(folder: RunFolder, model: MuseGNN) -> AnnData:
     return adata
 
 
-def evaluate(folder: RunFolder, model: MuseGNN) -> dict[str, Any]:  # JSON
+def evaluate(folder: RunFolder, model: MuSeGNN) -> dict[str, Any]:  # JSON
     """Score the model and its rivals on what was held out; write ``evaluation.json``."""
     from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
 
@@ -162,7 +162,7 @@ def evaluate(folder: RunFolder, model: MuseGNN) -> dict[str, Any]:  # JSON
     return evaluation
 
 
-def write_report(folder: RunFolder, model: MuseGNN, adata: AnnData, evaluation: dict[str, Any]) -> None:  # JSON
+def write_report(folder: RunFolder, model: MuSeGNN, adata: AnnData, evaluation: dict[str, Any]) -> None:  # JSON
     """Write ``report.html``: one self-contained page."""
     from musegnn.analysis.report import ReportData
     from musegnn.analysis.report import write_report as write
