@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from musegnn.config import AtlasConfig, validate_atlas
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 N_CELLS = 400
 KINDS = (
