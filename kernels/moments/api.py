@@ -1,0 +1,305 @@
+"""Moments of counts over depth, and plain sums per gene, accumulated block by block.
+
+The derivation is in this folder's README.
+
+Legend: b cells of a block, G genes, K order of the expansion.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+Impl = Literal["auto", "reference", "numba"]
+
+MIN_ORDER = 24
+MAX_ORDER = 256
+TARGET_ERROR = 1e-12
+MIN_HALF_RANGE = 0.01
+
+
+def chebyshev_order(lowest: float, highest: float) -> int:
+    """Give the order K for which the expansion over a range of depths is exact to rounding.
+
+    Parameters
+    ----------
+    lowest, highest
+        Range of depths, both above 0.
+
+    Returns
+    -------
+    int
+        Smallest K of at least 24 with ``rho**-K < 1e-12`` (README, equation 4), at most 256.
+
+    Raises
+    ------
+    ValueError
+        When the range is empty or not positive.
+
+    Examples
+    --------
+    >>> chebyshev_order(900, 29_000), chebyshev_order(100, 100_000)
+    (24, 34)
+    """
+    ratio = math.pi / _half_range(lowest, highest)
+    rho = ratio + math.sqrt(ratio * ratio + 1.0)
+    return min(MAX_ORDER, max(MIN_ORDER, math.ceil(-math.log(TARGET_ERROR) / math.log(rho))))
+
+
+def _half_range(lowest: float, highest: float) -> float:
+    if not 0.0 < lowest <= highest < math.inf:
+        msg = f"depths must be positive and finite, got a range from {lowest} to {highest}"
+        raise ValueError(msg)
+    return max(0.5 * (math.log(highest) - math.log(lowest)), MIN_HALF_RANGE)
+
+
+@dataclass(frozen=True, slots=True)
+class DepthBasis:
+    """Chebyshev polynomials in log depth, and the interpolation through their nodes.
+
+    Attributes
+    ----------
+    lowest, highest
+        Range of depths, both above 0.
+    order
+        Number of basis functions K.
+    """
+
+    lowest: float
+    highest: float
+    order: int
+
+    def __post_init__(self) -> None:
+        _half_range(self.lowest, self.highest)
+        if self.order < 1:
+            msg = f"order must be at least 1, got {self.order}"
+            raise ValueError(msg)
+
+    @property
+    def nodes(self) -> NDArray[np.float64]:
+        """Depths at the K Chebyshev nodes, descending."""
+        centre = 0.5 * (math.log(self.highest) + math.log(self.lowest))
+        half = _half_range(self.lowest, self.highest)
+        result: NDArray[np.float64] = np.exp(centre + half * _roots(self.order))
+        return result
+
+    def evaluate(self, depth: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Evaluate the polynomials T_0 .. T_{K-1} at each cell.
+
+        Parameters
+        ----------
+        depth
+            Depths within the range, shape (b,).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (b, K), float64.
+
+        Raises
+        ------
+        ValueError
+            When a depth is outside the range.
+        """
+        if len(depth) and not (depth.min() >= self.lowest and depth.max() <= self.highest):
+            msg = f"depths must be in [{self.lowest}, {self.highest}], got {depth.min()} to {depth.max()}"
+            raise ValueError(msg)
+        centre = 0.5 * (math.log(self.highest) + math.log(self.lowest))
+        half = _half_range(self.lowest, self.highest)
+        return _polynomials((np.log(depth) - centre) / half, self.order)
+
+    def to_nodes(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn sums against T_r into weights w with ``sum_i x_i f(s_i) = sum_q w_q f(s_q)`` (README, equation 3).
+
+        Parameters
+        ----------
+        moments
+            Sums against the polynomials, shape (..., K).
+
+        Returns
+        -------
+        numpy.ndarray
+            Weights at the nodes, shape (..., K), float64.
+        """
+        scale = np.full(self.order, 2.0 / self.order)
+        scale[0] = 1.0 / self.order
+        table = _polynomials(_roots(self.order), self.order) * scale
+        result: NDArray[np.float64] = moments @ table.T
+        return result
+
+
+def _roots(order: int) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.cos(np.pi * (np.arange(order) + 0.5) / order)
+    return result
+
+
+def _polynomials(t: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    result = np.empty((len(t), order))
+    result[:, 0] = 1.0
+    if order > 1:
+        result[:, 1] = t
+    for r in range(2, order):
+        np.multiply(2.0 * t, result[:, r - 1], out=result[:, r])
+        result[:, r] -= result[:, r - 2]
+    return result
+
+
+def accumulate_moments(
+    block: csr_matrix,
+    basis: NDArray[np.float64],
+    m1: NDArray[np.float64],
+    m2: NDArray[np.float64],
+    *,
+    impl: Impl = "auto",
+) -> None:
+    """Add ``sum_i x_ij T_r(s_i)`` and ``sum_i x_ij^2 T_r(s_i)`` of one block, in place.
+
+    Parameters
+    ----------
+    block
+        Counts, CSR, shape (b, G), int32 data.
+    basis
+        Polynomials at the cells' depths, shape (b, K), float64, C order.
+    m1, m2
+        Running sums, shape (G, K), float64, C order.
+    impl
+        ``auto`` is ``numba``. Both add cells in their order; results agree to rounding.
+
+    Raises
+    ------
+    TypeError
+        When `block` is not CSR, or an array has another dtype or memory order.
+    ValueError
+        When shapes do not fit, a column index is out of range or `impl` is unknown.
+    """
+    indptr, indices, data = csr_parts(block)
+    n_cells, n_genes = block.shape
+    order = basis.shape[1] if basis.ndim == 2 else -1
+    check_array("basis", basis, (n_cells, order), np.float64)
+    check_array("m1", m1, (n_genes, order), np.float64)
+    check_array("m2", m2, (n_genes, order), np.float64)
+    if use_numba(impl):
+        from musegnn.kernels.moments.impl import numba
+
+        numba.moments(indptr, indices, data, basis, m1, m2)
+        return
+    from musegnn.kernels.moments.impl import reference
+
+    reference.moments(block, basis, m1, m2)
+
+
+def accumulate_gene_sums(
+    block: csr_matrix,
+    keep: NDArray[np.bool_],
+    total: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    log1p: NDArray[np.float64],
+    detected: NDArray[np.int64],
+    *,
+    impl: Impl = "auto",
+) -> None:
+    """Add each gene's sums of x, x^2, ln(1 + x) and [x > 0] over the kept cells of one block, in place.
+
+    Parameters
+    ----------
+    block
+        Counts, CSR without explicit zeros, shape (b, G), int32 data.
+    keep
+        Which cells count, shape (b,).
+    total, squares, log1p
+        Running sums, shape (G,), float64.
+    detected
+        Running number of cells with x > 0, shape (G,), int64.
+    impl
+        ``auto`` is ``numba``.
+
+    Raises
+    ------
+    TypeError
+        When `block` is not CSR, or an array has another dtype or memory order.
+    ValueError
+        When shapes do not fit, a column index is out of range or `impl` is unknown.
+    """
+    indptr, indices, data = csr_parts(block)
+    n_cells, n_genes = block.shape
+    check_array("keep", keep, (n_cells,), np.bool_)
+    for name, array in (("total", total), ("squares", squares), ("log1p", log1p)):
+        check_array(name, array, (n_genes,), np.float64)
+    check_array("detected", detected, (n_genes,), np.int64)
+    if use_numba(impl):
+        from musegnn.kernels.moments.impl import numba
+
+        numba.gene_sums(indptr, indices, data, keep, total, squares, log1p, detected)
+        return
+    from musegnn.kernels.moments.impl import reference
+
+    reference.gene_sums(block, keep, total, squares, log1p, detected)
+
+
+def csr_parts(block: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Take the arrays of a CSR block, checked so that compiled loops stay inside memory.
+
+    Returns
+    -------
+    tuple
+        ``indptr`` int64, ``indices`` int32 and ``data`` int32.
+
+    Raises
+    ------
+    TypeError
+        When it is not CSR with int32 data.
+    ValueError
+        When row pointers or column indices are out of range.
+    """
+    if getattr(block, "format", None) != "csr" or block.data.dtype != np.int32:
+        kind = f"{getattr(block, 'format', type(block).__name__)} of {getattr(block, 'dtype', 'unknown dtype')}"
+        msg = f"block must be CSR with int32 data, got {kind}"
+        raise TypeError(msg)
+    indptr = block.indptr.astype(np.int64, copy=False)
+    indices = block.indices.astype(np.int32, copy=False)
+    if indptr[0] != 0 or indptr[-1] != len(indices) or len(indices) != len(block.data) or (np.diff(indptr) < 0).any():
+        msg = "row pointers must rise from 0 to the number of entries"
+        raise ValueError(msg)
+    if len(indices) and (indices.min() < 0 or indices.max() >= block.shape[1]):
+        msg = f"column indices must be in [0, {block.shape[1]}), got {indices.min()} to {indices.max()}"
+        raise ValueError(msg)
+    return indptr, indices, block.data
+
+
+def check_array(name: str, array: NDArray[np.generic], shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    """Refuse an array of another shape, dtype or memory order.
+
+    Raises
+    ------
+    TypeError
+        For the dtype or the memory order.
+    ValueError
+        For the shape.
+    """
+    if array.shape != shape:
+        msg = f"{name} must have shape {shape}, got {array.shape}"
+        raise ValueError(msg)
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        msg = f"{name} must be {np.dtype(dtype)} in C order, got {array.dtype}"
+        raise TypeError(msg)
+
+
+def use_numba(impl: str) -> bool:
+    """Decide between the two implementations.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if impl not in {"auto", "reference", "numba"}:
+        msg = f"impl must be auto, reference or numba, got {impl!r}"
+        raise ValueError(msg)
+    return impl != "reference"

@@ -1,0 +1,1 @@
+"""Implementations: numpy and scipy for reading, numba for speed."""
