@@ -175,7 +175,7 @@ def bandwidth_nrd(x: NDArray[np.float64]) -> float:
     ----------
     Scott, D. W. (1992), Multivariate Density Estimation, Wiley, page 131.
     """
-    return 1.06 * _spread(x, 1.34) * len(x) ** (-0.2)
+    return float(1.06 * _spread(x, 1.34) * np.float64(len(x)) ** -0.2)
 
 
 def kernel_density(x: NDArray[np.float64], bandwidth: float, *, grid: int = 512) -> NDArray[np.float64]:
@@ -201,7 +201,8 @@ def kernel_density(x: NDArray[np.float64], bandwidth: float, *, grid: int = 512)
     places = np.linspace(x.min() - 3.0 * bandwidth, x.max() + 3.0 * bandwidth, grid)
     kernel = np.exp(-0.5 * ((places[:, None] - x) / bandwidth) ** 2)
     density = kernel.sum(axis=1) / (len(x) * bandwidth * math.sqrt(2.0 * math.pi))
-    return np.interp(x, places, density)
+    at_points: NDArray[np.float64] = np.interp(x, places, density)
+    return at_points
 
 
 def smooth_normal(
@@ -277,6 +278,6 @@ def _phi6(pairs: NDArray[np.float64], h: float, n: int, width: float) -> float:
 
 def _squares(pairs: NDArray[np.float64], h: float, width: float) -> NDArray[np.float64]:
     """Give the squared scaled distances of the bins that contribute."""
-    u = (np.arange(len(pairs)) * width / h) ** 2
+    u = np.square(np.arange(len(pairs), dtype=np.float64) * (width / h))
     squares: NDArray[np.float64] = u[u < LARGEST_EXPONENT]
     return squares

@@ -117,7 +117,7 @@ class SparkXScan:
             raise ValueError(msg)
         self._seen[rows] = True
         values = csr_matrix((block.data.astype(np.float64), block.indices, block.indptr), shape=block.shape)
-        self._cross += values.T @ self._bases[rows]
+        self._cross += np.asarray(values.T @ self._bases[rows])
         self._total += np.bincount(values.indices, values.data, minlength=len(self._total))
         self._squares += np.bincount(values.indices, values.data * values.data, minlength=len(self._total))
 
@@ -138,7 +138,7 @@ class SparkXScan:
             msg = f"expected the counts of {len(self._seen)} cells, got {int(self._seen.sum())}"
             raise ValueError(msg)
         n_cells = len(self._seen)
-        used = [name not in self.skipped for name in KERNELS]
+        used = np.array([name not in self.skipped for name in KERNELS])
         expressed = self._squares > 0.0
         squares = self._squares[expressed, None]
         quadratic = (self._cross[expressed] ** 2).reshape(len(squares), -1, self._n_axes).sum(axis=2)
@@ -210,7 +210,7 @@ def exact_p_values(statistic: NDArray[np.float64], scale: NDArray[np.float64], d
     """
     scale = np.broadcast_to(scale, statistic.shape)
     ratio = np.divide(statistic, scale, out=np.zeros_like(statistic), where=scale > 0.0)
-    p: NDArray[np.float64] = np.exp(-ratio / 2.0) if degrees == 2 else chdtrc(float(degrees), ratio)
+    p: NDArray[np.float64] = np.asarray(np.exp(-ratio / 2.0) if degrees == 2 else chdtrc(float(degrees), ratio))
     return p
 
 

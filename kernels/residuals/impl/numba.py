@@ -42,15 +42,11 @@ def zero_sums(
     second: Floats,
 ) -> None:
     """Add the sums for counts of zero, arrays (U,), (U,), (G,), (G,), -, -, (G,), (G,)."""
-    for j in range(rate.shape[0]):
-        total = 0.0
-        squares = 0.0
-        for u in range(depth.shape[0]):
+    for u in range(depth.shape[0]):
+        for j in range(rate.shape[0]):
             r = _residual(0.0, rate[j] * depth[u], theta[j], min_variance, clip)
-            total += cells[u] * r
-            squares += cells[u] * (r * r)
-        first[j] += total
-        second[j] += squares
+            first[j] += cells[u] * r
+            second[j] += cells[u] * (r * r)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
