@@ -3,9 +3,10 @@
     python examples/atlas/make_atlas.py SOURCES ORTHOLOGS.csv [OUT]
 
 SOURCES holds the ``.h5ad`` files named in `FILES`; ORTHOLOGS.csv is an Ensembl BioMart export with the columns
-``Gene stable ID``, ``Gene name``, ``Mouse gene stable ID`` and ``Mouse gene name``. No cell and no gene is left out
-and nothing is drawn at random; the counts are stored as int32, and of the cell metadata only the columns in `KEEP`
-are kept. Cell names (barcodes) and donors are replaced by running numbers. Two runs write the same bytes.
+``Gene stable ID``, ``Gene name``, ``Mouse gene stable ID`` and ``Mouse gene name``. Nothing is left out but a column
+without a gene name, and nothing is drawn at random; the counts are stored as int32, and of the cell metadata only the
+columns in `KEEP` are kept. Cell names (barcodes) and donors are replaced by running numbers. Two runs write the same
+bytes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ CHUNK = 65536
 
 def slim(source: ad.AnnData) -> ad.AnnData:
     """Keep counts, gene names, the columns of `KEEP`, coordinates and the statement of origin."""
+    source = source[:, source.var_names != ""]
     counts = source.X.copy()
     whole = counts.data.astype(np.int32)
     if not np.array_equal(whole, counts.data):

@@ -1,0 +1,99 @@
+"""Coordinates of spatial data: which spots count, and where they are.
+
+Legend: C cells or spots of the file, d spatial dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from musegnn.data_store.validate import shorten
+from musegnn.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) -> NDArray[np.bool_] | None:
+    """Find the spots under tissue where the file marks them (``obs["in_tissue"]``), else give None.
+
+    Raises
+    ------
+    InputError
+        E260 when no spot is under tissue.
+    """
+    node = file["obs"].get("in_tissue")
+    if not isinstance(node, h5py.Dataset) or node.shape != (n_cells,) or node.dtype.kind not in "biuf":
+        return None
+    mask: NDArray[np.bool_] = node[()] != 0
+    outside = int((~mask).sum())
+    if outside == 0:
+        return None
+    if outside == n_cells:
+        msg = "no spot is under tissue (obs in_tissue is 0 everywhere)"
+        raise InputError(msg, code="E260", where=where, fix="correct or remove obs['in_tissue']")
+    warnings.append(f"W260: {outside} of {n_cells} spots are not under tissue and were left out")
+    return mask
+
+
+def read_coords(
+    file: h5py.File, key: str, n_cells: int, used: NDArray[np.bool_] | None, where: str
+) -> NDArray[np.float64]:
+    """Read and check coordinates.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the spots used, shape (n_used, d), float64, in the unit of the file.
+
+    Raises
+    ------
+    InputError
+        E260 when they are missing, of another shape, not finite or all equal; E261 when several slides lie over one
+        another in one coordinate system.
+    """
+    obsm = file.get("obsm")
+    keys = list(obsm) if isinstance(obsm, h5py.Group) else []
+    if key not in keys:
+        listed = ", ".join(shorten(k, 20) for k in keys[:8]) or "none"
+        fix = f"set `spatial_key: {shorten(keys[0], 30)}`" if len(keys) == 1 else "set `spatial_key` to coordinates"
+        msg = f"spatial data without coordinates obsm[{shorten(key, 30)!r}] (entries: {listed})"
+        raise InputError(msg, code="E260", where=where, fix=fix if keys else "add coordinates or set another modality")
+    node = obsm[key]
+    fix = "correct the coordinates"
+    if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "iuf" or node.ndim != 2:
+        msg = f"coordinates obsm[{key!r}] are not a matrix of numbers"
+        raise InputError(msg, code="E260", where=where, fix=fix)
+    if node.shape[0] != n_cells or node.shape[1] not in {2, 3}:
+        msg = f"coordinates obsm[{key!r}] have shape {node.shape}, expected ({n_cells}, 2) or ({n_cells}, 3)"
+        raise InputError(msg, code="E260", where=where, fix=fix)
+    coords: NDArray[np.float64] = node[()].astype(np.float64)
+    rows = np.arange(n_cells)
+    if used is not None:
+        coords, rows = coords[used], rows[used]
+    bad = np.flatnonzero(~np.isfinite(coords).all(axis=1))
+    if len(bad):
+        first = ", ".join(str(rows[i]) for i in bad[:3])
+        msg = f"{len(bad)} spots have no finite coordinates (first: {first})"
+        raise InputError(msg, code="E260", where=where, fix="remove these spots")
+    if (coords == coords[:1]).all():
+        msg = f"all spots have the same coordinates obsm[{key!r}]"
+        raise InputError(msg, code="E260", where=where, fix=fix)
+    _refuse_overlaid_slides(file, coords, rows, where)
+    return coords
+
+
+def _refuse_overlaid_slides(file: h5py.File, coords: NDArray[np.float64], rows: NDArray[np.intp], where: str) -> None:
+    column = file["obs"].get("library_id")
+    if not isinstance(column, h5py.Group) or "codes" not in column:
+        return
+    slide = column["codes"][()][rows]
+    boxes = [(coords[slide == s].min(axis=0), coords[slide == s].max(axis=0)) for s in np.unique(slide)]
+    for i, (low, high) in enumerate(boxes):
+        for other_low, other_high in boxes[:i]:
+            if (low <= other_high).all() and (other_low <= high).all():
+                msg = f"{len(boxes)} slides (obs library_id) lie over one another in one coordinate system"
+                raise InputError(msg, code="E261", where=where, fix="make each slide a dataset of its own")

@@ -1,0 +1,313 @@
+"""Checks of raw counts, block by block, so that validation and the first scan are one pass.
+
+Legend: b cells of a block, C cells, G genes, V stored values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from musegnn.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from musegnn.data_store.readers import CountSource
+
+MAX_COUNT = 2**24
+"""Largest count that float32 holds exactly."""
+PLACES = 3
+
+
+@dataclass(slots=True)
+class _Finding:
+    """Values of one kind that are not counts: how many, and the first few places."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+
+class CountCheck:
+    """Check the blocks of one pass over a matrix and turn them into canonical int32 CSR.
+
+    After the first value that is not a count, blocks are only looked through, so that the error at the end names
+    the first places and the number of bad values in the whole matrix.
+
+    Parameters
+    ----------
+    where
+        File or dataset for messages.
+    genes
+        Gene names, shape (G,).
+    """
+
+    def __init__(self, where: str, genes: NDArray[np.str_]) -> None:
+        self.where = where
+        self.genes = genes
+        self.n_values = 0
+        self.n_merged = 0
+        self._bad = {kind: _Finding() for kind in ("not_finite", "negative", "fraction", "large")}
+
+    @property
+    def failed(self) -> bool:
+        """Whether any value was not a count."""
+        return any(finding.count for finding in self._bad.values())
+
+    def add(
+        self, first_cell: int, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+    ) -> sp.csr_matrix | None:
+        """Check one block of rows.
+
+        Parameters
+        ----------
+        first_cell
+            Number of the block's first row in the matrix.
+        indptr
+            Row pointers from 0, shape (b + 1,), any integers.
+        indices
+            Columns, shape (V,), any integers.
+        data
+            Values, shape (V,), any real type.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix or None
+            Shape (b, G): data int32 in [1, 2^24], indices int32 ascending, no duplicates, no stored zeros.
+            ``None`` where this block or an earlier one holds values that are not counts.
+
+        Raises
+        ------
+        InputError
+            E102 when the block is not a valid CSR structure.
+        """
+        check_structure(indptr, indices, data, len(self.genes), where=self.where, first_cell=first_cell)
+        self.n_values += len(data)
+        counts = _exact_int32(data)
+        if counts is None:
+            self._classify(first_cell, indptr, indices, data)
+        if counts is None or self.failed:
+            return None
+        shape = (len(indptr) - 1, len(self.genes))
+        block = sp.csr_matrix((counts, indices.astype(np.int32), indptr.astype(np.int64)), shape=shape, copy=True)
+        canonical = block if block.has_canonical_format else self._merge(first_cell, block)
+        if canonical is not None:
+            canonical.eliminate_zeros()
+        return canonical
+
+    def finish(self, *, elsewhere: str = "") -> None:
+        """Raise for what was found.
+
+        Parameters
+        ----------
+        elsewhere
+            Setting with which raw counts of the same file are read, e.g. "`layer: counts`"; empty: none known.
+
+        Raises
+        ------
+        InputError
+            E204 NaN or infinite, E203 negative, E201 mostly fractions, E202 few fractions, E206 above 2^24.
+        """
+        use = f"set {elsewhere}, which holds raw counts" if elsewhere else ""
+        raw = use or "give the raw counts of this dataset"
+        self._raise("not_finite", "E204", "NaN or infinite values", raw)
+        self._raise("negative", "E203", "negative values (scaled or regressed data?)", raw)
+        share = self._bad["fraction"].count / max(self.n_values, 1)
+        if share > 1e-3:
+            self._raise("fraction", "E201", "values that are not integers (normalised data?)", raw)
+        self._raise("fraction", "E202", "values that are not integers", use or "round the counts and write the file")
+        self._raise("large", "E206", "values above 2^24", "check the counts: no cell holds so many copies of a gene")
+
+    def _raise(self, kind: str, code: str, what: str, fix: str) -> None:
+        finding = self._bad[kind]
+        if finding.count:
+            share = 100.0 * finding.count / max(self.n_values, 1)
+            more = ", ..." if finding.count > len(finding.places) else ""
+            msg = f"{finding.count} {what} ({share:.3g} % of stored values; first: {', '.join(finding.places)}{more})"
+            raise InputError(msg, code=code, where=self.where, fix=fix)
+
+    def _classify(self, first_cell: int, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
+        finite = np.isfinite(data)
+        whole = np.zeros(len(data), dtype=bool)
+        whole[finite] = data[finite] == np.floor(data[finite])
+        negative = finite & (data < 0)
+        masks = {
+            "not_finite": ~finite,
+            "negative": negative,
+            "fraction": finite & ~whole & ~negative,
+            "large": finite & (data > MAX_COUNT),
+        }
+        for kind, mask in masks.items():
+            finding = self._bad[kind]
+            hits = np.flatnonzero(mask)
+            finding.count += len(hits)
+            for hit in hits[: PLACES - len(finding.places)]:
+                cell = first_cell + int(np.searchsorted(indptr, hit, side="right")) - 1
+                gene = shorten(str(self.genes[indices[hit]]), 24)
+                finding.places.append(f"{data[hit]:.6g} at cell {cell}, {gene}")
+
+    def _merge(self, first_cell: int, block: sp.csr_matrix) -> sp.csr_matrix | None:
+        before = block.nnz
+        block = block.astype(np.int64)
+        block.sum_duplicates()
+        self.n_merged += before - block.nnz
+        if block.nnz and block.data.max() > MAX_COUNT:
+            self._classify(first_cell, block.indptr, block.indices, block.data)
+            return None
+        return block.astype(np.int32)
+
+
+def check_structure(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    n_columns: int,
+    *,
+    where: str,
+    first_cell: int = 0,
+) -> None:
+    """Check compressed sparse rows before any compiled code trusts them.
+
+    Raises
+    ------
+    InputError
+        E102 when pointers do not start at 0, decrease or do not end at the number of values; when `indices` and
+        `data` differ in length; when an index is outside ``[0, n_columns)``.
+    """
+    problem = ""
+    if len(indptr) == 0 or indptr[0] != 0:
+        problem = f"row pointers start at {indptr[0] if len(indptr) else 'nothing'}, expected 0"
+    elif len(indices) != len(data):
+        problem = f"{len(indices)} indices for {len(data)} values"
+    elif (indptr[1:] < indptr[:-1]).any():
+        row = int(np.flatnonzero(indptr[1:] < indptr[:-1])[0])
+        problem = f"row pointers decrease after row {first_cell + row}"
+    elif indptr[-1] != len(data):
+        problem = f"row pointers end at {indptr[-1]}, expected {len(data)} (the number of values)"
+    elif len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= n_columns):
+        hits = np.flatnonzero((indices < 0) | (indices >= n_columns))
+        row = first_cell + int(np.searchsorted(indptr, hits[0], side="right")) - 1
+        problem = f"{len(hits)} indices outside 0..{n_columns - 1} (first: {indices[hits[0]]} in row {row})"
+    if problem:
+        msg = f"malformed sparse matrix: {problem}"
+        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+
+
+def _exact_int32(data: NDArray[Any]) -> NDArray[np.int32] | None:
+    """Convert to int32 when every value is a whole number in [0, 2^24], else give None."""
+    if len(data) == 0 or data.dtype.kind == "b":
+        return data.astype(np.int32)
+    with np.errstate(invalid="ignore"):
+        counts = data.astype(np.int32)
+    if counts.min() < 0 or counts.max() > MAX_COUNT or not np.array_equal(counts, data):
+        return None
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountSummary:
+    """What one pass over the counts has seen.
+
+    Attributes
+    ----------
+    n_cells, n_genes
+        Shape of the matrix.
+    n_values
+        Stored counts above zero.
+    total
+        Sum of all counts.
+    largest
+        Largest count.
+    empty_cells, empty_genes
+        Cells and genes without counts.
+    median_depth
+        Median over cells of the sum of counts.
+    warnings
+        Lines ``W###: ...`` of the source and of the counts.
+    """
+
+    n_cells: int
+    n_genes: int
+    n_values: int
+    total: int
+    largest: int
+    empty_cells: int
+    empty_genes: int
+    median_depth: float
+    warnings: list[str]
+
+
+def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
+    """Read all counts once, block by block, and check them.
+
+    Parameters
+    ----------
+    source
+        The matrix.
+    rows
+        Cells per block.
+
+    Returns
+    -------
+    CountSummary
+        Sizes, sums and warnings.
+
+    Raises
+    ------
+    InputError
+        Naming the first values that are not counts, how many there are, and what to do.
+    """
+    depth = np.zeros(source.n_cells, dtype=np.int64)
+    detected = np.zeros(source.n_genes, dtype=np.int64)
+    n_values = largest = 0
+    for start, block in source.blocks(rows):
+        depth[start : start + block.shape[0]] = np.asarray(block.sum(axis=1, dtype=np.int64)).ravel()
+        detected += np.bincount(block.indices, minlength=source.n_genes)
+        n_values += block.nnz
+        largest = max(largest, int(block.data.max(initial=0)))
+    summary = CountSummary(
+        n_cells=source.n_cells,
+        n_genes=source.n_genes,
+        n_values=n_values,
+        total=int(depth.sum()),
+        largest=largest,
+        empty_cells=int((depth == 0).sum()),
+        empty_genes=int((detected == 0).sum()),
+        median_depth=float(np.median(depth)),
+        warnings=list(source.warnings),
+    )
+    if summary.total == 0:
+        msg = "every count is zero"
+        raise InputError(msg, code="E201", where=short_path(source.path), fix="give the raw counts of this dataset")
+    summary.warnings.extend(_count_warnings(summary, depth))
+    return summary
+
+
+def _count_warnings(summary: CountSummary, depth: NDArray[np.int64]) -> list[str]:
+    warnings = []
+    if summary.largest <= 12 and depth.min() == depth.max():
+        warnings.append(f"W205: all cells have {depth[0]} counts; binarised or normalised and rounded data?")
+    if summary.empty_cells:
+        warnings.append(f"W229: {summary.empty_cells} of {summary.n_cells} cells have no counts and are dropped")
+    if summary.empty_genes > summary.n_genes / 2:
+        warnings.append(
+            f"W230: {summary.empty_genes} of {summary.n_genes} genes have no counts; an unfiltered raw matrix?"
+        )
+    if summary.median_depth < 100:
+        warnings.append(f"W250: the median cell has {summary.median_depth:g} counts; unfiltered droplets?")
+    return warnings
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a name from a file for a message, with control characters made visible."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def short_path(path: object) -> str:
+    """Give a path for a message, cut on the left when long."""
+    text = shorten(str(path), 4096)
+    return text if len(text) <= 80 else "..." + text[-77:]
