@@ -1,4 +1,4 @@
-"""Do edges show in the vectors? Area under the ROC curve of edges against non-edges.
+"""How well edges show in vectors: area under the ROC curve of edges against non-edges.
 
 Legend: N genes, d dimensions, K pairs.
 """

@@ -5,12 +5,13 @@ Legend: n vectors, d dimensions, k neighbours.
 
 from __future__ import annotations
 
+import heapq
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 
 from musegnn.errors import MissingDependencyError
 from musegnn.random import stream
@@ -147,16 +148,34 @@ def path_nearest(graph: csr_matrix, k: int) -> tuple[Floats, Ints]:
     n = graph.shape[0]
     distances = np.full((n, k), np.inf)
     positions = np.full((n, k), -1, dtype=np.int64)
-    m = min(k, n - 1)
-    rows = max(1, BLOCK_ENTRIES // n)
-    for start in range(0, n, rows):
-        block = np.arange(start, min(start + rows, n))
-        length = dijkstra(graph, directed=False, indices=block)
-        length[np.arange(len(block)), block] = np.inf
-        order = np.argsort(length, axis=1, kind="stable")[:, :m]
-        distances[block, :m] = np.take_along_axis(length, order, axis=1)
-        positions[block, :m] = np.where(np.isfinite(distances[block, :m]), order, -1)
+    _path_nearest(graph.indptr, graph.indices, graph.data, distances, positions)
     return distances, positions
+
+
+@njit(nogil=True, cache=True)
+def _path_nearest(
+    indptr: NDArray[np.integer], indices: NDArray[np.integer], weight: Floats, distances: Floats, positions: Ints
+) -> None:
+    n, k = distances.shape
+    for source in range(n):
+        # Dijkstra's algorithm, stopped when k nodes are settled
+        best = {source: 0.0}
+        heap = [(0.0, source)]
+        found = -1
+        while len(heap) > 0 and found < k:
+            length, node = heapq.heappop(heap)
+            if length > best[node]:
+                continue
+            if found >= 0:
+                distances[source, found] = length
+                positions[source, found] = node
+            found += 1
+            for entry in range(indptr[node], indptr[node + 1]):
+                other = int(indices[entry])
+                through = length + weight[entry]
+                if other not in best or through < best[other]:
+                    best[other] = through
+                    heapq.heappush(heap, (through, other))
 
 
 def has_leiden() -> bool:

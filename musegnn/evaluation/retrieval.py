@@ -1,4 +1,4 @@
-"""Does a gene lie beside itself in another dataset?
+"""Retrieval of the same gene in another dataset.
 
 The query is a gene of one dataset, the candidates are *all* genes of the other dataset, the target is the same gene
 there. Ties are counted as if broken at random: scores are expectations, so that a constant similarity gives exactly

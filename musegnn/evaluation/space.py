@@ -1,4 +1,4 @@
-"""The shape of a cloud of vectors: is it spread out or collapsed?
+"""The shape of a cloud of vectors: spread out or collapsed.
 
 Legend: n vectors, d dimensions.
 """

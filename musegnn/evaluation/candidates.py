@@ -1,0 +1,124 @@
+"""Models as the evaluation sees them, and the rivals that need no training.
+
+Legend: T datasets, N genes, d dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from musegnn.evaluation import baselines
+from musegnn.evaluation.space import unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.evaluation.edges import PairScore
+    from musegnn.evaluation.retrieval import Similarity
+    from musegnn.evaluation.task import DatasetTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model as the evaluation sees it; what a model cannot do is None.
+
+    Attributes
+    ----------
+    description
+        One sentence for people.
+    similarity
+        Compares all genes of two datasets, see :mod:`musegnn.evaluation.retrieval`.
+    vectors
+        One joint space: vectors by dataset name, each shape (N, d).
+    edge_vectors
+        Vectors by dataset name that need not share a space, for edges within a dataset.
+    decoder
+        By dataset name, a score of gene pairs.
+    """
+
+    description: str
+    similarity: Similarity
+    vectors: Mapping[str, NDArray[np.floating]] | None = None
+    edge_vectors: Mapping[str, NDArray[np.floating]] | None = None
+    decoder: Callable[[str], PairScore] | None = None
+
+
+def vector_candidate(
+    description: str,
+    vectors: Mapping[str, NDArray[np.floating]],
+    *,
+    decoder: Callable[[str], PairScore] | None = None,
+) -> Candidate:
+    """Make a candidate of vectors in one joint space, compared by cosine.
+
+    Parameters
+    ----------
+    description
+        One sentence for people.
+    vectors
+        By dataset name, each shape (N, d).
+    decoder
+        By dataset name, a score of gene pairs.
+    """
+    unit = {name: unit_rows(x) for name, x in vectors.items()}
+
+    def cosine(a: DatasetTask, b: DatasetTask) -> NDArray[np.float64]:
+        return unit[a.name] @ unit[b.name].T
+
+    return Candidate(description=description, similarity=cosine, vectors=vectors, edge_vectors=vectors, decoder=decoder)
+
+
+def rival_candidates(
+    tasks: Sequence[DatasetTask],
+    *,
+    profiles: Mapping[str, NDArray[np.floating]],
+    estimates: Mapping[str, csr_matrix],
+    mean_counts: Mapping[str, NDArray[np.floating]],
+    dim: int,
+) -> dict[str, Candidate]:
+    """Make the rivals that need no training, see :mod:`musegnn.evaluation.baselines`.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    profiles
+        Residual profiles by dataset name, rows are genes.
+    estimates
+        Co-expression estimates that training may see, by dataset name, symmetric, shape (N, N).
+    mean_counts
+        Mean count of each gene by dataset name, shape (N,).
+    dim
+        Number of principal components.
+
+    Returns
+    -------
+    dict
+        ``pca_procrustes``, ``coexpression_profile`` and ``expression_level``.
+    """
+    components = {t.name: baselines.pca_vectors(profiles[t.name], dim) for t in tasks}
+    return {
+        "pca_procrustes": Candidate(
+            description=(
+                f"{dim} principal components of each dataset's residual profile; retrieval after an orthogonal "
+                "Procrustes rotation of the pair on the shared genes that training may see, joint space by "
+                "generalised Procrustes on the same genes"
+            ),
+            similarity=lambda a, b: baselines.aligned_similarity(a, b, components[a.name], components[b.name]),
+            vectors=baselines.consensus_alignment(tasks, components),
+            edge_vectors=components,
+        ),
+        "coexpression_profile": Candidate(
+            description="cosine between rows of co-expression estimates with the shared genes that training may see",
+            similarity=lambda a, b: baselines.coexpression_similarity(a, b, estimates),
+        ),
+        "expression_level": Candidate(
+            description="closeness in rank of mean expression alone: a trivial predictor",
+            similarity=lambda a, b: baselines.expression_similarity(a, b, mean_counts),
+        ),
+    }

@@ -1,0 +1,305 @@
+"""Score a model and its rivals on what was held out, as one JSON document.
+
+The document is described in ``docs/evaluation.md``. It holds no times and no names of machines: equal inputs give
+equal bytes.
+
+Legend: T datasets, N genes, d dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from musegnn.evaluation import edges
+from musegnn.evaluation.candidates import Candidate, rival_candidates, vector_candidate
+from musegnn.evaluation.compare import compare_retrieval
+from musegnn.evaluation.published import published_metrics
+from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
+from musegnn.evaluation.space import effective_rank, mean_cosine
+from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from musegnn.data_store.records import PairTable
+    from musegnn.evaluation.edges import PairScore
+    from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
+    from musegnn.musegnn import MuSeGNN
+    from musegnn.training.data import GraphData
+    from musegnn.training.holdout import DatasetHoldout
+
+FORMAT = "musegnn-evaluation"
+VERSION = 1
+DIGITS = 6
+EDGE_SETS = ("all", "positive", "negative")
+
+
+def evaluate(
+    tasks: Sequence[DatasetTask],
+    candidates: Mapping[str, Candidate],
+    *,
+    resolutions: Sequence[float] = (0.5, 1.0, 2.0),
+    seed: int = 0,
+    subject: str = "trained",
+) -> dict[str, Any]:  # JSON
+    """Score every candidate and compare one of them with the others.
+
+    Parameters
+    ----------
+    tasks
+        The datasets with what is held out.
+    candidates
+        Models by name.
+    resolutions
+        Of Leiden, for the published metrics.
+    seed
+        Of Leiden and of the resampling in the comparison.
+    subject
+        The candidate that all others are compared with.
+
+    Returns
+    -------
+    dict
+        JSON values, numbers rounded to six digits after the point, null where undefined.
+    """
+    retrieved = {name: retrieve_all(tasks, c.similarity) for name, c in candidates.items()}
+    models = {
+        name: {
+            "description": candidate.description,
+            "held_out_edges": _edge_scores(tasks, candidate),
+            "retrieval": _retrieval_scores(retrieved[name]),
+            "space": _space(tasks, candidate),
+            "published": None
+            if candidate.vectors is None
+            else published_metrics(tasks, candidate.vectors, resolutions=resolutions, seed=seed),
+        }
+        for name, candidate in candidates.items()
+    }
+    comparisons = {
+        name: compare_retrieval(retrieved[subject], retrieved[name], seed=seed)
+        for name in candidates
+        if name != subject
+    }
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "subject": subject,
+        "candidate_set": "all genes of the other dataset, both directions",
+        "top_k": TOP_K,
+        "seed": seed,
+        "datasets": [_describe(t) for t in tasks],
+        "models": models,
+        "comparisons": {name: None if c is None else asdict(c) for name, c in comparisons.items()},
+    }
+    result: dict[str, Any] = _plain(document)
+    return result
+
+
+def _describe(task: DatasetTask) -> dict[str, Any]:  # JSON
+    return {
+        "name": task.name,
+        "modality": task.modality,
+        "tissue": task.tissue,
+        "species": task.species,
+        "n_genes": task.n_genes,
+        "n_held_out_genes": int(task.held_out_gene.sum()),
+        "n_training_edges": len(task.indices) // 2,
+        "n_held_out_edges": len(task.pairs.rows),
+        "n_held_out_negative_edges": int((task.pairs.sign < 0).sum()),
+        "n_held_out_non_edges": len(task.pairs.other_rows),
+        "degree_auc": edges.degree_auc(task),
+    }
+
+
+def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
+    """Score held-out edges per dataset, and average over the datasets where a value is defined."""
+    if candidate.edge_vectors is None:
+        return None
+    per_dataset: dict[str, dict[str, dict[str, float]]] = {}
+    for t in tasks:
+        cosine = edges.pair_cosine(candidate.edge_vectors[t.name])
+        scores: dict[str, PairScore] = {
+            "cosine": cosine,
+            "abs_cosine": lambda rows, cols, cosine=cosine: np.abs(cosine(rows, cols)),  # type: ignore[misc]
+        }
+        if candidate.decoder is not None:
+            scores["decoder"] = candidate.decoder(t.name)
+        per_dataset[t.name] = {name: edges.held_out_auc(score, t.pairs) for name, score in scores.items()}
+    names = ("cosine", "abs_cosine", *(("decoder",) if candidate.decoder is not None else ()))
+    overall = {
+        name: {which: _mean([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
+        for name in names
+    }
+    return {"overall": overall, "datasets": per_dataset}
+
+
+def _retrieval_scores(pairs: Sequence[PairRetrieval]) -> dict[str, Any]:  # JSON
+    return {
+        "held_out": summarize_pairs(pairs),
+        "anchors": summarize_pairs(pairs, anchors=True),
+        "pairs": [
+            {
+                "first": p.first,
+                "second": p.second,
+                "group": p.group,
+                "held_out": _query_means(p.held_out),
+                "anchors": _query_means(p.anchors),
+            }
+            for p in pairs
+        ],
+    }
+
+
+def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
+    return {
+        "n_queries": len(scores.key),
+        "mrr": _mean(scores.reciprocal_rank),
+        "recall": _mean(scores.recall),
+        "chance_mrr": scores.chance_mrr,
+        "chance_recall": scores.chance_recall,
+    }
+
+
+def _space(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
+    if candidate.vectors is None:
+        return None
+    parts = {t.name: np.asarray(candidate.vectors[t.name], dtype=np.float64) for t in tasks}
+    pooled = np.concatenate(list(parts.values()))
+    return {
+        "dim": pooled.shape[1],
+        "effective_rank": effective_rank(pooled),
+        "mean_cosine": mean_cosine(pooled),
+        "datasets": {
+            name: {"effective_rank": effective_rank(x), "mean_cosine": mean_cosine(x)} for name, x in parts.items()
+        },
+    }
+
+
+def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """Average the values that are defined; nan when none is."""
+    defined = np.asarray(values, dtype=np.float64)
+    defined = defined[np.isfinite(defined)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _plain(value: Any) -> Any:  # JSON
+    """Round numbers and turn what JSON cannot say into null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, DIGITS) + 0.0 if math.isfinite(value) else None  # + 0.0: no negative zero
+    return value
+
+
+def evaluate_model(model: MuSeGNN) -> dict[str, Any]:  # JSON
+    """Score a model beside its untrained self and the rivals, on what its training did not see.
+
+    Parameters
+    ----------
+    model
+        Usually trained; its ``evaluation`` settings say what was held out.
+
+    Returns
+    -------
+    dict
+        As :func:`evaluate`, for ``trained``, ``untrained``, ``pca_procrustes``, ``coexpression_profile`` and
+        ``expression_level``, with the ``settings`` that were used.
+    """
+    settings = model.config.evaluation
+    tasks = [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
+    dim = model.config.model.dim
+    candidates = {
+        "trained": _model_candidate(model, f"musegnn after {model.rounds} rounds"),
+        "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
+        **rival_candidates(
+            tasks,
+            profiles={t.name: model.records[t.name].profile for t in tasks},
+            estimates={
+                t.name: visible_estimates(model.records[t.name].pairs, t.pairs.rows, t.pairs.cols) for t in tasks
+            },
+            mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
+            dim=dim,
+        ),
+    }
+    document = evaluate(tasks, candidates, resolutions=settings.leiden_resolutions, seed=settings.seed)
+    used = {**settings.model_dump(mode="json"), "dim": dim, "rounds": model.rounds}
+    return {**document, "settings": used}
+
+
+def visible_estimates(pairs: PairTable, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> csr_matrix:
+    """Give the stored co-expression estimates of one dataset without those of held-out edges.
+
+    Parameters
+    ----------
+    pairs
+        Stored pairs of N genes.
+    rows, cols
+        Held-out edges, each unordered pair once, shape (K,).
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        Symmetric, shape (N, N), float64, 0 where not stored or held out.
+    """
+    n = pairs.n_genes
+    owner = np.repeat(np.arange(n), np.diff(pairs.indptr))
+    hidden = np.concatenate([rows * n + cols, cols * n + rows])
+    keep = ~np.isin(owner * n + pairs.indices, hidden)
+    values = np.where(keep, pairs.estimate, 0.0).astype(np.float64)
+    return csr_matrix((values, pairs.indices, pairs.indptr), shape=(n, n))
+
+
+def _task(graph: GraphData, split: DatasetHoldout) -> DatasetTask:
+    return DatasetTask(
+        name=graph.name,
+        modality=graph.modality,
+        tissue=graph.tissue,
+        species=graph.species,
+        gene_key=graph.keys,
+        held_out_gene=~graph.trainable,
+        indptr=split.train.indptr,
+        indices=split.train.indices,
+        pairs=HeldOutPairs(
+            rows=split.rows,
+            cols=split.columns,
+            sign=split.sign,
+            other_rows=split.negative_rows,
+            other_cols=split.negative_columns,
+        ),
+    )
+
+
+def _model_candidate(model: MuSeGNN, description: str) -> Candidate:
+    return vector_candidate(description, model.vectors(), decoder=lambda name: partial(model.decoder_scores, name))
+
+
+def write_evaluation(evaluation: dict[str, Any], path: Path) -> None:  # JSON
+    """Write ``evaluation.json``; a reader sees the old file or the whole new one.
+
+    Parameters
+    ----------
+    evaluation
+        Result of :func:`evaluate`.
+    path
+        The file.
+    """
+    unfinished = path.with_name(path.name + ".partial")
+    with unfinished.open("w", encoding="utf-8") as handle:
+        json.dump(evaluation, handle, indent=1, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    unfinished.replace(path)

@@ -1,0 +1,123 @@
+"""The evaluation as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musegnn.evaluation.task import PAIR_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ABSENT = "-"
+
+
+def to_table(evaluation: dict[str, Any]) -> str:  # JSON
+    """Write the evaluation as three short tables, one row per model.
+
+    Parameters
+    ----------
+    evaluation
+        Result of :func:`musegnn.evaluation.evaluate.evaluate`, or the content of ``evaluation.json``.
+
+    Returns
+    -------
+    str
+        Lines of at most 120 characters for the names used by :func:`musegnn.evaluation.evaluate.evaluate_model`.
+    """
+    parts = [_retrieval(evaluation), _edges(evaluation), _published(evaluation)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _retrieval(evaluation: dict[str, Any]) -> list[str]:
+    names = [name.replace("_", " ") for name in PAIR_GROUPS]
+    header = ["model", "overall", *names, f"recall@{evaluation['top_k']}", "anchors", f"{evaluation['subject']} is"]
+    rows, chance = [], [ABSENT] * (len(PAIR_GROUPS) + 2)
+    for name, model in evaluation["models"].items():
+        held_out, anchors = model["retrieval"]["held_out"], model["retrieval"]["anchors"]
+        groups = ["overall", *PAIR_GROUPS]
+        chance = [_number(held_out[g]["chance_mrr"]) for g in groups] + [_number(held_out["overall"]["chance_recall"])]
+        comparison = evaluation["comparisons"].get(name)
+        verdict = f"{comparison['verdict']} (p {comparison['p_value']:.2g})" if comparison else ""
+        rows.append(
+            [
+                name,
+                *(_number(held_out[g]["mrr"]) for g in groups),
+                _number(held_out["overall"]["recall"]),
+                _number(anchors["overall"]["mrr"]),
+                verdict,
+            ]
+        )
+        anchor_chance = _number(anchors["overall"]["chance_mrr"])
+    if rows:
+        rows.append(["(chance)", *chance, anchor_chance, ""])
+    return ["Held-out genes found in another dataset, mean reciprocal rank", *_lay_out(header, rows)]
+
+
+def _edges(evaluation: dict[str, Any]) -> list[str]:
+    header = ["model", "cosine", "positive", "negative", "abs cosine", "decoder", "effective rank", "mean cosine"]
+    rows = []
+    for name, model in evaluation["models"].items():
+        if model["held_out_edges"] is None:
+            continue
+        scores, space = model["held_out_edges"]["overall"], model["space"] or {}
+        rows.append(
+            [
+                name,
+                *(_number(scores["cosine"][which]) for which in ("all", "positive", "negative")),
+                _number(scores["abs_cosine"]["all"]),
+                _number(scores.get("decoder", {}).get("all")),
+                _number(space.get("effective_rank"), 1),
+                _number(space.get("mean_cosine")),
+            ]
+        )
+    return ["Held-out edges against degree-matched non-edges, AUROC; shape of the space", *_lay_out(header, rows)]
+
+
+def _published(evaluation: dict[str, Any]) -> list[str]:
+    header = ["model", "ASW", "AUC", "iLISI", "GC", "CGR", "of at most", "NO", "clusters", "NMI to genes"]
+    rows, notes = [], []
+    for name, model in evaluation["models"].items():
+        scores = model["published"]
+        if scores is None:
+            continue
+        if scores["absent"] and scores["absent"] not in notes:
+            notes.append(scores["absent"])
+        at = scores["resolutions"]
+        rows.append(
+            [
+                name,
+                _average([r["shared"]["asw"] for r in at]),
+                _number(scores["auc"]),
+                _number(scores["subsets"]["shared"]["ilisi"]),
+                _average([r["shared"]["gc"] for r in at]),
+                _average([r["cgr"] for r in at]),
+                _number(scores["cgr_bound"]),
+                _average([r["no"] for r in at]),
+                _average([r["n_clusters"] for r in at], 0),
+                _average([r["identity_nmi"] for r in at]),
+            ]
+        )
+    title = "Published metrics on genes of at least two datasets, mean over Leiden resolutions"
+    return [title, *_lay_out(header, rows), *notes]
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _average(values: Sequence[float | None], digits: int = 3) -> str:
+    defined = [v for v in values if v is not None]
+    return _number(float(np.mean(defined)) if defined else None, digits)
+
+
+def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    return [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    ]
