@@ -101,7 +101,7 @@ class Engine:
         leaves = {i: z[i].detach().requires_grad_() for i in owned}
         others = self.comm.exchange({i: leaves[i].detach() for i in owned}, partner)
         rows: dict[int, dict[str, Any]] = {}
-        by_own: dict[int, torch.Tensor] = {}
+        by_own: dict[int, torch.Tensor | None] = {}
         by_other: dict[int, torch.Tensor] = {}
         decoder_gradients: dict[int, list[torch.Tensor | None]] = {}
         for i in owned:
@@ -113,8 +113,10 @@ class Engine:
                 other = others[i].requires_grad_()
                 compared = self._comparison(round_, i, partner[i], leaves[i], other)
                 if compared:
-                    own, by_other[i] = _gradients(self._weighted(compared), [leaves[i], other])
+                    own, across = _gradients(self._weighted(compared), [leaves[i], other])
                     by_own[i] = _add(by_own[i], own)
+                    if across is not None:
+                        by_other[i] = across
             rows[i] = self._row(round_, i, partner[i], losses | compared)
         returned = self.comm.give_back(by_other, partner)
         layer_gradients, contributions = self._backward(z, by_own, returned, partner)
@@ -334,7 +336,7 @@ def _flatten(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.P
 
 
 def _unflatten(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
-    parts = flat.split([p.numel() for p in parameters])
+    parts = torch.split(flat, [p.numel() for p in parameters])
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
 

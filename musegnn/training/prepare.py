@@ -24,6 +24,8 @@ from musegnn.training.holdout import Holdout, holdout
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from musegnn.config import AtlasConfig
     from musegnn.data_store.records import DatasetRecord
 
@@ -160,8 +162,8 @@ def fingerprint(data: Prepared, config: AtlasConfig) -> str:
         labels = [graph.name, graph.modality, graph.tissue, graph.species, *graph.keys.tolist()]
         digest.update(json.dumps(labels).encode())
         edges = graph.edges
-        arrays = [graph.trainable, graph.masked_rows, graph.masked_columns, edges.indptr, edges.indices]
-        arrays += [edges.z, edges.estimate, data.records[graph.name].profile]
+        arrays: list[NDArray[np.generic]] = [graph.trainable, graph.masked_rows, graph.masked_columns]
+        arrays += [edges.indptr, edges.indices, edges.z, edges.estimate, data.records[graph.name].profile]
         for array in arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
