@@ -6,16 +6,18 @@ Legend: N nodes, E edges, H heads, D head dimension, F edge attributes.
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import torch
+
+from musegnn.kernels.edge_attention import ops
 from musegnn.kernels.edge_attention.impl import reference
 
 if TYPE_CHECKING:
-    import torch
-
     from musegnn.kernels.edge_attention.graph import EdgeGraph
 
-EdgeAttentionImpl = Literal["auto", "reference"]
+EdgeAttentionImpl = Literal["auto", "reference", "numba"]
 
 
 class EdgeAttentionOutput(NamedTuple):
@@ -71,7 +73,9 @@ def edge_attention(
     seed
         Which weights are dropped: a function of the seed, the edge's CSR position and the head.
     impl
-        ``reference`` (plain torch) or ``auto``.
+        ``reference``: plain torch, any device and dtype; ``numba``: compiled for the CPU, float32 and float64,
+        no second derivatives, the same bits for any number of threads; ``auto``: ``numba`` where it applies, else
+        ``reference``. A named implementation is used or refused, never replaced.
 
     Returns
     -------
@@ -83,7 +87,9 @@ def edge_attention(
     ValueError
         When shapes disagree, or an option is out of range.
     TypeError
-        When dtypes differ.
+        When dtypes differ, or the named implementation does not take this dtype.
+    ImportError
+        When ``numba`` is asked for and not installed.
 
     References
     ----------
@@ -94,11 +100,26 @@ def edge_attention(
     if not 0.0 <= dropout < 1.0:
         msg = f"dropout must lie in [0, 1), got {dropout}"
         raise ValueError(msg)
-    if impl not in ("auto", "reference"):
-        msg = f"impl must be 'auto' or 'reference', got {impl!r}"
-        raise ValueError(msg)
     factor = 1.0 / math.sqrt(q.shape[2]) if scale is None else scale
-    return EdgeAttentionOutput(*reference.attend(q, k, v, u, a, graph, scale=factor, dropout=dropout, seed=seed))
+    if _choose(impl, q, graph) == "reference":
+        out = reference.attend(q, k, v, u, a, graph, scale=factor, dropout=dropout, seed=seed)
+    else:
+        word = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+        out = ops.attend(q, k, v, u, a, *graph, factor, dropout, word)
+    return EdgeAttentionOutput(*out)
+
+
+def _choose(impl: str, q: torch.Tensor, graph: EdgeGraph) -> str:
+    if impl not in ("auto", "reference", "numba"):
+        msg = f"impl must be 'auto', 'reference' or 'numba', got {impl!r}"
+        raise ValueError(msg)
+    applies = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
+    if impl == "auto":
+        return "numba" if applies and graph.n_edges > 0 and find_spec("numba") is not None else "reference"
+    if impl == "numba" and not applies:
+        msg = f"impl='numba' takes float32 and float64 on the CPU, got {q.dtype} on {q.device}"
+        raise TypeError(msg)
+    return impl
 
 
 def _check(

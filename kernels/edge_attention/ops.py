@@ -1,0 +1,98 @@
+"""Edge attention as torch operators: schemas, shapes without data, and the derivative.
+
+The operators take tensors and numbers only, so that they trace and compile as one opaque node. The compiled
+implementation is imported at the first call on its device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.autograd.function import FunctionCtx
+
+
+@torch.library.custom_op("musegnn::edge_attention", mutates_args=(), device_types="cpu")
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    u: Tensor,
+    a: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    colptr: Tensor,
+    row: Tensor,
+    perm: Tensor,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute ``o``, ``z`` and ``lse``."""
+    from musegnn.kernels.edge_attention.impl import numba
+
+    return numba.forward(q, k, v, u, a, rowptr, col, scale=scale, dropout=dropout, seed=seed)
+
+
+@torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types="cpu")
+def attend_backward(
+    grad_o: Tensor,
+    grad_z: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    u: Tensor,
+    a: Tensor,
+    o: Tensor,
+    z: Tensor,
+    lse: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    colptr: Tensor,
+    row: Tensor,
+    perm: Tensor,
+    scale: float,
+    dropout: float,
+    seed: int,
+    needs_da: bool,  # noqa: FBT001  operator schemas pass by position
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is zero unless ``needs_da``."""
+    from musegnn.kernels.edge_attention.impl import numba
+
+    graph = (rowptr, col, colptr, row, perm)
+    options = {"scale": scale, "dropout": dropout, "seed": seed, "needs_da": needs_da}
+    return numba.backward(grad_o, grad_z, q, k, v, u, a, o, z, lse, graph, **options)
+
+
+@attend.register_fake
+def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(u.shape), q.new_empty(q.shape[:2])
+
+
+@attend_backward.register_fake
+def _backward_shapes(
+    grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, *_: object
+) -> tuple[Tensor, ...]:
+    return tuple(part.new_empty(part.shape) for part in (q, k, v, u, a))
+
+
+def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, scale, dropout, seed = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.mark_non_differentiable(output[2])
+    ctx.options = (scale, dropout, seed)  # type: ignore[attr-defined]  # contexts take any attribute
+
+
+def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    q, k, v, u, a, rowptr, col, colptr, row, perm, o, z, lse = ctx.saved_tensors
+    needs_da = ctx.needs_input_grad[4]
+    dq, dk, dv, du, da = attend_backward(
+        grad_o, grad_z, q, k, v, u, a, o, z, lse, rowptr, col, colptr, row, perm, *ctx.options, needs_da
+    )
+    return dq, dk, dv, du, da if needs_da else None, *[None] * 8
+
+
+attend.register_autograd(_differentiate, setup_context=_keep)
