@@ -41,8 +41,8 @@ class DatasetHoldout:
     sign
         Sign of z of each held-out edge, shape (P,), int8.
     negative_rows, negative_columns
-        Pairs without an edge, as many as held-out edges and matched in degree (fewer in nearly complete graphs),
-        ``row < column``, int64.
+        Pairs without an edge, matched in degree, as many as held-out edges (fewer only when the graph has fewer
+        non-edges), ``row < column``, int64.
     """
 
     train: EdgeSet
@@ -152,7 +152,7 @@ def _matched_non_edges(
     """Pair the ends of held-out edges anew, so that no pair is an edge, a loop or a repeat.
 
     Every gene keeps the number of pairs it has among the held-out edges, as long as swaps can do it. What is left
-    keeps its first end and takes the free non-neighbour whose degree is nearest to that of the second.
+    takes free ends of nearby degree.
     """
     turn = random.random(len(rows)) < 0.5
     left = np.where(turn, columns, rows)
@@ -164,8 +164,9 @@ def _matched_non_edges(
                 break
             pairs.try_swap(k, int(random.integers(len(rows))))
     degree = np.diff(edges.indptr)
-    for k in [k for k in range(len(rows)) if pairs.is_bad(k)]:
-        pairs.replace_end(k, degree)
+    for k in range(len(rows)):
+        if pairs.is_bad(k):
+            pairs.replace(k, degree)
     return pairs.result()
 
 
@@ -176,6 +177,8 @@ class _Pairs:
         self.ends: list[tuple[int, int] | None] = list(ends)
         self._edges = edges
         self._uses = Counter(map(_ordered, ends))
+        n = edges.n_genes
+        self._n_free = (n * (n - 1) - edges.n_edges) // 2 - sum(not self._is_edge_or_loop(e) for e in self._uses)
 
     def is_bad(self, k: int) -> bool:
         """Tell whether pair `k` has to change."""
@@ -192,13 +195,20 @@ class _Pairs:
             self._move(k, new[0])
             self._move(other, new[1])
 
-    def replace_end(self, k: int, degree: NDArray[np.int64]) -> None:
-        """Give pair `k` the free second end of nearest degree, or drop the pair when its gene has none."""
+    def replace(self, k: int, degree: NDArray[np.int64]) -> None:
+        """Give pair `k` free ends of nearby degree, the first kept if possible; drop it when no pair is free."""
         ends = self.ends[k]
         if ends is None:
             return
-        nearest = np.argsort(np.abs(degree - degree[ends[1]]), kind="stable").tolist()
-        self._move(k, next(((ends[0], c) for c in nearest if self._is_free((ends[0], c))), None))
+        self._move(k, None)
+        if self._n_free == 0:
+            return
+        first, second = (np.argsort(np.abs(degree - degree[end]), kind="stable").tolist() for end in ends)
+        for a in [ends[0], *first]:
+            for b in second:
+                if self._is_free((a, b)):
+                    self._move(k, (a, b))
+                    return
 
     def result(self) -> NDArray[np.int64]:
         """Give the pairs, lower gene first, ascending, shape (P, 2)."""
@@ -206,11 +216,12 @@ class _Pairs:
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def _move(self, k: int, ends: tuple[int, int] | None) -> None:
-        old = self.ends[k]
-        if old is not None:
-            self._uses[_ordered(old)] -= 1
-        if ends is not None:
-            self._uses[_ordered(ends)] += 1
+        for change, pair in ((-1, self.ends[k]), (1, ends)):
+            if pair is not None:
+                before = self._uses[_ordered(pair)]
+                self._uses[_ordered(pair)] = before + change
+                if min(before, before + change) == 0 and not self._is_edge_or_loop(pair):
+                    self._n_free -= change
         self.ends[k] = ends
 
     def _is_free(self, ends: tuple[int, int]) -> bool:

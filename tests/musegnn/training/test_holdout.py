@@ -1,0 +1,182 @@
+"""Hold-outs: what is hidden, and that it is really hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musegnn.coexpression.edges import EdgeSet
+from musegnn.config import EvaluationConfig
+from musegnn.model.features import relations, vocabulary
+from musegnn.training.engine import Engine
+from musegnn.training.holdout import holdout, holdout_edges
+from musegnn.training.overlap import Overlaps
+from musegnn.training.prepare import make_model, prepare
+from musegnn.training.schedule import draw_contrast
+
+
+def graph(n, density, seed):
+    random = np.random.default_rng(seed)
+    upper = np.triu(random.random((n, n)) < density, 1)
+    rows, columns = np.nonzero(upper | upper.T)
+    z = np.triu(random.normal(size=(n, n)), 1)
+    z = (z + z.T)[rows, columns].astype(np.float32)
+    indptr = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(np.bincount(rows, minlength=n), out=indptr[1:])
+    features = np.stack([z, z], axis=1)
+    return EdgeSet(
+        indptr=indptr, indices=columns.astype(np.int32), z=z, estimate=z.clip(-1, 1), features=features, cutoff=0.0
+    )
+
+
+def pairs(rows, columns):
+    return set(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(2, 30),
+    density=st.floats(0.0, 1.0),
+    share=st.floats(0.0, 0.6),
+    seed=st.integers(0, 2**31),
+)
+def test_split_is_a_partition_with_clean_non_edges(n, density, share, seed):
+    edges = graph(n, density, seed)
+    split = holdout_edges(edges, share, seed=seed, name="x")
+    every = pairs(edges.rows, edges.indices.astype(np.int64))
+    train = pairs(split.train.rows, split.train.indices.astype(np.int64))
+    held = pairs(split.rows, split.columns)
+    negative = pairs(split.negative_rows, split.negative_columns)
+    assert train | held | {(b, a) for a, b in held} == every
+    assert not train & held
+    assert len(held) == len(split.rows) == len(split.sign)
+    assert len(negative) == len(split.negative_rows) <= len(held)
+    assert not negative & every
+    assert all(a < b for a, b in held | negative)
+    if every:
+        assert train
+        assert len(held) == min(round(share * len(every) / 2), len(every) // 2 - 1)
+    assert len(negative) == min(len(held), n * (n - 1) // 2 - len(every) // 2)
+    dense = dict(zip(zip(edges.rows.tolist(), edges.indices.tolist(), strict=True), edges.z.tolist(), strict=True))
+    assert all(np.sign(dense[pair]) == s for pair, s in zip(sorted(held), split.sign.tolist(), strict=True))
+
+
+def test_non_edges_match_in_degree():
+    edges = graph(200, 0.1, 3)
+    split = holdout_edges(edges, 0.1, seed=1, name="x")
+    uses = np.bincount(np.concatenate([split.rows, split.columns]), minlength=200)
+    negative_uses = np.bincount(np.concatenate([split.negative_rows, split.negative_columns]), minlength=200)
+    np.testing.assert_array_equal(uses, negative_uses)
+
+
+def test_a_split_depends_on_its_own_dataset_alone():
+    graphs = {name: graph(20, 0.3, k) for k, name in enumerate("abc")}
+    keys = {name: np.array([f"g{k + i}" for i in range(20)]) for k, name in enumerate("abc")}
+    config = EvaluationConfig(holdout_edges=0.2, holdout_genes=0.3)
+    alone = holdout({"b": graphs["b"]}, {"b": keys["b"]}, config)
+    together = holdout(graphs, keys, config)
+    np.testing.assert_array_equal(alone.datasets["b"].rows, together.datasets["b"].rows)
+    np.testing.assert_array_equal(alone.datasets["b"].negative_rows, together.datasets["b"].negative_rows)
+    np.testing.assert_array_equal(alone.trainable(keys["b"]), together.trainable(keys["b"]))
+    assert together.held_out_keys
+    assert 0 < alone.trainable(keys["b"]).sum() < 20
+
+
+def test_nothing_is_hidden_when_shares_are_zero():
+    edges = graph(20, 0.3, 0)
+    split = holdout(
+        {"a": edges},
+        {"a": np.array([f"g{i}" for i in range(20)])},
+        EvaluationConfig(holdout_edges=0.0, holdout_genes=0.0),
+    )
+    assert not split.held_out_keys
+    assert len(split.datasets["a"].rows) == 0
+    np.testing.assert_array_equal(split.datasets["a"].train.z, edges.z)
+
+
+def test_held_out_edges_reach_no_input_of_training(atlas):
+    data = prepare(*atlas(evaluation__holdout_edges=0.2))
+    for g in data.graphs:
+        split = data.holdout.datasets[g.name]
+        hidden = pairs(split.rows, split.columns) | pairs(split.columns, split.rows)
+        assert hidden
+        assert not hidden & pairs(g.edges.rows, g.edges.indices)
+        assert not hidden & pairs(*g.positive.nonzero())
+        related = relations(g.edges, g.keys, data.words)
+        column = {key: k for k, key in enumerate(data.words[c] for c in related.columns)}
+        assert all(related.values[a, column[g.keys[b]]] == 0 for a, b in hidden if g.keys[b] in column)
+        masked = pairs(g.masked_rows, g.masked_columns)
+        assert pairs(split.rows, split.columns) | pairs(split.negative_rows, split.negative_columns) == masked
+
+
+def test_held_out_genes_reach_no_comparison(atlas):
+    data = prepare(*atlas(evaluation__holdout_genes=0.4))
+    overlaps = Overlaps(data.graphs)
+    hidden = data.holdout.held_out_keys
+    assert hidden
+    assert not hidden & set(data.words)
+    assert not hidden & set(vocabulary([g.keys for g in data.graphs], [g.trainable for g in data.graphs]))
+    for i, a in enumerate(data.graphs):
+        for j, b in enumerate(data.graphs):
+            if i == j:
+                continue
+            overlap = overlaps.pair(i, j)
+            used = [a.keys[overlap.rows_i], b.keys[overlap.rows_j], a.keys[overlap.pool_i], b.keys[overlap.pool_j]]
+            draw = draw_contrast(0, 1, (a, b), overlap, 100)
+            used += [a.keys[draw.anchors_i], a.keys[draw.positives_i], b.keys[draw.anchors_j], b.keys[draw.positives_j]]
+            assert not hidden & {key for keys in used for key in keys.tolist()}
+
+
+def trained_states(data, config):
+    model = make_model(data, config)
+    engine = Engine(model, config.training)
+    rows = [engine.round(r) for r in (1, 2, 3)]
+    return rows, {f"{unit}/{key}": value for unit in model.units for key, value in engine.state(unit).items()}
+
+
+def assert_same_training(first, second):
+    assert first[0] == second[0]
+    assert first[1].keys() == second[1].keys()
+    assert all(first[1][key].equal(second[1][key]) for key in first[1])
+
+
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_values_of_held_out_edges_change_no_bit_of_training(atlas, order):
+    """Training on a store whose held-out edges have other signs and strengths must give the same weights."""
+    store, config = atlas(
+        evaluation__holdout_edges=0.2, model__features="relational", training__order=order, edges__rule="pvalue"
+    )
+    data = prepare(store, config)
+    for name, split in data.holdout.datasets.items():
+        record = store.records[name]
+        table = record.pairs
+        n = table.n_genes
+        rows = np.repeat(np.arange(n), np.diff(table.indptr))
+        hidden = np.concatenate([split.rows * n + split.columns, split.columns * n + split.rows])
+        at = np.isin(rows * n + table.indices, hidden)
+        assert at.sum() == 2 * len(split.rows) > 0
+        z, estimate = table.z.copy(), table.estimate.copy()
+        z[at], estimate[at] = -1.5 * z[at], 0.77
+        store.records[name] = replace(record, pairs=replace(table, z=z, estimate=estimate))
+    other = prepare(store, config)
+    assert (other.holdout.datasets["brain"].sign == -data.holdout.datasets["brain"].sign).all()
+    assert_same_training(trained_states(data, config), trained_states(other, config))
+
+
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order):
+    """A held-out gene that is the same in two datasets must be to training what two unrelated genes are."""
+    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order)
+    data = prepare(store, config)
+    renamed = []
+    for g in data.graphs:
+        keys = g.keys.astype(object)
+        keys[~g.trainable] = [f"hidden:{g.name}:{k}" for k in np.flatnonzero(~g.trainable)]
+        renamed.append(replace(g, keys=keys.astype(np.str_)))
+    shared = set(data.graphs[0].keys[~data.graphs[0].trainable]) & set(data.graphs[1].keys)
+    assert shared
+    assert_same_training(trained_states(data, config), trained_states(replace(data, graphs=renamed), config))

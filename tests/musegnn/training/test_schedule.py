@@ -1,0 +1,95 @@
+"""The schedule: pure, balanced, and never comparing what must not be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musegnn.training.overlap import Overlaps
+from musegnn.training.prepare import prepare
+from musegnn.training.schedule import draw_alignment, draw_contrast, partners
+
+
+@given(st.integers(0, 100), st.integers(1, 10**6), st.integers(2, 50))
+def test_a_cycle_visits_everyone_once(seed, round_, n):
+    partner = partners(seed, round_, n)
+    place, seen = 0, []
+    for _ in range(n):
+        place = int(partner[place])
+        seen.append(place)
+    assert sorted(seen) == list(range(n))
+
+
+@given(st.integers(0, 100), st.integers(1, 10**6), st.integers(2, 50), st.sampled_from(["cycle", "uniform"]))
+def test_nobody_is_its_own_partner(seed, round_, n, law):
+    partner = partners(seed, round_, n, law)
+    assert ((partner >= 0) & (partner < n)).all()
+    assert (partner != np.arange(n)).all()
+    np.testing.assert_array_equal(partner, partners(seed, round_, n, law))
+
+
+@pytest.mark.parametrize("law", ["cycle", "uniform"])
+def test_every_pair_has_the_same_chance(law):
+    counts = np.zeros((5, 5))
+    for round_ in range(4000):
+        counts[np.arange(5), partners(7, round_, 5, law)] += 1
+    off_diagonal = counts[~np.eye(5, dtype=bool)]
+    assert abs(off_diagonal - 1000).max() < 5 * np.sqrt(1000 * 0.75)
+
+
+def test_a_single_dataset_has_no_partner():
+    assert partners(0, 1, 1).tolist() == [-1]
+
+
+@pytest.fixture
+def graphs(atlas):
+    return prepare(*atlas()).graphs
+
+
+def test_draws_are_positive_neighbours_without_repeats(graphs):
+    overlap = Overlaps(graphs).pair(0, 1)
+    positives = set()
+    for round_ in range(20):
+        draw = draw_contrast(0, round_, (graphs[0], graphs[1]), overlap, 5)
+        assert len(draw.anchors_i) == min(5, len(overlap.pool_i))
+        assert len(set(draw.anchors_i.tolist())) == len(draw.anchors_i)
+        assert set(draw.anchors_i.tolist()) <= set(overlap.pool_i.tolist())
+        for graph, anchors, neighbours in (
+            (graphs[0], draw.anchors_i, draw.positives_i),
+            (graphs[1], draw.anchors_j, draw.positives_j),
+        ):
+            for anchor, neighbour in zip(anchors, neighbours, strict=True):
+                start, stop = graph.edges.indptr[anchor : anchor + 2]
+                at = start + np.flatnonzero(graph.edges.indices[start:stop] == neighbour)
+                assert len(at) == 1
+                assert graph.edges.z[at[0]] > 0
+        positives.add(tuple(zip(draw.anchors_i.tolist(), draw.positives_i.tolist(), strict=True)))
+    assert len(positives) > 10
+
+
+def test_excluded_are_repeats_and_true_neighbours_within_a_dataset(graphs):
+    overlap = Overlaps(graphs).pair(0, 1)
+    draw = draw_contrast(3, 2, (graphs[0], graphs[1]), overlap, 100)
+    k = len(draw)
+    owner = [0] * len(draw.anchors_i) + [1] * len(draw.anchors_j)
+    items = [*draw.anchors_i, *draw.anchors_j, *draw.positives_i, *draw.positives_j]
+    named = list(zip(owner * 2, map(int, items), strict=True))
+    for a, (side_a, gene_a) in enumerate(named):
+        for b, (side_b, gene_b) in enumerate(named):
+            same = side_a == side_b and (gene_a == gene_b or bool(graphs[side_a].positive[gene_a, gene_b]))
+            assert draw.exclude[a, b] == (same and abs(a - b) != k)
+    assert draw.exclude.sum() > 2 * k
+
+
+def test_alignment_draws_each_shared_gene_at_most_once():
+    drawn = draw_alignment(0, 1, ("a", "b"), 50, 20)
+    assert len(set(drawn.tolist())) == 20
+    assert drawn.max() < 50
+    assert drawn.tolist() != draw_alignment(0, 2, ("a", "b"), 50, 20).tolist()
+    assert (
+        draw_alignment(0, 1, ("a", "b"), 5, 20).tolist()
+        == draw_alignment(0, 1, ("a", "b"), 5, None).tolist()
+        == [*range(5)]
+    )
