@@ -1,0 +1,378 @@
+"""The store of co-expression graphs: one folder, write-once builds, atomic commits.
+
+The layout and its promises are written down in ``FORMAT.md`` beside this file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musegnn.data_store.arrays import read_attributes, read_build, write_build
+from musegnn.data_store.commit import (
+    Manifest,
+    Reference,
+    canonical_json,
+    digest,
+    foreign_files,
+    newest,
+    problems,
+    publish,
+    read_manifest,
+    references,
+    write_log,
+)
+from musegnn.data_store.durable import TEMPORARY, one_writer, put_if_absent, remove_leftovers, sync_folders
+from musegnn.data_store.layout import FORMAT, VERSION, check_record
+from musegnn.data_store.names import check_dataset_name
+from musegnn.errors import StoreError, StoreNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from musegnn.data_store.records import DatasetRecord
+
+FORMAT_FILE = "FORMAT.json"
+SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
+
+
+def build_id(fingerprint: dict[str, Any], parameters: dict[str, Any], algorithm: str) -> str:  # JSON
+    """Name a build by everything that its result depends on.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the input, e.g. from :meth:`CountSource.fingerprint`.
+    parameters
+        Of the computation, defaults included.
+    algorithm
+        Version of the computation.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits of the SHA-256 of the three as canonical JSON.
+
+    Examples
+    --------
+    >>> build_id({"sha256": "ab"}, {"seed": 0}, "1") == build_id({"sha256": "ab"}, {"seed": 0}, "1")
+    True
+    """
+    return digest(canonical_json([fingerprint, parameters, algorithm]))[:32]
+
+
+class Store:
+    """A folder of committed datasets.
+
+    Make one with :meth:`create`, :meth:`open` or :meth:`open_or_create`. The object holds a path alone: it can be
+    pickled and shared by threads and processes, and every call sees what is committed at that moment.
+
+    Parameters
+    ----------
+    path
+        The folder, which must hold a store.
+
+    Raises
+    ------
+    StoreNotFoundError
+        E294 when there is no store.
+    StoreError
+        E290 when a newer program made it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
+        self._check_format()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open an existing store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            E294 when there is none.
+        """
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path | str) -> Store:
+        """Make a new store in a folder that is empty or does not exist.
+
+        Raises
+        ------
+        StoreError
+            E293 when the folder holds something.
+        """
+        root = Path(path).resolve()
+        occupied = root.exists() and (not root.is_dir() or any(p.name != TEMPORARY for p in root.iterdir()))
+        if occupied:
+            msg = "there is something in this place already"
+            raise StoreError(msg, code="E293", where=str(root), fix="name a new folder")
+        content = {"created_by": "musegnn", "format": FORMAT, "min_reader": 1, "version": VERSION}
+        put_if_absent(root, root / FORMAT_FILE, canonical_json(content))
+        sync_folders(root.parent, [])
+        return cls(root)
+
+    @classmethod
+    def open_or_create(cls, path: Path | str) -> Store:
+        """Open a store, or make one where there is none.
+
+        Raises
+        ------
+        StoreError
+            E293 when the folder holds something else.
+        """
+        return cls.open(path) if (Path(path) / FORMAT_FILE).exists() else cls.create(path)
+
+    def datasets(self) -> list[str]:
+        """List the committed datasets by name."""
+        folder = self.path / "refs"
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        return [name for name in names if self.build_of(name) is not None]
+
+    def build_of(self, name: str) -> str | None:
+        """Give the committed build of a dataset, or ``None``."""
+        known = references(self.path, check_dataset_name(name))
+        return known[-1].build if known and known[-1].status == "ok" else None
+
+    def commit(self, record: DatasetRecord, build: str, *, log: dict[str, Any] | None = None) -> None:  # JSON
+        """Write a dataset and make it visible, all or nothing.
+
+        Nothing is done when the newest generation shows this build already. A build that a killed process left
+        half-written is completed. Equal records give equal bytes everywhere but below ``log/``.
+
+        Parameters
+        ----------
+        record
+            The dataset.
+        build
+            Its identity, from :func:`build_id`: the same build must always hold the same record.
+        log
+            Further entries for the log, such as timings: JSON values.
+
+        Raises
+        ------
+        InputError
+            E110 for a name that cannot be a folder.
+        ValueError
+            When the record is not what :class:`DatasetRecord` promises.
+        StoreError
+            E140 when the disk is full, E292 when it is not writable; nothing is committed then.
+        """
+        check_dataset_name(record.name)
+        check_dataset_name(build)
+        if self._shows(record.name, build):
+            return
+        started = time.time()
+        check_record(record)
+        with one_writer(self.path, record.name):
+            if self._shows(record.name, build):
+                return
+            earlier = [r.manifest_sha256 for r in references(self.path, record.name) if r.build == build]
+            folder = self._folder(record.name, build)
+            if earlier:
+                self._require_intact(folder, earlier[-1], contents=True)
+                manifest_sha256 = earlier[-1]
+            else:
+                remove_leftovers(self.path)
+                manifest_sha256 = digest(write_build(self.path, folder, record))
+            reference = publish(self.path, record.name, build, manifest_sha256)
+        write_log(self.path, reference, _log_entry(started) | (log or {}))
+
+    def repair(self, record: DatasetRecord, build: str) -> None:
+        """Write the files of a committed build again from an equal record.
+
+        Raises
+        ------
+        StoreError
+            E133 when the record does not give the bytes that were committed.
+        """
+        match = [r for r in references(self.path, check_dataset_name(record.name)) if r.build == build]
+        if not match:
+            msg = f"{record.name} has no committed build {build}"
+            raise StoreError(msg, code="E133", where=str(self.path), fix="commit it")
+        check_record(record)
+        with one_writer(self.path, record.name):
+            written = digest(write_build(self.path, self._folder(record.name, build), record))
+        if written != match[-1].manifest_sha256:
+            msg = f"{record.name}: the repaired build differs from the committed one"
+            raise StoreError(msg, code="E133", where=str(self.path), fix="commit it as a new build")
+
+    def read(self, name: str) -> DatasetRecord:
+        """Read a dataset, checking every byte on the way.
+
+        Raises
+        ------
+        StoreNotFoundError
+            E294 when it was never committed.
+        StoreError
+            E130, E131 or E132 naming what is damaged or missing; damaged data are never returned.
+        """
+        reference = self._newest(name)
+        folder = self._folder(name, reference.build)
+        manifest = self._require_intact(folder, reference.manifest_sha256, contents=True)
+        return read_build(folder, manifest)
+
+    def info(self, name: str) -> dict[str, Any]:  # JSON
+        """Describe a dataset without reading its arrays.
+
+        Returns
+        -------
+        dict
+            Name, modality, tissue, species, condition, sizes, build, generation and bytes on disk.
+        """
+        reference = self._newest(name)
+        folder = self._folder(name, reference.build)
+        manifest = self._require_intact(folder, reference.manifest_sha256, contents=False)
+        about = read_attributes(folder)
+        return about | {"build": reference.build, "generation": reference.generation, "bytes": manifest.n_bytes}
+
+    def report(self, name: str) -> dict[str, Any]:  # JSON
+        """Give what was dropped and why, warnings and estimated parameters, without reading arrays."""
+        reference = self._newest(name)
+        folder = self._folder(name, reference.build)
+        self._require_intact(folder, reference.manifest_sha256, contents=False)
+        result: dict[str, Any] = json.loads((folder / "report.json").read_bytes())
+        return result
+
+    def verify(self, name: str | None = None) -> list[str]:
+        """Read every byte of every generation and compare it with what was committed.
+
+        Parameters
+        ----------
+        name
+            One dataset; ``None``: all.
+
+        Returns
+        -------
+        list of str
+            One line per problem; empty when all is well.
+        """
+        folder = self.path / "refs"
+        every = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        return [line for dataset in ([name] if name is not None else every) for line in self._verify(dataset)]
+
+    def gc(self, *, grace_hours: float = 24.0, dry_run: bool = True) -> list[str]:
+        """Remove builds that no reference shows, and unfinished files.
+
+        Parameters
+        ----------
+        grace_hours
+            Keep what was changed more recently: a running build may own it.
+        dry_run
+            Only list.
+
+        Returns
+        -------
+        list of str
+            Folders and files, relative to the store, that were (or would be) removed.
+        """
+        limit = time.time() - 3600.0 * grace_hours
+        garbage = []
+        for folder in sorted((self.path / "data").glob("*/*")):
+            shown = {reference.build for reference in references(self.path, folder.parent.name)}
+            if folder.name not in shown and _last_change(folder) < limit:
+                garbage.append(folder)
+        garbage += [p for p in sorted((self.path / TEMPORARY).glob("*.partial")) if p.stat().st_mtime < limit]
+        for path in [] if dry_run else garbage:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return [path.relative_to(self.path).as_posix() for path in garbage]
+
+    def _shows(self, name: str, build: str) -> bool:
+        known = references(self.path, name)
+        return bool(known) and known[-1].build == build and known[-1].status == "ok"
+
+    def _folder(self, name: str, build: str) -> Path:
+        return self.path / "data" / name / build
+
+    def _newest(self, name: str) -> Reference:
+        reference = newest(self.path, check_dataset_name(name))
+        if reference.status != "ok":
+            msg = f"dataset {name} was retracted in generation {reference.generation}"
+            raise StoreNotFoundError(msg, code="E294", where=str(self.path), fix="build it again")
+        return reference
+
+    def _require_intact(self, folder: Path, manifest_sha256: str, *, contents: bool) -> Manifest:
+        manifest = read_manifest(folder, manifest_sha256)
+        found = list(problems(folder, manifest, contents=contents))
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            code = "E132" if found[0].endswith("is missing") else "E131"
+            fix = "restore the build from a copy, or remove its reference and build the dataset again"
+            raise StoreError(found[0] + more, code=code, where=str(folder), fix=fix)
+        return manifest
+
+    def _verify(self, name: str) -> Iterator[str]:
+        try:
+            known = references(self.path, check_dataset_name(name))
+            if not known:
+                yield f"{name}: no such dataset"
+            for reference, parent in zip(known, [None, *(r.generation for r in known)], strict=False):
+                if reference.parent != parent:
+                    yield f"{name}: generation {reference.generation} does not follow generation {parent}"
+        except StoreError as error:
+            yield f"{name}: {error.message}"
+            return
+        for build, manifest_sha256 in sorted({(r.build, r.manifest_sha256) for r in known}):
+            folder = self._folder(name, build)
+            try:
+                manifest = read_manifest(folder, manifest_sha256)
+                found = list(problems(folder, manifest, contents=True))
+                if not found:
+                    read_build(folder, manifest)
+            except StoreError as error:
+                found = [error.message]
+            else:
+                found += [f"{p.relative_to(folder)} does not belong here" for p in foreign_files(folder, manifest)]
+            yield from (f"{name}/{build}: {line}" for line in found)
+
+    def _check_format(self) -> None:
+        path = self.path / FORMAT_FILE
+        try:
+            content = json.loads(path.read_bytes())
+            kind, needed = content["format"], int(content["min_reader"])
+        except FileNotFoundError:
+            msg = "there is no musegnn store"
+            fix = "name the folder made by `musegnn build` or `musegnn run` (RUN/store.zarr)"
+            raise StoreNotFoundError(msg, code="E294", where=str(self.path), fix=fix) from None
+        except (ValueError, KeyError, TypeError):
+            msg = f"{FORMAT_FILE} is damaged"
+            raise StoreError(msg, code="E130", where=str(self.path), fix="restore it from a copy") from None
+        if kind != FORMAT:
+            msg = f"expected format {FORMAT}, got {kind}"
+            raise StoreError(msg, code="E293", where=str(self.path), fix="name a musegnn store")
+        if needed > VERSION:
+            msg = f"the store needs a reader of version {needed}, this program reads version {VERSION}"
+            raise StoreError(msg, code="E290", where=str(self.path), fix="use a newer musegnn")
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
+
+
+def _log_entry(started: float) -> dict[str, Any]:  # JSON
+    return {
+        "time": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "commit_seconds": round(time.time() - started, 3),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "software": {name: version for name in SOFTWARE if (version := _version(name))},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
