@@ -90,6 +90,9 @@ class EdgeConfig(_Section):
         ``both``, or ``positive`` to drop negative edges.
     max_degree
         Keep at most this many strongest edges per gene (an edge stays when either end keeps it); ``None``: all.
+    min_mean_degree
+        Where ``default`` finds edges, but fewer than this many per gene, the strongest pairs with p below 0.005 fill
+        up to it (sparse scATAC data); 0: never.
     """
 
     rule: Literal["default", "pvalue", "bh", "by"] = "default"
@@ -98,6 +101,7 @@ class EdgeConfig(_Section):
     n0: int = Field(default=3000, ge=2)
     sign: Literal["both", "positive"] = "both"
     max_degree: int | None = Field(default=None, ge=1)
+    min_mean_degree: float = Field(default=2.0, ge=0.0)
 
 
 class GraphConfig(_Section):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
 from musegnn.coexpression.cscore import GramScan, MomentScan, finish, fit_irls
@@ -288,9 +289,16 @@ def _default_rule(pairs: PairTable, n_cells: int, warnings: list[str]) -> dict[s
     """Describe the graph of the default rule; one without edges is a warning here and an error where it is used."""
     try:
         edges = select_edges(pairs, n_cells, EdgeConfig())
+        strict = select_edges(pairs, n_cells, EdgeConfig(min_mean_degree=0.0))
     except GraphError as error:
         warnings.append(f"W270: {error.message}")
         return {"density": 0.0, "mean_degree": 0.0, "negative_share": 0.0}
+    if edges.n_edges > strict.n_edges:
+        expected = pairs.n_tests * erfc(edges.cutoff / np.sqrt(2.0)) / (edges.n_edges / 2)
+        warnings.append(
+            f"W258: {strict.n_edges // 2} pairs pass the false discovery rate and the effect floor; the "
+            f"{edges.n_edges // 2} strongest are edges, of which {100 * min(expected, 1):.0f} % are expected by chance"
+        )
     return {
         "density": edges.density,
         "mean_degree": edges.mean_degree,

@@ -220,6 +220,8 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
         cutoff = _false_discovery_cutoff(pairs, magnitude, config.fdr, dependent=config.rule == "by")
         if config.rule == "default" and n_cells > config.n0:
             cutoff = max(cutoff, critical_z(PUBLISHED_P) * float(np.sqrt(n_cells / config.n0)))
+        if config.rule == "default":
+            cutoff = _relaxed(pairs, magnitude, cutoff, config.min_mean_degree)
     if cutoff < pairs.z_store and _count_at_least(pairs, np.sort(magnitude), cutoff) > len(magnitude) // 2:
         msg = (
             f"rule `{config.rule}` accepts abs(z) from {cutoff:.4g}, but only pairs from {pairs.z_store:.4g} are stored"
@@ -228,6 +230,19 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
             msg, code="E272", where="edges", fix="use a stricter rule, or build with a lower graph.z_store"
         )
     return cutoff
+
+
+def _relaxed(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float, min_mean_degree: float) -> float:
+    """Lower the cut where it leaves some edges but too few, never below the published rule or what is stored.
+
+    Each pair is two entries, so a mean degree of d is d N entries. Data in which the rule finds nothing are not
+    relaxed: their graph would be noise.
+    """
+    wanted = min(int(np.ceil(min_mean_degree * pairs.n_genes)), len(magnitude))
+    if not 0 < np.count_nonzero(magnitude >= cutoff) < wanted:
+        return cutoff
+    weakest = float(np.partition(magnitude, len(magnitude) - wanted)[len(magnitude) - wanted])
+    return min(cutoff, max(weakest, critical_z(PUBLISHED_P), pairs.z_store))
 
 
 def _false_discovery_cutoff(pairs: PairTable, magnitude: NDArray[np.float64], fdr: float, *, dependent: bool) -> float:

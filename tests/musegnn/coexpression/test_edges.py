@@ -114,11 +114,34 @@ def test_default_rule_has_a_floor_above_n0_only():
 
 def test_default_rule_is_stable_when_cells_are_repeated():
     """z grows as sqrt(n): from n0 cells on, repeating the same cells leaves the graph as it was."""
-    z = statistics(4, 80, 0.2, 5.0)
+    z = statistics(4, 80, 0.4, 6.0)
     first = select_edges(table(z, z_store=0.0), 3001, EdgeConfig())
     for times in (2, 16):
         again = select_edges(table(z * np.sqrt(times), z_store=0.0), 3001 * times, EdgeConfig())
         np.testing.assert_array_equal(again.indices, first.indices)
+
+
+def test_sparse_graphs_are_filled_up_to_two_edges_per_gene():
+    n = 200
+    z = np.zeros((n, n))
+    rows, columns = np.triu_indices(n, 1)
+    z[rows[:300], columns[:300]] = np.linspace(2.85, 3.2, 300)  # above the published rule, below any BH cut
+    z[rows[300], columns[300]] = -9.0
+    z[rows[301:700], columns[301:700]] = 2.5
+    z += z.T
+    pairs = table(z)
+    strict = select_edges(pairs, 500, EdgeConfig(min_mean_degree=0.0))
+    filled = select_edges(pairs, 500, EdgeConfig())
+    assert strict.n_edges == 2
+    assert filled.mean_degree == 2.0
+    strength = np.sort(np.abs(z[rows, columns]))[::-1]
+    assert filled.cutoff == pytest.approx(strength[199], rel=1e-6)
+    most = select_edges(pairs, 500, EdgeConfig(min_mean_degree=50.0))
+    assert most.n_edges == 2 * 301  # never below the published rule
+    assert select_edges(pairs, 500, EdgeConfig(rule="bh")).n_edges == 2
+    z[np.abs(z) > 4] = 0.0  # where the rule finds nothing, nothing is filled up
+    with pytest.raises(GraphError, match="E270"):
+        select_edges(table(z), 500, EdgeConfig())
 
 
 def test_positive_sign_and_properties():
