@@ -158,10 +158,7 @@ def fit_sctransform(
     if step1.shape != (len(step1_depth), len(stats.total)):
         msg = f"expected step1 of shape {(len(step1_depth), len(stats.total))} (cells, genes), got {step1.shape}"
         raise ValueError(msg)
-    kept = np.flatnonzero(stats.n_detected >= min_cells)
-    if not len(kept):
-        msg = f"expected genes detected in at least {min_cells} cells, got none"
-        raise ValueError(msg)
+    kept = modelled_genes(stats, min_cells)
     mean, variance, geometric_mean = stats.mean[kept], stats.variance[kept], stats.geometric_mean[kept]
     if mean_filtered_depth is None:
         mean_filtered_depth = float(stats.total[kept].sum()) / stats.n_cells
@@ -180,6 +177,33 @@ def fit_sctransform(
         mean_filtered_depth=mean_filtered_depth,
     )
     return _assemble(fitted, kept, stats, median_nonzero)
+
+
+def modelled_genes(stats: GeneStats, min_cells: int = 5) -> NDArray[np.int64]:
+    """Give the positions of the genes detected often enough for a model.
+
+    Parameters
+    ----------
+    stats
+        Moments of the G genes.
+    min_cells
+        Cells in which a gene must be detected.
+
+    Returns
+    -------
+    numpy.ndarray
+        Ascending positions, int64.
+
+    Raises
+    ------
+    ValueError
+        When there is no such gene.
+    """
+    kept = np.flatnonzero(stats.n_detected >= min_cells)
+    if not len(kept):
+        msg = f"expected genes detected in at least {min_cells} cells, got none"
+        raise ValueError(msg)
+    return kept
 
 
 def fit_step_one(

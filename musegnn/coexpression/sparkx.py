@@ -81,7 +81,7 @@ class SparkXScan:
     Raises
     ------
     ValueError
-        When coordinates are not finite, or every kernel is degenerate: all cells on a line along an axis.
+        When coordinates are not finite, or every kernel is degenerate: cells on a line or in one place.
     """
 
     def __init__(self, coords: NDArray[np.float64], n_genes: int) -> None:
@@ -298,7 +298,7 @@ def _kernel_bases(coords: NDArray[np.float64]) -> tuple[NDArray[np.float64], tup
     bases = {name: _orthonormal(z) for name, z in zip(KERNELS, transforms, strict=True)}
     usable = [basis for basis in bases.values() if basis is not None]
     if not usable:
-        msg = "expected coordinates that vary along every axis, got none of the kernels usable"
+        msg = f"expected coordinates that span their {coords.shape[1]} axes, got cells on a line or in one place"
         raise ValueError(msg)
     return np.hstack(usable), tuple(name for name, basis in bases.items() if basis is None)
 
