@@ -32,9 +32,9 @@ def attend(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute ``o``, ``z`` and ``lse``."""
-    from musegnn.kernels.edge_attention.impl import numba
+    from musegnn.kernels.edge_attention.impl import cpu
 
-    return numba.forward(q, k, v, u, a, rowptr, col, scale=scale, dropout=dropout, seed=seed)
+    return cpu.forward(q, k, v, u, a, rowptr, col, scale=scale, dropout=dropout, seed=seed)
 
 
 @torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types="cpu")
@@ -60,11 +60,11 @@ def attend_backward(
     needs_da: bool,  # noqa: FBT001  operator schemas pass by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is zero unless ``needs_da``."""
-    from musegnn.kernels.edge_attention.impl import numba
+    from musegnn.kernels.edge_attention.impl import cpu
 
     graph = (rowptr, col, colptr, row, perm)
     options = {"scale": scale, "dropout": dropout, "seed": seed, "needs_da": needs_da}
-    return numba.backward(grad_o, grad_z, q, k, v, u, a, o, z, lse, graph, **options)
+    return cpu.backward(grad_o, grad_z, q, k, v, u, a, o, z, lse, graph, **options)
 
 
 @attend.register_fake

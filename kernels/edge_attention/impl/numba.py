@@ -1,337 +1,455 @@
-"""Edge attention on the CPU: compiled loops over rows and columns that own their outputs.
+"""Edge attention as compiled loops over rows and columns that own their outputs.
 
-Legend: N nodes, E edges, H heads, D head dimension, F edge attributes. Arrays are flattened from head-major
-layouts: nodes (H, N, D) or (H, N, F), attributes (F, E). Nothing of size (E, H, D) exists; the backward pass keeps
-two numbers per edge and head, for as many heads at a time as fit HANDOFF_BYTES.
+The compiler does not vectorise a short dot product inside a loop over edges, so :func:`dot_rows` and
+:func:`sum_rows` emit LLVM vectors that stay in registers, legal on every target. All else are plain loops, indexed
+by unsigned integers because a signed index may wrap around and such loops are not vectorised.
 
-Every output element is written by one task and summed in the order of the graph, so results do not depend on the
-number of threads.
+Legend: N nodes, E edges, H heads, D head dimension (``dim``, constant per compilation), F edge attributes. Arrays are
+flattened head-major layouts: nodes (H, N, D) or (H, N, F), attributes (F, E), per-edge numbers (H, E).
 """
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+import math
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba
 import numpy as np
-import torch
-
-from musegnn.kernels.edge_attention.impl.simd import dot_rows, exp, sum_rows
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.extending import intrinsic, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HANDOFF_BYTES = 1 << 28
-SERIAL_WORK = 1 << 18
-BLOCKS_PER_THREAD = 4
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+    Ints = NDArray[np.int64]
+
+VECTOR_BYTES = 64
+VECTOR_FLAGS = ("reassoc", "contract", "nsz")
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S40 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(40)
 
 
-class _Dropout(NamedTuple):
-    """Dropout as the kernels take it: weights whose 24 random bits lie below ``threshold`` are dropped."""
+def _chunks(dim: int, item_bytes: int) -> list[tuple[int, int]]:
+    """Split ``dim`` into (offset, length) vectors of at most VECTOR_BYTES."""
+    width = VECTOR_BYTES // item_bytes
+    return [(at, min(width, dim - at)) for at in range(0, dim, width)]
 
+
+class _Emitter:
+    """Loads, stores and arithmetic of one function under construction."""
+
+    def __init__(self, context: Any, builder: Any, array_type: types.Array) -> None:  # Any: numba publishes no types
+        self.context = context
+        self.builder = builder
+        self.item = context.get_value_type(array_type.dtype)
+        self.item_bytes = array_type.dtype.bitwidth // 8
+
+    def data(self, array_type: types.Array, value: Any) -> Any:
+        return self.context.make_array(array_type)(self.context, self.builder, value).data
+
+    def vector(self, length: int) -> ir.VectorType:
+        return ir.VectorType(self.item, length)
+
+    def load(self, data: Any, at: Any, offset: int, length: int) -> Any:
+        return self.builder.load(self._vector_pointer(data, at, offset, length), align=self.item_bytes)
+
+    def store(self, value: Any, data: Any, at: Any, offset: int, length: int) -> None:
+        self.builder.store(value, self._vector_pointer(data, at, offset, length), align=self.item_bytes)
+
+    def multiply_add(self, x: Any, y: Any, total: Any) -> Any:
+        return self.builder.fadd(total, self.builder.fmul(x, y, flags=VECTOR_FLAGS), flags=VECTOR_FLAGS)
+
+    def splat(self, scalar: Any, length: int) -> Any:
+        kind = self.vector(length)
+        seat = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(
+            seat, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), length), [0] * length)
+        )
+
+    def add_up(self, value: Any, length: int) -> Any:
+        suffix = {4: "f32", 8: "f64"}[self.item_bytes]
+        kind = ir.FunctionType(self.item, [self.item, self.vector(length)])
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.vector.reduce.fadd.v{length}{suffix}"
+        )
+        return self.builder.call(function, [ir.Constant(self.item, 0.0), value], fastmath=VECTOR_FLAGS)
+
+    def _vector_pointer(self, data: Any, at: Any, offset: int, length: int) -> Any:
+        place = self.builder.add(at, ir.Constant(at.type, offset))
+        return self.builder.bitcast(self.builder.gep(data, [place]), self.vector(length).as_pointer())
+
+
+def _check_arrays(floats: list[types.Type], index: types.Type, dim: types.Type) -> None:
+    same = all(isinstance(t, types.Array) and t.ndim == 1 and t.layout == "C" for t in [*floats, index])
+    if not same or len({t.dtype for t in floats}) != 1 or floats[0].dtype not in (types.float32, types.float64):
+        msg = f"expected contiguous vectors of one float type, got {floats}"
+        raise TypingError(msg)
+    if index.dtype != types.int64 or not isinstance(dim, types.IntegerLiteral):
+        msg = f"expected an int64 index and a constant dimension, got {index} and {dim}"
+        raise TypingError(msg)
+
+
+@intrinsic(prefer_literal=True)
+def dot_rows(
+    typing_context: Any,
+    out: Any,
+    out_at: Any,
+    x: Any,
+    x_at: Any,
+    rows: Any,
+    rows_at: Any,
+    index: Any,
+    start: Any,
+    stop: Any,
+    dim: Any,
+) -> tuple[Any, Callable[..., Any]]:
+    """Set ``out[out_at + e - start]`` to the dot product of ``x[x_at:][:dim]`` and row e."""
+    _check_arrays([out, x, rows], index, dim)
+    int64 = types.int64
+    signature = types.void(out, int64, x, int64, rows, int64, index, int64, int64, dim)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = _Emitter(context, builder, out)
+        out_data, x_data, rows_data, index_data = (emit.data(signature.args[n], args[n]) for n in (0, 2, 4, 6))
+        out_at, x_at, rows_at, start, stop = (args[n] for n in (1, 3, 5, 7, 8))
+        size = dim.literal_value
+        chunks = _chunks(size, emit.item_bytes)
+        x_vectors = [emit.load(x_data, x_at, at, length) for at, length in chunks]
+        with cgutils.for_range_slice(builder, start, stop, ir.Constant(start.type, 1), intp=start.type) as (e, _):
+            node = builder.load(builder.gep(index_data, [e]))
+            row_at = builder.add(rows_at, builder.mul(node, ir.Constant(node.type, size)))
+            totals: dict[int, Any] = {}
+            for (at, length), x_vector in zip(chunks, x_vectors, strict=True):
+                row_vector = emit.load(rows_data, row_at, at, length)
+                if length in totals:
+                    totals[length] = emit.multiply_add(x_vector, row_vector, totals[length])
+                else:
+                    totals[length] = builder.fmul(x_vector, row_vector, flags=VECTOR_FLAGS)
+            dots = [emit.add_up(total, length) for length, total in totals.items()]
+            dot = dots[0] if len(dots) == 1 else builder.fadd(dots[0], dots[1], flags=VECTOR_FLAGS)
+            builder.store(dot, builder.gep(out_data, [builder.add(out_at, builder.sub(e, start))]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def sum_rows(
+    typing_context: Any,
+    out: Any,
+    out_at: Any,
+    weight: Any,
+    weight_at: Any,
+    rows: Any,
+    rows_at: Any,
+    index: Any,
+    start: Any,
+    stop: Any,
+    dim: Any,
+) -> tuple[Any, Callable[..., Any]]:
+    """Set ``out[out_at:][:dim]`` to the sum of ``weight[weight_at + e - start]`` times row e."""
+    _check_arrays([out, weight, rows], index, dim)
+    int64 = types.int64
+    signature = types.void(out, int64, weight, int64, rows, int64, index, int64, int64, dim)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = _Emitter(context, builder, out)
+        out_data, weight_data, rows_data, index_data = (emit.data(signature.args[n], args[n]) for n in (0, 2, 4, 6))
+        out_at, weight_at, rows_at, start, stop = (args[n] for n in (1, 3, 5, 7, 8))
+        size = dim.literal_value
+        chunks = _chunks(size, emit.item_bytes)
+        totals = [cgutils.alloca_once(builder, emit.vector(length)) for _, length in chunks]
+        for total, (_, length) in zip(totals, chunks, strict=True):
+            builder.store(ir.Constant(emit.vector(length), [0.0] * length), total)
+        with cgutils.for_range_slice(builder, start, stop, ir.Constant(start.type, 1), intp=start.type) as (e, _):
+            node = builder.load(builder.gep(index_data, [e]))
+            row_at = builder.add(rows_at, builder.mul(node, ir.Constant(node.type, size)))
+            place = builder.add(weight_at, builder.sub(e, start))
+            scalar = builder.load(builder.gep(weight_data, [place]))
+            for total, (at, length) in zip(totals, chunks, strict=True):
+                row_vector = emit.load(rows_data, row_at, at, length)
+                builder.store(emit.multiply_add(emit.splat(scalar, length), row_vector, builder.load(total)), total)
+        for total, (at, length) in zip(totals, chunks, strict=True):
+            emit.store(builder.load(total), out_data, out_at, at, length)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _truncate(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+    """Cut a float32 to a whole number, toward zero, through 32-bit integers as vector units have them."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(builder.fptosi(args[0], ir.IntType(32)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def _times_power_of_two(typing_context: Any, x: Any, n: Any) -> tuple[Any, Callable[..., Any]]:
+    """Multiply a float32 by two to the power of a whole float32 in [-126, 127]."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        biased = builder.add(builder.fptosi(args[1], word), ir.Constant(word, 127))
+        power = builder.bitcast(builder.shl(biased, ir.Constant(word, 23)), ir.FloatType())
+        return builder.fmul(args[0], power)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+def exp(x: float) -> float:
+    """Give ``e**x`` for ``x`` below 0.3; in float32 vectorisable, within 2 ulp down to -87.
+
+    Below -87 the float32 result is that of -87, about 1.6e-38.
+    """
+    raise NotImplementedError  # compiled code only, see below
+
+
+@overload(exp, jit_options={"fastmath": {"contract"}})
+def _typed_exp(x: Any) -> Any:  # numba compares the annotations of both, so they say the same
+    if x != types.float32:
+
+        def library(x: Any) -> Any:
+            return math.exp(x)
+
+        return library
+
+    lowest, log2_e, half, one = np.float32(-87.0), np.float32(1.44269504088896341), np.float32(0.5), np.float32(1.0)
+    ln2_high, ln2_low = np.float32(0.693359375), np.float32(-2.12194440e-4)
+    c0, c1, c2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
+    c3, c4, c5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
+
+    def polynomial(x: Any) -> Any:
+        x = lowest if x < lowest else x
+        n = _truncate(x * log2_e - half)
+        r = (x - n * ln2_high) - n * ln2_low
+        y = ((((c0 * r + c1) * r + c2) * r + c3) * r + c4) * r + c5
+        return _times_power_of_two(y * r * r + r + one, n)
+
+    return polynomial
+
+
+class Options(NamedTuple):
+    """What the kernels take beside arrays.
+
+    Attributes
+    ----------
+    scale
+        Factor on the scores.
+    key, threshold, grow
+        Dropout: the key made of the seed, the bound below which 24 random bits drop a weight (0: no dropout), and
+        the factor on the others.
+    """
+
+    scale: np.floating[Any]
     key: np.uint64
     threshold: np.uint64
     grow: np.floating[Any]
 
 
-class _Kernels(NamedTuple):
-    forward: Callable[..., None]
-    backward_rows: Callable[..., None]
-    backward_columns: Callable[..., None]
-
-
-@numba.njit(cache=True)
-def _mix(x):
+@njit(cache=True)
+def mix(x: np.uint64) -> np.uint64:
+    """Scramble 64 bits, the finaliser of splitmix64."""
     x = (x ^ (x >> _S30)) * _MIX_1
     x = (x ^ (x >> _S27)) * _MIX_2
     return x ^ (x >> _S31)
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def _add_attributes(score, score_at, n, weight, weight_at, a, a_at, n_edges, n_attributes):
-    for f in range(n_attributes):
-        w = weight[weight_at + f]
-        for e in range(n):
-            score[score_at + e] += w * a[f * n_edges + a_at + e]
+@njit(cache=True)
+def _drop(weight: Floats, at: int, n: int, edge: int, head: int, options: Options) -> None:
+    """Drop and grow n weights, those of the edges from CSR position ``edge`` on."""
+    first, zero, head_key = np.uint64(at), weight.dtype.type(0), np.uint64(head + 1) * _MIX_1
+    for e in range(np.uint64(n)):
+        bits = mix(mix((np.uint64(edge) + e) * GOLDEN + options.key) + head_key)
+        weight[first + e] *= zero if (bits >> _S40) < options.threshold else options.grow
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def _sum_attributes(out, out_at, n, weight, weight_at, a, a_at, n_edges, n_attributes):
+@njit(cache=True, fastmath=FAST)
+def _add_attributes(
+    score: Floats, at: int, n: int, u: Floats, u_at: int, a: Floats, edge: int, n_edges: int, n_attributes: int
+) -> None:
+    """Add ``u . a_e`` to the scores of a row."""
+    first = np.uint64(at)
     for f in range(n_attributes):
-        total = weight[weight_at] * a[f * n_edges + a_at]
-        for e in range(1, n):
-            total += weight[weight_at + e] * a[f * n_edges + a_at + e]
+        factor, a_first = u[u_at + f], np.uint64(f * n_edges + edge)
+        for e in range(np.uint64(n)):
+            score[first + e] += factor * a[a_first + e]
+
+
+@njit(cache=True, fastmath=FAST)
+def _sum_attributes(
+    out: Floats, out_at: int, weight: Floats, at: int, n: int, a: Floats, edge: int, n_edges: int, n_attributes: int
+) -> None:
+    """Set ``out`` to the weighted sum of a row's attributes."""
+    first = np.uint64(at)
+    for f in range(n_attributes):
+        total, a_first = out.dtype.type(0), np.uint64(f * n_edges + edge)
+        for e in range(np.uint64(n)):
+            total += weight[first + e] * a[a_first + e]
         out[out_at + f] = total
 
 
-@numba.njit(cache=True, fastmath=FAST)
-def _drop(weight, weight_at, n, edge, head, dropout):
-    zero = weight.dtype.type(0)
-    for e in range(n):
-        bits = _mix(_mix(np.uint64(edge + e) * _GOLDEN + dropout.key) + np.uint64(head + 1) * _MIX_1)
-        weight[weight_at + e] *= zero if (bits >> _S40) < dropout.threshold else dropout.grow
-
-
-@numba.njit(cache=True, fastmath=FAST)
-def _softmax(score, n, scale):
-    """Turn raw scores into weights and give their log-sum-exp."""
+@njit(cache=True, fastmath=FAST)
+def _softmax(score: Floats, n: int, scale: np.floating[Any]) -> np.floating[Any]:
+    """Turn n raw scores into weights and give the log-sum-exp of the scaled scores."""
+    count = np.uint64(n)
     peak = score[0] * scale
-    for e in range(n):
+    for e in range(count):
         score[e] *= scale
         if score[e] > peak:
             peak = score[e]
-    for e in range(n):
+    total = score.dtype.type(0)
+    for e in range(count):
         score[e] = exp(score[e] - peak)
-    total = score[0]
-    for e in range(1, n):
         total += score[e]
     share = score.dtype.type(1) / total
-    for e in range(n):
+    for e in range(count):
         score[e] *= share
     return peak + np.log(total)
 
 
-@lru_cache(maxsize=None)
-def _kernels(dim: int) -> _Kernels:
-    """Compile for one head dimension, or load what an earlier process compiled."""
+@njit(cache=True, fastmath=FAST)
+def _recompute(p: Floats, at: int, n: int, scale: np.floating[Any], lse: np.floating[Any]) -> None:
+    """Turn n raw scores into weights, given their log-sum-exp."""
+    first = np.uint64(at)
+    for e in range(np.uint64(n)):
+        p[first + e] = exp(scale * p[first + e] - lse)
 
-    @numba.njit(cache=True, nogil=True)
-    def forward(q, k, v, u, a, rowptr, col, scale, dropout, o, z, lse, first, last):
+
+@njit(cache=True, fastmath=FAST)
+def _score_gradient(ds: Floats, p: Floats, at: int, n: int, scale: np.floating[Any], delta: np.floating[Any]) -> None:
+    """Turn n gradients of weights into gradients of raw scores."""
+    first = np.uint64(at)
+    for e in range(np.uint64(n)):
+        ds[first + e] = scale * p[first + e] * (ds[first + e] - delta)
+
+
+@njit(cache=True, fastmath=FAST)
+def _add_attribute_gradient(
+    da: Floats, ds: Floats, p: Floats, at: int, n: int, u: Floats, dz: Floats, u_at: int, edge: int, n_edges: int,
+    n_attributes: int,
+) -> None:  # fmt: skip
+    """Add one row and head's share to the gradient of the attributes."""
+    first = np.uint64(at)
+    for f in range(n_attributes):
+        u_f, dz_f, a_first = u[u_at + f], dz[u_at + f], np.uint64(f * n_edges + edge)
+        for e in range(np.uint64(n)):
+            da[a_first + e] += ds[first + e] * u_f + p[first + e] * dz_f
+
+
+@njit(cache=True)
+def _longest(pointers: Ints, first: int, last: int) -> int:
+    longest = 0
+    for i in range(first, last):
+        longest = max(longest, pointers[i + 1] - pointers[i])
+    return longest
+
+
+@njit(cache=True)
+def _gather(out: Floats, values: Floats, at: int, perm: Ints, start: int, stop: int) -> None:
+    base, first = np.uint64(at), np.uint64(start)
+    for c in range(np.uint64(stop - start)):
+        out[c] = values[base + np.uint64(perm[first + c])]
+
+
+@cache
+def forward_kernel(dim: int) -> Callable[..., None]:
+    """Compile the forward pass for one head dimension, or load what an earlier process compiled."""
+
+    @njit(cache=True, nogil=True)
+    def edge_attention_fwd_kernel(
+        q: Floats, k: Floats, v: Floats, u: Floats, a: Floats, rowptr: Ints, col: Ints, options: Options,
+        o: Floats, z: Floats, lse: Floats, first: int, last: int,
+    ) -> None:  # fmt: skip
         n_nodes, n_edges = rowptr.size - 1, col.size
         n_heads, n_attributes = lse.size // n_nodes, z.size // lse.size
-        longest = 0
-        for i in range(first, last):
-            longest = max(longest, rowptr[i + 1] - rowptr[i])
-        p = np.empty(longest, q.dtype)
+        p = np.empty(_longest(rowptr, first, last), q.dtype)
         for h in range(n_heads):
             head_at = h * n_nodes * dim
             for i in range(first, last):
-                start, stop = rowptr[i], rowptr[i + 1]
-                n, node = stop - start, h * n_nodes + i
-                if n == 0:
-                    lse[node] = 0
-                    o[node * dim : (node + 1) * dim] = 0
-                    z[node * n_attributes : (node + 1) * n_attributes] = 0
-                    continue
-                dot_rows(p, 0, q, node * dim, k, head_at, col, start, stop, dim)
-                _add_attributes(p, 0, n, u, node * n_attributes, a, start, n_edges, n_attributes)
-                lse[node] = _softmax(p[:n], n, scale)
-                if dropout.threshold > 0:
-                    _drop(p, 0, n, start, h, dropout)
-                _sum_attributes(z, node * n_attributes, n, p, 0, a, start, n_edges, n_attributes)
+                start, stop, node = rowptr[i], rowptr[i + 1], h * n_nodes + i
+                n, z_at = stop - start, node * n_attributes
+                lse[node] = 0
+                if n > 0:
+                    dot_rows(p, 0, q, node * dim, k, head_at, col, start, stop, dim)
+                    _add_attributes(p, 0, n, u, z_at, a, start, n_edges, n_attributes)
+                    lse[node] = _softmax(p, n, options.scale)
+                    if options.threshold > 0:
+                        _drop(p, 0, n, start, h, options)
+                _sum_attributes(z, z_at, p, 0, n, a, start, n_edges, n_attributes)
                 sum_rows(o, node * dim, p, 0, v, head_at, col, start, stop, dim)
 
-    @numba.njit(cache=True, nogil=True, fastmath=FAST)
-    def backward_rows(
-        q,
-        k,
-        v,
-        u,
-        a,
-        rowptr,
-        col,
-        scale,
-        dropout,
-        lse,
-        delta,
-        do,
-        dz,
-        dq,
-        du,
-        da,
-        p,
-        ds,
-        first_head,
-        last_head,
-        first,
-        last,
-    ):
+    kernel: Callable[..., None] = edge_attention_fwd_kernel
+    return kernel
+
+
+@cache
+def backward_rows_kernel(dim: int) -> Callable[..., None]:
+    """Compile the pass in which rows own ``dq``, ``du``, ``da`` and hand ``p`` and ``ds`` over to the columns."""
+
+    @njit(cache=True, nogil=True)
+    def edge_attention_bwd_kernel_rows(
+        q: Floats, k: Floats, v: Floats, u: Floats, a: Floats, rowptr: Ints, col: Ints, options: Options,
+        lse: Floats, delta: Floats, do: Floats, dz: Floats, dq: Floats, du: Floats, da: Floats, p: Floats, ds: Floats,
+        first_head: int, last_head: int, first: int, last: int,
+    ) -> None:  # fmt: skip
         n_nodes, n_edges = rowptr.size - 1, col.size
         n_attributes = u.size // lse.size
         for h in range(first_head, last_head):
             head_at, hand_at = h * n_nodes * dim, (h - first_head) * n_edges
             for i in range(first, last):
-                start, stop = rowptr[i], rowptr[i + 1]
-                n, node, at = stop - start, h * n_nodes + i, hand_at + start
-                if n == 0:
-                    dq[node * dim : (node + 1) * dim] = 0
-                    du[node * n_attributes : (node + 1) * n_attributes] = 0
-                    continue
+                start, stop, node = rowptr[i], rowptr[i + 1], h * n_nodes + i
+                n, at, u_at = stop - start, hand_at + start, node * n_attributes
                 dot_rows(p, at, q, node * dim, k, head_at, col, start, stop, dim)
-                _add_attributes(p, at, n, u, node * n_attributes, a, start, n_edges, n_attributes)
+                _add_attributes(p, at, n, u, u_at, a, start, n_edges, n_attributes)
+                _recompute(p, at, n, options.scale, lse[node])
                 dot_rows(ds, at, do, node * dim, v, head_at, col, start, stop, dim)
-                _add_attributes(ds, at, n, dz, node * n_attributes, a, start, n_edges, n_attributes)
-                shift, mean = lse[node], delta[node]
-                for e in range(at, at + n):
-                    p[e] = exp(scale * p[e] - shift)
-                if dropout.threshold > 0:
-                    _drop(ds, at, n, start, h, dropout)
-                for e in range(at, at + n):
-                    ds[e] = scale * p[e] * (ds[e] - mean)
-                if dropout.threshold > 0:
-                    _drop(p, at, n, start, h, dropout)
+                _add_attributes(ds, at, n, dz, u_at, a, start, n_edges, n_attributes)
+                if options.threshold > 0:
+                    _drop(ds, at, n, start, h, options)
+                _score_gradient(ds, p, at, n, options.scale, delta[node])
+                if options.threshold > 0:
+                    _drop(p, at, n, start, h, options)
                 sum_rows(dq, node * dim, ds, at, k, head_at, col, start, stop, dim)
-                _sum_attributes(du, node * n_attributes, n, ds, at, a, start, n_edges, n_attributes)
+                _sum_attributes(du, u_at, ds, at, n, a, start, n_edges, n_attributes)
                 if da.size > 0:
-                    for f in range(n_attributes):
-                        u_f, dz_f = u[node * n_attributes + f], dz[node * n_attributes + f]
-                        for e in range(n):
-                            da[f * n_edges + start + e] += ds[at + e] * u_f + p[at + e] * dz_f
+                    _add_attribute_gradient(da, ds, p, at, n, u, dz, u_at, start, n_edges, n_attributes)
 
-    @numba.njit(cache=True, nogil=True)
-    def backward_columns(q, do, colptr, row, perm, p, ds, dk, dv, first_head, last_head, first, last):
+    kernel: Callable[..., None] = edge_attention_bwd_kernel_rows
+    return kernel
+
+
+@cache
+def backward_columns_kernel(dim: int) -> Callable[..., None]:
+    """Compile the pass in which columns own ``dk`` and ``dv``."""
+
+    @njit(cache=True, nogil=True)
+    def edge_attention_bwd_kernel_columns(
+        q: Floats, do: Floats, colptr: Ints, row: Ints, perm: Ints, p: Floats, ds: Floats, dk: Floats, dv: Floats,
+        first_head: int, last_head: int, first: int, last: int,
+    ) -> None:  # fmt: skip
         n_nodes, n_edges = colptr.size - 1, row.size
-        longest = 0
-        for j in range(first, last):
-            longest = max(longest, colptr[j + 1] - colptr[j])
-        weight = np.empty(longest, q.dtype)
+        weight = np.empty(_longest(colptr, first, last), q.dtype)
         for h in range(first_head, last_head):
             head_at, hand_at = h * n_nodes * dim, (h - first_head) * n_edges
             for j in range(first, last):
-                start, stop = colptr[j], colptr[j + 1]
-                node = h * n_nodes + j
-                for c in range(stop - start):
-                    weight[c] = ds[hand_at + perm[start + c]]
+                start, stop, node = colptr[j], colptr[j + 1], h * n_nodes + j
+                _gather(weight, ds, hand_at, perm, start, stop)
                 sum_rows(dk, node * dim, weight, 0, q, head_at, row, start, stop, dim)
-                for c in range(stop - start):
-                    weight[c] = p[hand_at + perm[start + c]]
+                _gather(weight, p, hand_at, perm, start, stop)
                 sum_rows(dv, node * dim, weight, 0, do, head_at, row, start, stop, dim)
 
-    return _Kernels(forward, backward_rows, backward_columns)
-
-
-def forward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    rowptr: torch.Tensor,
-    col: torch.Tensor,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H)."""
-    n_nodes, n_heads, dim = q.shape
-    o, z = q.new_empty((n_heads, n_nodes, dim)), q.new_empty((n_heads, n_nodes, a.shape[1]))
-    lse = q.new_empty((n_heads, n_nodes))
-    if n_nodes > 0 and n_heads > 0:
-        pointers = rowptr.numpy()
-        arguments = (
-            *(_head_major(part) for part in (q, k, v, u)),
-            _flat(a.T),
-            pointers,
-            col.numpy(),
-            _scalar(q, scale),
-            _dropout(q, dropout, seed),
-            _flat(o),
-            _flat(z),
-            _flat(lse),
-        )
-        _over_blocks(_kernels(dim).forward, arguments, pointers, n_heads * dim)
-    return o.transpose(0, 1).contiguous(), z.transpose(0, 1).contiguous(), lse.T.contiguous()
-
-
-def backward(
-    do: torch.Tensor,
-    dz: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    o: torch.Tensor,
-    z: torch.Tensor,
-    lse: torch.Tensor,
-    graph: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-    needs_da: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is zero unless ``needs_da``."""
-    rowptr, col, colptr, row, perm = (part.numpy() for part in graph)
-    n_nodes, n_heads, dim = q.shape
-    n_edges, n_attributes = a.shape
-    dq, dk, dv = (q.new_empty((n_heads, n_nodes, dim)) for _ in range(3))
-    du = q.new_empty((n_heads, n_nodes, n_attributes))
-    da = q.new_zeros((n_attributes, n_edges))
-    if n_nodes > 0 and n_heads > 0:
-        delta = (do * o).sum(-1) + (dz * z).sum(-1)
-        q_, k_, v_, u_, do_, dz_ = (_head_major(part) for part in (q, k, v, u, do, dz))
-        a_, lse_, delta_ = _flat(a.T), _flat(lse.T), _flat(delta.T)
-        tau, drop = _scalar(q, scale), _dropout(q, dropout, seed)
-        kernels = _kernels(dim)
-        group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
-        p, ds = (np.empty(group * n_edges, q_.dtype) for _ in range(2))
-        for head in range(0, n_heads, group):
-            heads = (head, min(head + group, n_heads))
-            work = (heads[1] - heads[0]) * dim
-            _over_blocks(
-                kernels.backward_rows,
-                (q_, k_, v_, u_, a_, rowptr, col, tau, drop, lse_, delta_, do_, dz_, _flat(dq), _flat(du),
-                 _flat(da) if needs_da else _flat(da[:0]), p, ds, *heads),
-                rowptr, 2 * work,
-            )  # fmt: skip
-            _over_blocks(
-                kernels.backward_columns,
-                (q_, do_, colptr, row, perm, p, ds, _flat(dk), _flat(dv), *heads),
-                colptr, 2 * work,
-            )  # fmt: skip
-    dq, dk, dv, du = (part.transpose(0, 1).contiguous() for part in (dq, dk, dv, du))
-    return dq, dk, dv, du, da.T.contiguous()
-
-
-def _head_major(part: torch.Tensor) -> np.ndarray[Any, Any]:
-    return _flat(part.transpose(0, 1))
-
-
-def _flat(part: torch.Tensor) -> np.ndarray[Any, Any]:
-    flat: np.ndarray[Any, Any] = part.detach().contiguous().view(-1).numpy()
-    return flat
-
-
-def _scalar(like: torch.Tensor, value: float) -> np.floating[Any]:
-    return np.float32(value) if like.dtype == torch.float32 else np.float64(value)
-
-
-def _dropout(like: torch.Tensor, dropout: float, seed: int) -> _Dropout:
-    word = np.uint64((seed + int(_GOLDEN)) & ((1 << 64) - 1))
-    return _Dropout(np.uint64(_mix(word)), np.uint64(round(dropout * (1 << 24))), _scalar(like, 1.0 / (1.0 - dropout)))
-
-
-def _over_blocks(
-    kernel: Callable[..., None], arguments: tuple[Any, ...], pointers: np.ndarray[Any, Any], work: int
-) -> None:
-    """Run a kernel over blocks of rows with about equal numbers of edges."""
-    n_rows, n_edges = pointers.size - 1, int(pointers[-1])
-    threads = torch.get_num_threads()
-    if threads == 1 or n_edges * work < SERIAL_WORK:
-        kernel(*arguments, 0, n_rows)
-        return
-    n_blocks = min(n_rows, threads * BLOCKS_PER_THREAD)
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_blocks + 1)[1:-1])
-    ends = np.unique(np.concatenate([[0], inner, [n_rows]]))
-    tasks = [
-        _pool(threads, os.getpid()).submit(kernel, *arguments, int(first), int(last))
-        for first, last in zip(ends[:-1], ends[1:], strict=True)
-    ]
-    for task in tasks:
-        task.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001  a forked child needs threads of its own
-    return ThreadPoolExecutor(threads, thread_name_prefix="edge_attention")
+    kernel: Callable[..., None] = edge_attention_bwd_kernel_columns
+    return kernel
