@@ -159,8 +159,9 @@ def _path_nearest(
     n, k = distances.shape
     for source in range(n):
         # Dijkstra's algorithm, stopped when k nodes are settled
-        best = {source: 0.0}
-        heap = [(0.0, source)]
+        start = np.int64(source)
+        best = {start: 0.0}
+        heap = [(0.0, start)]
         found = -1
         while len(heap) > 0 and found < k:
             length, node = heapq.heappop(heap)
@@ -171,7 +172,7 @@ def _path_nearest(
                 positions[source, found] = node
             found += 1
             for entry in range(indptr[node], indptr[node + 1]):
-                other = int(indices[entry])
+                other = np.int64(indices[entry])
                 through = length + weight[entry]
                 if other not in best or through < best[other]:
                     best[other] = through

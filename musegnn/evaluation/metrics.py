@@ -145,14 +145,14 @@ def graph_connectivity(graph: csr_matrix, cluster: Ints) -> float:
     Returns
     -------
     float
-        Between 0 and 1.
+        Between 0 and 1; nan without rows.
     """
     shares = []
     for label in np.unique(cluster):
         rows = np.flatnonzero(cluster == label)
         _, part = connected_components(graph[rows][:, rows], connection="strong")
         shares.append(np.bincount(part).max() / len(rows))
-    return float(np.mean(shares))
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def common_gene_ratio(gene: NDArray[np.str_], cluster: Ints) -> float:

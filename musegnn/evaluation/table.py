@@ -32,7 +32,7 @@ def to_table(evaluation: dict[str, Any]) -> str:  # JSON
 
 
 def _retrieval(evaluation: dict[str, Any]) -> list[str]:
-    names = [name.replace("_", " ") for name in PAIR_GROUPS]
+    names = [name.replace("across_", "x ").replace("_", " ") for name in PAIR_GROUPS]
     header = ["model", "overall", *names, f"recall@{evaluation['top_k']}", "anchors", f"{evaluation['subject']} is"]
     rows, chance = [], [ABSENT] * (len(PAIR_GROUPS) + 2)
     for name, model in evaluation["models"].items():
