@@ -1,0 +1,304 @@
+"""The engine against plain PyTorch and PyG, joint autograd, and itself on several processes."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch_geometric.nn import GraphNorm, TransformerConv
+
+from musegnn.errors import RunError
+from musegnn.training.comm import add_ascending
+from musegnn.training.engine import Engine
+from musegnn.training.overlap import Overlaps
+from musegnn.training.prepare import make_model, prepare
+from musegnn.training.schedule import draw_contrast, partners
+
+PUBLISHED = {
+    "model__features": "profile",
+    "model__edge_features": False,
+    "model__feature_dropout": 0.0,
+    "training__order": "sequential",
+    "training__dtype": "float64",
+    "training__loss": {"alignment": 0.0, "n_contrast": 6},
+    "evaluation__holdout_edges": 0.0,
+    "evaluation__holdout_genes": 0.0,
+}
+
+
+class PublishedDataset(nn.Module):
+    """One dataset of the published model, from PyG's layers; D2, D3, D4 are given by its group."""
+
+    def __init__(self, width, dim, n_genes):
+        super().__init__()
+        self.conv = TransformerConv(width, dim, heads=4)
+        self.norm = GraphNorm(4 * dim)
+        self.decoder = nn.Sequential(
+            nn.Linear(n_genes, n_genes), nn.Mish(), nn.Linear(n_genes, n_genes), nn.Mish(), nn.Linear(n_genes, n_genes)
+        )
+
+
+class PublishedGroup(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.first = TransformerConv(4 * dim, dim, heads=2)
+        self.norm = GraphNorm(2 * dim)
+        self.second = TransformerConv(2 * dim, dim, heads=1)
+        self.residual = TransformerConv(4 * dim, dim, heads=1)
+
+
+def weights(engine, unit):
+    return {k.removeprefix("weight/"): v.clone() for k, v in engine.state(unit).items() if k.startswith("weight/")}
+
+
+def decoder_names(state):
+    """Name weights as Sequential does: layers with Mish between them are 0, 2 and 4."""
+    return {f"{2 * int(k.split('.')[1])}.{k.split('.')[2]}": v for k, v in state.items()}
+
+
+def published_ntxent(anchor, positive, exclude, temperature):
+    vectors = torch.cat([anchor, positive])
+    n, k = len(vectors), len(anchor)
+    total = 0.0
+    for a in range(n):
+        p = (a + k) % n
+        score = {
+            b: functional.cosine_similarity(vectors[a], vectors[b], dim=0) / temperature for b in range(n) if b != a
+        }
+        below = torch.exp(score[p]) + sum(torch.exp(s) for b, s in score.items() if b != p and not exclude[a, b])
+        total = total - torch.log(torch.exp(score[p]) / below)
+    return total / n
+
+
+def test_sequential_order_equals_a_plain_pyg_loop(atlas):
+    """Three epochs of METHOD's loss and step order; decided differences: no diagonal, masked false negatives."""
+    store, config = atlas(3, full_profile=True, **PUBLISHED)
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    graphs, dim, loss_config = data.graphs, config.model.dim, config.training.loss
+
+    datasets, groups = [], {}
+    for graph in graphs:
+        dataset = PublishedDataset(store.records[graph.name].profile.shape[1], dim, graph.n_genes).double()
+        layer = weights(engine, f"dataset/{graph.name}/layer")
+        dataset.conv.load_state_dict({k.removeprefix("conv."): v for k, v in layer.items() if k.startswith("conv.")})
+        dataset.decoder.load_state_dict(decoder_names(weights(engine, f"dataset/{graph.name}/decoder")))
+        datasets.append(dataset)
+        groups.setdefault(graph.modality, PublishedGroup(dim).double())
+    for modality, group in groups.items():
+        group.load_state_dict(weights(engine, f"shared/layers/{modality}"))
+    x = [torch.from_numpy(store.records[g.name].profile).double() for g in graphs]
+    edge_index = [torch.from_numpy(np.stack([g.edges.indices, g.edges.rows]).astype(np.int64)) for g in graphs]
+
+    def encode(i):
+        dataset, group, edges = datasets[i], groups[graphs[i].modality], edge_index[i]
+        h = functional.mish(dataset.norm(dataset.conv(x[i], edges)))
+        return group.second(functional.mish(group.norm(group.first(h, edges))), edges) + group.residual(h, edges)
+
+    layers = [p for d in datasets for p in [*d.conv.parameters(), *d.norm.parameters()]]
+    optimizers = [
+        torch.optim.Adam(layers, lr=config.training.lr_dataset),
+        torch.optim.Adam([p for g in groups.values() for p in g.parameters()], lr=config.training.lr_shared),
+        torch.optim.Adam([p for d in datasets for p in d.decoder.parameters()], lr=config.training.lr_decoder),
+    ]
+    overlaps = Overlaps(graphs)
+    for epoch in (1, 2, 3):
+        rows = engine.round(epoch)
+        partner = partners(config.training.seed, epoch, len(graphs), "uniform")
+        for i, graph in enumerate(graphs):
+            j = int(partner[i])
+            z_i, z_j = encode(i), encode(j)
+            target = torch.zeros(graph.n_genes, graph.n_genes, dtype=torch.float64)
+            target[edge_index[i][1], edge_index[i][0]] = 1.0
+            off = ~torch.eye(graph.n_genes, dtype=torch.bool)
+            logits = datasets[i].decoder(z_i @ z_i.T)
+            bce = functional.binary_cross_entropy_with_logits(logits[off], target[off])
+            overlap = overlaps.pair(i, j)
+            cosine = functional.cosine_similarity(z_i[overlap.rows_i], z_j[overlap.rows_j])
+            similarity = -(torch.from_numpy(overlap.weight) * cosine).mean()
+            draw = draw_contrast(config.training.seed, epoch, (graph, graphs[j]), overlap, loss_config.n_contrast)
+            anchor = torch.cat([z_i[draw.anchors_i], z_j[draw.anchors_j]])
+            positive = torch.cat([z_i[draw.positives_i], z_j[draw.positives_j]])
+            contrast = published_ntxent(anchor, positive, draw.exclude, loss_config.temperature)
+            loss = bce + similarity + 0.01 * contrast
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            row = rows[i]
+            assert row["partner"] == graphs[j].name
+            found = [row[name] for name in ("reconstruction", "similarity", "contrast", "loss")]
+            expected = [value.item() for value in (bce, similarity, contrast, loss)]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+    for i, graph in enumerate(graphs):
+        layer = weights(engine, f"dataset/{graph.name}/layer")
+        expected = {f"conv.{k}": v for k, v in datasets[i].conv.state_dict().items()}
+        expected |= {f"norm.{k}": v for k, v in datasets[i].norm.state_dict().items()}
+        assert_close(layer, expected, 1e-8)
+        assert_close(
+            decoder_names(weights(engine, f"dataset/{graph.name}/decoder")), datasets[i].decoder.state_dict(), 1e-8
+        )
+        np.testing.assert_allclose(engine.model.encode(i).detach(), encode(i).detach(), rtol=0, atol=1e-8)
+    for modality, group in groups.items():
+        assert_close(weights(engine, f"shared/layers/{modality}"), group.state_dict(), 1e-8)
+
+
+def assert_close(found, expected, tolerance):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("share_by", [["modality"], [], ["modality", "tissue", "species"]])
+@pytest.mark.parametrize("decoder", ["mlp", "inner"])
+def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder):
+    store, config = atlas(
+        n,
+        model__share_by=share_by,
+        model__decoder=decoder,
+        model__edge_dropout=0.2,
+        training__dtype="float64",
+        training__loss={"n_alignment": 9, "contrast": 0.7, "similarity": 1.3},
+    )
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    taken = {}
+    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    engine.round(5)
+
+    partner = partners(config.training.seed, 5, n)
+    z = [engine.model.encode(i, round_=5) for i in range(n)]
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(n):
+        losses = engine._reconstruction(i, z[i])
+        if partner[i] >= 0:
+            losses |= engine._comparison(5, i, int(partner[i]), z[i], z[partner[i]])
+            assert losses.keys() == {"reconstruction", "similarity", "contrast", "alignment"}
+        total = total + sum(getattr(config.training.loss, name) * loss for name, loss in losses.items())
+    assert taken.keys() == engine.model.units.keys()
+    for name, unit in engine.model.units.items():
+        expected = torch.autograd.grad(total, unit.parameters, retain_graph=True, allow_unused=True)
+        for found, gradient in zip(taken[name], expected, strict=True):
+            wanted = torch.zeros_like(found) if gradient is None else gradient
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+class ThreadComm:
+    """A group of threads of one process that meet at a barrier."""
+
+    def __init__(self, rank, owner, board, barrier):
+        self.rank, self.size = rank, max(owner) + 1
+        self._owner, self._board, self._barrier = owner, board, barrier
+
+    def _all(self, value):
+        self._board[self.rank] = value
+        self._barrier.wait()
+        values = [self._board[rank] for rank in range(self.size)]
+        self._barrier.wait()
+        return values
+
+    def exchange(self, z, partner):
+        every = {i: tensor for part in self._all(dict(z)) for i, tensor in part.items()}
+        return {i: every[partner[i]].clone() for i in z if partner[i] >= 0}
+
+    def give_back(self, gradients, partner):
+        every = {i: tensor for part in self._all(dict(gradients)) for i, tensor in part.items()}
+        return {i: tensor for i, tensor in every.items() if self._owner[partner[i]] == self.rank}
+
+    def sum_shared(self, contributions, members):
+        parts = self._all(contributions)
+        return {
+            unit: add_ascending({i: t for part in parts for i, t in part.get(unit, {}).items()})
+            for unit in contributions
+        }
+
+    def vote(self, objections):
+        return sorted(i for part in self._all(list(objections)) for i in part)
+
+    def gather(self, rows):
+        return [row for part in self._all(list(rows)) for row in part]
+
+
+@pytest.mark.parametrize("owner", [[0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 2, 3]])
+def test_placement_changes_no_bit(atlas, owner):
+    store, config = atlas()
+    data = prepare(store, config)
+    alone = Engine(make_model(data, config), config.training)
+    alone_rows = [alone.round(r) for r in (1, 2, 3)]
+    board, barrier = {}, threading.Barrier(max(owner) + 1, timeout=60)
+    engines, rows, errors = {}, {}, []
+
+    def work(rank):
+        try:
+            owned = [i for i, o in enumerate(owner) if o == rank]
+            comm = ThreadComm(rank, owner, board, barrier)
+            engines[rank] = Engine(make_model(data, config, owned=owned), config.training, comm=comm)
+            rows[rank] = [comm.gather(engines[rank].round(r)) for r in (1, 2, 3)]
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(max(owner) + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    key = lambda row: (row["round"], row["dataset"])  # noqa: E731
+    assert sorted((r for part in rows[0] for r in part), key=key) == sorted(
+        (r for part in alone_rows for r in part), key=key
+    )
+    for engine in engines.values():
+        for unit in engine.model.units:
+            found, expected = engine.state(unit), alone.state(unit)
+            assert found.keys() == expected.keys()
+            assert all(found[k].equal(expected[k]) for k in expected), unit
+
+
+def test_several_processes_refuse_sequential_order(atlas):
+    store, config = atlas(2, training__order="sequential")
+    data = prepare(store, config)
+    comm = ThreadComm(0, [0, 1], {}, None)
+    with pytest.raises(ValueError, match="sequential"):
+        Engine(make_model(data, config, owned=[0]), config.training, comm=comm)
+
+
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_numbers_that_are_not_finite_stop_the_round_before_any_step(atlas, order):
+    store, config = atlas(2, training__order=order)
+    store.records["lung.a"].profile[3, 2] = np.nan
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    before = {unit: engine.state(unit) for unit in engine.model.units}
+    copies = {unit: {k: v.clone() for k, v in state.items()} for unit, state in before.items()}
+    with pytest.raises(RunError, match=r"E410.*round 1.*lung\.a"):
+        engine.round(1)
+    for unit, state in copies.items():
+        after = engine.state(unit)
+        assert after.keys() == state.keys()
+        assert all(after[k].equal(state[k]) for k in state)
+
+
+def test_losses_without_weight_are_not_computed(atlas):
+    store, config = atlas(2, training__loss={"reconstruction": 0.0, "similarity": 0.0, "alignment": 0.0})
+    engine = Engine(make_model(prepare(store, config), config), config.training)
+    row = engine.round(1)[0]
+    assert row.keys() == {"round", "dataset", "partner", "loss", "contrast", "n_shared"}
+    assert not [k for k in engine.state("dataset/lung.a/decoder") if k.startswith("adam")]
+    assert [k for k in engine.state("dataset/lung.a/layer") if k.startswith("adam")]
+
+
+def test_state_of_another_model_is_refused(atlas):
+    store, config = atlas(2)
+    engine = Engine(make_model(prepare(store, config), config), config.training)
+    state = engine.state("shared/layers/scrna")
+    state["weight/norm.bias"] = torch.zeros(3)
+    with pytest.raises(RunError, match=r"E402.*shared/layers/scrna"):
+        engine.load_state("shared/layers/scrna", state)
