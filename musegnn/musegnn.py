@@ -14,7 +14,7 @@ from musegnn.errors import RunError
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
 from musegnn.training.engine import Engine
-from musegnn.training.log import RunLog, effective_rank, mean_cosine
+from musegnn.training.log import RunLog, describe_space
 from musegnn.training.prepare import fingerprint, make_model, prepare
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class MuSeGNN:
                 seconds = time.perf_counter() - began
                 log.write({"kind": "losses", **row, "seconds": seconds} for row in rows)
                 if self.rounds % every == 0 or self.rounds == rounds:
-                    log.write(self._space())
+                    log.write(describe_space(self.vectors(), self.rounds))
                     if folder is not None:
                         self._write_checkpoint(folder)
                 if progress is not None:
@@ -315,19 +315,6 @@ class MuSeGNN:
     def _write_checkpoint(self, folder: Path) -> None:
         units = ((name, self._engine.state(name)) for name in self._model.units)
         write_checkpoint(folder / "checkpoints", self.rounds, units, fingerprint=self.fingerprint())
-
-    def _space(self) -> list[dict[str, Any]]:
-        """Measure whether the vectors of each dataset still fill the space."""
-        return [
-            {
-                "kind": "space",
-                "round": self.rounds,
-                "dataset": name,
-                "effective_rank": effective_rank(torch.from_numpy(z)),
-                "mean_cosine": mean_cosine(torch.from_numpy(z)),
-            }
-            for name, z in self.vectors().items()
-        ]
 
 
 @contextmanager

@@ -11,13 +11,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-import torch
+import numpy as np
+
+from musegnn.evaluation.space import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
+    from numpy.typing import NDArray
     from torch.utils.tensorboard import SummaryWriter
 
 NOT_SCALARS = ("round", "kind", "dataset", "partner", "seconds")
@@ -91,43 +94,29 @@ def _keep_until(path: Path, after: int) -> list[dict[str, Any]]:
     return history
 
 
-def effective_rank(z: torch.Tensor) -> float:
-    """Give the number of dimensions that vectors effectively use.
-
-    The exponential of the entropy of the normalised squared singular values of the centred vectors.
+def describe_space(vectors: Mapping[str, NDArray[np.float32]], round_: int) -> list[dict[str, Any]]:
+    """Measure whether the vectors of each dataset still fill the space.
 
     Parameters
     ----------
-    z
-        (N, d) vectors.
+    vectors
+        Vectors (N, d) by dataset name.
+    round_
+        Rounds trained.
 
     Returns
     -------
-    float
-        In [1, d]; 1 when all vectors are equal.
-
-    Examples
-    --------
-    >>> round(effective_rank(torch.eye(5)), 6)
-    4.0
+    list of dict
+        Records of kind ``space`` with ``effective_rank`` (0 when all vectors are equal) and ``mean_cosine`` (near 1
+        when they have collapsed to a line).
     """
-    wide = z.detach().to(torch.float64)
-    energy = torch.linalg.svdvals(wide - wide.mean(0)).square()
-    total = float(energy.sum())
-    if total == 0.0:
-        return 1.0
-    share = energy / total
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
-
-
-def mean_cosine(z: torch.Tensor) -> float:
-    """Give the mean cosine over all pairs of different vectors; 1 when the space has collapsed to a line.
-
-    Parameters
-    ----------
-    z
-        (N, d) vectors, N at least 2.
-    """
-    unit = torch.nn.functional.normalize(z.detach().to(torch.float64), dim=1)
-    n = len(unit)
-    return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))
+    return [
+        {
+            "kind": "space",
+            "round": round_,
+            "dataset": name,
+            "effective_rank": float(np.nan_to_num(effective_rank(z))),
+            "mean_cosine": float(np.nan_to_num(mean_cosine(z))),
+        }
+        for name, z in vectors.items()
+    ]

@@ -6,12 +6,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from musegnn.evaluation import space
 from musegnn.musegnn import MuSeGNN
-from musegnn.training.log import RunLog, effective_rank, mean_cosine
+from musegnn.training.log import RunLog, describe_space
 
 LOSSES = ("reconstruction", "similarity", "contrast", "alignment")
 
@@ -56,13 +54,14 @@ def test_a_run_logs_every_loss_of_every_dataset(atlas, tmp_path):
     assert [e.value for e in board.Scalars("loss/lung.a")] == pytest.approx([r["loss"] for r in per_round[::3]])
 
 
-def test_effective_rank_and_mean_cosine_are_those_of_the_evaluation():
-    z = np.random.default_rng(0).normal(size=(50, 6)) * [9, 5, 3, 1, 0.1, 0]
-    assert effective_rank(torch.from_numpy(z)) == pytest.approx(space.effective_rank(z))
-    assert mean_cosine(torch.from_numpy(z)) == pytest.approx(space.mean_cosine(z))
-
-
-def test_a_collapsed_space_has_rank_one_and_cosine_one():
-    z = torch.ones(5, 3)
-    assert effective_rank(z) == 1.0
-    assert mean_cosine(z) == pytest.approx(1.0)
+def test_a_collapsed_space_is_told():
+    full = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    line = np.outer(np.arange(1, 6), [1.0, 2.0]).astype(np.float32)
+    records = describe_space({"full": full, "line": line, "point": np.ones((5, 3), dtype=np.float32)}, 7)
+    ranks = {r["dataset"]: r["effective_rank"] for r in records}
+    assert ranks["full"] > 3.8
+    assert ranks["line"] == pytest.approx(1.0)
+    assert ranks["point"] == 0.0
+    assert abs(records[0]["mean_cosine"]) < 0.05
+    assert [r["mean_cosine"] for r in records[1:]] == pytest.approx([1.0, 1.0])
+    assert {(r["kind"], r["round"]) for r in records} == {("space", 7)}
