@@ -1,0 +1,143 @@
+"""Clusters of genes: Leiden where igraph is installed, else k-means.
+
+Legend: P points, k neighbours.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from musegnn.analysis.neighbors import Neighbors, nearest, unit_rows
+from musegnn.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+logger = logging.getLogger(__name__)
+
+N_NEIGHBORS = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clusters:
+    """A partition of the points.
+
+    Attributes
+    ----------
+    label
+        Cluster of each point; 0 is the largest, shape (P,), int32.
+    method
+        How it was found, for people to read.
+    """
+
+    label: NDArray[np.int32]
+    method: str
+
+    @property
+    def n(self) -> int:
+        """Number of clusters."""
+        return int(self.label.max(initial=-1)) + 1
+
+
+def cluster(
+    vectors: ArrayLike,
+    *,
+    method: Literal["auto", "leiden", "kmeans"] = "auto",
+    neighbors: Neighbors | None = None,
+    resolution: float = 1.0,
+    n_clusters: int | None = None,
+    seed: int = 0,
+) -> Clusters:
+    """Group points by the direction of their vectors.
+
+    Parameters
+    ----------
+    vectors
+        Shape (P, d).
+    method
+        ``leiden``: modularity of the graph of cosine neighbours; ``kmeans``: on unit vectors; ``auto``: Leiden
+        where igraph is installed, else k-means, and the log says so.
+    neighbors
+        Neighbours already known, for Leiden; ``None``: the nearest 15.
+    resolution
+        Of Leiden; larger gives more clusters.
+    n_clusters
+        Of k-means; ``None``: ``sqrt(P) / 4`` between 2 and 40.
+    seed
+        Seed of either method.
+
+    Returns
+    -------
+    Clusters
+        Numbered by falling size, then by first member. Equal input gives equal labels.
+
+    Raises
+    ------
+    MissingDependencyError
+        When Leiden is asked for by name and igraph is not installed.
+
+    References
+    ----------
+    Traag, Waltman, van Eck: From Louvain to Leiden. Sci Rep 9, 5233 (2019).
+    """
+    unit = unit_rows(vectors)
+    has_igraph = find_spec("igraph") is not None
+    if method == "leiden" and not has_igraph:
+        msg = "Leiden clusters need the package igraph"
+        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[bio]'")
+    if method == "auto" and not has_igraph:
+        logger.warning("igraph is not installed: clusters are by k-means; pip install 'musegnn[bio]' for Leiden")
+    if len(unit) < 3:
+        return Clusters(label=np.zeros(len(unit), np.int32), method="one cluster (fewer than three points)")
+    if method == "kmeans" or not has_igraph:
+        return _kmeans(unit, n_clusters, seed)
+    return _leiden(unit, neighbors, resolution, seed)
+
+
+def _leiden(unit: NDArray[np.float32], neighbors: Neighbors | None, resolution: float, seed: int) -> Clusters:
+    import igraph
+
+    found = neighbors if neighbors is not None else nearest(unit, min(N_NEIGHBORS, len(unit) - 1))
+    points, k = found.index.shape
+    real = found.index.ravel() >= 0
+    rows = np.repeat(np.arange(points), k)[real]
+    weight = np.maximum(found.score.ravel()[real].astype(np.float64), 1e-6)
+    half = sp.csr_matrix((weight, (rows, found.index.ravel()[real])), shape=(points, points))
+    upper = sp.triu(half.maximum(half.T), k=1).tocoo()
+    order = np.lexsort((upper.col, upper.row))
+    graph = igraph.Graph(n=points, edges=np.stack([upper.row[order], upper.col[order]], axis=1).tolist())
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        parts = graph.community_leiden(
+            objective_function="modularity", weights=upper.data[order].tolist(), resolution=resolution, n_iterations=10
+        )
+    finally:
+        igraph.set_random_number_generator(random)
+    label = _by_size(np.asarray(parts.membership, dtype=np.int64))
+    return Clusters(label=label, method=f"Leiden on {k} cosine neighbours, resolution {resolution:g}")
+
+
+def _kmeans(unit: NDArray[np.float32], n_clusters: int | None, seed: int) -> Clusters:
+    wanted = n_clusters if n_clusters is not None else int(np.clip(np.sqrt(len(unit)) / 4.0, 2, 40))
+    distinct = len(np.unique(unit, axis=0))
+    n = max(1, min(wanted, distinct))
+    with threadpool_limits(1):  # the order of its sums follows the number of threads
+        label = KMeans(n, n_init=4, random_state=seed).fit_predict(unit.astype(np.float64))
+    return Clusters(label=_by_size(label.astype(np.int64)), method=f"k-means on unit vectors, k = {n}")
+
+
+def _by_size(label: NDArray[np.int64]) -> NDArray[np.int32]:
+    values, first, inverse, count = np.unique(label, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(values), dtype=np.int32)
+    rank[np.lexsort((first, -count))] = np.arange(len(values), dtype=np.int32)
+    numbered: NDArray[np.int32] = rank[inverse]
+    return numbered

@@ -1,0 +1,158 @@
+"""Write the embeddings as AnnData, Parquet or word2vec text.
+
+Each file is written whole or not at all, and equal input gives equal bytes.
+All formats hold one row per dataset x gene, in the order of the input.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from anndata import AnnData
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COLUMNS = ("gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "species", "cluster")
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success make it durable and rename it to `path`.
+
+    Parameters
+    ----------
+    path
+        The file to be written or replaced. Its folder must exist.
+
+    Yields
+    ------
+    Path
+        The name to write to. When the block raises, that file is removed and `path` stays as it was.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_h5ad(embeddings: AnnData, path: Path | str) -> None:
+    """Write the embeddings as an AnnData file.
+
+    Parameters
+    ----------
+    embeddings
+        One row per dataset x gene. ``obs`` columns of text become categories in the file; the object is not changed.
+    path
+        The file.
+    """
+    obs = embeddings.obs.copy()
+    for name in obs.columns:
+        if obs[name].dtype == object:
+            obs[name] = pd.Categorical(obs[name].astype(str))
+    copy = AnnData(
+        X=np.ascontiguousarray(embeddings.X, dtype=np.float32),
+        obs=obs,
+        var=embeddings.var,
+        uns={key: embeddings.uns[key] for key in sorted(embeddings.uns)},
+        obsm={key: embeddings.obsm[key] for key in sorted(embeddings.obsm)},
+    )
+    with atomic_file(path) as partial:
+        copy.write_h5ad(partial, compression="gzip")
+
+
+def write_parquet(embeddings: AnnData, path: Path | str) -> None:
+    """Write the embeddings as a Parquet table that pandas, DuckDB, R and embedding-atlas open.
+
+    Parameters
+    ----------
+    embeddings
+        One row per dataset x gene with the ``obs`` columns of :data:`COLUMNS` and ``obsm["X_umap"]``
+        (see :func:`musegnn.analysis.annotate.annotate`).
+    path
+        The file. Columns: those of :data:`COLUMNS` as text, ``x`` and ``y`` (float32), ``vector`` (list of float32).
+    """
+    missing = [name for name in COLUMNS if name not in embeddings.obs]
+    if missing or "X_umap" not in embeddings.obsm:
+        msg = f"expected annotated embeddings, got none of: {', '.join(missing or ['X_umap'])}; call annotate first"
+        raise ValueError(msg)
+    X = np.ascontiguousarray(embeddings.X, dtype=np.float32)
+    points, dim = X.shape
+    umap = np.asarray(embeddings.obsm["X_umap"], dtype=np.float32)
+    table: dict[str, pa.Array] = {
+        name: pa.array(embeddings.obs[name].astype(str).tolist(), pa.string()) for name in COLUMNS
+    }
+    table["x"] = pa.array(umap[:, 0])
+    table["y"] = pa.array(umap[:, 1])
+    offsets = pa.array(np.arange(points + 1, dtype=np.int32) * dim)
+    table["vector"] = pa.ListArray.from_arrays(offsets, pa.array(X.ravel()))
+    with atomic_file(path) as partial:
+        pq.write_table(pa.table(table), partial, compression="zstd")
+
+
+def write_word2vec(embeddings: AnnData, path: Path | str) -> None:
+    """Write the embeddings as word2vec text, which gensim and many other tools read.
+
+    Parameters
+    ----------
+    embeddings
+        One row per dataset x gene.
+    path
+        The file. First line: rows and dimensions. Then one line per row: ``dataset|gene``, with blanks, ``%`` and
+        ``|`` of the names percent-encoded, and the numbers with the digits that give float32 back exactly.
+    """
+    X = np.asarray(embeddings.X, dtype=np.float32)
+    names = zip(embeddings.obs["dataset"].astype(str), embeddings.obs["gene"].astype(str), strict=True)
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
+        out.write(f"{X.shape[0]} {X.shape[1]}\n")
+        for (dataset, gene), row in zip(names, X, strict=True):
+            out.write(f"{_token(dataset)}|{_token(gene)} {' '.join(f'{v:.9g}' for v in row.tolist())}\n")
+
+
+def _token(name: str) -> str:
+    return "".join(quote(c, safe="") if c.isspace() or c in "%|" else c for c in name)
+
+
+WRITERS = {"h5ad": write_h5ad, "parquet": write_parquet, "word2vec": write_word2vec}
+SUFFIXES = {"h5ad": ".h5ad", "parquet": ".parquet", "word2vec": ".txt"}
+
+
+def export(
+    embeddings: AnnData,
+    path: Path | str,
+    *,
+    format: Literal["h5ad", "parquet", "word2vec"],  # noqa: A002  as the option of the command line
+) -> None:
+    """Write annotated embeddings in one of the formats.
+
+    Parameters
+    ----------
+    embeddings
+        One row per dataset x gene, annotated (:func:`musegnn.analysis.annotate.annotate`) for Parquet.
+    path
+        The file.
+    format
+        See :func:`write_h5ad`, :func:`write_parquet` and :func:`write_word2vec`.
+    """
+    WRITERS[format](embeddings, path)

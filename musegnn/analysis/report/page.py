@@ -1,0 +1,65 @@
+"""Put template, style, script and payload together into one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from musegnn.analysis.export import atomic_file
+from musegnn.analysis.report.data import ReportData, pack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPTS = ("dom", "data", "color", "map", "search", "panel", "charts", "tables", "main")
+N_NEIGHBORS = 20
+
+
+def write_report(path: Path | str, data: ReportData, *, k: int = N_NEIGHBORS) -> None:
+    """Write the page: one file without references to others, the same bytes for equal data.
+
+    Nothing of the data is ever parsed as HTML or run: it lies in a compressed block, the page makes text nodes of it,
+    and a content security policy that names the hashes of style and script forbids everything else, all network
+    access included.
+
+    Parameters
+    ----------
+    path
+        The file, replaced as a whole.
+    data
+        What to show.
+    k
+        Nearest genes kept per point inside its dataset, and as many in other datasets.
+    """
+    page = render(data, k=k)
+    with atomic_file(path) as partial:
+        partial.write_bytes(page.encode())
+
+
+def render(data: ReportData, *, k: int = N_NEIGHBORS) -> str:
+    """Make the page as text, see :func:`write_report`."""
+    style = _asset("style.css")
+    body = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{body}}})();\n'
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:"
+    parts = {
+        "CSP": policy,
+        "TITLE": html.escape(data.title),
+        "STYLE": style,
+        "PAYLOAD": pack(data, k=k),
+        "SCRIPT": script,
+    }
+    pieces = _asset("page.html").split("@")
+    known = [parts[piece] if n % 2 else piece for n, piece in enumerate(pieces)]
+    return "".join(known)
+
+
+def _asset(name: str) -> str:
+    return files("musegnn.analysis.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,236 @@
+"""Bring evaluation, history and graph reports into the tables and curves that the page draws."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musegnn.evaluation.task import PAIR_GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_ROUNDS = 500
+NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds")
+MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
+EDGE_SCORES = {
+    "cosine": ("all", "cosine", "Cosine of the two genes"),
+    "positive": ("positive", "positive", "Cosine, positive edges only"),
+    "negative": ("negative", "negative", "Cosine, negative edges only; below 0.5 when negative edges point apart"),
+}
+
+
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Arrange logged metrics as one curve per measure and dataset.
+
+    Parameters
+    ----------
+    history
+        Records with ``round``, ``dataset`` where they belong to one, and any numbers.
+
+    Returns
+    -------
+    dict
+        ``total`` (last round), ``lines`` (names of datasets, sorted) and ``measures``, each with ``label``, ``every``
+        (1, or n when only every n-th of its rounds is kept, at most 500 and always the last), ``rounds`` and
+        ``values`` (lines x rounds, NaN where nothing was logged).
+    """
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for row in history:
+        line = str(row.get("dataset", "all"))
+        for name, value in row.items():
+            if name not in NOT_MEASURES and isinstance(value, int | float):
+                found.setdefault(name, {}).setdefault(int(row["round"]), {})[line] = float(value)
+    lines = sorted({line for rounds in found.values() for values in rounds.values() for line in values})
+    order = {name: place for place, name in enumerate(MEASURES)}
+    measures = []
+    for name in sorted(found, key=lambda n: (order.get(n, len(order)), n)):
+        known = sorted(found[name])
+        every = math.ceil(len(known) / MAX_ROUNDS)
+        kept = sorted({*known[::every], known[-1]})
+        values = [[found[name][r].get(line, math.nan) for r in kept] for line in lines]
+        measures.append({"label": name.replace("_", " "), "every": every, "rounds": kept, "values": values})
+    total = max((int(row["round"]) for row in history), default=0)
+    return {"total": total, "lines": lines, "measures": measures}
+
+
+def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Choose from the graph reports what the table shows.
+
+    Parameters
+    ----------
+    reports
+        As :meth:`musegnn.MuSeGNN.graph_reports` gives them. Numbers that a report lacks are shown as unknown.
+
+    Returns
+    -------
+    list of dict
+        One row per dataset, ``dropped`` as a list of ``count``, ``what`` and ``why``.
+    """
+    numbers = ("n_cells", "n_genes", "n_edges", "density", "negative_share", "mean_degree")
+    rows = []
+    for given in reports:
+        build = given.get("report", {})
+        row: dict[str, Any] = {name: str(given[name]) for name in ("dataset", "modality", "tissue", "species")}
+        row |= {name: _finite(given.get(name)) for name in numbers}
+        row["n_clamped"] = _finite(build.get("n_negative_variance"))
+        row["dropped"] = [
+            {"count": int(count), "what": what, "why": str(why).replace("_", " ")}
+            for what in ("cells", "genes")
+            for why, count in sorted(build.get(f"{what}_dropped", {}).items())
+        ]
+        if given.get("isolated"):
+            row["dropped"].append(
+                {"count": int(given["isolated"]), "what": "genes", "why": "kept, but without an edge"}
+            )
+        row["warnings"] = [str(w) for w in build.get("warnings", [])]
+        rows.append(row)
+    return rows
+
+
+def evaluation_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Arrange the evaluation as tables of models x measures.
+
+    Parameters
+    ----------
+    evaluation
+        Result of :func:`musegnn.evaluation.evaluate.evaluate`; may be empty.
+
+    Returns
+    -------
+    list of dict
+        Each with ``title``, ``note``, ``measures`` (``label``, ``title``, ``better``: 1 more, -1 less, 0 neither) and
+        ``rows`` (``model``, ``about``, ``ours``, ``values``).
+    """
+    if not evaluation:
+        return []
+    tables = [_retrieval(evaluation), _edges(evaluation), _edges_by_dataset(evaluation), _published(evaluation)]
+    return [table for table in tables if table["rows"]]
+
+
+def _finite(value: object) -> float | int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def _measure(label: str, title: str, better: int = 1) -> dict[str, Any]:
+    return {"label": label, "title": title, "better": better}
+
+
+def _row(evaluation: Mapping[str, Any], name: str, values: Sequence[object]) -> dict[str, Any]:
+    about = evaluation["models"][name].get("description", "")
+    return {
+        "model": name.replace("_", " "),
+        "about": about,
+        "ours": name == evaluation.get("subject"),
+        "values": [v if isinstance(v, str) else _finite(v) for v in values],
+    }
+
+
+def _retrieval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    models, subject = evaluation["models"], str(evaluation["subject"])
+    first = next(iter(models.values()))["retrieval"]["held_out"]
+    groups = ["overall", *(g for g in PAIR_GROUPS if first.get(g, {}).get("n_pairs"))]
+    k = evaluation["top_k"]
+    measures = [
+        *(_measure(g.replace("_", " "), f"Mean reciprocal rank, mean over pairs of datasets: {g}") for g in groups),
+        _measure(f"recall@{k}", f"Share of genes whose counterpart is among the {k} nearest"),
+        _measure("anchors", "Mean reciprocal rank of genes that training aligned: memory, not generalisation", 0),
+        _measure(f"{subject} is", "Paired test over held-out genes", 0),
+    ]
+    rows = []
+    for name, model in models.items():
+        held_out, anchors = model["retrieval"]["held_out"], model["retrieval"]["anchors"]
+        verdict = evaluation["comparisons"].get(name)
+        said = f"{verdict['verdict']}, p = {verdict['p_value']:.2g}" if verdict else ""
+        values = [*(held_out[g]["mrr"] for g in groups), held_out["overall"]["recall"], anchors["overall"]["mrr"], said]
+        rows.append(_row(evaluation, name, values))
+    chance = [*(first[g]["chance_mrr"] for g in groups), first["overall"]["chance_recall"]]
+    note = (
+        "Genes that took no part in alignment, looked for among all genes of the other dataset, both ways. "
+        f"Mean reciprocal rank over {first['overall']['n_pairs']} pairs of datasets and "
+        f"{first['overall']['n_queries']} questions; by chance {_text(chance[0])}, and {_text(chance[-1])} for recall."
+    )
+    return {"title": "Is a gene found again in another dataset?", "note": note, "measures": measures, "rows": rows}
+
+
+def _edges(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    measures = [
+        *(_measure(label, title) for _, label, title in EDGE_SCORES.values()),
+        _measure("abs cosine", "Absolute cosine: finds negative edges too"),
+        _measure("decoder", "Score of the trained decoder"),
+        _measure("effective rank", "Dimensions in use: exp of the entropy of the squared singular values", 0),
+        _measure("mean cosine", "Over all pairs of vectors; near 1 when the space has collapsed", 0),
+    ]
+    rows = []
+    for name, model in evaluation["models"].items():
+        if model["held_out_edges"] is None:
+            continue
+        scores, space = model["held_out_edges"]["overall"], model["space"] or {}
+        values = [
+            *(scores["cosine"][which] for which, _, _ in EDGE_SCORES.values()),
+            scores["abs_cosine"]["all"],
+            scores.get("decoder", {}).get("all"),
+            space.get("effective_rank"),
+            space.get("mean_cosine"),
+        ]
+        rows.append(_row(evaluation, name, values))
+    note = "Edges hidden from training against non-edges of like degree: area under the ROC curve, mean over datasets."
+    return {"title": "Do the vectors keep the graphs?", "note": note, "measures": measures, "rows": rows}
+
+
+def _edges_by_dataset(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    datasets = [str(d["name"]) for d in evaluation["datasets"]]
+    measures = [_measure("mean", "Mean over datasets"), *(_measure(d, f"Held-out edges of {d}") for d in datasets)]
+    rows = []
+    for name, model in evaluation["models"].items():
+        if model["held_out_edges"] is None:
+            continue
+        scores = model["held_out_edges"]
+        values = [scores["overall"]["cosine"]["all"], *(scores["datasets"][d]["cosine"]["all"] for d in datasets)]
+        rows.append(_row(evaluation, name, values))
+    note = "Area under the ROC curve of the cosine, as above."
+    return {"title": "The same by dataset", "note": note, "measures": measures, "rows": rows}
+
+
+def _published(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    measures = [
+        _measure("ASW", "Silhouette of datasets within clusters (batch mixing)"),
+        _measure("AUC", "All edges from the cosine, training edges included"),
+        _measure("iLISI", "Datasets mixed in the neighbourhood of a gene"),
+        _measure("GC", "Largest connected share of each cluster"),
+        _measure("CGR", "Share of repeated genes within clusters; rewards few clusters"),
+        _measure("NO", "Overlap of neighbourhoods within clusters"),
+        _measure("clusters", "Mean number of Leiden clusters", 0),
+        _measure("NMI to genes", "Mutual information of clusters and gene identity", 0),
+    ]
+    rows, notes = [], ["Means over Leiden resolutions, on genes of at least two datasets where a measure needs them."]
+    for name, model in evaluation["models"].items():
+        scores = model["published"]
+        if scores is None:
+            continue
+        if scores["absent"] and scores["absent"] not in notes:
+            notes.append(str(scores["absent"]))
+        at = scores["resolutions"]
+        values = [
+            _average([r["shared"]["asw"] for r in at]),
+            scores["auc"],
+            scores["subsets"]["shared"]["ilisi"],
+            _average([r["shared"]["gc"] for r in at]),
+            *(_average([r[key] for r in at]) for key in ("cgr", "no", "n_clusters", "identity_nmi")),
+        ]
+        rows.append(_row(evaluation, name, values))
+    title = "The measures of the published method"
+    return {"title": title, "note": " ".join(notes), "measures": measures, "rows": rows}
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"

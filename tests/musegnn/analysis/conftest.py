@@ -1,0 +1,123 @@
+"""A made-up atlas: genes with a latent direction, seen with noise in several datasets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from musegnn.random import stream
+
+DATASETS = [
+    ("lung_rna", "scrna", "lung", "human"),
+    ("brain_visium", "spatial", "brain", "human"),
+    ("brain_atac", "scatac", "brain", "mouse"),
+]
+STRANGE = "<script>alert(1)</script>"
+
+
+def make_embeddings(n_genes=60, n_shared=40, dim=8, seed=0, strange=True):
+    """Give one row per dataset x gene: the first `n_shared` genes are in all datasets, one has a hostile name."""
+    rng = stream(seed, "test embeddings")
+    latent = rng.normal(size=(n_genes * len(DATASETS), dim))
+    rows, vectors = [], []
+    for d, (dataset, modality, tissue, species) in enumerate(DATASETS):
+        own = [*range(n_shared), *range(n_shared + d * n_genes, 2 * n_shared + d * n_genes)][:n_genes]
+        for gene in own:
+            name = STRANGE if strange and gene == 7 else f"GENE{gene}"
+            shown = name.capitalize() if species == "mouse" and name != STRANGE else name
+            rows.append((shown, f"ENSG{gene:011d}", name.upper(), dataset, modality, tissue, species, len(rows) % 40))
+            vectors.append(latent[gene % len(latent)] + 0.3 * rng.normal(size=dim))
+    names = ["gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "species", "degree"]
+    obs = pd.DataFrame(rows, columns=names)
+    obs.index = [f"{row.dataset}/{row.gene}" for row in obs.itertuples()]
+    for name in ("dataset", "modality", "tissue", "species"):
+        obs[name] = obs[name].astype("category")
+    var = pd.DataFrame(index=[f"z{k}" for k in range(dim)])
+    return AnnData(X=np.asarray(vectors, dtype=np.float32), obs=obs, var=var, uns={"musegnn": {"rounds": 3}})
+
+
+def fake_annotation(adata):
+    """Annotate without UMAP, which takes seconds to compile."""
+    from musegnn.analysis.annotate import agreement
+    from musegnn.analysis.neighbors import unit_rows
+
+    unit = unit_rows(adata.X)
+    adata.obsm["X_umap"] = np.ascontiguousarray(unit[:, :2])
+    adata.obs["cluster"] = pd.Categorical([str(int(v > 0)) for v in unit[:, 0]])
+    adata.uns["clusters"] = "the sign of one number"
+    copies, mean = agreement(unit, adata.obs["gene_key"].to_numpy(dtype=object))
+    adata.obs["n_datasets"], adata.obs["agreement"] = copies, mean
+    return adata
+
+
+@pytest.fixture
+def adata():
+    return make_embeddings()
+
+
+@pytest.fixture
+def annotated():
+    return fake_annotation(make_embeddings())
+
+
+@pytest.fixture
+def history():
+    return [
+        {"kind": "losses", "round": r, "dataset": d, "partner": "x", "loss": 2.0 / r + k, "contrast": 0.1 * r}
+        for r in range(1, 6)
+        for k, (d, *_) in enumerate(DATASETS)
+    ]
+
+
+@pytest.fixture
+def graphs():
+    return [
+        {
+            "dataset": d, "modality": m, "tissue": t, "species": s, "n_cells": 1000 + k, "n_genes": 60, "n_edges": 400,
+            "density": 0.2, "negative_share": 0.3, "mean_degree": 13.3, "isolated": k, "cutoff": 2.8,
+            "report": {"n_negative_variance": 4, "cells_dropped": {"no_counts": 3},
+                       "genes_dropped": {"too_few_cells": 9}, "warnings": ["W101: few cells <b>here</b>"] if k else []},
+        }
+        for k, (d, m, t, s) in enumerate(DATASETS)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def report_data(annotated, evaluation, history, graphs):
+    from musegnn.analysis.report import ReportData
+
+    return ReportData(
+        adata=annotated, evaluation=evaluation, history=history, graphs=graphs, config="seed: 0\n", title="A <b> test"
+    )
+
+
+@pytest.fixture(scope="session")
+def evaluation():
+    """Score the made-up vectors with the real evaluation, on a made-up task."""
+    from musegnn.evaluation.evaluate import evaluate, vector_candidate
+    from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+
+    adata = make_embeddings()
+    tasks, vectors, noise = [], {}, {}
+    for k, (name, modality, tissue, species) in enumerate(DATASETS):
+        part = adata[(adata.obs["dataset"] == name).to_numpy()]
+        keys = part.obs["gene_key"].to_numpy(dtype=str)
+        n = len(keys)
+        ring = np.stack([(np.arange(n) - 1) % n, (np.arange(n) + 1) % n], axis=1)
+        held = np.arange(0, n, 4)
+        pairs = HeldOutPairs(
+            rows=held, cols=(held + 2) % n, sign=np.where(held % 8, 1, -1).astype(np.int8),
+            other_rows=held, other_cols=(held + 3) % n,
+        )  # fmt: skip
+        tasks.append(DatasetTask(
+            name=name, modality=modality, tissue=tissue, species=species, gene_key=keys,
+            held_out_gene=np.isin(keys, [f"GENE{g}" for g in range(0, 40, 3)]),
+            indptr=2 * np.arange(n + 1), indices=np.sort(ring, axis=1).ravel().astype(np.int32), pairs=pairs,
+        ))  # fmt: skip
+        vectors[name] = np.asarray(part.X, dtype=np.float64)
+        noise[name] = stream(k, "noise").normal(size=(n, 8))
+    return evaluate(
+        tasks, {"trained": vector_candidate("ours", vectors), "untrained": vector_candidate("noise", noise)}, seed=0
+    )

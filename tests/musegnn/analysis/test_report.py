@@ -1,0 +1,146 @@
+"""The page as a file: its payload, its safety, its tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+
+from musegnn.analysis.neighbors import nearest_split, unit_rows
+from musegnn.analysis.report import ReportData, write_report
+from musegnn.analysis.report.data import copy_scores
+from musegnn.analysis.report.page import render
+from musegnn.analysis.report.tables import MAX_ROUNDS, evaluation_tables, graph_rows, loss_curves
+
+STRANGE = "<script>alert(1)</script>"
+
+
+def payload(page):
+    """Read the payload back, as the page does."""
+    text = re.search(r'<script type="text/plain" id="payload">([^<]*)</script>', page)[1]
+    body = zlib.decompress(base64.b64decode(text))
+    length = int.from_bytes(body[:4], "little")
+    header, at, arrays = json.loads(body[4 : 4 + length]), 4 + length, {}
+    for entry in header["arrays"]:
+        dtype, size = np.dtype("<" + entry["type"]), int(np.prod(entry["shape"], dtype=int))
+        planes = np.frombuffer(body, np.uint8, size * dtype.itemsize, at).reshape(dtype.itemsize, size)
+        values = np.ascontiguousarray(planes.T).view(dtype).reshape(entry["shape"])
+        if entry["delta"]:
+            signs = np.where(np.arange(values.shape[1]) == 0, 1, -1)
+            values = np.cumsum(values.astype(np.int64) * signs, axis=1)
+        arrays[entry["name"]] = values
+        at += size * dtype.itemsize
+    assert at == len(body)
+    return header, arrays
+
+
+def test_payload_holds_points_and_neighbours(report_data):
+    header, arrays = payload(render(report_data, k=6))
+    obs = report_data.adata.obs
+    assert [header["genes"][g] for g in arrays["gene"]] == obs["gene"].tolist()
+    assert [header["ids"][g] for g in arrays["gene_id"]] == obs["gene_id"].tolist()
+    for name, category in header["categories"].items():
+        assert [category["values"][c] for c in arrays[name]] == obs[name].astype(str).tolist()
+    group = np.unique(obs["dataset"].astype(str), return_inverse=True)[1]
+    for name, found in zip(("within", "across"), nearest_split(report_data.adata.X, group, 6), strict=True):
+        np.testing.assert_array_equal(arrays[f"{name}_index"].astype(np.int64) - 1, found.index)
+        np.testing.assert_allclose(arrays[f"{name}_score"] / 65535 * 2 - 1, found.score, atol=2e-5)
+    x = report_data.adata.obsm["X_umap"]
+    back = np.stack([arrays["x"], arrays["y"]], axis=1) / 65535 * header["span"] + x.min(axis=0)
+    np.testing.assert_allclose(back, x, atol=np.max(header["span"]) / 65535)
+
+
+def test_copy_scores_go_point_by_point():
+    unit = unit_rows(np.random.default_rng(0).normal(size=(5, 4)))
+    flat = copy_scores(unit, np.array([0, 1, 0, 0, 2]))
+    expected = [unit[a] @ unit[b] for a, b in [(0, 2), (0, 3), (2, 0), (2, 3), (3, 0), (3, 2)]]
+    np.testing.assert_allclose(flat, expected, atol=1e-6)
+    assert copy_scores(unit[:0], np.zeros(0, np.int64)).shape == (0,)
+
+
+def test_equal_data_give_equal_bytes(report_data, tmp_path):
+    write_report(tmp_path / "a.html", report_data)
+    write_report(tmp_path / "b.html", report_data)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_text_of_the_data_is_in_the_markup(report_data):
+    page = render(report_data)
+    assert STRANGE not in page
+    assert "<title>A &lt;b&gt; test</title>" in page
+    assert len(re.findall(r"<script\b", page)) == 2
+    assert STRANGE in payload(page)[0]["genes"]
+
+
+def test_policy_names_the_hashes_of_what_is_there(report_data):
+    page = render(report_data)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    for text in (style, script):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+
+
+def test_embeddings_must_be_annotated(adata):
+    with pytest.raises(ValueError, match="cluster, X_umap; call annotate"):
+        ReportData(adata=adata, evaluation={}, history=[], graphs=[], config="")
+
+
+def test_a_run_without_training_and_evaluation_has_a_page(annotated):
+    header, _ = payload(render(ReportData(adata=annotated, evaluation={}, history=[], graphs=[], config="")))
+    assert header["evaluation"] == header["graphs"] == header["history"]["measures"] == []
+
+
+def test_curves_keep_the_last_round_and_say_what_they_leave_out():
+    rows = [
+        {"round": r, "kind": "losses", "dataset": d, "loss": r + 0.5, "seconds": 1.0}
+        for r in range(1, 1302)
+        for d in "ab"
+    ]
+    rows += [{"round": 7, "kind": "space", "dataset": "a", "effective_rank": 3.0, "note": "text"}]
+    curves = loss_curves(rows)
+    loss, rank = curves["measures"]
+    assert (curves["total"], curves["lines"]) == (1301, ["a", "b"])
+    assert loss["every"] == 3
+    assert len(loss["rounds"]) <= MAX_ROUNDS + 1
+    assert loss["rounds"][-1] == 1301
+    assert loss["values"][1] == [r + 0.5 for r in loss["rounds"]]
+    assert (rank["label"], rank["rounds"], rank["values"][0]) == ("effective rank", [7], [3.0])
+    assert np.isnan(rank["values"][1][0])
+
+
+def test_graph_rows_name_what_was_dropped(graphs):
+    row = graph_rows(graphs)[1]
+    assert row["n_clamped"] == 4
+    assert row["dropped"] == [
+        {"count": 3, "what": "cells", "why": "no counts"},
+        {"count": 9, "what": "genes", "why": "too few cells"},
+        {"count": 1, "what": "genes", "why": "kept, but without an edge"},
+    ]
+    bare = {"dataset": "a", "modality": "m", "tissue": "t", "species": "s", "density": float("nan")}
+    assert graph_rows([bare])[0]["density"] is None
+
+
+def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
+    tables = evaluation_tables(evaluation)
+    retrieval, edges = tables[:2]
+    assert [row["model"] for row in retrieval["rows"]] == ["trained", "untrained"]
+    assert [row["ours"] for row in retrieval["rows"]] == [True, False]
+    shown = {m["label"]: v for m, v in zip(retrieval["measures"], retrieval["rows"][0]["values"], strict=True)}
+    model = evaluation["models"]["trained"]
+    assert shown["overall"] == model["retrieval"]["held_out"]["overall"]["mrr"]
+    assert shown["recall@10"] == model["retrieval"]["held_out"]["overall"]["recall"]
+    assert "across tissue" not in shown  # the task has no such pair
+    assert retrieval["rows"][1]["values"][-1].startswith(evaluation["comparisons"]["untrained"]["verdict"])
+    assert edges["rows"][0]["values"][0] == model["held_out_edges"]["overall"]["cosine"]["all"]
+    json.dumps(tables, allow_nan=False)

@@ -1,0 +1,371 @@
+"""Use the page as a person does: type, click, drag and read, in headless Chromium.
+
+The browser is spoken to over a pipe with the DevTools protocol, so that nothing but Chromium is needed and every
+network request is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from musegnn.analysis.report import write_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
+    "--disable-dev-shm-usage", "--window-size=1360,860", "--force-color-profile=srgb", "--remote-debugging-pipe",
+)  # fmt: skip
+KEYS = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "ArrowLeft": 37, "ArrowRight": 39}
+STRANGE = "<script>alert(1)</script>"
+
+pytestmark = pytest.mark.browser
+
+
+class Browser:
+    """A headless browser with one page."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        to_browser, from_browser = os.pipe(), os.pipe()
+        # The protocol wants descriptors 3 and 4; lift ours out of the way first.
+        there = [fcntl.fcntl(fd, fcntl.F_DUPFD, 30) for fd in (to_browser[0], from_browser[1])]
+        quiet = os.open(os.devnull, os.O_RDWR)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, fd, place) for fd, place in ((quiet, 1), (quiet, 2), (there[0], 3), (there[1], 4))
+        ]
+        self.process = os.posix_spawn(
+            program,
+            [program, *FLAGS, f"--user-data-dir={profile}"],
+            dict(os.environ),
+            file_actions=actions,
+            setpgroup=0,
+        )
+        for fd in (to_browser[0], from_browser[1], *there, quiet):
+            os.close(fd)
+        self.writer, self.reader = to_browser[1], from_browser[0]
+        self.buffer, self.number, self.events, self.session = b"", 0, [], None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def close(self):
+        with contextlib.suppress(BrokenPipeError, EOFError, TimeoutError):
+            self.session = None
+            self.call("Browser.close", wait=5.0)
+        deadline = time.monotonic() + 5.0
+        while os.waitpid(self.process, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.killpg(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
+                break
+            time.sleep(0.02)
+        os.close(self.writer)
+        os.close(self.reader)
+
+    def call(self, method, *, wait=60.0, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.writer, json.dumps(message).encode() + b"\0")
+        deadline = time.monotonic() + wait
+        while True:
+            answer = self._receive(deadline)
+            if answer.get("id") == self.number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+            self.events.append(answer)
+
+    def _receive(self, deadline):
+        while b"\0" not in self.buffer:
+            if not select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                msg = "the browser does not answer"
+                raise TimeoutError(msg)
+            chunk = os.read(self.reader, 1 << 16)
+            if not chunk:
+                msg = "the browser has gone"
+                raise EOFError(msg)
+            self.buffer += chunk
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, path, fragment=""):
+        self.events.clear()
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=path.as_uri() + fragment)
+        self.until("document.body && document.body.classList.contains('ready')")
+
+    def run(self, code):
+        result = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def until(self, code, wait=20.0):
+        deadline = time.monotonic() + wait
+        while not self.run(code):
+            assert time.monotonic() < deadline, f"never true: {code}"
+            time.sleep(0.03)
+
+    def text(self, selector):
+        return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def texts(self, selector):
+        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((e) => e.innerText)")
+
+    def type(self, text):
+        for letter in text:
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=letter)
+
+    def press(self, key):
+        code = KEYS.get(key, 0)
+        kind = {"text": "\r"} if key == "Enter" else ({"text": key} if len(key) == 1 else {})
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **kind)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def mouse(self, kind, x, y, **more):
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def click_at(self, x, y):
+        self.mouse("mouseMoved", x, y)
+        self.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
+        self.mouse("mouseReleased", x, y, button="left", clickCount=1)
+
+    def click(self, selector):
+        code = (
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'nearest'});"
+            " const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+        )
+        self.click_at(*self.run(code))
+
+    def drag(self, points):
+        (x, y), *rest = points
+        self.mouse("mouseMoved", x, y)
+        self.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
+        for x, y in rest:
+            self.mouse("mouseMoved", x, y, button="left", buttons=1)
+        self.mouse("mouseReleased", x, y, button="left", clickCount=1)
+
+    def requests(self):
+        urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("about:", "data:"))]
+
+    def complaints(self):
+        errors = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
+        thrown = [
+            e["params"]["exceptionDetails"]["text"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"
+        ]
+        alerts = [e["params"]["message"] for e in self.events if e.get("method") == "Page.javascriptDialogOpening"]
+        return errors + thrown + alerts
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(browser, report_data, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, report_data)
+    browser.open(path)
+    yield browser
+    assert browser.requests() == [path.as_uri()]
+    assert browser.complaints() == []
+
+
+def search(page, text):
+    page.press("/")
+    page.until("document.activeElement.id === 'search'")
+    page.type(text)
+    page.until("!document.getElementById('hits').hidden")
+
+
+def test_searching_a_gene_lists_its_nearest_genes(page, report_data):
+    search(page, "gene3")
+    names = [row.split("\n")[0] for row in page.texts("#hits li")]
+    assert names[:2] == ["GENE3", "Gene3"]
+    assert all("3" in name for name in names)
+    page.click("#hits li:nth-child(1)")
+    page.until("document.getElementById('gene-name') !== null")
+    assert page.text("#gene-name") == "GENE3"
+
+    from musegnn.analysis.neighbors import query
+
+    expected = query(report_data.adata, "GENE3", dataset="lung_rna", k=20)
+    assert page.texts("#near b") == expected["gene"].tolist()
+    assert page.texts("#near .score") == [f"{c:.3f}" for c in expected["cosine"]]
+    page.click("[data-side=across]")
+    far = query(report_data.adata, "GENE3", dataset="lung_rna", k=20, across=True)
+    assert page.texts("#near b") == far["gene"].tolist()
+    page.click("#fold")
+    folded = [name.upper() for name in page.texts("#near b")]
+    assert len(set(folded)) == len(folded)
+    assert "GENE3" not in folded
+
+
+def test_keys_alone_reach_a_neighbour_and_back(page):
+    search(page, "ENSG00000000005")
+    page.press("Enter")
+    page.until("document.getElementById('gene-name') !== null")
+    assert page.text("#gene-name") == "GENE5"
+    second = page.texts("#near b")[1]
+    page.press("ArrowDown")
+    page.press("ArrowDown")
+    page.press("Enter")
+    page.until(f"document.getElementById('gene-name').innerText === {second!r}")
+    page.run("history.back()")
+    page.until("document.getElementById('gene-name').innerText === 'GENE5'")
+    page.press("ArrowRight")
+    page.until("location.hash === '#GENE5@brain_visium'")
+    page.press("Escape")
+    page.until("document.getElementById('gene-name') === null")
+    assert page.run("location.hash") == ""
+
+
+def test_a_click_on_a_point_opens_it_and_hovering_names_it(page):
+    x, y, gene = page.run(
+        "(() => { const m = musegnn.map, b = m.over.getBoundingClientRect();"
+        " const i = [...m.order].find((j) => { const [x, y] = m.screen(j); return m.at(x, y) === j &&"
+        " document.elementFromPoint(x + b.left, y + b.top) === m.over; });"
+        " const [x, y] = m.screen(i); return [x + b.left, y + b.top, musegnn.atlas.gene(i)]; })()"
+    )
+    page.mouse("mouseMoved", x, y)
+    page.until("!document.getElementById('tip').hidden")
+    assert page.text("#tip b") == gene
+    page.click_at(x, y)
+    page.until("document.getElementById('gene-name') !== null")
+    assert page.text("#gene-name") == gene
+
+
+def test_a_box_selects_genes_and_copies_them(page, report_data):
+    page.press("b")
+    left, top, right, bottom = page.run(
+        "(() => { const b = musegnn.map.over.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })()"
+    )
+    page.drag([(left + 250, top + 5), (left + 400, top + 90), (right - 70, bottom - 5)])
+    page.until("document.getElementById('selected') !== null")
+    points = page.run("musegnn.selected.reduce((a, b) => a + b, 0)")
+    assert 0 < points <= report_data.adata.n_obs
+    assert page.text("#selected").startswith(f"{points} point")
+    page.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    page.click("#copy-genes")
+    page.until("window.copied !== undefined")
+    copied = page.run("window.copied").split()
+    assert len(copied) == len(set(copied))
+    assert set(copied) == set(page.run("[...musegnn.selected].flatMap((on, i) => on ? [musegnn.atlas.gene(i)] : [])"))
+
+
+def test_a_lasso_selects_what_it_encloses(page):
+    inside = page.run("musegnn.map.inside([[0, 0], [9000, 0], [9000, 9000], [0, 9000]]).length")
+    assert inside == page.run("musegnn.atlas.n")
+    x, y = page.run(
+        "(() => { const b = musegnn.map.over.getBoundingClientRect();"
+        " return [b.left + b.width / 2 + 90, b.top + b.height / 2]; })()"
+    )
+    page.press("l")
+    page.drag([(x - 150, y - 150), (x + 150, y - 150), (x + 150, y + 150), (x - 150, y + 150), (x - 150, y - 100)])
+    page.until("musegnn.selected !== null")
+    wrong = page.run(
+        "(() => { const m = musegnn.map, b = m.over.getBoundingClientRect(); let wrong = 0;"
+        f" musegnn.selected.forEach((on, i) => {{ const [px, py] = m.screen(i); const dx = Math.abs(px + b.left - {x}),"
+        f" dy = Math.abs(py + b.top - {y}); if (dx < 147 && dy < 147 && !on) wrong++;"
+        " if ((dx > 153 || dy > 153) && on) wrong++; });"
+        " return wrong; })()"
+    )
+    assert wrong == 0
+
+
+def test_a_gene_called_script_is_inert(page):
+    assert page.run("document.title") == "A <b> test"
+    search(page, "<scr")
+    assert page.texts("#hits li b") == [STRANGE]
+    page.press("Enter")
+    page.until("document.getElementById('gene-name') !== null")
+    assert page.text("#gene-name") == STRANGE
+    assert page.run("document.querySelectorAll('script').length") == 1
+    assert page.run("document.querySelector('#side script')") is None
+
+
+def test_the_policy_forbids_network_and_foreign_script(page):
+    refused = page.run("fetch('https://example.invalid/').then(() => false, () => true)")
+    assert refused
+    page.run("const s = document.createElement('script'); s.textContent = 'window.ran = true'; document.body.append(s)")
+    assert page.run("window.ran === undefined")
+    assert len(page.complaints()) >= 2
+    page.events[:] = [e for e in page.events if e.get("method") != "Log.entryAdded"]
+    page.events[:] = [e for e in page.events if "example.invalid" not in json.dumps(e)]
+
+
+def test_address_opens_the_gene(browser, report_data, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(path, report_data)
+    browser.open(path, "#GENE11@brain_visium")
+    browser.until("document.getElementById('gene-name') !== null")
+    assert browser.text("#gene-name") == "GENE11"
+    assert browser.run("musegnn.atlas.of('dataset', musegnn.chosen)") == "brain_visium"
+    browser.open(path, "#NOSUCHGENE")
+    browser.until("document.getElementById('toast').classList.contains('on')")
+    assert "NOSUCHGENE" in browser.text("#toast")
+    assert browser.complaints() == []
+
+
+def test_filters_colours_zoom_and_theme(page):
+    assert page.texts(".keys .clip") == ["brain_atac", "brain_visium", "lung_rna"]
+    page.click(".keys li:nth-child(1) button")
+    page.until("document.getElementById('count').innerText.startsWith('120 of 180')")
+    page.press("c")
+    page.until("document.getElementById('color').value === 'modality'")
+    assert page.text("#count").startswith("120 of 180")
+    before = page.run("musegnn.map.view.scale")
+    x, y = page.run(
+        "(() => { const b = musegnn.map.over.getBoundingClientRect(); return [b.left + 500, b.top + 300]; })()"
+    )
+    page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-240)
+    page.until(f"musegnn.map.view.scale > {before} * 1.2")
+    page.press("0")
+    page.until(f"Math.abs(musegnn.map.view.scale / {before} - 1) < 1e-6")
+    dark = page.run("document.documentElement.dataset.dark")
+    page.press("t")
+    page.until(f"document.documentElement.dataset.dark !== {dark!r}")
+
+
+def test_tables_and_curves(page, report_data):
+    page.click("#tab-training")
+    assert page.run("location.hash") == "#/training"
+    assert page.texts("#view-training figcaption b") == ["loss", "contrast"]
+    page.click("#tab-evaluation")
+    assert len(page.texts("#view-evaluation table")) >= 3
+    model = report_data.evaluation["models"]["trained"]
+    cells = page.run("[...document.querySelector('#view-evaluation tbody tr').children].map((c) => c.innerText)")
+    assert cells[:2] == ["trained", f"{model['retrieval']['held_out']['overall']['mrr']:.3f}"]
+    page.click("#tab-graphs")
+    rows = page.texts("#view-graphs tbody tr")
+    assert len(rows) == 3
+    page.click("#view-graphs tbody tr summary")
+    assert page.texts("#view-graphs tbody tr:first-child .dropped li")[1] == "9 genes too few cells"
+    assert page.text(".warning li") == "W101: few cells <b>here</b>"
+    page.run("document.querySelectorAll('#view-graphs thead button')[4].click()")
+    assert page.texts("#view-graphs tbody th")[0] == "brain_atac"
+    page.click("#tab-settings")
+    assert page.text("pre").strip() == "seed: 0"
