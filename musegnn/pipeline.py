@@ -141,13 +141,10 @@ def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | Non
 
 def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
     """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``."""
-    from musegnn.analysis.clusters import cluster
+    from musegnn.analysis.annotate import annotate
     from musegnn.analysis.export import export
-    from musegnn.analysis.layout import umap_layout
 
-    adata = model.embeddings()
-    cluster(adata)
-    umap_layout(adata)
+    adata = annotate(model.embeddings())
     export(adata, folder.path / "embeddings.h5ad", format="h5ad")
     export(adata, folder.path / "embeddings.parquet", format="parquet")
     return adata
@@ -173,5 +170,6 @@ def write_report(folder: RunFolder, model: MuSeGNN, adata: AnnData, evaluation: 
         history=folder.history(),
         graphs=model.graph_reports(),
         config=folder.lock.read_text(encoding="utf-8"),
+        title=folder.path.name,
     )
     write(folder.report, data)
