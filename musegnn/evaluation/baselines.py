@@ -1,10 +1,11 @@
 """Rivals without training: what a model has to beat.
 
 *PCA and Procrustes*: principal components of each dataset's residual profile, rotated onto each other on the shared
-genes that training may see. For retrieval between two datasets the rotation is fitted to that pair alone, which is
-the strongest form; for measures of one joint space all datasets are rotated to a common consensus.
+genes that training may see: all datasets onto one consensus, or each pair of datasets alone. A rotation fitted to one
+pair agrees better with its anchors; the consensus, fitted to more, can place unseen genes better.
 
-*Co-expression profile*: a gene is its row of co-expression estimates with the shared genes that training may see.
+*Co-expression profile*: a gene is its row of co-expression estimates, or test statistics, with the shared genes that
+training may see. Estimates are comparable between datasets; statistics also know the genes without an estimate.
 
 *Expression level*: a gene is its rank by mean count. A trivial predictor that must not win.
 
@@ -168,7 +169,7 @@ def coexpression_similarity(a: DatasetTask, b: DatasetTask, estimates: Mapping[s
     a, b
         The datasets.
     estimates
-        Co-expression estimates by dataset name, symmetric, shape (N, N), 0 where not stored.
+        Co-expression estimates (or test statistics) by dataset name, symmetric, shape (N, N), 0 where not stored.
 
     Returns
     -------

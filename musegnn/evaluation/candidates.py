@@ -35,8 +35,6 @@ class Candidate:
         Compares all genes of two datasets, see :mod:`musegnn.evaluation.retrieval`.
     vectors
         One joint space: vectors by dataset name, each shape (N, d).
-    edge_vectors
-        Vectors by dataset name that need not share a space, for edges within a dataset.
     decoder
         By dataset name, a score of gene pairs.
     """
@@ -44,7 +42,6 @@ class Candidate:
     description: str
     similarity: Similarity
     vectors: Mapping[str, NDArray[np.floating]] | None = None
-    edge_vectors: Mapping[str, NDArray[np.floating]] | None = None
     decoder: Callable[[str], PairScore] | None = None
 
 
@@ -70,7 +67,7 @@ def vector_candidate(
     def cosine(a: DatasetTask, b: DatasetTask) -> NDArray[np.float64]:
         return unit[a.name] @ unit[b.name].T
 
-    return Candidate(description=description, similarity=cosine, vectors=vectors, edge_vectors=vectors, decoder=decoder)
+    return Candidate(description=description, similarity=cosine, vectors=vectors, decoder=decoder)
 
 
 def rival_candidates(
@@ -78,6 +75,7 @@ def rival_candidates(
     *,
     profiles: Mapping[str, NDArray[np.floating]],
     estimates: Mapping[str, csr_matrix],
+    statistics: Mapping[str, csr_matrix],
     mean_counts: Mapping[str, NDArray[np.floating]],
     dim: int,
 ) -> dict[str, Candidate]:
@@ -89,8 +87,8 @@ def rival_candidates(
         The datasets.
     profiles
         Residual profiles by dataset name, rows are genes.
-    estimates
-        Co-expression estimates that training may see, by dataset name, symmetric, shape (N, N).
+    estimates, statistics
+        Co-expression estimates and test statistics that training may see, by dataset name, symmetric, shape (N, N).
     mean_counts
         Mean count of each gene by dataset name, shape (N,).
     dim
@@ -99,23 +97,27 @@ def rival_candidates(
     Returns
     -------
     dict
-        ``pca_procrustes``, ``coexpression_profile`` and ``expression_level``.
+        ``pca_procrustes``, ``pca_pairwise``, ``coexpression_profile``, ``coexpression_z`` and ``expression_level``.
     """
     components = {t.name: baselines.pca_vectors(profiles[t.name], dim) for t in tasks}
+    seen = "the shared genes that training may see"
     return {
-        "pca_procrustes": Candidate(
-            description=(
-                f"{dim} principal components of each dataset's residual profile; retrieval after an orthogonal "
-                "Procrustes rotation of the pair on the shared genes that training may see, joint space by "
-                "generalised Procrustes on the same genes"
-            ),
+        "pca_procrustes": vector_candidate(
+            f"{dim} principal components of each dataset's residual profile, all datasets rotated into one space by "
+            f"generalised Procrustes on {seen}",
+            baselines.consensus_alignment(tasks, components),
+        ),
+        "pca_pairwise": Candidate(
+            description=f"the same components, a Procrustes rotation for each pair of datasets alone on {seen}",
             similarity=lambda a, b: baselines.aligned_similarity(a, b, components[a.name], components[b.name]),
-            vectors=baselines.consensus_alignment(tasks, components),
-            edge_vectors=components,
         ),
         "coexpression_profile": Candidate(
-            description="cosine between rows of co-expression estimates with the shared genes that training may see",
+            description=f"cosine between rows of co-expression estimates with {seen}",
             similarity=lambda a, b: baselines.coexpression_similarity(a, b, estimates),
+        ),
+        "coexpression_z": Candidate(
+            description=f"cosine between rows of co-expression test statistics with {seen}",
+            similarity=lambda a, b: baselines.coexpression_similarity(a, b, statistics),
         ),
         "expression_level": Candidate(
             description="closeness in rank of mean expression alone: a trivial predictor",

@@ -124,11 +124,11 @@ def _describe(task: DatasetTask) -> dict[str, Any]:  # JSON
 
 def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
     """Score held-out edges per dataset, and average over the datasets where a value is defined."""
-    if candidate.edge_vectors is None:
+    if candidate.vectors is None:
         return None
     per_dataset: dict[str, dict[str, dict[str, float]]] = {}
     for t in tasks:
-        cosine = edges.pair_cosine(candidate.edge_vectors[t.name])
+        cosine = edges.pair_cosine(candidate.vectors[t.name])
         scores: dict[str, PairScore] = {
             "cosine": cosine,
             "abs_cosine": lambda rows, cols, cosine=cosine: np.abs(cosine(rows, cols)),  # type: ignore[misc]
@@ -215,11 +215,12 @@ def evaluate_model(model: MuSeGNN) -> dict[str, Any]:  # JSON
     Returns
     -------
     dict
-        As :func:`evaluate`, for ``trained``, ``untrained``, ``pca_procrustes``, ``coexpression_profile`` and
-        ``expression_level``, with the ``settings`` that were used.
+        As :func:`evaluate`, for ``trained``, ``untrained`` and the rivals of
+        :func:`musegnn.evaluation.candidates.rival_candidates`, with the ``settings`` that were used.
     """
     settings = model.config.evaluation
     tasks = [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
+    seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
     dim = model.config.model.dim
     candidates = {
         "trained": _model_candidate(model, f"musegnn after {model.rounds} rounds"),
@@ -227,9 +228,8 @@ def evaluate_model(model: MuSeGNN) -> dict[str, Any]:  # JSON
         **rival_candidates(
             tasks,
             profiles={t.name: model.records[t.name].profile for t in tasks},
-            estimates={
-                t.name: visible_estimates(model.records[t.name].pairs, t.pairs.rows, t.pairs.cols) for t in tasks
-            },
+            estimates={name: estimate for name, (estimate, _) in seen.items()},
+            statistics={name: z for name, (_, z) in seen.items()},
             mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
             dim=dim,
         ),
@@ -239,27 +239,30 @@ def evaluate_model(model: MuSeGNN) -> dict[str, Any]:  # JSON
     return {**document, "settings": used}
 
 
-def visible_estimates(pairs: PairTable, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> csr_matrix:
-    """Give the stored co-expression estimates of one dataset without those of held-out edges.
+def visible_pairs(stored: PairTable, held_out: HeldOutPairs) -> tuple[csr_matrix, csr_matrix]:
+    """Give the stored co-expression of one dataset without that of held-out edges.
 
     Parameters
     ----------
-    pairs
+    stored
         Stored pairs of N genes.
-    rows, cols
-        Held-out edges, each unordered pair once, shape (K,).
+    held_out
+        Its held-out edges.
 
     Returns
     -------
-    scipy.sparse.csr_matrix
-        Symmetric, shape (N, N), float64, 0 where not stored or held out.
+    tuple of scipy.sparse.csr_matrix
+        Estimates and test statistics, symmetric, shape (N, N), float64, 0 where not stored or held out.
     """
-    n = pairs.n_genes
-    owner = np.repeat(np.arange(n), np.diff(pairs.indptr))
-    hidden = np.concatenate([rows * n + cols, cols * n + rows])
-    keep = ~np.isin(owner * n + pairs.indices, hidden)
-    values = np.where(keep, pairs.estimate, 0.0).astype(np.float64)
-    return csr_matrix((values, pairs.indices, pairs.indptr), shape=(n, n))
+    n = stored.n_genes
+    code = np.repeat(np.arange(n), np.diff(stored.indptr)) * n + stored.indices
+    hidden = np.concatenate([held_out.rows * n + held_out.cols, held_out.cols * n + held_out.rows])
+    keep = ~np.isin(code, hidden)
+    estimate, z = (
+        csr_matrix((np.where(keep, v, 0.0), stored.indices, stored.indptr), shape=(n, n))
+        for v in (stored.estimate, stored.z)
+    )
+    return estimate, z
 
 
 def _task(graph: GraphData, split: DatasetHoldout) -> DatasetTask:

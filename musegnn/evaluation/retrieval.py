@@ -213,8 +213,8 @@ def summarize_pairs(pairs: Sequence[PairRetrieval], *, anchors: bool = False) ->
     Returns
     -------
     dict
-        From ``overall`` and each group to ``mrr``, ``recall``, ``chance_mrr``, ``chance_recall`` (nan when no pair
-        of the group has queries), ``n_pairs`` and ``n_queries``.
+        From ``overall`` and each group to ``mrr``, ``recall``, ``chance_mrr``, ``chance_recall``, ``mrr_by_query``
+        (every query counts once instead; nan when no pair of the group has queries), ``n_pairs`` and ``n_queries``.
     """
     result = {}
     for group in ("overall", *PAIR_GROUPS):
@@ -226,6 +226,7 @@ def summarize_pairs(pairs: Sequence[PairRetrieval], *, anchors: bool = False) ->
         means = values.mean(axis=0) if len(values) else np.full(4, np.nan)
         result[group] = {
             **dict(zip(("mrr", "recall", "chance_mrr", "chance_recall"), map(float, means), strict=True)),
+            "mrr_by_query": float(np.concatenate([s.reciprocal_rank for s in scores]).mean()) if scores else np.nan,
             "n_pairs": len(scores),
             "n_queries": sum(len(s.key) for s in scores),
         }

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ABSENT = "-"
+EDGE_SETS = ("all", "positive", "negative")
 
 
 def to_table(evaluation: dict[str, Any]) -> str:  # JSON
@@ -66,13 +67,15 @@ def _edges(evaluation: dict[str, Any]) -> list[str]:
         rows.append(
             [
                 name,
-                *(_number(scores["cosine"][which]) for which in ("all", "positive", "negative")),
+                *(_number(scores["cosine"][which]) for which in EDGE_SETS),
                 _number(scores["abs_cosine"]["all"]),
                 _number(scores.get("decoder", {}).get("all")),
                 _number(space.get("effective_rank"), 1),
                 _number(space.get("mean_cosine")),
             ]
         )
+    control = [_average([d["degree_auc"][which] for d in evaluation["datasets"]]) for which in EDGE_SETS]
+    rows.append(["(degree alone)", *control, *([""] * 4)])
     return ["Held-out edges against degree-matched non-edges, AUROC; shape of the space", *_lay_out(header, rows)]
 
 

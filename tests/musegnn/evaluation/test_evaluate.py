@@ -10,7 +10,7 @@ from musegnn.data_store.records import PairTable
 from musegnn.evaluation import graph as graph_module
 from musegnn.evaluation.candidates import rival_candidates, vector_candidate
 from musegnn.evaluation.edges import pair_cosine
-from musegnn.evaluation.evaluate import evaluate, visible_estimates, write_evaluation
+from musegnn.evaluation.evaluate import evaluate, visible_pairs, write_evaluation
 from musegnn.evaluation.published import published_metrics
 from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.table import to_table
@@ -30,6 +30,7 @@ def scene(make_atlas):
             tasks,
             profiles=vectors,
             estimates=estimates,
+            statistics=estimates,
             mean_counts={t.name: random.random(t.n_genes) for t in tasks},
             dim=8,
         ),
@@ -103,6 +104,7 @@ def test_table_shows_every_model_and_fits_a_terminal(document):
     assert f"{document['models']['trained']['retrieval']['held_out']['overall']['mrr']:.3f}" in first
     assert "tied (p" in next(line for line in lines if line.startswith("pca_procrustes"))
     assert "(chance)" in table
+    assert "(degree alone)" in table
 
 
 def test_published_rows_and_bounds(document):
@@ -163,10 +165,10 @@ def test_single_dataset_is_evaluated(make_atlas):
     assert to_table(document)
 
 
-def test_visible_estimates_leave_held_out_edges_out():
+def test_held_out_edges_leave_the_stored_pairs(make_task):
     estimate = np.array([[0, 0.5, -0.2], [0.5, 0, 0.7], [-0.2, 0.7, 0]], dtype=np.float32)
     sparse = csr_matrix(estimate)
-    pairs = PairTable(
+    stored = PairTable(
         indptr=sparse.indptr.astype(np.int64),
         indices=sparse.indices.astype(np.int32),
         z=sparse.data * 10,
@@ -177,4 +179,6 @@ def test_visible_estimates_leave_held_out_edges_out():
     )
     expected = estimate.copy()
     expected[1, 2] = expected[2, 1] = 0
-    assert np.array_equal(visible_estimates(pairs, np.array([1]), np.array([2])).toarray(), expected)
+    seen, z = visible_pairs(stored, make_task("a", "xyz", held=[(1, 2)]).pairs)
+    assert np.array_equal(seen.toarray(), expected)
+    assert np.array_equal(z.toarray(), expected * 10)

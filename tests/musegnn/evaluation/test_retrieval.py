@@ -143,6 +143,7 @@ def test_summary_weighs_pairs_equally_and_keeps_groups_apart(make_task):
     assert summary["within_tissue"]["mrr"] == 1.0
     assert summary["across_tissue"]["mrr"] == pytest.approx((0.5 + 0.75) / 2)
     assert summary["overall"]["mrr"] == pytest.approx((1.0 + 0.5 + 0.75) / 3)
+    assert summary["overall"]["mrr_by_query"] == pytest.approx((1.0 + 1.0 + 0.5 + 0.75) / 4)
     assert summary["overall"]["n_pairs"] == 3
     assert summary["overall"]["n_queries"] == 4
     assert summary["across_species"]["n_pairs"] == 0

@@ -178,10 +178,17 @@ def test_every_rival_is_made(make_atlas):
         tasks,
         profiles=vectors,
         estimates=estimates,
+        statistics=estimates,
         mean_counts={t.name: np.arange(t.n_genes, dtype=float) for t in tasks},
         dim=4,
     )
-    assert list(rivals) == ["pca_procrustes", "coexpression_profile", "expression_level"]
+    assert list(rivals) == [
+        "pca_procrustes",
+        "pca_pairwise",
+        "coexpression_profile",
+        "coexpression_z",
+        "expression_level",
+    ]
     for rival in rivals.values():
         assert rival.similarity(tasks[0], tasks[1]).shape == (tasks[0].n_genes, tasks[1].n_genes)
     space = rivals["pca_procrustes"].vectors
