@@ -111,7 +111,6 @@ def fit_sctransform(
     stats: GeneStats,
     *,
     median_nonzero: float,
-    mean_filtered_depth: float | None = None,
     min_cells: int = 5,
     n_genes: int = 2000,
     seed: int = 0,
@@ -134,8 +133,6 @@ def fit_sctransform(
         Moments of the G genes over all C cells.
     median_nonzero
         Median of the non-zero counts, see :func:`median_of_histogram`.
-    mean_filtered_depth
-        Mean over all cells of the summed counts of the genes that get a model; ``None``: from `stats`.
     min_cells
         Cells in which a gene must be detected to get a model.
     n_genes
@@ -160,8 +157,6 @@ def fit_sctransform(
         raise ValueError(msg)
     kept = modelled_genes(stats, min_cells)
     mean, variance, geometric_mean = stats.mean[kept], stats.variance[kept], stats.geometric_mean[kept]
-    if mean_filtered_depth is None:
-        mean_filtered_depth = float(stats.total[kept].sum()) / stats.n_cells
     by_gene = csc_matrix(step1)[:, kept]
     by_gene.eliminate_zeros()
     candidates = np.flatnonzero((np.diff(by_gene.indptr) >= MIN_STEP_ONE_CELLS) & (variance > mean))
@@ -174,7 +169,7 @@ def fit_sctransform(
         geometric_mean=geometric_mean,
         mean=mean,
         variance=variance,
-        mean_filtered_depth=mean_filtered_depth,
+        mean_filtered_depth=float(stats.total[kept].sum()) / stats.n_cells,
     )
     return _assemble(fitted, kept, stats, median_nonzero)
 

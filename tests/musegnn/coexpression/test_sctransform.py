@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import nbinom
 
+from musegnn.coexpression.bandwidth import bandwidth_sj
 from musegnn.coexpression.normalize import gene_stats, sctransform
 from musegnn.coexpression.regularize import StepOne, flag_outliers, regularize
 from musegnn.coexpression.residuals import ResidualMoments, pearson_residuals, rank_variable
@@ -19,6 +20,7 @@ from musegnn.coexpression.sctransform import (
     running_median,
     sample_genes,
 )
+from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
 
 N_CELLS, N_GENES = 600, 240
 GOLDEN_RATIO = 0.6180339887498949
@@ -260,6 +262,77 @@ def test_planted_outlier_is_flagged_alone():
     y[[40, 220]] += np.array([3.0, -3.0])
     assert np.flatnonzero(flag_outliers(y, x)).tolist() == [40, 220]
     assert not flag_outliers(y, np.zeros(300)).any()
+
+
+def robust_scores(y: np.ndarray, x: np.ndarray, start: float, width: float) -> np.ndarray:
+    scores = np.empty(len(y))
+    bins = np.ceil((x - start) / width)
+    for b in set(bins):
+        inside = y[bins == b]
+        spread = 1.4826 * np.median(np.abs(inside - np.median(inside)))
+        scores[bins == b] = np.abs(inside - np.median(inside)) / (spread + 2.220446049250313e-16)
+    return scores
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outliers_score_above_ten_in_both_binnings(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(-1, 0.7, 900), rng.standard_cauchy(900)
+    width = np.ptp(x) * bandwidth_sj(x) / 2
+    start = x.min() - 2.2e-15
+    both = np.minimum(robust_scores(y, x, start, width), robust_scores(y, x, start - width / 2, width))
+    assert 20 < (both > 10).sum() < 200
+    np.testing.assert_array_equal(flag_outliers(y, x), both > 10)
+
+
+def test_genes_below_a_mean_of_a_thousandth_are_poisson():
+    geometric, theta, intercept = trend_problem()
+    mean = geometric.copy()
+    mean[:3] = [0.9e-3, 1.1e-3, 5e-3]
+    result = regularize(
+        StepOne(genes=np.arange(200), theta=theta, intercept=intercept),
+        geometric_mean=geometric,
+        mean=mean,
+        variance=3 * mean,
+        mean_filtered_depth=1e3,
+    )
+    assert result.poisson[:4].tolist() == [True, False, False, False]
+    assert np.isinf(result.theta[:4]).tolist() == [True, False, False, False]
+
+
+def test_size_is_the_inverse_of_the_genes_own_dispersion():
+    depth = np.full(400, 1000.0)
+    x = np.zeros((400, 1), np.int32)
+    x[:6, 0] = [1, 2, 1, 1, 2, 30000]
+    fitted = fit_step_one(
+        csc_matrix(x), depth, genes=np.zeros(1, np.int64), mean=x.mean(axis=0), variance=x.var(axis=0, ddof=1)
+    )
+    d = fit_dispersion(csc_matrix(x), depth, fit_intercept(csc_matrix(x), depth, np.zeros(1)), np.array([1.0]))
+    assert 1e-4 < fitted.theta[0] < 5e-3
+    assert fitted.theta[0] == pytest.approx(1 / d[0], rel=1e-7)
+
+
+def test_poisson_intercepts_refer_to_the_modelled_counts_alone():
+    rng = np.random.default_rng(9)
+    counts = (rng.random((300, 30)) < 0.4).astype(np.int32)
+    rare = np.zeros((300, 1), np.int32)
+    rare[:4] = 500
+    result = sctransform(csr_matrix(np.hstack([counts, rare])))
+    np.testing.assert_allclose(np.exp(result.model.intercept[:30]).sum(), 1.0, rtol=1e-13)
+
+
+def test_genes_scarce_in_the_subsample_are_not_fitted_alone(fitted):
+    rare = np.zeros((600, 2), np.int32)
+    rare[:4, 0] = rare[:5, 1] = 7
+    rare[300:340] = 7
+    counts = csr_matrix(np.hstack([rare, fitted.counts.toarray()]))
+    rows = np.arange(200)
+    model = fit_sctransform(counts[rows], fitted.depth[rows], gene_stats(counts), median_nonzero=1.0)
+    candidates = (counts.toarray()[:200] > 0).sum(axis=0) >= 5
+    overdispersed = gene_stats(counts).variance > gene_stats(counts).mean
+    assert (~candidates).sum() >= 1
+    assert model.report["step1_genes"] == (candidates & overdispersed).sum()
+    assert model.has_model.all()
 
 
 def trend_problem():
