@@ -191,4 +191,4 @@ def drop(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Ten
     if share == 0.0:
         return x
     keep = torch.rand(x.shape, generator=generator, dtype=torch.float32) >= share
-    return x * keep.to(x.device) / (1.0 - share)
+    return x * keep.to(x).mul_(1.0 / (1.0 - share))

@@ -341,5 +341,5 @@ def _unflatten(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[t
 
 
 def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    # A sum over entries that are not all finite is not finite, and float64 holds any sum of finite float32 entries.
-    return all(bool(torch.isfinite(tensor.sum(dtype=torch.float64))) for tensor in tensors)
+    # The sum of entries that are not all finite is not finite; entries so large that their sum overflows are no better.
+    return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)

@@ -8,8 +8,6 @@ Legend: N genes, E directed edges, P held-out pairs.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
     from musegnn.config import EvaluationConfig
 
-SWAP_TRIES = 50
+SWAP_ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,98 +139,97 @@ def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> Data
         rows=rows[entries],
         columns=columns[entries],
         sign=np.sign(edges.z[entries]).astype(np.int8),
-        negative_rows=negative[:, 0],
-        negative_columns=negative[:, 1],
+        negative_rows=negative // n,
+        negative_columns=negative % n,
     )
 
 
 def _matched_non_edges(
     rows: NDArray[np.int64], columns: NDArray[np.int64], edges: EdgeSet, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Pair the ends of held-out edges anew, so that no pair is an edge, a loop or a repeat.
+    """Pair the ends of held-out edges anew, so that no pair is an edge, a loop or a repeat; give the codes.
 
     Every gene keeps the number of pairs it has among the held-out edges, as long as swaps can do it. What is left
     takes free ends of nearby degree.
     """
     turn = random.random(len(rows)) < 0.5
-    left = np.where(turn, columns, rows)
-    right = np.where(turn, rows, columns)[random.permutation(len(rows))]
-    pairs = _Pairs(list(zip(left.tolist(), right.tolist(), strict=True)), edges)
-    for k in range(len(rows)):
-        for _ in range(SWAP_TRIES):
-            if not pairs.is_bad(k):
+    a = np.where(turn, columns, rows)
+    b = np.where(turn, rows, columns)[random.permutation(len(rows))]
+    known = edges.rows * edges.n_genes + edges.indices
+    for _ in range(SWAP_ROUNDS):
+        bad = np.flatnonzero(_is_bad(a, b, known, edges.n_genes))
+        if len(bad) == 0:
+            break
+        _swap(a, b, bad, known, edges.n_genes, random)
+    bad = np.flatnonzero(_is_bad(a, b, known, edges.n_genes))
+    good = np.delete(np.arange(len(a)), bad)
+    codes = _codes(a[good], b[good], edges.n_genes).tolist()
+    return np.array(sorted(_fill(codes, a[bad].tolist(), b[bad].tolist(), edges)), dtype=np.int64)
+
+
+def _swap(
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+    bad: NDArray[np.int64],
+    known: NDArray[np.int64],
+    n: int,
+    random: np.random.Generator,
+) -> None:
+    """Swap the second ends of bad pairs with those of random pairs, in place, where both new pairs are free."""
+    one = random.permutation(bad)
+    two = random.permutation(len(a))[: len(one)]
+    usable = ~np.isin(two, one)
+    one, two = one[: len(two)][usable], two[usable]
+    new = np.concatenate([_codes(a[one], b[two], n), _codes(a[two], b[one], n)])
+    is_first = np.zeros(len(new), dtype=np.bool_)
+    is_first[np.unique(new, return_index=True)[1]] = True
+    free = is_first & (new // n != new % n) & ~_contains(known, new) & ~np.isin(new, _codes(a, b, n))
+    both = free[: len(one)] & free[len(one) :]
+    one, two = one[both], two[both]
+    b[one], b[two] = b[two], b[one]
+
+
+def _fill(codes: list[int], a: list[int], b: list[int], edges: EdgeSet) -> list[int]:
+    """Add pairs that keep the first end where possible and take the free second end of nearest degree."""
+    n, degree = edges.n_genes, np.diff(edges.indptr)
+    taken: dict[int, list[int]] = {}
+    for code in codes:
+        taken.setdefault(code // n, []).append(code % n)
+        taken.setdefault(code % n, []).append(code // n)
+    n_free = (n * (n - 1) - edges.n_edges) // 2 - len(codes)
+    codes = list(codes)
+    for first, second in zip(a[:n_free], b, strict=False):
+        far = np.abs(degree - degree[first])
+        for end in [first, second, *np.argsort(far, kind="stable").tolist()]:
+            distance = np.abs(degree - degree[first if end == second else second]).astype(np.float64)
+            distance[[end, *taken.get(end, [])]] = np.inf
+            distance[edges.indices[edges.indptr[end] : edges.indptr[end + 1]]] = np.inf
+            other = int(distance.argmin())
+            if np.isfinite(distance[other]):
+                codes.append(min(end, other) * n + max(end, other))
+                taken.setdefault(end, []).append(other)
+                taken.setdefault(other, []).append(end)
                 break
-            pairs.try_swap(k, int(random.integers(len(rows))))
-    degree = np.diff(edges.indptr)
-    for k in range(len(rows)):
-        if pairs.is_bad(k):
-            pairs.replace(k, degree)
-    return pairs.result()
+    return codes
 
 
-class _Pairs:
-    """Pairs of genes that are rewired until none is an edge, a loop or a repeat."""
-
-    def __init__(self, ends: list[tuple[int, int]], edges: EdgeSet) -> None:
-        self.ends: list[tuple[int, int] | None] = list(ends)
-        self._edges = edges
-        self._uses = Counter(map(_ordered, ends))
-        n = edges.n_genes
-        self._n_free = (n * (n - 1) - edges.n_edges) // 2 - sum(not self._is_edge_or_loop(e) for e in self._uses)
-
-    def is_bad(self, k: int) -> bool:
-        """Tell whether pair `k` has to change."""
-        ends = self.ends[k]
-        return ends is not None and (self._is_edge_or_loop(ends) or self._uses[_ordered(ends)] > 1)
-
-    def try_swap(self, k: int, other: int) -> None:
-        """Swap the second ends of two pairs when both new pairs are free."""
-        one, two = self.ends[k], self.ends[other]
-        if one is None or two is None:
-            return
-        new = [(one[0], two[1]), (two[0], one[1])]
-        if _ordered(new[0]) != _ordered(new[1]) and all(map(self._is_free, new)):
-            self._move(k, new[0])
-            self._move(other, new[1])
-
-    def replace(self, k: int, degree: NDArray[np.int64]) -> None:
-        """Give pair `k` free ends of nearby degree, the first kept if possible; drop it when no pair is free."""
-        ends = self.ends[k]
-        if ends is None:
-            return
-        self._move(k, None)
-        if self._n_free == 0:
-            return
-        first, second = (np.argsort(np.abs(degree - degree[end]), kind="stable").tolist() for end in ends)
-        for a in [ends[0], *first]:
-            for b in second:
-                if self._is_free((a, b)):
-                    self._move(k, (a, b))
-                    return
-
-    def result(self) -> NDArray[np.int64]:
-        """Give the pairs, lower gene first, ascending, shape (P, 2)."""
-        found = sorted(_ordered(ends) for ends in self.ends if ends is not None)
-        return np.array(found, dtype=np.int64).reshape(-1, 2)
-
-    def _move(self, k: int, ends: tuple[int, int] | None) -> None:
-        for change, pair in ((-1, self.ends[k]), (1, ends)):
-            if pair is not None:
-                before = self._uses[_ordered(pair)]
-                self._uses[_ordered(pair)] = before + change
-                if min(before, before + change) == 0 and not self._is_edge_or_loop(pair):
-                    self._n_free -= change
-        self.ends[k] = ends
-
-    def _is_free(self, ends: tuple[int, int]) -> bool:
-        return not self._is_edge_or_loop(ends) and self._uses[_ordered(ends)] == 0
-
-    def _is_edge_or_loop(self, ends: tuple[int, int]) -> bool:
-        a, b = ends
-        start, stop = int(self._edges.indptr[a]), int(self._edges.indptr[a + 1])
-        place = bisect_left(self._edges.indices, b, start, stop)
-        return a == b or (place < stop and int(self._edges.indices[place]) == b)
+def _is_bad(a: NDArray[np.int64], b: NDArray[np.int64], known: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Mark pairs that are edges, loops, or repeats of an earlier pair."""
+    codes = _codes(a, b, n)
+    repeat = np.ones(len(codes), dtype=np.bool_)
+    repeat[np.unique(codes, return_index=True)[1]] = False
+    bad: NDArray[np.bool_] = repeat | (a == b) | _contains(known, codes)
+    return bad
 
 
-def _ordered(ends: tuple[int, int]) -> tuple[int, int]:
-    return (ends[0], ends[1]) if ends[0] < ends[1] else (ends[1], ends[0])
+def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which codes are in the ascending list `known`."""
+    if len(known) == 0:
+        return np.zeros(len(codes), dtype=np.bool_)
+    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    return known[place] == codes
+
+
+def _codes(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Give unordered pairs a number each, from the lower gene first."""
+    return np.minimum(a, b) * n + np.maximum(a, b)
