@@ -46,8 +46,6 @@ def attend_backward(
     v: Tensor,
     u: Tensor,
     a: Tensor,
-    o: Tensor,
-    z: Tensor,
     lse: Tensor,
     rowptr: Tensor,
     col: Tensor,
@@ -63,8 +61,9 @@ def attend_backward(
     from musegnn.kernels.edge_attention.impl import cpu
 
     graph = (rowptr, col, colptr, row, perm)
-    options = {"scale": scale, "dropout": dropout, "seed": seed, "needs_da": needs_da}
-    return cpu.backward(grad_o, grad_z, q, k, v, u, a, o, z, lse, graph, **options)
+    return cpu.backward(
+        grad_o, grad_z, q, k, v, u, a, lse, graph, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da
+    )
 
 
 @attend.register_fake
@@ -81,16 +80,16 @@ def _backward_shapes(
 
 def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, scale, dropout, seed = inputs
-    ctx.save_for_backward(*tensors, *output)
+    ctx.save_for_backward(*tensors, output[2])
     ctx.mark_non_differentiable(output[2])
     ctx.options = (scale, dropout, seed)  # type: ignore[attr-defined]  # contexts take any attribute
 
 
 def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, u, a, rowptr, col, colptr, row, perm, o, z, lse = ctx.saved_tensors
+    q, k, v, u, a, rowptr, col, colptr, row, perm, lse = ctx.saved_tensors
     needs_da = ctx.needs_input_grad[4]
     dq, dk, dv, du, da = attend_backward(
-        grad_o, grad_z, q, k, v, u, a, o, z, lse, rowptr, col, colptr, row, perm, *ctx.options, needs_da
+        grad_o, grad_z, q, k, v, u, a, lse, rowptr, col, colptr, row, perm, *ctx.options, needs_da
     )
     return dq, dk, dv, du, da if needs_da else None, *[None] * 8
 

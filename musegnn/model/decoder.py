@@ -49,8 +49,7 @@ class MLPDecoder(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew, uniformly from ``±1/sqrt(N)``."""
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
+        for layer in self._linears():
             init_linear(layer, generator=generator)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -79,8 +78,11 @@ class MLPDecoder(nn.Module):
         n = self.n_genes
         return n * n * dim + n_rows * n * dim + 2 * n_rows * n * n
 
+    def _linears(self) -> list[nn.Linear]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
     def _decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        first, second, third = self.layers
+        first, second, third = self._linears()
         hidden = torch.addmm(first.bias, z_rows, (first.weight @ z).T)
         logits: torch.Tensor = third(functional.mish(second(functional.mish(hidden))))
         return logits

@@ -57,7 +57,9 @@ def edge_bce(
         left_out += [held_out[0] * n_genes + held_out[1], held_out[1] * n_genes + held_out[0]]
     if not include_diagonal:
         left_out.append(torch.arange(n_genes, device=col.device) * (n_genes + 1))
-    loss: torch.Tensor = _MaskedBCE.apply(logits, rows * n_genes + col, torch.unique(torch.cat(left_out)))
+    loss: torch.Tensor = _MaskedBCE.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        logits, rows * n_genes + col, torch.unique(torch.cat(left_out))
+    )
     return loss
 
 
@@ -67,7 +69,8 @@ class _MaskedBCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, logits: torch.Tensor, edges: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(logits, edges, left_out)
-        entries = functional.softplus(logits).view(-1)
+        # Above 20, torch's default threshold, double precision still tells softplus(x) from x.
+        entries = functional.softplus(logits, threshold=40).view(-1)
         entries.index_add_(0, edges, logits.reshape(-1)[edges], alpha=-1)
         entries.index_fill_(0, left_out, 0.0)
         return (entries.sum(dtype=torch.float64) / max(1, logits.numel() - left_out.numel())).to(logits.dtype)

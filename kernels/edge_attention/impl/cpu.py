@@ -76,8 +76,6 @@ def backward(
     v: torch.Tensor,
     u: torch.Tensor,
     a: torch.Tensor,
-    o: torch.Tensor,
-    z: torch.Tensor,
     lse: torch.Tensor,
     graph: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     *,
@@ -94,18 +92,17 @@ def backward(
     du = q.new_empty((n_heads, n_nodes, n_attributes))
     da = q.new_zeros((n_attributes, n_edges))
     if n_nodes > 0 and n_heads > 0:
-        delta = (do * o).sum(-1) + (dz * z).sum(-1)
         q_, k_, v_, u_, do_, dz_ = (_head_major(part) for part in (q, k, v, u, do, dz))
-        a_, lse_, delta_ = _flat(a.T), _flat(lse.T), _flat(delta.T)
+        a_, lse_ = _flat(a.T), _flat(lse.T)
         options = _options(q, scale, dropout, seed)
         group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
-        p, ds = (np.empty(group * n_edges, q_.dtype) for _ in range(2))
+        p, ds = (_flat(q.new_empty(group * n_edges)) for _ in range(2))
         for head in range(0, n_heads, group):
             heads = (head, min(head + group, n_heads))
             work = (heads[1] - heads[0]) * dim
             _over_blocks(
                 backward_rows_kernel(dim),
-                (q_, k_, v_, u_, a_, rowptr, col, options, lse_, delta_, do_, dz_, _flat(dq), _flat(du),
+                (q_, k_, v_, u_, a_, rowptr, col, options, lse_, do_, dz_, _flat(dq), _flat(du),
                  _flat(da) if needs_da else _flat(da[:0]), p, ds, *heads),
                 rowptr, 2 * work,
             )  # fmt: skip

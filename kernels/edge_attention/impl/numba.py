@@ -1,7 +1,7 @@
 """Edge attention as compiled loops over rows and columns that own their outputs.
 
-The compiler does not vectorise a short dot product inside a loop over edges, so :func:`dot_rows` and
-:func:`sum_rows` emit LLVM vectors that stay in registers, legal on every target. All else are plain loops, indexed
+The compiler does not vectorise a short dot product inside a loop over edges, so ``dot_rows`` and
+``sum_rows`` emit LLVM vectors that stay in registers, legal on every target. All else are plain loops, indexed
 by unsigned integers because a signed index may wrap around and such loops are not vectorised.
 
 Legend: N nodes, E edges, H heads, D head dimension (``dim``, constant per compilation), F edge attributes. Arrays are
@@ -48,13 +48,13 @@ def _chunks(dim: int, item_bytes: int) -> list[tuple[int, int]]:
 class _Emitter:
     """Loads, stores and arithmetic of one function under construction."""
 
-    def __init__(self, context: Any, builder: Any, array_type: types.Array) -> None:  # Any: numba publishes no types
+    def __init__(self, context: Any, builder: Any, array_type: Any) -> None:  # Any: numba publishes no types
         self.context = context
         self.builder = builder
         self.item = context.get_value_type(array_type.dtype)
         self.item_bytes = array_type.dtype.bitwidth // 8
 
-    def data(self, array_type: types.Array, value: Any) -> Any:
+    def data(self, array_type: Any, value: Any) -> Any:
         return self.context.make_array(array_type)(self.context, self.builder, value).data
 
     def vector(self, length: int) -> ir.VectorType:
@@ -79,9 +79,8 @@ class _Emitter:
     def add_up(self, value: Any, length: int) -> Any:
         suffix = {4: "f32", 8: "f64"}[self.item_bytes]
         kind = ir.FunctionType(self.item, [self.item, self.vector(length)])
-        function = cgutils.get_or_insert_function(
-            self.builder.module, kind, f"llvm.vector.reduce.fadd.v{length}{suffix}"
-        )
+        name = f"llvm.vector.reduce.fadd.v{length}{suffix}"
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)  # type: ignore[no-untyped-call]
         return self.builder.call(function, [ir.Constant(self.item, 0.0), value], fastmath=VECTOR_FLAGS)
 
     def _vector_pointer(self, data: Any, at: Any, offset: int, length: int) -> Any:
@@ -89,7 +88,7 @@ class _Emitter:
         return self.builder.bitcast(self.builder.gep(data, [place]), self.vector(length).as_pointer())
 
 
-def _check_arrays(floats: list[types.Type], index: types.Type, dim: types.Type) -> None:
+def _check_arrays(floats: list[Any], index: Any, dim: Any) -> None:
     same = all(isinstance(t, types.Array) and t.ndim == 1 and t.layout == "C" for t in [*floats, index])
     if not same or len({t.dtype for t in floats}) != 1 or floats[0].dtype not in (types.float32, types.float64):
         msg = f"expected contiguous vectors of one float type, got {floats}"
@@ -99,8 +98,7 @@ def _check_arrays(floats: list[types.Type], index: types.Type, dim: types.Type) 
         raise TypingError(msg)
 
 
-@intrinsic(prefer_literal=True)
-def dot_rows(
+def _type_dot_rows(
     typing_context: Any,
     out: Any,
     out_at: Any,
@@ -143,8 +141,7 @@ def dot_rows(
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
-def sum_rows(
+def _type_sum_rows(
     typing_context: Any,
     out: Any,
     out_at: Any,
@@ -168,7 +165,10 @@ def sum_rows(
         out_at, weight_at, rows_at, start, stop = (args[n] for n in (1, 3, 5, 7, 8))
         size = dim.literal_value
         chunks = _chunks(size, emit.item_bytes)
-        totals = [cgutils.alloca_once(builder, emit.vector(length)) for _, length in chunks]
+        totals = [
+            cgutils.alloca_once(builder, emit.vector(length))  # type: ignore[no-untyped-call]
+            for _, length in chunks
+        ]
         for total, (_, length) in zip(totals, chunks, strict=True):
             builder.store(ir.Constant(emit.vector(length), [0.0] * length), total)
         with cgutils.for_range_slice(builder, start, stop, ir.Constant(start.type, 1), intp=start.type) as (e, _):
@@ -186,8 +186,7 @@ def sum_rows(
     return signature, generate
 
 
-@intrinsic
-def _truncate(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+def _type_truncate(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
     """Cut a float32 to a whole number, toward zero, through 32-bit integers as vector units have them."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -196,8 +195,7 @@ def _truncate(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
     return types.float32(types.float32), generate
 
 
-@intrinsic
-def _times_power_of_two(typing_context: Any, x: Any, n: Any) -> tuple[Any, Callable[..., Any]]:
+def _type_times_power_of_two(typing_context: Any, x: Any, n: Any) -> tuple[Any, Callable[..., Any]]:
     """Multiply a float32 by two to the power of a whole float32 in [-126, 127]."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -207,6 +205,13 @@ def _times_power_of_two(typing_context: Any, x: Any, n: Any) -> tuple[Any, Calla
         return builder.fmul(args[0], power)
 
     return types.float32(types.float32, types.float32), generate
+
+
+# Any: for numba these are functions of compiled code, for a type checker their typing functions.
+dot_rows: Any = intrinsic(prefer_literal=True)(_type_dot_rows)
+sum_rows: Any = intrinsic(prefer_literal=True)(_type_sum_rows)
+_truncate: Any = intrinsic(_type_truncate)
+_times_power_of_two: Any = intrinsic(_type_times_power_of_two)
 
 
 def exp(x: float) -> float:
@@ -317,21 +322,28 @@ def _softmax(score: Floats, n: int, scale: np.floating[Any]) -> np.floating[Any]
     share = score.dtype.type(1) / total
     for e in range(count):
         score[e] *= share
-    return peak + np.log(total)
+    lse: np.floating[Any] = peak + np.log(total)
+    return lse
 
 
 @njit(cache=True, fastmath=FAST)
 def _recompute(p: Floats, at: int, n: int, scale: np.floating[Any], lse: np.floating[Any]) -> None:
-    """Turn n raw scores into weights, given their log-sum-exp."""
-    first = np.uint64(at)
+    """Turn n raw scores into weights, given their log-sum-exp, whose rounding the division takes out."""
+    first, total = np.uint64(at), p.dtype.type(0)
     for e in range(np.uint64(n)):
         p[first + e] = exp(scale * p[first + e] - lse)
+        total += p[first + e]
+    share = p.dtype.type(1) / total if n > 0 else total
+    for e in range(np.uint64(n)):
+        p[first + e] *= share
 
 
 @njit(cache=True, fastmath=FAST)
-def _score_gradient(ds: Floats, p: Floats, at: int, n: int, scale: np.floating[Any], delta: np.floating[Any]) -> None:
+def _score_gradient(ds: Floats, p: Floats, at: int, n: int, scale: np.floating[Any]) -> None:
     """Turn n gradients of weights into gradients of raw scores."""
-    first = np.uint64(at)
+    first, delta = np.uint64(at), ds.dtype.type(0)
+    for e in range(np.uint64(n)):
+        delta += p[first + e] * ds[first + e]
     for e in range(np.uint64(n)):
         ds[first + e] = scale * p[first + e] * (ds[first + e] - delta)
 
@@ -402,7 +414,7 @@ def backward_rows_kernel(dim: int) -> Callable[..., None]:
     @njit(cache=True, nogil=True)
     def edge_attention_bwd_kernel_rows(
         q: Floats, k: Floats, v: Floats, u: Floats, a: Floats, rowptr: Ints, col: Ints, options: Options,
-        lse: Floats, delta: Floats, do: Floats, dz: Floats, dq: Floats, du: Floats, da: Floats, p: Floats, ds: Floats,
+        lse: Floats, do: Floats, dz: Floats, dq: Floats, du: Floats, da: Floats, p: Floats, ds: Floats,
         first_head: int, last_head: int, first: int, last: int,
     ) -> None:  # fmt: skip
         n_nodes, n_edges = rowptr.size - 1, col.size
@@ -419,7 +431,7 @@ def backward_rows_kernel(dim: int) -> Callable[..., None]:
                 _add_attributes(ds, at, n, dz, u_at, a, start, n_edges, n_attributes)
                 if options.threshold > 0:
                     _drop(ds, at, n, start, h, options)
-                _score_gradient(ds, p, at, n, options.scale, delta[node])
+                _score_gradient(ds, p, at, n, options.scale)
                 if options.threshold > 0:
                     _drop(p, at, n, start, h, options)
                 sum_rows(dq, node * dim, ds, at, k, head_at, col, start, stop, dim)

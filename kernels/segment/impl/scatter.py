@@ -8,12 +8,14 @@ import torch_scatter
 
 def segment_sum(values: torch.Tensor, rowptr: torch.Tensor) -> torch.Tensor:
     """Add the values of each row."""
-    return torch_scatter.segment_csr(values, rowptr, reduce="sum")
+    out: torch.Tensor = torch_scatter.segment_csr(values, rowptr, reduce="sum")
+    return out
 
 
 def segment_softmax(values: torch.Tensor, rowptr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the softmax within each row and the logarithm of its normaliser."""
     peak = torch_scatter.segment_csr(values.detach(), rowptr, reduce="max")
-    total = segment_sum(torch.exp(values - torch_scatter.gather_csr(peak, rowptr)), rowptr)
-    lse = peak + torch.log(torch.where(total > 0, total, 1.0))
-    return torch.exp(values - torch_scatter.gather_csr(lse, rowptr)), lse
+    weights = torch.exp(values - torch_scatter.gather_csr(peak, rowptr))
+    total = segment_sum(weights, rowptr)
+    total = torch.where(total > 0, total, 1.0)
+    return weights / torch_scatter.gather_csr(total, rowptr), peak + torch.log(total)

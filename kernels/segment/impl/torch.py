@@ -22,6 +22,7 @@ def segment_softmax(values: torch.Tensor, rowptr: torch.Tensor) -> tuple[torch.T
     peak = values.new_zeros((rowptr.numel() - 1, *values.shape[1:]))
     index = rows.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     peak = peak.scatter_reduce(0, index, values.detach(), "amax", include_self=False)
-    total = segment_sum(torch.exp(values - peak[rows]), rowptr)
-    lse = peak + torch.log(torch.where(total > 0, total, 1.0))
-    return torch.exp(values - lse[rows]), lse
+    weights = torch.exp(values - peak[rows])
+    total = segment_sum(weights, rowptr)
+    total = torch.where(total > 0, total, 1.0)
+    return weights / total[rows], peak + torch.log(total)
