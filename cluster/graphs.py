@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dask
+from threadpoolctl import threadpool_limits
 
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters
 from musegnn.coexpression.edges import select_edges
@@ -98,7 +99,9 @@ def build_graphs(
             return commit(task, _build(task, progress))
 
         jobs = [dask.delayed(build_and_commit, pure=False)(dask.delayed(task, traverse=False)) for task in tasks]
-        return list(dask.compute(*jobs, scheduler=scheduler))
+        # Set here, because libraries take the limit of one controlling thread only, and it has to outlast all tasks.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return list(dask.compute(*jobs, scheduler=scheduler))
     return _build_remotely(tasks, scheduler, commit)
 
 
@@ -144,11 +147,26 @@ def _build(task: _Task, progress: Progress | None) -> DatasetRecord:
 
 def _build_remotely(tasks: list[_Task], address: str, commit: Callable[[_Task, DatasetRecord], str]) -> list[str]:
     """Build on the workers of a dask scheduler and commit here, as results come."""
-    from distributed import Client, as_completed
+    from distributed import Client, WorkerPlugin, as_completed
+
+    class OneBlasThread(WorkerPlugin):  # type: ignore[misc]  # distributed publishes no types
+        """Hold BLAS to one thread on each worker, from its event loop, so that it outlasts every task."""
+
+        name = "musegnn-one-blas-thread"
+
+        def setup(self, worker: object) -> None:  # noqa: ARG002  called by distributed
+            self.limit = threadpool_limits(limits=1, user_api="blas")
+
+        def teardown(self, worker: object) -> None:  # noqa: ARG002  called by distributed
+            self.limit.restore_original_limits()
 
     with Client(address) as client:
-        futures = {client.submit(_build, task, None, pure=False): task for task in tasks}
-        done = {commit(futures[future], record) for future, record in as_completed(futures, with_results=True)}
+        client.register_plugin(OneBlasThread())
+        try:
+            futures = {client.submit(_build, task, None, pure=False): task for task in tasks}
+            done = {commit(futures[future], record) for future, record in as_completed(futures, with_results=True)}
+        finally:
+            client.unregister_worker_plugin(OneBlasThread.name)
     return [task.dataset.name for task in tasks if task.dataset.name in done]
 
 

@@ -9,8 +9,6 @@ Legend: n cells kept, M genes kept, N genes selected.
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +28,7 @@ from musegnn.errors import GraphError, InputError
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -62,7 +60,8 @@ def build_dataset(
 ) -> DatasetRecord:
     """Build the co-expression of one dataset.
 
-    BLAS is held to one thread meanwhile, so that results do not depend on what else runs.
+    BLAS is held to one thread meanwhile, so that results do not depend on what else runs. That limit belongs to the
+    process: who calls this from several threads holds it around all of them, as ``cluster.graphs`` does.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def build_dataset(
         When fewer than two genes can be selected.
     """
     tell = progress or (lambda _: None)
-    with _one_blas_thread():
+    with threadpool_limits(limits=1, user_api="blas"):
         tell("scan")
         result = scan(source, config)
         tell("select")
@@ -305,26 +304,3 @@ def _default_rule(pairs: PairTable, n_cells: int, warnings: list[str]) -> dict[s
         "negative_share": edges.negative_share,
         "cutoff": edges.cutoff,
     }
-
-
-_blas_lock = threading.Lock()
-_blas_users = 0
-_blas_limit: threadpool_limits | None = None
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread while any build runs in this process; the limit is one for the whole process."""
-    global _blas_users, _blas_limit  # noqa: PLW0603  the limit is per process, and builds run in several threads
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limit = threadpool_limits(limits=1, user_api="blas")
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0 and _blas_limit is not None:
-                _blas_limit.restore_original_limits()
-                _blas_limit = None
