@@ -15,7 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
-from musegnn.data_store.commit import Manifest, canonical_json, checksum, foreign_files
+from musegnn.data_store.commit import Manifest, canonical_json, digest, foreign_files
 from musegnn.data_store.durable import replace_file, sync_folders
 from musegnn.data_store.layout import (
     ATTRIBUTES,
@@ -48,18 +48,20 @@ class _BuildFiles(MutableMapping[str, "Buffer"]):
     """The files of one build, as the mapping that zarr writes into.
 
     It starts empty whatever lies on disk, so that a half-written build of an earlier process is written over with the
-    same bytes. Only metadata can be read back.
+    same bytes. Only metadata can be read back. A rehearsal writes nothing.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, *, rehearsal: bool) -> None:
         self.root = root
         self.folder = folder
-        self.files: dict[str, tuple[int, int]] = {}
+        self.rehearsal = rehearsal
+        self.files: dict[str, tuple[int, str]] = {}
         self._metadata: dict[str, Buffer] = {}
 
     def put(self, key: str, data: bytes) -> None:
-        replace_file(self.root, self.folder / key, data)
-        self.files[key] = (len(data), checksum(data))
+        if not self.rehearsal:
+            replace_file(self.root, self.folder / key, data)
+        self.files[key] = (len(data), digest(data))
 
     def __setitem__(self, key: str, value: Buffer) -> None:
         self.put(key, value.to_bytes())
@@ -80,7 +82,7 @@ class _BuildFiles(MutableMapping[str, "Buffer"]):
         return len(self.files)
 
 
-def write_build(root: Path, folder: Path, record: DatasetRecord) -> bytes:
+def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: bool = False) -> bytes:
     """Write a record below `folder`, durably, the manifest last.
 
     Parameters
@@ -91,6 +93,8 @@ def write_build(root: Path, folder: Path, record: DatasetRecord) -> bytes:
         The build; half-written files of an earlier try are replaced, any other file is removed.
     record
         What to write, already checked.
+    rehearsal
+        Write nothing, and give the manifest that would be written.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def write_build(root: Path, folder: Path, record: DatasetRecord) -> bytes:
         E140 or E292 when it cannot be written; the same call completes it later.
     """
     texts = {PROVENANCE: canonical_json(record.provenance), REPORT: canonical_json(record.report)}
-    files = _BuildFiles(root, folder)
+    files = _BuildFiles(root, folder, rehearsal=rehearsal)
     store = MemoryStore(files)
     group = zarr.create_group(store=store, attributes={ATTRIBUTES: attributes_of(record)}, zarr_format=3)
     for name in GROUPS:
@@ -132,6 +136,8 @@ def write_build(root: Path, folder: Path, record: DatasetRecord) -> bytes:
         files.put(key, text)
     manifest = Manifest(files=files.files).to_json()
     files.put(MANIFEST, manifest)
+    if rehearsal:
+        return manifest
     for file in foreign_files(folder, Manifest(files=files.files)):
         file.unlink()
     sync_folders(root, {(folder / key).parent for key in files.files})

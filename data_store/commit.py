@@ -13,8 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
-
 from musegnn.data_store.durable import put_if_absent, replace_file
 from musegnn.data_store.layout import MANIFEST
 from musegnn.errors import StoreError, StoreNotFoundError
@@ -52,9 +50,9 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Every file of a build with its size and CRC-32C."""
+    """Every file of a build with its size and SHA-256."""
 
-    files: dict[str, tuple[int, int]]
+    files: dict[str, tuple[int, str]]
 
     def to_json(self) -> bytes:
         """Encode as the content of ``MANIFEST.json``; equal builds give equal bytes."""
@@ -73,14 +71,15 @@ def canonical_json(value: object) -> bytes:
     return text.encode() + b"\n"
 
 
-def checksum(data: bytes) -> int:
-    """Give the CRC-32C of some bytes."""
-    return int(google_crc32c.value(data))
-
-
 def digest(data: bytes) -> str:
     """Give the SHA-256 of some bytes as hexadecimal text."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Give the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def references(root: Path, dataset: str) -> list[Reference]:
@@ -124,7 +123,7 @@ def _read_reference(dataset: str, path: Path) -> Reference:
             and reference.status in {"ok", "retracted"}
             and SAFE_KEY.match(reference.build) is not None
         )
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         intact = False
     if not intact:
         msg = f"the reference {path.parent.name}/{path.name} is damaged"
@@ -188,7 +187,7 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
     if digest(raw) != expected_sha256:
         msg = f"{MANIFEST} is not the one that was committed"
         raise StoreError(msg, code="E130", where=str(folder), fix=fix)
-    files = {key: (int(size), int(crc)) for key, (size, crc) in json.loads(raw)["files"].items()}
+    files = {key: (int(size), str(sha256)) for key, (size, sha256) in json.loads(raw)["files"].items()}
     unsafe = [key for key in files if not SAFE_KEY.match(key)]
     if unsafe:
         msg = f"{MANIFEST} names files outside its folder"
@@ -213,14 +212,14 @@ def problems(folder: Path, manifest: Manifest, *, contents: bool) -> Iterator[st
     str
         One line per file that is missing, of another size, altered, or not a plain file.
     """
-    for key, (size, crc) in sorted(manifest.files.items()):
+    for key, (size, sha256) in sorted(manifest.files.items()):
         path = folder / key
         if path.is_symlink() or not path.is_file():
             yield f"{key} is missing" if not path.is_symlink() else f"{key} is a link"
         elif path.stat().st_size != size:
             yield f"{key} has {path.stat().st_size} bytes, expected {size}"
-        elif contents and checksum(path.read_bytes()) != crc:
-            yield f"{key} is damaged (CRC-32C differs)"
+        elif contents and file_digest(path) != sha256:
+            yield f"{key} is damaged (SHA-256 differs)"
 
 
 def foreign_files(folder: Path, manifest: Manifest) -> list[Path]:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from musegnn.errors import StoreError
@@ -64,7 +64,6 @@ def put_if_absent(root: Path, path: Path, data: bytes) -> bool:
             os.link(aside, path)
         except FileExistsError:
             return False
-        aside.unlink()
     sync_folders(root, [path.parent])
     return True
 
@@ -126,7 +125,8 @@ def _written_aside(root: Path, path: Path, data: bytes) -> Iterator[Path]:
     except OSError as error:
         raise _explain(error, path, len(data)) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or its folder could not be made, which was reported
+            aside.unlink()
 
 
 def _explain(error: OSError, path: Path, size: int) -> StoreError:

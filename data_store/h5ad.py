@@ -9,6 +9,7 @@ Legend: C cells, G genes of the file, d spatial dimensions.
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,22 +82,28 @@ class H5adLayout:
         return np.array(self.names, dtype=np.str_)
 
 
-def open_file(path: Path) -> h5py.File:
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading.
 
     Raises
     ------
     InputError
-        E230 when the file is missing or something else, E231 when it is truncated or damaged.
+        E230 when the file is missing or something else; E231 when it is truncated, or when the HDF5 library meets
+        damage while the file is open, which it reports by many types of errors.
     """
     _sniff(path)
+    fix = "copy or download the file again"
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        text = str(error)
-        sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", text)
-        msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}" if sizes else "damaged HDF5 file"
-        raise InputError(msg, code="E231", where=short_path(path), fix="copy or download the file again") from None
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error))
+        detail = shorten(" ".join(str(error).split()), 80)
+        msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}" if sizes else f"damaged file ({detail})"
+        raise InputError(msg, code="E231", where=short_path(path), fix=fix) from error
 
 
 def _sniff(path: Path) -> None:
@@ -168,7 +175,7 @@ def read_rows(layout: H5adLayout, rows: int) -> Iterator[tuple[int, NDArray[np.i
     Raises
     ------
     InputError
-        E231 when a part of the file cannot be decompressed, E102 for malformed columns.
+        E231 when a part of the file is damaged, E102 for malformed columns.
     """
     where = short_path(layout.path)
     n_cells = layout.shape[0]
@@ -177,21 +184,16 @@ def read_rows(layout: H5adLayout, rows: int) -> Iterator[tuple[int, NDArray[np.i
         whole = _rows_of_columns(matrix, layout.shape, where) if layout.kind == "csc" else None
         for start in range(0, n_cells, rows):
             stop = min(start + rows, n_cells)
-            try:
-                if whole is not None:
-                    block = whole[start:stop]
-                    yield start, block.indptr.astype(np.int64), block.indices, block.data
-                elif layout.kind == "dense":
-                    yield start, *_dense_rows(matrix, start, stop)
-                else:
-                    assert layout.indptr is not None
-                    indptr = layout.indptr[start : stop + 1]
-                    part = slice(int(indptr[0]), int(indptr[-1]))
-                    yield start, indptr - indptr[0], matrix["indices"][part], matrix["data"][part]
-            except OSError:
-                msg = f"cells {start} to {stop - 1} cannot be read (damaged data)"
-                fix = "copy or download the file again"
-                raise InputError(msg, code="E231", where=where, fix=fix) from None
+            if whole is not None:
+                block = whole[start:stop]
+                yield start, block.indptr.astype(np.int64), block.indices, block.data
+            elif layout.kind == "dense":
+                yield start, *_dense_rows(matrix, start, stop)
+            else:
+                assert layout.indptr is not None
+                indptr = layout.indptr[start : stop + 1]
+                part = slice(int(indptr[0]), int(indptr[-1]))
+                yield start, indptr - indptr[0], matrix["indices"][part], matrix["data"][part]
 
 
 def _dense_rows(matrix: h5py.Dataset, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
@@ -207,11 +209,7 @@ def _rows_of_columns(matrix: h5py.Group, shape: tuple[int, int], where: str) -> 
     if 2 * size > MAX_CSC_BYTES:
         msg = f"the matrix is stored by columns and takes {size / 2**30:.0f} GiB"
         raise InputError(msg, code="E226", where=where, fix="write the file with adata.X = adata.X.tocsr()")
-    try:
-        indptr, indices, data = (matrix[part][()] for part in ("indptr", "indices", "data"))
-    except OSError:
-        msg = "the matrix cannot be read (damaged data)"
-        raise InputError(msg, code="E231", where=where, fix="copy or download the file again") from None
+    indptr, indices, data = (matrix[part][()] for part in ("indptr", "indices", "data"))
     check_structure(indptr.astype(np.int64), indices, data, shape[0], where=where)
     return sp.csc_matrix((data, indices, indptr), shape=shape).tocsr()
 

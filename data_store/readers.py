@@ -168,7 +168,13 @@ class H5adSource:
     def _counts_elsewhere(self) -> str:
         with open_file(self.path) as file:
             found = count_matrices(file, besides=self._layout.key)
-        return f"`layer: {found[0]}`" if found and found[0] != "X" else "no `layer`: X" if found else ""
+        if not found:
+            return ""
+        return (
+            f"set `layer: {found[0]}`, which holds raw counts"
+            if found[0] != "X"
+            else "leave `layer` out: X holds counts"
+        )
 
 
 def open_h5ad(

@@ -137,9 +137,7 @@ class Store:
 
     def datasets(self) -> list[str]:
         """List the committed datasets by name."""
-        folder = self.path / "refs"
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        return [name for name in names if self.build_of(name) is not None]
+        return [name for name in self._names() if self.build_of(name) is not None]
 
     def build_of(self, name: str) -> str | None:
         """Give the committed build of a dataset, or ``None``."""
@@ -203,11 +201,12 @@ class Store:
             msg = f"{record.name} has no committed build {build}"
             raise StoreError(msg, code="E133", where=str(self.path), fix="commit it")
         check_record(record)
-        with one_writer(self.path, record.name):
-            written = digest(write_build(self.path, self._folder(record.name, build), record))
-        if written != match[-1].manifest_sha256:
-            msg = f"{record.name}: the repaired build differs from the committed one"
+        folder = self._folder(record.name, build)
+        if digest(write_build(self.path, folder, record, rehearsal=True)) != match[-1].manifest_sha256:
+            msg = f"the record given for {record.name} differs from the committed one"
             raise StoreError(msg, code="E133", where=str(self.path), fix="commit it as a new build")
+        with one_writer(self.path, record.name):
+            write_build(self.path, folder, record)
 
     def read(self, name: str) -> DatasetRecord:
         """Read a dataset, checking every byte on the way.
@@ -258,10 +257,16 @@ class Store:
         -------
         list of str
             One line per problem; empty when all is well.
+
+        Raises
+        ------
+        StoreNotFoundError
+            E294 when the dataset asked for was never committed.
         """
-        folder = self.path / "refs"
-        every = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-        return [line for dataset in ([name] if name is not None else every) for line in self._verify(dataset)]
+        if name is not None and check_dataset_name(name) not in self._names():
+            self._newest(name)
+        names = self._names() if name is None else [name]
+        return [line for dataset in names for line in self._verify(dataset)]
 
     def gc(self, *, grace_hours: float = 24.0, dry_run: bool = True) -> list[str]:
         """Remove builds that no reference shows, and unfinished files.
@@ -288,6 +293,10 @@ class Store:
         for path in [] if dry_run else garbage:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in garbage]
+
+    def _names(self) -> list[str]:
+        folder = self.path / "refs"
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def _shows(self, name: str, build: str) -> bool:
         known = references(self.path, name)
@@ -316,8 +325,6 @@ class Store:
     def _verify(self, name: str) -> Iterator[str]:
         try:
             known = references(self.path, check_dataset_name(name))
-            if not known:
-                yield f"{name}: no such dataset"
             for reference, parent in zip(known, [None, *(r.generation for r in known)], strict=False):
                 if reference.parent != parent:
                     yield f"{name}: generation {reference.generation} does not follow generation {parent}"

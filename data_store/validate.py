@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_COUNT = 2**24
 """Largest count that float32 holds exactly."""
 PLACES = 3
+MAX_LINE = 300
 
 
 @dataclass(slots=True)
@@ -104,30 +105,33 @@ class CountCheck:
         Parameters
         ----------
         elsewhere
-            Setting with which raw counts of the same file are read, e.g. "`layer: counts`"; empty: none known.
+            What to do when raw counts are in another matrix of the same file; empty: none known.
 
         Raises
         ------
         InputError
             E204 NaN or infinite, E203 negative, E201 mostly fractions, E202 few fractions, E206 above 2^24.
         """
-        use = f"set {elsewhere}, which holds raw counts" if elsewhere else ""
-        raw = use or "give the raw counts of this dataset"
+        raw = elsewhere or "give the raw counts of this dataset"
+        rounded = elsewhere or "round the counts and write the file"
         self._raise("not_finite", "E204", "NaN or infinite values", raw)
-        self._raise("negative", "E203", "negative values (scaled or regressed data?)", raw)
+        self._raise("negative", "E203", "negative values, as in scaled data", raw)
         share = self._bad["fraction"].count / max(self.n_values, 1)
         if share > 1e-3:
-            self._raise("fraction", "E201", "values that are not integers (normalised data?)", raw)
-        self._raise("fraction", "E202", "values that are not integers", use or "round the counts and write the file")
+            self._raise("fraction", "E201", "values that are not integers, as in normalised data", raw)
+        self._raise("fraction", "E202", "values that are not integers", rounded)
         self._raise("large", "E206", "values above 2^24", "check the counts: no cell holds so many copies of a gene")
 
     def _raise(self, kind: str, code: str, what: str, fix: str) -> None:
         finding = self._bad[kind]
-        if finding.count:
-            share = 100.0 * finding.count / max(self.n_values, 1)
-            more = ", ..." if finding.count > len(finding.places) else ""
-            msg = f"{finding.count} {what} ({share:.3g} % of stored values; first: {', '.join(finding.places)}{more})"
-            raise InputError(msg, code=code, where=self.where, fix=fix)
+        share = 100.0 * finding.count / max(self.n_values, 1)
+        for shown in range(len(finding.places), 0, -1):
+            more = ", ..." if finding.count > shown else ""
+            places = f"first: {'; '.join(finding.places[:shown])}{more}"
+            msg = f"{finding.count} {what}, {share:.3g} % of stored values ({places})"
+            error = InputError(msg, code=code, where=self.where, fix=fix)
+            if len(error.line()) <= MAX_LINE or shown == 1:
+                raise error
 
     def _classify(self, first_cell: int, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]) -> None:
         finite = np.isfinite(data)
@@ -310,4 +314,4 @@ def shorten(text: str, width: int) -> str:
 def short_path(path: object) -> str:
     """Give a path for a message, cut on the left when long."""
     text = shorten(str(path), 4096)
-    return text if len(text) <= 80 else "..." + text[-77:]
+    return text if len(text) <= 70 else "..." + text[-67:]
