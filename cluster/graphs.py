@@ -154,10 +154,10 @@ def _build_remotely(tasks: list[_Task], address: str, commit: Callable[[_Task, D
 
         name = "musegnn-one-blas-thread"
 
-        def setup(self, worker: object) -> None:  # noqa: ARG002  called by distributed
+        def setup(self, worker: object) -> None:
             self.limit = threadpool_limits(limits=1, user_api="blas")
 
-        def teardown(self, worker: object) -> None:  # noqa: ARG002  called by distributed
+        def teardown(self, worker: object) -> None:
             self.limit.restore_original_limits()
 
     with Client(address) as client:

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from musegnn.coexpression.build import build_dataset, collect_pairs
+from musegnn.coexpression.cscore import Stripe, cscore
+from musegnn.coexpression.edges import select_edges
+from musegnn.coexpression.sparkx import sparkx
+from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
+from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.errors import GraphError, InputError
+
+SMALL = GraphConfig(n_genes=60, block_rows=128)
+
+
+def counts(seed: int = 0, n: int = 400, genes: int = 150) -> np.ndarray:
+    """Three programmes of 20 genes each, the other genes on their own."""
+    rng = np.random.default_rng(seed)
+    depth = rng.lognormal(7.5, 0.4, n)
+    level = rng.gamma(3.0, 1 / 3, (n, genes))
+    for first in range(0, 60, 20):
+        level[:, first : first + 20] *= rng.gamma(2.0, 0.5, (n, 1))
+    share = rng.dirichlet(np.ones(genes) * 2)
+    return rng.poisson(depth[:, None] * level * share)
+
+
+def dataset(modality: str = "scrna") -> DatasetConfig:
+    return DatasetConfig(name="small", path="small.h5ad", modality=modality, tissue="lung", species="human")
+
+
+def source(x: np.ndarray, coords: np.ndarray | None = None) -> ArraySource:
+    return ArraySource(csr_matrix(x), [f"G{j}" for j in range(x.shape[1])], coords=coords)
+
+
+def dense(pairs, values) -> np.ndarray:
+    out = np.zeros((pairs.n_genes, pairs.n_genes))
+    out[np.repeat(np.arange(pairs.n_genes), np.diff(pairs.indptr)), pairs.indices] = values
+    return out
+
+
+def test_the_record_holds_what_cscore_gives():
+    x = counts()
+    x[5] = 0
+    record = build_dataset(source(x), dataset(), SMALL)
+    chosen = np.array([int(name[1:]) for name in record.genes.gene])
+    assert (np.diff(chosen) > 0).all()
+    kept = np.delete(x, 5, axis=0)
+    expected = cscore(kept[:, chosen], kept.sum(1))
+    np.fill_diagonal(expected.z, 0.0)
+    stored = np.abs(expected.z) >= 1.96
+    np.testing.assert_allclose(dense(record.pairs, record.pairs.z), expected.z * stored, rtol=1e-6)
+    np.testing.assert_allclose(
+        dense(record.pairs, record.pairs.estimate), np.where(stored, expected.estimate, 0.0), rtol=1e-5, atol=1e-7
+    )
+    upper = np.abs(expected.z[np.triu_indices(60, 1)])
+    assert record.pairs.n_tests == len(upper) == 60 * 59 // 2
+    np.testing.assert_array_equal(
+        record.pairs.histogram, np.bincount(np.minimum(upper / 0.05, 800).astype(int), minlength=801)
+    )
+    np.testing.assert_allclose(record.genes.mu, expected.fit.mu, rtol=1e-12)
+    np.testing.assert_allclose(record.genes.mean, kept[:, chosen].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(record.genes.variance, kept[:, chosen].var(0, ddof=1), rtol=1e-10)
+    assert record.n_cells == 399
+    assert record.report["cells_dropped"] == {"no_counts": 1}
+    json.dumps([record.report, record.provenance], allow_nan=False)
+
+
+def test_programmes_are_found():
+    pairs = build_dataset(source(counts()), dataset(), GraphConfig()).pairs
+    edges = select_edges(pairs, 400, EdgeConfig(sign="positive"))
+    group = np.where(np.arange(150) < 60, np.arange(150) // 20, -1)
+    together = (group[edges.rows] == group[edges.indices]) & (edges.rows < 60)
+    assert together.sum() > 0.9 * 60 * 19
+    assert together.mean() > 0.75  # by chance: 0.05
+
+
+@pytest.mark.parametrize("rows", [1, 37, 400])
+def test_block_size_does_not_matter(rows):
+    x = counts(1)
+    one, two = (build_dataset(source(x), dataset(), SMALL.model_copy(update={"block_rows": r})) for r in (400, rows))
+    np.testing.assert_array_equal(one.genes.gene, two.genes.gene)
+    np.testing.assert_array_equal(one.pairs.indices, two.pairs.indices)
+    np.testing.assert_allclose(one.pairs.z, two.pairs.z, rtol=1e-5)
+    product = one.profile.astype(float) @ one.profile.T
+    np.testing.assert_allclose(two.profile.astype(float) @ two.profile.T, product, atol=1e-5 * product.max())
+
+
+def test_equal_builds_are_equal_bits():
+    one, two = (build_dataset(source(counts(2)), dataset(), SMALL) for _ in range(2))
+    for a, b in ((one.pairs.z, two.pairs.z), (one.profile, two.profile), (one.genes.score, two.genes.score)):
+        assert a.tobytes() == b.tobytes()
+    assert one.report == two.report
+    assert one.provenance == two.provenance
+
+
+@pytest.mark.parametrize("mode", ["clamp", "drop", "reference"])
+def test_under_dispersed_counts_are_reported(mode):
+    x = counts(3)
+    x[:, 60:] = np.minimum(x[:, 60:], 1)
+    config = GraphConfig(negative_variance=mode, selection="all")
+    record = build_dataset(source(x), dataset("scatac"), config)
+    negative = record.genes.sigma < 0
+    assert record.report["negative_variance"] == negative.sum() > 20
+    assert any(w.startswith("W254") for w in record.report["warnings"])
+    touched = dense(record.pairs, np.ones(len(record.pairs.z)))[negative].sum()
+    estimates = dense(record.pairs, record.pairs.estimate)
+    assert (estimates[negative] == 0).all()
+    assert (touched == 0) == (mode == "drop")
+    n, p = int((~negative).sum()), len(negative)
+    if mode == "reference":  # a weight beyond its pole can make the variance of z negative
+        assert n * (n - 1) // 2 < record.pairs.n_tests < p * (p - 1) // 2
+    else:
+        assert record.pairs.n_tests == (n * (n - 1) // 2 if mode == "drop" else p * (p - 1) // 2)
+
+
+def test_spatial_data_select_by_place():
+    x = counts(4)
+    side = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+    x[:200, 100:120] *= 4
+    record = build_dataset(source(x, side), dataset("spatial"), SMALL)
+    assert {f"G{j}" for j in range(100, 120)} <= set(record.genes.gene)
+    expected = sparkx(csr_matrix(x), side).p_adjusted
+    chosen = [int(name[1:]) for name in record.genes.gene]
+    np.testing.assert_allclose(record.genes.score, expected[chosen], rtol=1e-9)
+    hvg = build_dataset(source(x, side), dataset("spatial"), SMALL.model_copy(update={"selection": "hvg"}))
+    assert not np.array_equal(hvg.genes.gene, record.genes.gene)
+    with pytest.raises(InputError, match="E260"):
+        build_dataset(source(x), dataset("spatial"), SMALL)
+
+
+def test_full_profile_has_the_same_inner_products():
+    x = counts(5)
+    gram = build_dataset(source(x), dataset(), SMALL).profile.astype(float)
+    full = build_dataset(source(x), dataset(), SMALL.model_copy(update={"profile": "full"})).profile.astype(float)
+    assert full.shape == (60, 400)
+    np.testing.assert_allclose(gram @ gram.T, full @ full.T, atol=1e-5 * (full @ full.T).max())
+
+
+def test_noise_has_a_graph_without_edges():
+    rng = np.random.default_rng(6)
+    record = build_dataset(source(rng.poisson(1.0, (300, 40))), dataset(), GraphConfig(selection="all"))
+    assert any(w.startswith("W270") for w in record.report["warnings"])
+    with pytest.raises(GraphError, match="E270"):
+        select_edges(record.pairs, record.n_cells, EdgeConfig())
+
+
+def test_fewer_genes_than_asked_for_is_reported():
+    record = build_dataset(source(counts(7)), dataset(), GraphConfig())
+    assert len(record.genes) == 150
+    assert any(w.startswith("W256: 150 genes") for w in record.report["warnings"])
+
+
+def test_steps_are_told():
+    steps: list[str] = []
+    build_dataset(source(counts(8)), dataset(), SMALL, progress=steps.append)
+    assert steps == ["scan", "select", "pairs"]
+
+
+def test_pairs_of_several_stripes():
+    rng = np.random.default_rng(9)
+    z = rng.normal(0, 3, (10, 10))
+    z = np.triu(z) + np.triu(z, 1).T
+    z[2, :] = z[:, 2] = np.nan
+    stripes = [Stripe(start=s, z=z[s : s + 4, s:], estimate=z[s : s + 4, s:] / 20) for s in (0, 4, 8)]
+    pairs = collect_pairs(stripes, 10, 1.96)
+    keep = (np.abs(np.nan_to_num(z)) >= 1.96) & ~np.eye(10, dtype=bool)
+    np.testing.assert_allclose(dense(pairs, pairs.z), np.where(keep, z, 0.0), rtol=1e-6)
+    np.testing.assert_allclose(dense(pairs, pairs.estimate), np.where(keep, z / 20, 0.0), rtol=1e-6)
+    assert pairs.n_tests == 9 * 8 // 2
+    assert pairs.histogram.sum() == pairs.n_tests
+
+
+@pytest.mark.parametrize("name", ["mm_cortex_snareseq_atac_ga", "mm_forebrain_atac_ga"])
+def test_graphs_of_accessibility_are_useful(shared, name):
+    """Sparse, under-dispersed scATAC data give two edges per gene or more by the default rule, and say so."""
+    path = shared / "data" / f"{name}.h5ad"
+    record = build_dataset(open_h5ad(path), dataset("scatac"), GraphConfig())
+    edges = select_edges(record.pairs, record.n_cells, EdgeConfig())
+    assert edges.mean_degree >= 2.0
+    assert edges.negative_share < 0.3
+    assert any(w.startswith("W254") for w in record.report["warnings"])
+    filled = edges.n_edges > select_edges(record.pairs, record.n_cells, EdgeConfig(min_mean_degree=0.0)).n_edges
+    assert filled == any(w.startswith("W258") for w in record.report["warnings"])
+    assert filled == (name == "mm_cortex_snareseq_atac_ga")
