@@ -297,11 +297,7 @@ class Engine:
             prefix = f"adam/{key.removeprefix('weight/')}/"
             moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if moments:
-                optimizer.state[parameter] = {
-                    # Adam keeps its step count on the CPU in float32 whatever the parameter is, unless fused on GPU.
-                    name: value.clone().to(parameter.device)
-                    for name, value in moments.items()
-                }
+                optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in moments.items()}
 
     def _unit(self, name: str) -> Unit:
         return self.model.units[name]

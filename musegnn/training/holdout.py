@@ -227,7 +227,8 @@ def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.
     if len(known) == 0:
         return np.zeros(len(codes), dtype=np.bool_)
     place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    return known[place] == codes
+    found: NDArray[np.bool_] = known[place] == codes
+    return found
 
 
 def _codes(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> NDArray[np.int64]:
