@@ -75,12 +75,15 @@ def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         build = given.get("report", {})
         row: dict[str, Any] = {name: str(given[name]) for name in ("dataset", "modality", "tissue", "species")}
         row |= {name: _finite(given.get(name)) for name in numbers}
-        row["n_clamped"] = _finite(build.get("n_negative_variance"))
+        row["n_clamped"] = _finite(build.get("negative_variance"))
         row["dropped"] = [
             {"count": int(count), "what": what, "why": str(why).replace("_", " ")}
             for what in ("cells", "genes")
             for why, count in sorted(build.get(f"{what}_dropped", {}).items())
         ]
+        passed_over = int(build.get("genes_kept", 0)) - int(build.get("genes_selected", 0))
+        if passed_over > 0:
+            row["dropped"].append({"count": passed_over, "what": "genes", "why": "good, but not selected"})
         if given.get("isolated"):
             row["dropped"].append(
                 {"count": int(given["isolated"]), "what": "genes", "why": "kept, but without an edge"}

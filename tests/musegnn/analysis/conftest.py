@@ -23,7 +23,7 @@ def make_embeddings(n_genes=60, n_shared=40, dim=8, seed=0, strange=True):
     latent = rng.normal(size=(n_genes * len(DATASETS), dim))
     rows, vectors = [], []
     for d, (dataset, modality, tissue, species) in enumerate(DATASETS):
-        own = [*range(n_shared), *range(n_shared + d * n_genes, 2 * n_shared + d * n_genes)][:n_genes]
+        own = [*range(n_shared), *range(n_shared + d * n_genes, (d + 1) * n_genes)]
         for gene in own:
             name = STRANGE if strange and gene == 7 else f"GENE{gene}"
             shown = name.capitalize() if species == "mouse" and name != STRANGE else name
@@ -63,6 +63,11 @@ def annotated():
 
 
 @pytest.fixture
+def make_atlas():
+    return lambda **sizes: fake_annotation(make_embeddings(**sizes))
+
+
+@pytest.fixture
 def history():
     return [
         {"kind": "losses", "round": r, "dataset": d, "partner": "x", "loss": 2.0 / r + k, "contrast": 0.1 * r}
@@ -77,8 +82,9 @@ def graphs():
         {
             "dataset": d, "modality": m, "tissue": t, "species": s, "n_cells": 1000 + k, "n_genes": 60, "n_edges": 400,
             "density": 0.2, "negative_share": 0.3, "mean_degree": 13.3, "isolated": k, "cutoff": 2.8,
-            "report": {"n_negative_variance": 4, "cells_dropped": {"no_counts": 3},
-                       "genes_dropped": {"too_few_cells": 9}, "warnings": ["W101: few cells <b>here</b>"] if k else []},
+            "report": {"negative_variance": 4, "genes_kept": 70, "genes_selected": 60,
+                       "cells_dropped": {"no_counts": 3}, "genes_dropped": {"too_few_cells": 9},
+                       "warnings": ["W101: few cells <b>here</b>"] if k else []},
         }
         for k, (d, m, t, s) in enumerate(DATASETS)
     ]  # fmt: skip

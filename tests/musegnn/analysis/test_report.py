@@ -125,6 +125,7 @@ def test_graph_rows_name_what_was_dropped(graphs):
     assert row["dropped"] == [
         {"count": 3, "what": "cells", "why": "no counts"},
         {"count": 9, "what": "genes", "why": "too few cells"},
+        {"count": 10, "what": "genes", "why": "good, but not selected"},
         {"count": 1, "what": "genes", "why": "kept, but without an edge"},
     ]
     bare = {"dataset": "a", "modality": "m", "tissue": "t", "species": "s", "density": float("nan")}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from musegnn.analysis.report import write_report
+from musegnn.analysis.report import ReportData, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -369,3 +369,22 @@ def test_tables_and_curves(page, report_data):
     assert page.texts("#view-graphs tbody th")[0] == "brain_atac"
     page.click("#tab-settings")
     assert page.text("pre").strip() == "seed: 0"
+
+
+@pytest.mark.slow
+def test_a_large_atlas_is_drawn_and_answers(browser, make_atlas, tmp_path):
+    path = tmp_path / "large.html"
+    adata = make_atlas(n_genes=10_000, n_shared=4_000)
+    write_report(path, ReportData(adata=adata, evaluation={}, history=[], graphs=[], config=""))
+    browser.open(path)
+    assert browser.text("#count") == "30,000 points"
+    ink = browser.run(
+        "(() => { const m = musegnn.map; m.paint(); const paper = m.words[0];"
+        " return m.words.reduce((a, w) => a + (w !== paper), 0); })()"
+    )
+    assert ink > 10_000
+    assert browser.run("(() => { musegnn.map.paint(); return musegnn.map.paintTime; })()") < 1000
+    search(browser, "GENE3999")
+    browser.press("Enter")
+    browser.until("document.querySelectorAll('#near li').length === 20")
+    assert browser.complaints() == []

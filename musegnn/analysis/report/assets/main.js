@@ -72,6 +72,8 @@ class Page {
       const codes = atlas.arrays[name];
       for (let i = 0; i < atlas.n; i++) map.colors[i] = this.palettes[name][codes[i]];
     }
+    const named = name === "cluster" ? atlas.categories.cluster.values : null;
+    map.setGroups(named && atlas.arrays.cluster, named);
     this.legend();
     this.refresh();
   }

@@ -73,7 +73,7 @@ class ScatterMap {
   resize() {
     const box = this.stage.getBoundingClientRect();
     if (!box.width || !box.height) return;
-    const old = this.view && { ...this.view, w: this.w, h: this.h };
+    const old = this.view && { w: this.w, h: this.h, whole: this.isWhole() };
     this.ratio = Math.min(window.devicePixelRatio || 1, 2);
     this.w = box.width;
     this.h = box.height;
@@ -83,7 +83,7 @@ class ScatterMap {
     }
     this.image = this.context.createImageData(this.canvas.width, this.canvas.height);
     this.words = new Uint32Array(this.image.data.buffer);
-    if (old) {
+    if (old && !old.whole) {
       this.view.tx += (this.w - old.w) / 2;
       this.view.ty += (this.h - old.h) / 2;
       this.draw();
@@ -98,6 +98,11 @@ class ScatterMap {
     const [w, h] = [this.w - left, this.h];
     const scale = 0.9 * Math.min(w / (this.width || 1), h / (this.height || 1));
     return { scale, tx: left + (w - this.width * scale) / 2, ty: (h - this.height * scale) / 2 };
+  }
+
+  isWhole() {
+    const home = this.home();
+    return ["scale", "tx", "ty"].every((key) => Math.abs(home[key] - this.view[key]) < 0.5);
   }
 
   fit(animate = true) {
@@ -255,6 +260,7 @@ class ScatterMap {
       for (const { point } of near) this.label(point, this.atlas.gene(point), ink, paper, false, r);
     }
     this.labelVisible(ink, paper, r);
+    this.labelGroups(ink, paper);
     if (this.hovered >= 0) this.disc(this.hovered, r + 1, ink, 1.6);
     if (this.path) this.paintPath(theme.getPropertyValue("--accent").trim());
   }
@@ -306,6 +312,44 @@ class ScatterMap {
     this.pen.globalAlpha = 0.8;
     for (const i of found) if (this.state[i] === SHOWN) this.label(i, this.atlas.gene(i), ink, paper, false, r - 2);
     this.pen.globalAlpha = 1;
+  }
+
+  // Names of groups (clusters) at the middle of their points, until the names of genes take over.
+  labelGroups(ink, paper) {
+    if (!this.groups || this.marks.focus >= 0 || this.view.scale > this.home().scale * 6) return;
+    const { pen } = this;
+    pen.font = `700 12px ${getComputedStyle(document.body).fontFamily}`;
+    pen.textBaseline = "middle";
+    pen.textAlign = "center";
+    const least = 0.012 * this.atlas.n * (this.home().scale / this.view.scale) ** 2;
+    for (const { name, size, x, y } of this.groups) {
+      if (size < least) continue;
+      const [sx, sy] = [x * this.view.scale + this.view.tx, y * this.view.scale + this.view.ty];
+      const half = pen.measureText(name).width / 2 + 3;
+      const box = [sx - half, sy - 8, sx + half, sy + 8];
+      if (this.boxes.some((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1])) continue;
+      this.boxes.push(box);
+      pen.lineJoin = "round";
+      pen.lineWidth = 4;
+      pen.strokeStyle = paper;
+      pen.strokeText(name, sx, sy);
+      pen.fillStyle = ink;
+      pen.fillText(name, sx, sy);
+    }
+    pen.textAlign = "left";
+  }
+
+  // Medians of the coordinates of each group, largest group first; null shows no names.
+  setGroups(codes, names) {
+    if (!codes) {
+      this.groups = null;
+      return;
+    }
+    const members = names.map(() => []);
+    for (let i = 0; i < this.atlas.n; i++) members[codes[i]].push(i);
+    const middle = (list, place) => Float32Array.from(list, (i) => place[i]).sort()[list.length >> 1];
+    this.groups = members.map((list, g) => ({ name: names[g], size: list.length, x: middle(list, this.px), y: middle(list, this.py) }))
+      .filter((g) => g.size).sort((a, b) => b.size - a.size);
   }
 
   paintPath(accent) {

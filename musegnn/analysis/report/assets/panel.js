@@ -78,7 +78,7 @@ class SidePanel {
     const scores = this.atlas.copyScores(i).sort((a, b) => b.score - a.score);
     if (!scores.length) return el("p", { class: "soft small" }, "No other dataset has this gene.");
     return el("details", { class: "copies", open: scores.length <= 8 },
-      el("summary", {}, "The same gene elsewhere ", el("span", { class: "soft" }, `cosine, ${plural(scores.length, "dataset")}`)),
+      el("summary", {}, "The same gene elsewhere ", el("span", { class: "soft" }, plural(scores.length, "dataset"))),
       el("ol", { class: "near" }, scores.map(({ point, score }) => this.row(point, score, this.atlas.of("dataset", point),
         this.atlas.gene(point) === this.atlas.gene(i) ? this.atlas.of("modality", point) : this.atlas.gene(point)))));
   }
