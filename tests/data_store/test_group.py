@@ -1,0 +1,59 @@
+"""Datasets beside one another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store.group import Member, check_group
+from musegnn.errors import InputError
+
+SYMBOLS = ["ACTB", "GAPDH", "TP53", "C1orf43", *[f"GENE{i}" for i in range(40)]]
+
+
+def member(name, genes, *, species="human", seed=0, layer=None):
+    X = np.random.default_rng(seed).poisson(1.0, size=(5, len(genes)))
+    return Member(name=name, species=species, layer=layer, source=ArraySource(X, genes, name=name))
+
+
+def test_different_data_with_names_of_one_kind_pass():
+    mouse = [s.capitalize() for s in SYMBOLS]
+    assert check_group([member("a", SYMBOLS), member("b", SYMBOLS, seed=1), member("m", mouse, species="mouse")]) == []
+
+
+def test_the_same_data_twice_is_refused():
+    with pytest.raises(InputError, match=r"E252.* b: the same data as dataset a\. Fix:"):
+        check_group([member("a", SYMBOLS), member("b", SYMBOLS)])
+    assert check_group([member("a", SYMBOLS), member("b", SYMBOLS, layer="unspliced")]) == []
+
+
+def test_identifiers_beside_symbols_are_refused():
+    ids = [f"ENSG{i:011d}" for i in range(44)]
+    with pytest.raises(InputError, match=r"E211.*identifiers in b and symbols in a"):
+        check_group([member("a", SYMBOLS), member("b", ids)])
+
+
+@pytest.mark.parametrize(("prefix", "declared", "actual"), [("ENSMUSG", "human", "mouse"), ("ENSG", "mouse", "human")])
+def test_identifiers_of_another_species_are_refused(prefix, declared, actual):
+    ids = [f"{prefix}{i:011d}" for i in range(44)]
+    with pytest.raises(InputError, match=rf"E214.*declared as {declared}.*are of {actual}"):
+        check_group([member("a", ids, species=declared)])
+    assert check_group([member("a", ids, species=actual)]) == []
+
+
+def test_symbols_of_another_case_warn():
+    assert check_group([member("a", SYMBOLS, species="mouse")]) == [
+        "W214: a is declared as mouse, but its gene symbols look like human"
+    ]
+
+
+def test_the_example_atlas_passes(root):
+    folder = root / "examples" / "atlas"
+    species = {"cortex_rna": "mouse", "cortex_atac": "mouse", "forebrain_atac": "mouse"}
+    members = [
+        Member(name=p.stem, species=species.get(p.stem, "human"), layer=None, source=open_h5ad(p))
+        for p in sorted(folder.glob("*.h5ad"))
+    ]
+    assert len(members) == 8
+    assert check_group(members) == []
