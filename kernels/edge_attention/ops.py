@@ -57,7 +57,7 @@ def attend_backward(
     seed: int,
     needs_da: bool,  # noqa: FBT001  operator schemas pass by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is zero unless ``needs_da``."""
+    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
     from musegnn.kernels.edge_attention.impl import cpu
 
     graph = (rowptr, col, colptr, row, perm)
@@ -73,9 +73,10 @@ def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tu
 
 @attend_backward.register_fake
 def _backward_shapes(
-    grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, *_: object
+    grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, *rest: object
 ) -> tuple[Tensor, ...]:
-    return tuple(part.new_empty(part.shape) for part in (q, k, v, u, a))
+    needs_da = rest[-1]
+    return (*(part.new_empty(part.shape) for part in (q, k, v, u)), a.new_empty(a.shape if needs_da else (0, 0)))
 
 
 def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -84,13 +84,13 @@ def backward(
     seed: int,
     needs_da: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is zero unless ``needs_da``."""
+    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
     rowptr, col, colptr, row, perm = (part.numpy() for part in graph)
     n_nodes, n_heads, dim = q.shape
     n_edges, n_attributes = a.shape
     dq, dk, dv = (q.new_empty((n_heads, n_nodes, dim)) for _ in range(3))
     du = q.new_empty((n_heads, n_nodes, n_attributes))
-    da = q.new_zeros((n_attributes, n_edges))
+    da = q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
         q_, k_, v_, u_, do_, dz_ = (_head_major(part) for part in (q, k, v, u, do, dz))
         a_, lse_ = _flat(a.T), _flat(lse.T)
@@ -103,7 +103,7 @@ def backward(
             _over_blocks(
                 backward_rows_kernel(dim),
                 (q_, k_, v_, u_, a_, rowptr, col, options, lse_, do_, dz_, _flat(dq), _flat(du),
-                 _flat(da) if needs_da else _flat(da[:0]), p, ds, *heads),
+                 _flat(da), p, ds, *heads),
                 rowptr, 2 * work,
             )  # fmt: skip
             _over_blocks(

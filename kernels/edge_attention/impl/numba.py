@@ -370,10 +370,13 @@ def _longest(pointers: Ints, first: int, last: int) -> int:
 
 
 @njit(cache=True)
-def _gather(out: Floats, values: Floats, at: int, perm: Ints, start: int, stop: int) -> None:
+def _gather(p_out: Floats, ds_out: Floats, p: Floats, ds: Floats, at: int, perm: Ints, start: int, stop: int) -> None:
+    """Bring one column's numbers from CSR order together."""
     base, first = np.uint64(at), np.uint64(start)
     for c in range(np.uint64(stop - start)):
-        out[c] = values[base + np.uint64(perm[first + c])]
+        place = base + np.uint64(perm[first + c])
+        p_out[c] = p[place]
+        ds_out[c] = ds[place]
 
 
 @cache
@@ -453,15 +456,15 @@ def backward_columns_kernel(dim: int) -> Callable[..., None]:
         first_head: int, last_head: int, first: int, last: int,
     ) -> None:  # fmt: skip
         n_nodes, n_edges = colptr.size - 1, row.size
-        weight = np.empty(_longest(colptr, first, last), q.dtype)
+        longest = _longest(colptr, first, last)
+        p_column, ds_column = np.empty(longest, q.dtype), np.empty(longest, q.dtype)
         for h in range(first_head, last_head):
             head_at, hand_at = h * n_nodes * dim, (h - first_head) * n_edges
             for j in range(first, last):
                 start, stop, node = colptr[j], colptr[j + 1], h * n_nodes + j
-                _gather(weight, ds, hand_at, perm, start, stop)
-                sum_rows(dk, node * dim, weight, 0, q, head_at, row, start, stop, dim)
-                _gather(weight, p, hand_at, perm, start, stop)
-                sum_rows(dv, node * dim, weight, 0, do, head_at, row, start, stop, dim)
+                _gather(p_column, ds_column, p, ds, hand_at, perm, start, stop)
+                sum_rows(dk, node * dim, ds_column, 0, q, head_at, row, start, stop, dim)
+                sum_rows(dv, node * dim, p_column, 0, do, head_at, row, start, stop, dim)
 
     kernel: Callable[..., None] = edge_attention_bwd_kernel_columns
     return kernel
