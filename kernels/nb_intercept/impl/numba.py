@@ -68,7 +68,7 @@ def fit_intercept(
             if abs(step) < 1e-8:
                 settled = True
                 break
-        if not (settled and abs(b) <= 30.0):
+        if not settled:
             low = -30.0
             high = 30.0
             for _ in range(64):
@@ -82,7 +82,7 @@ def fit_intercept(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _log_ratio(t: float) -> tuple[float, float]:
+def log_ratio(t: float) -> tuple[float, float]:
     """Give ``(t/(1+t) - log(1+t)) / t^2`` and its derivative, by series for small t."""
     if t < SERIES_BELOW:
         value = 0.0
@@ -122,7 +122,7 @@ def _dispersion_score(
     w_second = 0.0
     for u in range(levels.shape[0]):
         mu = rate * levels[u]
-        value, slope = _log_ratio(mu * d)
+        value, slope = log_ratio(mu * d)
         first -= cells[u] * (mu * mu * value)
         second -= cells[u] * (mu * mu * mu * slope)
         ratio = mu / (1.0 + mu * d)

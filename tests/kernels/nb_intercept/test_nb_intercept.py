@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_matrix
 
 from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
+from musegnn.kernels.nb_intercept.impl.numba import log_ratio
 
 
 def simulate(seed: int, *, n_cells: int = 150, dispersion=(0.0, 0.05, 0.4, 2.0), mean: float = 3.0):
@@ -89,6 +90,17 @@ def test_dispersion_agrees_with_the_reference():
     fast = fit_dispersion(counts, depth, intercept, start)
     slow = fit_dispersion(counts, depth, intercept, start, impl="reference")
     np.testing.assert_allclose(fast, slow, rtol=1e-5)
+
+
+def test_cancelling_ratio_keeps_its_precision():
+    for t in np.geomspace(1e-18, 1e6, 300):
+        with mpmath.workdps(80):
+            m = mpmath.mpf(float(t))
+            value = (m / (1 + m) - mpmath.log1p(m)) / m**2
+            slope = -1 / (m * (1 + m) ** 2) - 2 * value / m
+        got = log_ratio(float(t))
+        assert got[0] == pytest.approx(float(value), rel=1e-12)
+        assert got[1] == pytest.approx(float(slope), rel=1e-9)
 
 
 def test_underdispersed_counts_have_no_dispersion():

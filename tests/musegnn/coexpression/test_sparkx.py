@@ -124,9 +124,10 @@ def test_constant_gene_is_not_significant():
     assert result.p[5] == 1.0
 
 
-def test_degenerate_kernels_are_skipped_and_named():
+@pytest.mark.parametrize(("low", "high"), [(0.0, 2.0), (0.1, 0.7), (1 / 3, 1234.56789)])
+def test_degenerate_kernels_are_skipped_and_named(low, high):
     rng = np.random.default_rng(8)
-    coords = rng.permutation(np.repeat([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0]], 25, axis=0))
+    coords = rng.permutation(np.repeat([[low, low], [low, high], [high, low], [high, high]], 25, axis=0))
     counts = csr_matrix(rng.poisson(2.0, (100, 6)))
     result = sparkx(counts, coords)
     assert result.skipped == KERNELS[1:]
