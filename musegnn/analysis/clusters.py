@@ -93,7 +93,7 @@ def cluster(
     has_igraph = find_spec("igraph") is not None
     if method == "leiden" and not has_igraph:
         msg = "Leiden clusters need the package igraph"
-        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[bio]'")
+        raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[bio]'")
     if method == "auto" and not has_igraph:
         logger.warning("igraph is not installed: clusters are by k-means; pip install 'musegnn[bio]' for Leiden")
     if len(unit) < 3:

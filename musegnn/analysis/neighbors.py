@@ -212,7 +212,7 @@ def query(
         if not len(kept):
             has = ", ".join(sorted({str(h) for h in home[rows]}))
             msg = f"{gene} is not a gene of the dataset {dataset}"
-            raise InputError(msg, code="E402", where=gene, fix=f"choose one of: {has}")
+            raise InputError(msg, code="E420", where=gene, fix=f"choose one of: {has}")
         rows = kept
     unit = unit_rows(embeddings.X)
     shown = [c for c in ("gene", "gene_id", "dataset", "modality", "tissue", "species") if c in obs]
@@ -246,4 +246,4 @@ def _copies(obs: pd.DataFrame, gene: str) -> NDArray[np.int64]:
     close = [folded[c] for c in difflib.get_close_matches(gene.casefold(), list(folded), n=5)]
     msg = f"no dataset has a gene {gene}"
     fix = f"try {', '.join(close)}" if close else "list the genes with `musegnn export`"
-    raise InputError(msg, code="E402", where="neighbors", fix=fix)
+    raise InputError(msg, code="E420", where="neighbors", fix=fix)

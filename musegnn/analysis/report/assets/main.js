@@ -257,7 +257,7 @@ class Page {
     const { map, side } = this;
     const views = Object.fromEntries(VIEWS.map((name, n) => [String(n + 1), () => this.go(name)]));
     const common = { ...views, "/": () => { this.show("map"); this.search.input.focus(); this.search.input.select(); }, "?": () => this.help(),
-      t: () => this.toggleTheme(), Escape: () => (this.view === "map" ? this.clear() : this.go("map")) };
+      t: () => this.toggleTheme(), Escape: () => this.escape() };
     if (this.view !== "map") return common;
     const open = this.chosen >= 0;
     return {
@@ -270,6 +270,13 @@ class Page {
       v: () => map.setTool("pan"), l: () => map.setTool("lasso"), b: () => map.setTool("box"),
       c: () => this.setColoring(this.choices[(this.choices.indexOf(this.coloring) + 1) % this.choices.length]),
     };
+  }
+
+  // One step back: from another view to the map, from a gene or a selection to none, from a drawing tool to moving.
+  escape() {
+    if (this.view !== "map") this.go("map");
+    else if (this.chosen >= 0 || this.selected) this.clear();
+    else this.map.setTool("pan");
   }
 
   turn(by) {

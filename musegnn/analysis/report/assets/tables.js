@@ -113,7 +113,8 @@ function droppedCell(row) {
 
 function settingsView(atlas, page) {
   page.replaceChildren(el("h1", {}, "Settings"),
-    el("p", { class: "soft" }, "The complete configuration of this run, defaults included."),
+    el("h3", {}, "How this page was made"),
     el("ul", { class: "notes" }, atlas.notes.map((note) => el("li", {}, note))),
+    el("h3", {}, "Configuration of the run, defaults included"),
     el("div", { class: "card code" }, el("button", { class: "text", onclick: () => copyText(atlas.config, "Configuration") }, "Copy"), el("pre", {}, atlas.config)));
 }
