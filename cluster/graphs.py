@@ -11,7 +11,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import dask
+from dask.base import compute
+from dask.delayed import delayed
 from threadpoolctl import threadpool_limits
 
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters
@@ -98,10 +99,10 @@ def build_graphs(
         def build_and_commit(task: _Task) -> str:
             return commit(task, _build(task, progress))
 
-        jobs = [dask.delayed(build_and_commit, pure=False)(dask.delayed(task, traverse=False)) for task in tasks]
+        jobs = [delayed(build_and_commit, pure=False)(delayed(task, traverse=False)) for task in tasks]
         # Set here, because libraries take the limit of one controlling thread only, and it has to outlast all tasks.
         with threadpool_limits(limits=1, user_api="blas"):
-            return list(dask.compute(*jobs, scheduler=scheduler))
+            return list(compute(*jobs, scheduler=scheduler))  # type: ignore[no-untyped-call]  # dask publishes no types
     return _build_remotely(tasks, scheduler, commit)
 
 
@@ -149,7 +150,7 @@ def _build_remotely(tasks: list[_Task], address: str, commit: Callable[[_Task, D
     """Build on the workers of a dask scheduler and commit here, as results come."""
     from distributed import Client, WorkerPlugin, as_completed
 
-    class OneBlasThread(WorkerPlugin):  # type: ignore[misc]  # distributed publishes no types
+    class OneBlasThread(WorkerPlugin):
         """Hold BLAS to one thread on each worker, from its event loop, so that it outlasts every task."""
 
         name = "musegnn-one-blas-thread"
@@ -160,11 +161,12 @@ def _build_remotely(tasks: list[_Task], address: str, commit: Callable[[_Task, D
         def teardown(self, worker: object) -> None:
             self.limit.restore_original_limits()
 
-    with Client(address) as client:
+    with Client(address) as client:  # type: ignore[no-untyped-call]  # distributed publishes no types
         client.register_plugin(OneBlasThread())
         try:
             futures = {client.submit(_build, task, None, pure=False): task for task in tasks}
-            done = {commit(futures[future], record) for future, record in as_completed(futures, with_results=True)}
+            results = as_completed(futures, with_results=True)  # type: ignore[no-untyped-call]  # as above
+            done = {commit(futures[future], record) for future, record in results}
         finally:
             client.unregister_worker_plugin(OneBlasThread.name)
     return [task.dataset.name for task in tasks if task.dataset.name in done]

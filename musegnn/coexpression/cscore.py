@@ -18,7 +18,7 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from scipy.special import erfc
@@ -459,7 +459,7 @@ def cscore(
 def _as_counts(counts: spmatrix | ArrayLike) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
-    matrix = csr_matrix(counts)
+    matrix: csr_matrix = csr_matrix(cast("Any", counts))  # the stubs of scipy know no common type of inputs
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

@@ -76,7 +76,8 @@ class FullProfile:
     def finish(self) -> NDArray[np.float32]:
         """Give the profile, shape (N, n), float32."""
         mean = self._values.mean(axis=1, dtype=np.float64, keepdims=True)
-        return (self._values - mean).astype(np.float32)
+        centred: NDArray[np.float32] = (self._values - mean).astype(np.float32)
+        return centred
 
 
 def compress(gram: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -113,4 +114,5 @@ def compress(gram: NDArray[np.float64]) -> NDArray[np.float32]:
     columns = vectors[:, kept] * np.sqrt(values[kept])
     largest = np.abs(columns).argmax(axis=0)
     signs = np.sign(columns[largest, np.arange(columns.shape[1])])
-    return (columns * signs).astype(np.float32)
+    result: NDArray[np.float32] = (columns * signs).astype(np.float32)
+    return result

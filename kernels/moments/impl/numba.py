@@ -50,8 +50,8 @@ def gene_sums(
 ) -> None:
     """Add the sums of one block, cell by cell, with a table of logarithms of small counts."""
     table = np.empty(TABLE)
-    for x in range(TABLE):
-        table[x] = np.log1p(np.float64(x))
+    for small in range(TABLE):
+        table[small] = np.log1p(np.float64(small))
     for i in range(len(indptr) - 1):
         if not keep[i]:
             continue
