@@ -69,7 +69,7 @@ def write_h5ad(embeddings: AnnData, path: Path | str) -> None:
     """
     obs = embeddings.obs.copy()
     for name in obs.columns:
-        if obs[name].dtype == object:
+        if pd.api.types.is_string_dtype(obs[name]) or pd.api.types.is_object_dtype(obs[name]):
             obs[name] = pd.Categorical(obs[name].astype(str))
     copy = AnnData(
         X=np.ascontiguousarray(embeddings.X, dtype=np.float32),
