@@ -27,7 +27,6 @@ FILES = {
     "dlpfc_151673": "hs_brain_dlpfc_151673",
     "dlpfc_151674": "hs_brain_dlpfc_151674",
     "cortex_rna": "mm_cortex_snareseq_rna",
-    "cortex_atac": "mm_cortex_snareseq_atac_ga",
     "forebrain_atac": "mm_forebrain_atac_ga",
     "pbmc3k": "hs_pbmc_10x_pbmc3k",
 }
