@@ -56,7 +56,7 @@ Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Ten
 
 
 def example(
-    mask: np.ndarray, heads: int = 2, dim: int = 5, n_attributes: int = 2, dtype: torch.dtype = F64, seed: int = 0
+    mask: np.ndarray, heads: int = 2, dim: int = 3, n_attributes: int = 2, dtype: torch.dtype = F64, seed: int = 0
 ) -> tuple[Inputs, EdgeGraph]:
     rows = sparse.csr_matrix(mask)
     graph = edge_graph(rows.indptr, rows.indices)
@@ -111,7 +111,7 @@ def test_equals_dense_attention(kind: str, impl: str) -> None:
         torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize(("impl", "n", "dropout"), [("numba", 12, 0.4), ("numba", 12, 0.0), ("reference", 4, 0.4)])
+@pytest.mark.parametrize(("impl", "n", "dropout"), [("numba", 6, 0.4), ("numba", 12, 0.0), ("reference", 4, 0.4)])
 @pytest.mark.parametrize("n_attributes", [0, 2])
 def test_gradcheck(impl: str, n: int, dropout: float, n_attributes: int, threads: None) -> None:
     torch.set_num_threads(1)
@@ -127,7 +127,7 @@ def test_gradcheck(impl: str, n: int, dropout: float, n_attributes: int, threads
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize(("heads", "dim", "n_attributes"), [(1, 32, 0), (4, 32, 2), (3, 5, 1), (2, 37, 8)])
+@pytest.mark.parametrize(("heads", "dim", "n_attributes"), [(1, 32, 0), (4, 32, 2), (3, 3, 1), (2, 37, 8)])
 def test_compiled_equals_reference(kind: str, dropout: float, heads: int, dim: int, n_attributes: int) -> None:
     inputs, graph = example(adjacency(kind, 37), heads, dim, n_attributes)
     options = {"dropout": dropout, "seed": -7}
@@ -145,7 +145,7 @@ def test_smallest_graphs(n: int) -> None:
 
 @pytest.mark.parametrize("kind", ["half", "hub"])
 def test_float32_error_is_at_most_twice_the_reference_own(kind: str) -> None:
-    inputs, graph = example(adjacency(kind, 150), 4, 32, 2)
+    inputs, graph = example(adjacency(kind, 60), 4, 32, 2)
     exact = everything(inputs, graph, "reference")
     single = tuple(part.float() for part in inputs)
     compiled, plain = (everything(single, graph, impl) for impl in ("numba", "reference"))
