@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.stats import rankdata
 
 from musegnn.evaluation.space import unit_rows
@@ -49,13 +50,15 @@ def pca_vectors(profile: NDArray[np.floating], dim: int) -> Floats:
     Returns
     -------
     numpy.ndarray
-        Scores, shape (N, d), float64; columns past the rank are zero. Each column's entry of largest magnitude is
-        positive.
+        Scores, shape (N, d), float64; columns past the numerical rank are zero. Each column's entry of largest
+        magnitude is positive.
     """
     x = np.asarray(profile, dtype=np.float64)
-    u, s, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
-    m = min(dim, len(s))
-    scores = u[:, :m] * s[:m]
+    x = x - x.mean(axis=0)
+    n, m = len(x), min(dim, *x.shape)
+    values, vectors = eigh(x @ x.T, subset_by_index=(n - m, n - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    scores = vectors * np.sqrt(np.where(values > n * np.finfo(np.float64).eps * values[0], values, 0.0))
     largest = np.abs(scores).argmax(axis=0)
     sign = np.where(scores[largest, np.arange(m)] < 0, -1.0, 1.0)
     result = np.zeros((len(x), dim))

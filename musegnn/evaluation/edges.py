@@ -81,8 +81,9 @@ def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
         AUROC of ``all`` edges, of ``positive`` and of ``negative`` edges alone, each against all non-edges. Under a
         signed score such as the cosine, negative edges that are well placed lie *below* 0.5. nan where there are none.
     """
-    edge = np.asarray(score(pairs.rows, pairs.cols), dtype=np.float64)
-    other = np.asarray(score(pairs.other_rows, pairs.other_cols), dtype=np.float64)
+    rows = np.concatenate([pairs.rows, pairs.other_rows])  # one call, as a decoder may encode the dataset for each
+    cols = np.concatenate([pairs.cols, pairs.other_cols])
+    edge, other = np.split(np.asarray(score(rows, cols), dtype=np.float64), [len(pairs.rows)])
     return {
         "all": auroc(edge, other),
         "positive": auroc(edge[pairs.sign > 0], other),

@@ -207,23 +207,28 @@ def neighborhood_overlap(neighborhood: csr_matrix, dataset: Ints, cluster: Ints)
     float
         Between 0 and 1.
     """
-    sets = csr_matrix((np.ones(neighborhood.nnz), neighborhood.indices, neighborhood.indptr), shape=neighborhood.shape)
-    size = np.diff(sets.indptr).astype(np.float64)
+    ones = np.ones(neighborhood.nnz, dtype=np.float32)  # counts of shared keys stay exact below 2^24
+    sets = csr_matrix((ones, neighborhood.indices, neighborhood.indptr), shape=neighborhood.shape)
     total = 0.0
     for label in np.unique(cluster):
         rows = np.flatnonzero(cluster == label)
-        summed, count = 0.0, 0
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS]
-            shared = (sets[block] @ sets[rows].T).toarray()
-            union = size[block, None] + size[None, rows] - shared
-            jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-            different = dataset[block, None] != dataset[None, rows]
-            summed += float(jaccard[different].sum())
-            count += int(different.sum())
+        blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
+        sums = [_summed_jaccard(sets, dataset, a, b) for a in blocks for b in blocks]
+        summed, count = np.sum(sums, axis=0)
         if count:
             total += len(rows) / len(dataset) * summed / count
-    return total
+    return float(total)
+
+
+def _summed_jaccard(sets: csr_matrix, dataset: Ints, a: Ints, b: Ints) -> tuple[float, int]:
+    """Sum and count the Jaccard indices of the pairs of rows from a and from b that are of different datasets."""
+    # graphs are dense enough for a dense product to win by far
+    shared = (sets[a].toarray() @ sets[b].toarray().T).astype(np.float64)
+    size = np.diff(sets.indptr)
+    union = size[a, None] + size[None, b] - shared
+    jaccard = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    different = dataset[a, None] != dataset[None, b]
+    return float(jaccard[different].sum()), int(different.sum())
 
 
 def identity_information(gene: NDArray[np.str_], cluster: Ints) -> float:
