@@ -159,7 +159,9 @@ def accumulate_moments(
     *,
     impl: Impl = "auto",
 ) -> None:
-    """Add ``sum_i x_ij T_r(s_i)`` and ``sum_i x_ij^2 T_r(s_i)`` of one block, in place.
+    """Add ``sum_i x_ij T_r(s_i)`` and ``sum_i x_ij (x_ij - 1) T_r(s_i)`` of one block, in place.
+
+    The second is the sum with x^2 less the first; most counts of single cells are 1 and add nothing to it.
 
     Parameters
     ----------

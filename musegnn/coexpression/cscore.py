@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from scipy.special import erfc
+from threadpoolctl import threadpool_limits
 
-from musegnn.kernels.gram import accumulate_gram
+from musegnn.kernels.gram import accumulate_gram, symmetrize
 from musegnn.kernels.moments import DepthBasis, accumulate_moments, chebyshev_order
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class MomentScan:
     def __init__(self, n_genes: int, basis: DepthBasis) -> None:
         self._basis = basis
         self._first = np.zeros((n_genes, basis.order))
-        self._second = np.zeros((n_genes, basis.order))
+        self._second = np.zeros((n_genes, basis.order))  # with x (x - 1), see accumulate_moments
         self._cells = np.zeros(basis.order)
 
     def update(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
@@ -94,7 +95,7 @@ class MomentScan:
         return DepthMoments(
             nodes=self._basis.nodes,
             first=to_nodes(self._first),
-            second=to_nodes(self._second),
+            second=to_nodes(self._first + self._second),
             cells=to_nodes(self._cells),
         )
 
@@ -437,21 +438,22 @@ def cscore(
         raise ValueError(msg)
     lowest, highest = float(s.min()), float(s.max())
     basis = DepthBasis(lowest, highest, order or chebyshev_order(lowest, highest))
-    moment_scan = MomentScan(block.shape[1], basis)
-    moment_scan.update(block, s)
-    moments = moment_scan.finish()
-    fit = fit_irls(moments, compat=compat)
-    gram_scan = GramScan(fit, negative_variance)
-    gram_scan.update(block, s)
     n_genes = block.shape[1]
     z, estimate = np.empty((n_genes, n_genes)), np.empty((n_genes, n_genes))
-    for stripe in finish(moments, gram_scan, fit, negative_variance):
-        stop = stripe.start + len(stripe.z)
-        z[stripe.start : stop, stripe.start :] = stripe.z
-        estimate[stripe.start : stop, stripe.start :] = stripe.estimate
-    for matrix in (z, estimate):
-        lower = np.tril_indices(n_genes, -1)
-        matrix[lower] = matrix.T[lower]
+    # The products here are small: more threads would wait for each other, and change the last bits.
+    with threadpool_limits(limits=1, user_api="blas"):
+        moment_scan = MomentScan(n_genes, basis)
+        moment_scan.update(block, s)
+        moments = moment_scan.finish()
+        fit = fit_irls(moments, compat=compat)
+        gram_scan = GramScan(fit, negative_variance)
+        gram_scan.update(block, s)
+        for stripe in finish(moments, gram_scan, fit, negative_variance):
+            stop = stripe.start + len(stripe.z)
+            z[stripe.start : stop, stripe.start :] = stripe.z
+            estimate[stripe.start : stop, stripe.start :] = stripe.estimate
+    symmetrize(z)
+    symmetrize(estimate)
     np.fill_diagonal(estimate, 1.0)
     return CSCoreResult(fit=fit, z=z, estimate=estimate, order=basis.order)
 

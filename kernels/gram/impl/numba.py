@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from musegnn.kernels.gram.impl.simd import add_pair
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -44,17 +46,18 @@ def _cells(
     n_genes = len(mu)
     base = indptr[start]
     count = indptr[stop] - base
-    y = np.empty((count, 2))
-    column = np.empty(count, dtype=np.uint32)  # unsigned: no test for negative indices in the inner loop
+    y = np.empty(2 * count)
+    column = np.empty(count, dtype=np.uint32)
     first = np.zeros(n_genes + 1, dtype=np.int64)
     for i in range(start, stop):
         s = depth[i]
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
-            column[e - base] = j
+            t = e - base
             x = np.float64(data[e])
-            y[e - base, 0] = x / (mu[j] + s * slopes[j, 0])
-            y[e - base, 1] = x / (mu[j] + s * slopes[j, 1])
+            column[t] = 2 * j
+            y[2 * t] = x / (mu[j] + s * slopes[j, 0])
+            y[2 * t + 1] = x / (mu[j] + s * slopes[j, 1])
             first[j + 1] += 1
     for j in range(n_genes):
         first[j + 1] += first[j]
@@ -63,18 +66,16 @@ def _cells(
     fill = first[:n_genes].copy()
     for i in range(start, stop):
         last = indptr[i + 1] - base
-        for e in range(indptr[i] - base, last):
-            j = column[e]
-            begin[fill[j]] = e
+        for t in range(indptr[i] - base, last):
+            j = column[t] // 2
+            begin[fill[j]] = t
             end[fill[j]] = last
             fill[j] += 1
+    flat = out.reshape(-1)
     for j in range(n_genes):
-        row = out[j]
+        row = flat[2 * n_genes * j : 2 * n_genes * (j + 1)]
         for c in range(first[j], first[j + 1]):
-            e = begin[c]
-            a = y[e, 0]
-            b = y[e, 1]
-            for t in range(e, end[c]):
-                k = column[t]
-                row[k, 0] += a * y[t, 0]
-                row[k, 1] += b * y[t, 1]
+            a = y[2 * begin[c]]
+            b = y[2 * begin[c] + 1]
+            for t in range(begin[c], end[c]):
+                add_pair(row, column[t], y, 2 * t, a, b)

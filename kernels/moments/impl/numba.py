@@ -29,12 +29,14 @@ def moments(
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
             x = np.float64(data[e])
-            xx = x * x
             first = m1[j]
-            second = m2[j]
             for q in range(order):
                 first[q] += x * row[q]
-                second[q] += xx * row[q]
+            if data[e] > 1:
+                pairs = x * (x - 1.0)
+                second = m2[j]
+                for q in range(order):
+                    second[q] += pairs * row[q]
 
 
 @njit(nogil=True, cache=True)

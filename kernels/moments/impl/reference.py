@@ -15,7 +15,7 @@ def moments(block: csr_matrix, basis: NDArray[np.float64], m1: NDArray[np.float6
     """Add the moments of one block by sparse products."""
     x = block.astype(np.float64)
     m1 += x.T @ basis
-    m2 += x.multiply(x).T @ basis
+    m2 += (x.multiply(x) - x).T @ basis
 
 
 def gene_sums(

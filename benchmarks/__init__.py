@@ -1,0 +1,1 @@
+"""Measurements against rivals: a correctness gate first, then interleaved timings."""

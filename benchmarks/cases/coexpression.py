@@ -1,0 +1,139 @@
+"""CS-CORE: the moment and sparse Gram formulation against dense matrices; time, agreement, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix, load_npz
+
+from benchmarks.peers.cscore_dense import DenseResult, cscore_dense
+from benchmarks.registry import Check, Measurement
+from benchmarks.run import interleave
+from benchmarks.synthetic import SyntheticCounts
+from musegnn.coexpression.cscore import CSCoreResult, cscore
+from musegnn.coexpression.edges import critical_z
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-9
+QUICK = ((5000, 1000, 0.1, None), (2000, 2000, 0.1, None))
+FULL = ((50_000, 1000, 0.1, 30.0), (10_000, 3000, 0.1, 15.0))
+MEMORY_QUICK = (10_000, 30_000)
+MEMORY_FULL = (50_000, 800_000)
+MEMORY_FIXED, MEMORY_PER_CELL = 64e6, 24.0
+
+
+class Coexpression:
+    """Cells x genes of synthetic counts; the microglia and synthetic golden files where they are at hand."""
+
+    name = "coexpression"
+
+    def gate(self, *, quick: bool) -> Iterator[Check]:
+        """Compare ours with the rival, and both with the published programs' own output."""
+        del quick
+        counts, depth = SyntheticCounts(3000, 400, 0.1, seed=1).load()
+        yield from _agree("synthetic 3000x400", cscore(counts, depth), cscore_dense(counts.toarray() * 1.0, depth))
+        folder = Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared")) / "golden"
+        if folder.is_dir():
+            yield from _golden(folder)
+
+    def measure(self, *, quick: bool) -> Iterator[Measurement]:
+        """Time both on the same counts, check every timed result, and weigh the build of few and many cells."""
+        for n_cells, n_genes, density, goal in QUICK if quick else FULL:
+            yield from _time(n_cells, n_genes, density, goal, rounds=2 if quick else 3)
+        yield from _weigh(*(MEMORY_QUICK if quick else MEMORY_FULL))
+
+
+def _golden(folder: Path) -> Iterator[Check]:
+    given = np.load(folder / "cscore_mic500_input.npz")
+    golden = np.load(folder / "cscore_mic500_R.npz")
+    counts = csr_matrix((given["data"], given["indices"], given["indptr"]), shape=tuple(given["shape"]))
+    ours = cscore(counts, given["seq_depth"])
+    rival = cscore_dense(counts.toarray().astype(np.float64), given["seq_depth"])
+    for who, z, estimate in (("ours", ours.z, ours.estimate), ("dense", rival.z, rival.estimate)):
+        yield _within(f"{who} = CS-CORE R, microglia: z", np.abs(z - golden["test_stat"]).max())
+        yield _within(f"{who} = CS-CORE R, microglia: estimate", np.abs(estimate - golden["est"]).max())
+    counts = load_npz(folder / "cscore_syn1000x2000_input.npz")
+    depth = np.load(folder / "cscore_syn1000x2000_seq_depth.npy")
+    expected = np.load(folder / "cscore_syn1000x2000_py_upper.npz")["test_stat"]
+    exact = cscore(counts, depth, negative_variance="reference", compat="python")
+    difference = np.nanmax(np.abs(exact.z[np.triu_indices(1000)] - expected))
+    yield _within("ours (reference) = CS-CORE Python, 291 genes of negative variance: z", difference)
+
+
+def _within(claim: str, difference: float) -> Check:
+    return Check(claim=f"{claim} within {TOLERANCE:g}", holds=bool(difference <= TOLERANCE), got=f"{difference:.1e}")
+
+
+def _agree(what: str, ours: CSCoreResult, rival: DenseResult) -> Iterator[Check]:
+    positive = rival.sigma > 0
+    pairs = np.ix_(positive, positive)
+    z, other = ours.z[pairs], rival.z[pairs]
+    yield _within(f"ours = dense, {what}: z", np.abs(z - other).max())
+    yield _within(f"ours = dense, {what}: estimate", np.abs(ours.estimate - rival.estimate)[pairs].max())
+    cut = critical_z(0.005)
+    differ = int(((np.abs(z) >= cut) != (np.abs(other) >= cut)).sum())
+    yield Check(claim=f"ours = dense, {what}: the same edges", holds=differ == 0, got=f"{differ} differ")
+
+
+def _time(n_cells: int, n_genes: int, density: float, goal: float | None, *, rounds: int) -> Iterator[Measurement]:
+    counts, depth = SyntheticCounts(n_cells, n_genes, density).load()
+    dense = counts.toarray().astype(np.float64)
+    shape = f"{n_cells}x{n_genes} d={counts.nnz / n_cells / n_genes:.2f}"
+    results: dict[str, CSCoreResult | DenseResult] = {}
+
+    def ours() -> None:
+        results["ours"] = cscore(counts, depth)
+
+    def rival() -> None:
+        results["rival"] = cscore_dense(dense, depth)
+
+    seconds, rival_seconds = interleave(ours, rival, rounds=rounds)
+    mine, theirs = results["ours"], results["rival"]
+    assert isinstance(mine, CSCoreResult)
+    assert isinstance(theirs, DenseResult)
+    yield Measurement(
+        shape=shape,
+        metric="cpu_time",
+        value=seconds,
+        unit="s",
+        rival="dense IRLS",
+        rival_value=rival_seconds,
+        goal=None if goal is None else ("ratio", ">=", goal),
+    )
+    positive = np.ix_(theirs.sigma > 0, theirs.sigma > 0)
+    z, estimate = np.abs(mine.z - theirs.z)[positive].max(), np.abs(mine.estimate - theirs.estimate)[positive].max()
+    cut = critical_z(0.005)
+    differ = ((np.abs(mine.z) >= cut) != (np.abs(theirs.z) >= cut))[positive].sum()
+    bound = ("value", "<=", TOLERANCE)
+    yield Measurement(shape=shape, metric="largest_dz", value=float(z), unit="", goal=bound)
+    yield Measurement(shape=shape, metric="largest_destimate", value=float(estimate), unit="", goal=bound)
+    yield Measurement(shape=shape, metric="edges_that_differ", value=int(differ), unit="", goal=("value", "<=", 0.0))
+
+
+def _weigh(few: int, many: int) -> Iterator[Measurement]:
+    """Measure the peak memory of whole builds (three passes, profiles included) in processes of their own."""
+    peaks = {}
+    for n_cells in (few, many):
+        command = [sys.executable, "-m", "benchmarks.probes.build_memory", str(n_cells)]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        peaks[n_cells] = float(done.stdout)
+        yield Measurement(shape=f"{n_cells}x1000 d=0.1", metric="peak_memory", value=peaks[n_cells] / 1e6, unit="MB")
+    allowed = MEMORY_FIXED + MEMORY_PER_CELL * (many - few)
+    yield Measurement(
+        shape=f"{few}->{many}x1000",
+        metric="growth_over_allowed",
+        value=(peaks[many] - peaks[few]) / allowed,
+        unit="",
+        goal=("value", "<=", 1.0),
+    )
+
+
+CASE = Coexpression()

@@ -1,0 +1,1 @@
+"""Rivals, as their authors compute it."""

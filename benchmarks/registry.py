@@ -1,0 +1,102 @@
+"""What a benchmark case is, and which there are: every module in ``benchmarks/cases`` defines one ``CASE``."""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One claim of a correctness gate.
+
+    Attributes
+    ----------
+    claim
+        What has to hold, with the bound.
+    holds
+        Whether it does.
+    got
+        The number behind it.
+    """
+
+    claim: str
+    holds: bool
+    got: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One result, against a rival where there is one.
+
+    Attributes
+    ----------
+    shape
+        Size of the problem, e.g. ``50000x1000 d=0.1``.
+    metric, value, unit
+        What was measured.
+    rival, rival_value
+        Who else was measured in the same run, and its value.
+    goal
+        Bound that DESIGN section 6 sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``; ``None``: none.
+    """
+
+    shape: str
+    metric: str
+    value: float
+    unit: str
+    rival: str = ""
+    rival_value: float | None = None
+    goal: tuple[str, str, float] | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Rival's value over ours: how many times better a smaller value is."""
+        return None if self.rival_value is None or self.value == 0 else self.rival_value / self.value
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; ``None`` without a goal.
+
+        Raises
+        ------
+        ValueError
+            For a goal that cannot be judged.
+        """
+        if self.goal is None:
+            return None
+        what, relation, bound = self.goal
+        got = self.ratio if what == "ratio" else self.value
+        if got is None or relation not in {">=", "<="}:
+            msg = f"goal {self.goal} cannot be judged"
+            raise ValueError(msg)
+        return got >= bound if relation == ">=" else got <= bound
+
+
+class Case(Protocol):
+    """A benchmark."""
+
+    name: str
+
+    def gate(self, *, quick: bool) -> Iterator[Check]:
+        """Check results before anything is timed."""
+        ...
+
+    def measure(self, *, quick: bool) -> Iterator[Measurement]:
+        """Time and weigh; called when every check holds."""
+        ...
+
+
+def load_cases() -> dict[str, Case]:
+    """Import all cases, by name."""
+    from benchmarks import cases
+
+    found: list[Case] = [
+        import_module(f"benchmarks.cases.{module.name}").CASE for module in pkgutil.iter_modules(cases.__path__)
+    ]
+    return {case.name: case for case in sorted(found, key=lambda case: case.name)}

@@ -1,0 +1,159 @@
+"""Run cases: gate, measure, print a table, append rows to ``benchmarks/results/CASE.csv``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import statistics
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from benchmarks.registry import Case, Measurement
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("case", "shape", "metric", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
+COLUMNS += ("device", "threads", "versions", "date")
+PACKAGES = ("numpy", "scipy", "numba", "torch", "torch-geometric")
+
+Row = dict[str, str | float | int | bool | None]
+
+
+def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = None, results: Path = RESULTS) -> int:
+    """Run cases one after the other.
+
+    Parameters
+    ----------
+    cases
+        The cases.
+    quick
+        Small shapes only.
+    json_path
+        Where to write all rows of this run as JSON; ``None``: nowhere.
+    results
+        Folder of the CSV files that rows are appended to.
+
+    Returns
+    -------
+    int
+        0, or 1 when a gate failed; a case whose gate fails is not timed.
+    """
+    rows: list[Row] = []
+    failed = False
+    for case in cases:
+        print(f"\n{case.name}: correctness")
+        holds = True
+        for check in case.gate(quick=quick):
+            print(f"  {'ok  ' if check.holds else 'FAIL'} {check.claim} (got {check.got})", flush=True)
+            holds &= check.holds
+        if not holds:
+            print(f"{case.name}: not timed, because its results are wrong")
+            failed = True
+            continue
+        print(f"{case.name}: measurements")
+        new = []
+        for measurement in case.measure(quick=quick):
+            new.append(as_row(case.name, measurement))
+            print("  " + describe(new[-1]), flush=True)
+        append_rows(results / f"{case.name}.csv", new)
+        rows.extend(new)
+    if json_path is not None:
+        json_path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return int(failed)
+
+
+def interleave(ours: Callable[[], object], rival: Callable[[], object], *, rounds: int) -> tuple[float, float]:
+    """Time two computations in turns, so that a busy machine slows both.
+
+    Parameters
+    ----------
+    ours, rival
+        Each is called once untimed, to compile and to load.
+    rounds
+        Timed rounds.
+
+    Returns
+    -------
+    tuple of float
+        Median CPU seconds of each, all threads of the process together.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    ours()
+    rival()
+    for _ in range(rounds):
+        for job, seconds in zip((ours, rival), times, strict=True):
+            start = time.process_time()
+            job()
+            seconds.append(time.process_time() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def as_row(case: str, measurement: Measurement) -> Row:
+    """Complete a measurement with where, with what and when it was taken."""
+    goal = "" if measurement.goal is None else "{} {} {:g}".format(*measurement.goal)
+    values = (
+        case,
+        measurement.shape,
+        measurement.metric,
+        measurement.value,
+        measurement.unit,
+        measurement.rival,
+        measurement.rival_value,
+        measurement.ratio,
+        goal,
+        measurement.met,
+        device(),
+        len(os.sched_getaffinity(0)),
+        versions(),
+        datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def describe(row: Row) -> str:
+    """Format a row for the terminal."""
+    text = f"{row['shape']:<24} {row['metric']:<22} {row['value']:.4g} {row['unit']}"
+    if row["rival_value"] is not None:
+        text += f"   {row['rival']} {row['rival_value']:.4g} {row['unit']}, {row['ratio']:.1f}x"
+    if row["goal"]:
+        text += f"   goal {row['goal']}: {'met' if row['met'] else 'MISSED'}"
+    return text
+
+
+def append_rows(path: Path, rows: list[Row]) -> None:
+    """Append rows to a CSV file, with a header when it is new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def device() -> str:
+    """Name the processor."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> str:
+    """List the versions that matter."""
+    found = [f"python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} absent")
+    return "; ".join(found)
