@@ -182,7 +182,8 @@ def query(
     embeddings
         One row per dataset x gene with ``obs`` columns ``gene``, ``gene_id``, ``gene_key`` and ``dataset``.
     gene
-        Name, identifier or key of the gene; names are matched exactly first, then without regard to case.
+        Name, identifier or key of the gene, matched exactly first, then without regard to case. Rows of the same key
+        (orthologs under their own names) count as copies of the gene.
     dataset
         Dataset whose copy of the gene asks; ``None``: every dataset that has the gene.
     k
@@ -232,15 +233,13 @@ def query(
 
 
 def _copies(obs: pd.DataFrame, gene: str) -> NDArray[np.int64]:
-    columns = [obs[c].astype(str) for c in ("gene", "gene_key", "gene_id") if c in obs]
-    for names in columns:
-        rows = np.flatnonzero(names.to_numpy() == gene)
-        if len(rows):
-            return rows
-    for names in columns:
-        rows = np.flatnonzero(names.str.casefold().to_numpy() == gene.casefold())
-        if len(rows):
-            return rows
+    columns = [obs[c].astype(str) for c in ("gene", "gene_key", "gene_id")]
+    key = obs["gene_key"].astype(str)
+    exact = [names == gene for names in columns]
+    folded_match = [names.str.casefold() == gene.casefold() for names in columns]
+    for found in (*exact, *folded_match):
+        if found.any():
+            return np.flatnonzero(key.isin(key[found]).to_numpy())
     known = sorted(set(columns[0]))
     folded = {name.casefold(): name for name in known}
     close = [folded[c] for c in difflib.get_close_matches(gene.casefold(), list(folded), n=5)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_ROUNDS = 500
-NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds")
+NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared")
 MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
 EDGE_SCORES = {
     "cosine": ("all", "cosine", "Cosine of the two genes"),

@@ -70,7 +70,15 @@ def make_atlas():
 @pytest.fixture
 def history():
     return [
-        {"kind": "losses", "round": r, "dataset": d, "partner": "x", "loss": 2.0 / r + k, "contrast": 0.1 * r}
+        {
+            "kind": "losses",
+            "round": r,
+            "dataset": d,
+            "partner": "x",
+            "loss": 2.0 / r + k,
+            "contrast": 0.1 * r,
+            "n_shared": 7,
+        }
         for r in range(1, 6)
         for k, (d, *_) in enumerate(DATASETS)
     ]
