@@ -1,0 +1,134 @@
+"""A small trained model on planted modules, evaluated from records to table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musegnn.config import validate_atlas
+from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
+from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
+from musegnn.evaluation.table import to_table
+from musegnn.musegnn import MuSeGNN
+
+N_CELLS, N_POOL, N_GENES = 1500, 90, 70
+KINDS = {"one": ("scrna", "lung"), "two": ("scrna", "lung"), "three": ("spatial", "brain")}
+
+
+class Records:
+    """A store in memory."""
+
+    path = Path("nowhere")
+
+    def __init__(self, records):
+        self._records = {r.name: r for r in records}
+
+    def read(self, name):
+        return self._records[name]
+
+
+def make_record(name, modality, tissue, loading):
+    random = np.random.default_rng([5, *name.encode()])
+    chosen = np.sort(random.permutation(N_POOL)[:N_GENES])
+    factors = random.normal(size=(loading.shape[1], N_CELLS))
+    residuals = loading[chosen] @ factors + random.normal(size=(N_GENES, N_CELLS))
+    residuals -= residuals.mean(axis=1, keepdims=True)
+    correlation = np.corrcoef(residuals)
+    np.fill_diagonal(correlation, 0.0)
+    z = correlation * np.sqrt(N_CELLS)
+    stored = np.abs(z) >= 1.96
+    upper = np.abs(z[np.triu_indices(N_GENES, 1)])
+    ones = np.ones(N_GENES)
+    names = np.array([f"G{i}" for i in chosen])
+    u, s, _ = np.linalg.svd(residuals, full_matrices=False)
+    return DatasetRecord(
+        name=name,
+        modality=modality,
+        tissue=tissue,
+        species="human",
+        condition=None,
+        n_cells=N_CELLS,
+        genes=GeneTable(
+            gene=names,
+            gene_id=names,
+            mean=random.random(N_GENES),
+            variance=ones,
+            n_cells=np.full(N_GENES, N_CELLS),
+            mu=ones,
+            sigma=ones,
+            score=ones,
+        ),
+        pairs=PairTable(
+            indptr=np.concatenate([[0], np.cumsum(stored.sum(axis=1))]).astype(np.int64),
+            indices=np.nonzero(stored)[1].astype(np.int32),
+            z=z[stored].astype(np.float32),
+            estimate=correlation[stored].astype(np.float32),
+            n_tests=len(upper),
+            z_store=1.96,
+            histogram=np.bincount(np.minimum((upper / 0.05).astype(np.int64), 800), minlength=801),
+        ),
+        profile=(u * s).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    loading = np.random.default_rng(0).normal(size=(N_POOL, 10)) * (np.random.default_rng(1).random((N_POOL, 10)) < 0.3)
+    records = [make_record(name, *kind, loading) for name, kind in KINDS.items()]
+    datasets = [
+        {"name": name, "path": f"{name}.h5ad", "modality": modality, "tissue": tissue, "species": "human"}
+        for name, (modality, tissue) in KINDS.items()
+    ]
+    settings = {
+        "datasets": datasets,
+        "model": {"dim": 16, "heads_dataset": 2, "relational_dim": 64, "decoder": "inner", "features": "relational"},
+        "training": {"rounds": 60, "threads": 1, "checkpoint_every": 1000, "lr_dataset": 5e-3, "lr_shared": 5e-3},
+        "evaluation": {"leiden_resolutions": [1.0]},
+    }
+    return MuSeGNN(Records(records), validate_atlas(settings, where="test")).train()
+
+
+@pytest.fixture(scope="module")
+def document(model):
+    return evaluate_model(model)
+
+
+def test_training_finds_genes_that_alignment_never_saw(document):
+    trained, untrained = (document["models"][name]["retrieval"] for name in ("trained", "untrained"))
+    chance = trained["held_out"]["overall"]["chance_mrr"]
+    assert trained["held_out"]["overall"]["mrr"] > 3 * chance
+    assert trained["held_out"]["overall"]["mrr"] > 1.5 * untrained["held_out"]["overall"]["mrr"]
+    assert document["comparisons"]["untrained"]["verdict"] == "better"
+
+
+def test_hold_outs_are_those_of_the_model(model, document):
+    for described, graph in zip(document["datasets"], model.graphs, strict=True):
+        split = model.holdout.datasets[graph.name]
+        assert described["n_held_out_genes"] == (~graph.trainable).sum() > 0
+        assert described["n_held_out_edges"] == len(split.rows) > 0
+        assert described["n_training_edges"] == split.train.n_edges // 2
+    assert document["settings"]["rounds"] == 60
+
+
+def test_rivals_find_the_planted_modules(document):
+    for name in ("pca_procrustes", "pca_pairwise", "coexpression_profile", "coexpression_z"):
+        scores = document["models"][name]["retrieval"]["held_out"]["overall"]
+        assert scores["mrr"] > 4 * scores["chance_mrr"], name
+    scores = document["models"]["expression_level"]["retrieval"]["held_out"]["overall"]
+    assert scores["mrr"] < 2.5 * scores["chance_mrr"]
+    assert document["models"]["pca_procrustes"]["held_out_edges"]["overall"]["cosine"]["positive"] > 0.9
+
+
+def test_decoder_is_scored_for_both_models(document):
+    trained, untrained = (document["models"][name]["held_out_edges"]["overall"] for name in ("trained", "untrained"))
+    assert trained["decoder"]["all"] > 0.5
+    assert trained["decoder"].keys() == untrained["decoder"].keys()
+
+
+def test_evaluation_leaves_the_model_as_it_was_and_repeats_itself(model, document, tmp_path):
+    before = model.vectors()
+    write_evaluation(document, tmp_path / "one.json")
+    write_evaluation(evaluate_model(model), tmp_path / "two.json")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert all(np.array_equal(before[name], x) for name, x in model.vectors().items())
+    assert "trained" in to_table(document)
