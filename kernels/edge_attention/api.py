@@ -109,13 +109,22 @@ def edge_attention(
     return EdgeAttentionOutput(*out)
 
 
+def available() -> list[str]:
+    """Name the implementations that this installation can run."""
+    return ["reference", "numba"] if _has_numba() else ["reference"]
+
+
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
 def _choose(impl: str, q: torch.Tensor, graph: EdgeGraph) -> str:
     if impl not in ("auto", "reference", "numba"):
         msg = f"impl must be 'auto', 'reference' or 'numba', got {impl!r}"
         raise ValueError(msg)
     applies = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
     if impl == "auto":
-        return "numba" if applies and graph.n_edges > 0 and find_spec("numba") is not None else "reference"
+        return "numba" if applies and graph.n_edges > 0 and _has_numba() else "reference"
     if impl == "numba" and not applies:
         msg = f"impl='numba' takes float32 and float64 on the CPU, got {q.dtype} on {q.device}"
         raise TypeError(msg)

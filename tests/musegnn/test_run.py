@@ -1,0 +1,161 @@
+"""The whole way from counts to results: equal runs give equal bytes, also when they were killed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOGS = {"run.log", "metrics.jsonl", "report.html"}  # hold times of day or durations
+SETTINGS = """
+graph: {n_genes: 60}
+model: {dim: 8, relational_dim: 16}
+training: {rounds: 12, checkpoint_every: 2, threads: 1}
+evaluation: {leiden_resolutions: [1.0]}
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def write_counts(path: Path, seed: int, *, spatial: bool = False) -> None:
+    """Simulate counts whose first genes follow three programmes of the cells."""
+    rng = np.random.default_rng(seed)
+    n_cells, n_genes = 250, 100
+    xy = rng.uniform(0, 100, (n_cells, 2))
+    programme = (xy[:, 0] // 34).astype(int) if spatial else rng.integers(0, 3, n_cells)
+    level = np.ones((n_cells, n_genes))
+    for k in range(3):
+        level[programme == k, 20 * k : 20 * k + 20] *= 5.0
+    rate = level * rng.dirichlet(np.full(n_genes, 3.0)) * rng.lognormal(7.0, 0.4, (n_cells, 1))
+    adata = ad.AnnData(csr_matrix(rng.poisson(rate).astype(np.float32)))
+    adata.var_names = [f"G{j}" for j in range(n_genes)]
+    if spatial:
+        adata.obsm["spatial"] = xy
+    adata.write_h5ad(path)
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("atlas")
+    lines = ["datasets:"]
+    for seed, (name, modality) in enumerate([("one", "scrna"), ("two", "scrna"), ("three", "spatial")]):
+        write_counts(folder / f"{name}.h5ad", seed, spatial=modality == "spatial")
+        lines.append(f"  - {{name: {name}, path: {name}.h5ad, modality: {modality}, tissue: lung, species: human}}")
+    path = folder / "atlas.yaml"
+    path.write_text("\n".join(lines) + SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(atlas):
+    out = atlas.parent / "undisturbed"
+    finish(atlas, out)
+    return out
+
+
+def start(atlas: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "musegnn", "run", str(atlas), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(atlas: Path, out: Path) -> str:
+    process = start(atlas, out)
+    stdout, stderr = process.communicate(timeout=400)
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def kill_when(atlas: Path, out: Path, reached) -> bool:
+    """Kill a run without warning as soon as `reached` holds; say whether it was still running."""
+    process = start(atlas, out)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and not reached() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return alive
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Digest every file whose bytes depend on data and settings alone."""
+    found = {}
+    for path in sorted(run.rglob("*")):
+        parts = path.relative_to(run).parts
+        if path.is_file() and parts[0] not in LOGS | {"tensorboard"} and parts[:2] != ("store.zarr", "log"):
+            found["/".join(parts)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def losses(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def builds(run: Path) -> dict[str, float]:
+    """Give the time at which each committed dataset's reference was made."""
+    return {p.parent.name: p.stat().st_mtime for p in (run / "store.zarr" / "refs").glob("*/*.json")}
+
+
+def test_results_are_complete_and_readable(undisturbed):
+    adata = ad.read_h5ad(undisturbed / "embeddings.h5ad")
+    assert adata.shape == (180, 8)
+    assert np.isfinite(adata.X).all()
+    assert {"gene", "dataset", "modality", "tissue", "species", "cluster"} <= set(adata.obs)
+    assert adata.obsm["X_umap"].shape == (180, 2)
+    page = (undisturbed / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "src=\"http" not in page
+    evaluation = json.loads((undisturbed / "evaluation.json").read_text())
+    assert {"trained", "untrained", "pca_procrustes", "coexpression_profile"} <= set(evaluation["models"])
+
+
+def test_same_seed_twice_gives_the_same_bytes(atlas, undisturbed):
+    again = atlas.parent / "again"
+    finish(atlas, again)
+    assert digests(again) == digests(undisturbed)
+    assert losses(again) == losses(undisturbed)
+
+
+@pytest.mark.parametrize("rounds", [3, 8])
+def test_killed_training_resumes_to_the_same_bytes(atlas, undisturbed, rounds):
+    out = atlas.parent / f"killed_{rounds}"
+    metrics = out / "metrics.jsonl"
+    alive = kill_when(atlas, out, lambda: metrics.exists() and metrics.read_text().count("losses") >= 3 * rounds)
+    assert alive
+    assert not (out / "evaluation.json").exists()
+    finish(atlas, out)
+    assert digests(out) == digests(undisturbed)
+    assert losses(out) == losses(undisturbed)
+
+
+def test_killed_build_keeps_finished_datasets_and_ends_with_the_same_store(atlas, undisturbed):
+    out = atlas.parent / "killed_build"
+    alive = kill_when(atlas, out, lambda: len(builds(out)) >= 1)
+    assert alive
+    before = builds(out)
+    assert 1 <= len(before) < 3
+    finish(atlas, out)
+    assert {name: builds(out)[name] for name in before} == before
+    assert digests(out) == digests(undisturbed)
+
+
+def test_finished_run_is_not_repeated(atlas, undisturbed):
+    before = {**digests(undisturbed), **builds(undisturbed)}
+    stdout = finish(atlas, undisturbed)
+    assert "report.html" in stdout
+    assert {**digests(undisturbed), **builds(undisturbed)} == before
