@@ -162,8 +162,9 @@ class ModelConfig(_Section):
     heads_dataset, heads_shared
         Attention heads of the dataset layer and of the first shared layer.
     features
-        Node features: ``profile`` (residual profile), ``relational`` (estimates over the common gene vocabulary
-        through one shared projection) or ``both``.
+        Node features: ``profile`` (residual profile, as published), ``relational`` (co-expression with the common
+        gene vocabulary through one shared projection), ``both``, or ``aligned``: relational features beside the
+        leading components of the profile, rotated into common coordinates on the genes that training may compare.
     relational_dim
         Width of the shared projection.
     edge_features
@@ -179,7 +180,7 @@ class ModelConfig(_Section):
     dim: int = Field(default=32, ge=2)
     heads_dataset: int = Field(default=4, ge=1)
     heads_shared: int = Field(default=2, ge=1)
-    features: Literal["profile", "relational", "both"] = "both"
+    features: Literal["aligned", "profile", "relational", "both"] = "aligned"
     relational_dim: int = Field(default=256, ge=1)
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
@@ -243,8 +244,8 @@ class TrainingConfig(_Section):
 
     rounds: int = Field(default=100, ge=0)
     order: Literal["parallel", "sequential"] = "parallel"
-    lr_dataset: float = Field(default=2e-3, gt=0.0)
-    lr_shared: float = Field(default=2e-3, gt=0.0)
+    lr_dataset: float = Field(default=5e-4, gt=0.0)
+    lr_shared: float = Field(default=5e-4, gt=0.0)
     lr_decoder: float = Field(default=1e-3, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     seed: int = 0

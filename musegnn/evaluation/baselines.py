@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.evaluation.task import DatasetTask, KeyedGenes
 
     Floats = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def aligned_similarity(a: DatasetTask, b: DatasetTask, x_a: Floats, x_b: Floats)
     return u_a @ rotation @ u_b.T
 
 
-def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
+def consensus_alignment(tasks: Sequence[KeyedGenes], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
     """Rotate all datasets into one space: generalised Procrustes analysis.
 
     Unit vectors of the genes that are not held out and are in at least two datasets are averaged by gene key; each

@@ -6,7 +6,7 @@ Legend: N genes of a dataset, E directed edges, K held-out edges, J held-out non
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
 PairGroup = Literal["within_tissue", "across_tissue", "across_modality", "across_species"]
 PAIR_GROUPS: tuple[PairGroup, ...] = get_args(PairGroup)
+
+
+class KeyedGenes(Protocol):
+    """The genes of one dataset, and which of them alignment must not see."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def gene_key(self) -> NDArray[np.str_]:
+        """Unique keys, shape (N,)."""
+
+    @property
+    def held_out_gene(self) -> NDArray[np.bool_]:
+        """Genes that alignment must not see, shape (N,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

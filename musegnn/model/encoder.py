@@ -19,6 +19,8 @@ from musegnn.model.norm import GraphNorm
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention import EdgeGraph
 
+QUIET = 0.2
+
 
 class DatasetLayer(nn.Module):
     """Layer L of one dataset: attention with several heads, normalisation over the graph, Mish.
@@ -76,6 +78,26 @@ class DatasetLayer(nn.Module):
                 is_map_of_nodes = parameter.ndim == 2 and parameter.shape[1] == width and name != "lin_edge.weight"
                 (parameter[:, self.n_own :] if is_map_of_nodes else parameter).copy_(source)
 
+    def pass_through(self, n: int) -> None:
+        """Start by handing on `n` features, so that a useful input is a useful output before training.
+
+        The first `n` features past the own ones go to `n` hidden columns as they are, and with the opposite sign to
+        `n` others: the difference of Mish of both is odd and nearly linear. Messages start quiet.
+
+        Parameters
+        ----------
+        n
+            At most half of the hidden columns.
+        """
+        _quieten(self.conv, root=False)
+        with torch.no_grad():
+            root = self.conv.lin_skip
+            root.weight[: 2 * n] = 0.0
+            root.bias[: 2 * n] = 0.0
+            index = torch.arange(n, device=root.weight.device)
+            root.weight[index, self.n_own + index] = 1.0
+            root.weight[n + index, self.n_own + index] = -1.0
+
     def forward(
         self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
     ) -> torch.Tensor:
@@ -113,6 +135,24 @@ class SharedLayers(nn.Module):
             conv.reset_parameters(generator)
         self.norm.reset_parameters()
 
+    def pass_through(self, n: int) -> None:
+        """Start by handing on what :meth:`DatasetLayer.pass_through` gave, as the first `n` columns of the embedding.
+
+        Parameters
+        ----------
+        n
+            At most d.
+        """
+        for conv in (self.first, self.second, self.residual):
+            _quieten(conv, root=conv is not self.first)
+        with torch.no_grad():
+            root = self.residual.lin_skip
+            root.weight[:n] = 0.0
+            root.bias[:n] = 0.0
+            index = torch.arange(n, device=root.weight.device)
+            root.weight[index, index] = 1.0
+            root.weight[index, n + index] = -1.0
+
     def forward(
         self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
     ) -> torch.Tensor:
@@ -121,3 +161,13 @@ class SharedLayers(nn.Module):
         second: torch.Tensor = self.second(first, graph, edge_attr, seed=seed + 1)
         residual: torch.Tensor = self.residual(h, graph, edge_attr, seed=seed + 2)
         return second + residual
+
+
+def _quieten(conv: EdgeFeaturedTransformerConv, *, root: bool) -> None:
+    """Scale down what a convolution starts to add: its values, and its root map when asked."""
+    with torch.no_grad():
+        for linear in (conv.lin_value, conv.lin_edge, conv.lin_skip if root else None):
+            if linear is not None:
+                linear.weight *= QUIET
+                if linear.bias is not None:
+                    linear.bias *= QUIET

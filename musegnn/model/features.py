@@ -1,10 +1,12 @@
 """Node features: what a gene is known by before training.
 
-Two blocks, of which either may be absent. The *profile* describes a gene in the cells of its own dataset. The
-*relations* describe it by its co-expression with the genes that several datasets have, and meet one projection that
-all datasets share, so that they mean the same in every dataset. A gene's own identity is in neither.
+Three blocks, of which some may be absent. The *profile* describes a gene in the cells of its own dataset; the
+*aligned* profile does so in coordinates that all datasets share. The *relations* describe it by its co-expression with
+the genes that several datasets have, and meet one projection that all datasets share. A gene's own identity is in
+none of them.
 
-Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset, P projected width.
+Legend: N genes, R profile columns, A aligned columns, V genes of the vocabulary, C of them in this dataset,
+P projected width.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.data_store.records import PairTable
 
 
 def vocabulary(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
@@ -49,7 +51,7 @@ class Relations:
     Attributes
     ----------
     values
-        Co-expression estimates with the vocabulary's genes where there is a training edge, else 0; rows of unit norm
+        Test statistics of co-expression with the vocabulary's genes, 0 where not stored or held out; rows of unit norm
         (or 0), shape (N, C), float32.
     columns
         Place of each column in the vocabulary, ascending, shape (C,), int64.
@@ -59,24 +61,36 @@ class Relations:
     columns: NDArray[np.int64]
 
 
-def relations(edges: EdgeSet, keys: NDArray[np.str_], words: Sequence[str]) -> Relations:
+def relations(
+    pairs: PairTable,
+    held_out: tuple[NDArray[np.int64], NDArray[np.int64]],
+    keys: NDArray[np.str_],
+    words: Sequence[str],
+) -> Relations:
     """Describe genes by their co-expression with the vocabulary.
+
+    The test statistic is used because the estimate is undefined (0) for genes with a negative variance estimate, and
+    all stored pairs because those below the edge rule's cut still tell genes apart.
 
     Parameters
     ----------
-    edges
-        Training edges of the dataset.
+    pairs
+        Stored pairs of the dataset.
+    held_out
+        Rows and columns of pairs that training must not see, held-out edges and non-edges alike, in either direction.
     keys
-        Its gene keys, shape (N,).
+        Gene keys, shape (N,).
     words
         The vocabulary, sorted.
     """
-    place = {key: k for k, key in enumerate(words)}
+    n, place = len(keys), {key: k for k, key in enumerate(words)}
     word = np.array([place.get(key, -1) for key in keys.tolist()], dtype=np.int64)
     columns = np.sort(word[word >= 0])
-    keep = word[edges.indices] >= 0
-    values = np.zeros((len(keys), len(columns)), dtype=np.float32)
-    values[edges.rows[keep], np.searchsorted(columns, word[edges.indices[keep]])] = edges.estimate[keep]
+    rows = np.repeat(np.arange(n), np.diff(pairs.indptr))
+    hidden = np.concatenate([held_out[0] * n + held_out[1], held_out[1] * n + held_out[0]])
+    keep = (word[pairs.indices] >= 0) & ~np.isin(rows * n + pairs.indices, hidden)
+    values = np.zeros((n, len(columns)), dtype=np.float32)
+    values[rows[keep], np.searchsorted(columns, word[pairs.indices[keep]])] = pairs.z[keep]
     norm = np.linalg.norm(values, axis=1, keepdims=True)
     np.divide(values, norm, out=values, where=norm > 0)
     return Relations(values=values, columns=columns)
@@ -120,15 +134,18 @@ class Projection(nn.Module):
 
 
 class NodeFeatures:
-    """The node features of one dataset on a device.
+    """The node features of one dataset on a device: profile, aligned profile, relations, in this order.
 
     The blocks are scaled such that a layer which draws its weights for the joint width treats each block as if it
-    were alone: the profile as wide as the dataset has cells, before its lossless compression, the relations P wide.
+    were alone: the profile as wide as the dataset has cells, before its lossless compression, the others as wide as
+    they are.
 
     Parameters
     ----------
     profile
         Residual profile, shape (N, R); ``None``: without.
+    aligned
+        Profile in common coordinates, rows of unit norm, shape (N, A); ``None``: without.
     related
         Relations to the vocabulary; ``None``: without.
     n_cells
@@ -137,40 +154,50 @@ class NodeFeatures:
         P, width of the projected relations.
     dtype, device
         Of the tensors.
+
+    Attributes
+    ----------
+    n_profile, n_aligned, n_related, width
+        Columns of each block and of all.
     """
 
     def __init__(
         self,
-        profile: NDArray[np.float32] | None,
-        related: Relations | None,
         *,
+        profile: NDArray[np.float32] | None = None,
+        aligned: NDArray[np.float32] | None = None,
+        related: Relations | None = None,
         n_cells: int,
         dim: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
         self.n_profile = 0 if profile is None else profile.shape[1]
+        self.n_aligned = 0 if aligned is None else aligned.shape[1]
         self.n_related = 0 if related is None else dim
-        self.width = self.n_profile + self.n_related
-        self._profile: torch.Tensor | None = None
+        self.width = self.n_profile + self.n_aligned + self.n_related
+        self._fixed: list[torch.Tensor] = []
         self._values: torch.Tensor | None = None
         self._columns: torch.Tensor | None = None
         if profile is not None:
             scale = (self.width / n_cells) ** 0.5
-            self._profile = torch.as_tensor(profile, dtype=dtype, device=device) * scale
+            self._fixed.append(torch.as_tensor(profile, dtype=dtype, device=device) * scale)
+        if aligned is not None:
+            # Entries of unit rows have the variance 1/A, which the block's own fan-in A multiplies out.
+            self._fixed.append(torch.as_tensor(aligned, dtype=dtype, device=device) * self.width**0.5)
         if related is not None:
             self._values = torch.as_tensor(related.values, dtype=dtype, device=device) * (self.width / dim) ** 0.5
             self._columns = torch.as_tensor(related.columns, device=device)
 
     def __call__(self, projection: nn.Module | None) -> torch.Tensor:
-        """Give the node features, profile first, shape (N, width).
+        """Give the node features, shape (N, width).
 
         Parameters
         ----------
         projection
             The shared :class:`Projection`; only used with relations.
         """
-        blocks = [] if self._profile is None else [self._profile]
+        blocks = list(self._fixed)
         if projection is not None and self._values is not None:
             blocks.append(projection(self._values, self._columns))
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)

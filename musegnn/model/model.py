@@ -162,6 +162,8 @@ class AtlasModel:
                 width, config.dim, config.heads_shared, edge_dim=self._edge_dim(), edge_dropout=config.edge_dropout
             ).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
+            if config.features == "aligned":
+                module.pass_through(self._n_through())
             return module.to(self.device)
 
         def projection(unit: str) -> nn.Module:
@@ -185,12 +187,18 @@ class AtlasModel:
         ).to(dtype)
         own = torch_generator(self._seed, "weights", self.layer_unit(i))
         layer.reset_parameters(own, torch_generator(self._seed, "weights", "dataset layers"))
+        if config.features == "aligned":
+            layer.pass_through(self._n_through())
         return layer.to(self.device)
 
     def _make_decoder(self, i: int, dtype: torch.dtype) -> nn.Module:
         decoder = make_decoder(self.config.decoder, self.graphs[i].n_genes).to(dtype)
         decoder.reset_parameters(torch_generator(self._seed, "weights", self.decoder_unit(i)))
         return decoder.to(self.device)
+
+    def _n_through(self) -> int:
+        """Count the aligned features that the initial weights hand on to the embedding."""
+        return min(self.config.dim, self.config.dim * self.config.heads_dataset // 2)
 
     def _edge_dim(self) -> int | None:
         return 2 if self.config.edge_features else None

@@ -17,6 +17,7 @@ from musegnn.coexpression.edges import EdgeSet, select_edges
 from musegnn.errors import ConfigError
 from musegnn.model.features import NodeFeatures, relations, vocabulary
 from musegnn.model.model import AtlasModel
+from musegnn.training.align import align_profiles
 from musegnn.training.data import GraphData
 from musegnn.training.genes import gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
@@ -127,15 +128,21 @@ def make_model(
         Where to compute.
     """
     dtype: torch.dtype = getattr(torch, config.training.dtype)
+    kind, dim = config.model.features, config.model.relational_dim
+    aligned = {}
+    if kind == "aligned":
+        profiles = {name: record.profile for name, record in data.records.items()}
+        aligned = align_profiles(data.graphs, profiles, config.model.dim)
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
-        graph = data.graphs[i]
-        record = data.records[graph.name]
+        graph, record = data.graphs[i], data.records[data.graphs[i].name]
+        held_out = (graph.masked_rows, graph.masked_columns)
         features[i] = NodeFeatures(
-            record.profile if config.model.features != "relational" else None,
-            relations(graph.edges, graph.keys, data.words) if config.model.features != "profile" else None,
+            profile=record.profile if kind in {"profile", "both"} else None,
+            aligned=aligned.get(graph.name),
+            related=relations(record.pairs, held_out, graph.keys, data.words) if kind != "profile" else None,
             n_cells=record.n_cells,
-            dim=config.model.relational_dim,
+            dim=dim,
             dtype=dtype,
             device=device,
         )

@@ -82,6 +82,24 @@ def test_own_features_start_with_own_weights_in_every_width():
     assert not own[0]["conv.lin_edge.weight"].equal(own[1]["conv.lin_edge.weight"])
 
 
+def test_a_start_that_passes_through_hands_features_on(graph):
+    edges, attributes = graph
+    layer = DatasetLayer(11, 8, 4, edge_dim=2, n_own=3).double()
+    layers = SharedLayers(32, 8, 2, edge_dim=2).double()
+    generator = torch.Generator().manual_seed(0)
+    layer.reset_parameters(generator, generator)
+    layers.reset_parameters(generator)
+    x = torch.randn(9, 11, dtype=torch.float64, generator=generator)
+    cosine = []
+    for _ in range(2):
+        z = layers(layer(x, edges, attributes), edges, attributes)
+        cosine.append(functional.cosine_similarity(z, x[:, 3:]).mean().item())
+        layer.pass_through(8)
+        layers.pass_through(8)
+    assert abs(cosine[0]) < 0.3
+    assert cosine[1] > 0.7
+
+
 @pytest.mark.parametrize(
     ("share_by", "keys"),
     [

@@ -272,7 +272,7 @@ def test_several_processes_refuse_sequential_order(atlas):
 
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
 def test_numbers_that_are_not_finite_stop_the_round_before_any_step(atlas, order):
-    store, config = atlas(2, training__order=order)
+    store, config = atlas(2, training__order=order, model__features="both")
     store.records["lung.a"].profile[3, 2] = np.nan
     data = prepare(store, config)
     engine = Engine(make_model(data, config), config.training)

@@ -106,7 +106,7 @@ def test_held_out_edges_reach_no_input_of_training(atlas):
         assert hidden
         assert not hidden & pairs(g.edges.rows, g.edges.indices)
         assert not hidden & pairs(*g.positive.nonzero())
-        related = relations(g.edges, g.keys, data.words)
+        related = relations(data.records[g.name].pairs, (g.masked_rows, g.masked_columns), g.keys, data.words)
         column = {key: k for k, key in enumerate(data.words[c] for c in related.columns)}
         assert all(related.values[a, column[g.keys[b]]] == 0 for a, b in hidden if g.keys[b] in column)
         masked = pairs(g.masked_rows, g.masked_columns)
@@ -145,12 +145,13 @@ def assert_same_training(first, second):
 
 
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_values_of_held_out_edges_change_no_bit_of_training(atlas, order):
-    """Training on a store whose held-out edges have other signs and strengths must give the same weights."""
+def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
+    """Training on a store whose held-out pairs have other signs and strengths must give the same weights."""
     store, config = atlas(
         evaluation__holdout_edges=0.2, model__features="relational", training__order=order, edges__rule="pvalue"
     )
     data = prepare(store, config)
+    n_free = 0
     for name, split in data.holdout.datasets.items():
         record = store.records[name]
         table = record.pairs
@@ -161,16 +162,24 @@ def test_values_of_held_out_edges_change_no_bit_of_training(atlas, order):
         assert at.sum() == 2 * len(split.rows) > 0
         z, estimate = table.z.copy(), table.estimate.copy()
         z[at], estimate[at] = -1.5 * z[at], 0.77
+        apart = np.concatenate(
+            [split.negative_rows * n + split.negative_columns, split.negative_columns * n + split.negative_rows]
+        )
+        free = np.isin(rows * n + table.indices, apart)
+        n_free += free.sum()
+        z[free], estimate[free] = -z[free], -0.11
         store.records[name] = replace(record, pairs=replace(table, z=z, estimate=estimate))
+    assert n_free > 0
     other = prepare(store, config)
     assert (other.holdout.datasets["brain"].sign == -data.holdout.datasets["brain"].sign).all()
     assert_same_training(trained_states(data, config), trained_states(other, config))
 
 
+@pytest.mark.parametrize("features", ["aligned", "both"])
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order):
+def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order, features):
     """A held-out gene that is the same in two datasets must be to training what two unrelated genes are."""
-    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order)
+    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order, model__features=features)
     data = prepare(store, config)
     renamed = []
     for g in data.graphs:

@@ -1,0 +1,58 @@
+"""Profiles of different datasets in common coordinates.
+
+The cells of two datasets have nothing to do with one another, so neither have the coordinates of their profiles. The
+leading principal components of all datasets are therefore rotated into one space on the genes that training may
+compare, which is where a Procrustes alignment ends and where training starts.
+
+Legend: N genes of a dataset, d dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from musegnn.evaluation.baselines import consensus_alignment, pca_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from musegnn.training.data import GraphData
+
+
+@dataclass(frozen=True, slots=True)
+class _Genes:
+    name: str
+    gene_key: NDArray[np.str_]
+    held_out_gene: NDArray[np.bool_]
+
+
+def align_profiles(
+    graphs: Sequence[GraphData], profiles: Mapping[str, NDArray[np.float32]], dim: int
+) -> dict[str, NDArray[np.float32]]:
+    """Rotate the leading principal components of all profiles into one space.
+
+    Parameters
+    ----------
+    graphs
+        All datasets. Only trainable genes that two datasets share decide the rotations.
+    profiles
+        Residual profile of each dataset by name, shape (N, R).
+    dim
+        Number of components d.
+
+    Returns
+    -------
+    dict
+        By dataset name, unit rows in common coordinates (0 for a gene without variance), shape (N, d), float32.
+    """
+    genes = [_Genes(g.name, g.keys, ~g.trainable) for g in graphs]
+    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
+        components = {g.name: pca_vectors(profiles[g.name], dim) for g in graphs}
+        aligned = consensus_alignment(genes, components)
+    return {name: vectors.astype(np.float32) for name, vectors in aligned.items()}
