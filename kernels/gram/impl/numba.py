@@ -55,7 +55,7 @@ def _cells(
             j = indices[e]
             t = e - base
             x = np.float64(data[e])
-            column[t] = 2 * j
+            column[t] = j
             y[2 * t] = x / (mu[j] + s * slopes[j, 0])
             y[2 * t + 1] = x / (mu[j] + s * slopes[j, 1])
             first[j + 1] += 1
@@ -67,7 +67,7 @@ def _cells(
     for i in range(start, stop):
         last = indptr[i + 1] - base
         for t in range(indptr[i] - base, last):
-            j = column[t] // 2
+            j = column[t]
             begin[fill[j]] = t
             end[fill[j]] = last
             fill[j] += 1
@@ -78,4 +78,4 @@ def _cells(
             a = y[2 * begin[c]]
             b = y[2 * begin[c] + 1]
             for t in range(begin[c], end[c]):
-                add_pair(row, column[t], y, 2 * t, a, b)
+                add_pair(row, column, y, t, a, b)

@@ -13,22 +13,24 @@ LANE = ir.IntType(32)
 ALIGNMENT = 8
 
 
-def _add_pair(typing_context: Any, row: Any, k: Any, y: Any, t: Any, a: Any, b: Any) -> Any:  # numba publishes no types
-    """Emit ``row[k] += a * y[t]; row[k + 1] += b * y[t + 1]`` for flat float64 arrays, without bounds checks.
+def _add_pair(typing_context: Any, row: Any, column: Any, y: Any, t: Any, a: Any, b: Any) -> Any:  # untyped by numba
+    """Emit ``k = column[t]; row[2k] += a * y[2t]; row[2k + 1] += b * y[2t + 1]``.
 
-    The product is rounded before the sum, as in the two statements, so the bits are theirs.
+    `row` and `y` are flat float64 arrays, `column` uint32. There are no bounds checks and no wrap-around of negative
+    indices, whose test costs as much as the sums. The product is rounded before the sum, as in the statements, so
+    the bits are theirs.
     """
-    signature = types.void(row, k, y, t, a, b)
+    signature = types.void(row, column, y, t, a, b)
 
-    def codegen(context: Any, builder: ir.IRBuilder, call: Any, args: Any) -> Any:  # numba publishes no types
-        row_type, k_type, y_type, t_type = call.args[:4]
-
-        def address(array_type: Any, array: Any, index_type: Any, index: Any) -> Any:  # numba publishes no types
-            data = context.make_array(array_type)(context, builder, array).data
-            offset = context.cast(builder, index, index_type, types.int64)
-            return builder.bitcast(builder.gep(data, [offset]), PAIR.as_pointer())
-
-        target, source = address(row_type, args[0], k_type, args[1]), address(y_type, args[2], t_type, args[3])
+    def codegen(context: Any, builder: ir.IRBuilder, call: Any, args: Any) -> Any:  # untyped by numba
+        row_data, column_data, y_data = (
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in zip(call.args[:3], args[:3], strict=True)
+        )
+        place = context.cast(builder, args[3], call.args[3], types.int64)
+        gene = builder.zext(builder.load(builder.gep(column_data, [place])), ir.IntType(64))
+        target = builder.gep(builder.bitcast(row_data, PAIR.as_pointer()), [gene])
+        source = builder.gep(builder.bitcast(y_data, PAIR.as_pointer()), [place])
         factors = builder.insert_element(ir.Constant(PAIR, ir.Undefined), args[4], LANE(0))
         factors = builder.insert_element(factors, args[5], LANE(1))
         before, values = builder.load(target), builder.load(source)
