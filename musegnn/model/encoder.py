@@ -168,6 +168,6 @@ def _quieten(conv: EdgeFeaturedTransformerConv, *, root: bool) -> None:
     with torch.no_grad():
         for linear in (conv.lin_value, conv.lin_edge, conv.lin_skip if root else None):
             if linear is not None:
-                linear.weight *= QUIET
+                linear.weight.mul_(QUIET)
                 if linear.bias is not None:
-                    linear.bias *= QUIET
+                    linear.bias.mul_(QUIET)
