@@ -15,8 +15,9 @@ import numpy as np
 from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
-from musegnn.coexpression.cscore import GramScan, MomentScan, finish, fit_irls
+from musegnn.coexpression.cscore import GramScan, finish
 from musegnn.coexpression.edges import BIN_WIDTH, select_edges
+from musegnn.coexpression.irls import MomentScan, fit_irls
 from musegnn.coexpression.profile import FullProfile, GramProfile
 from musegnn.coexpression.residuals import ResidualMoments, rank_variable
 from musegnn.coexpression.scan import kept_blocks, scan
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.cscore import DepthMoments, IRLSFit, Stripe
+    from musegnn.coexpression.cscore import Stripe
+    from musegnn.coexpression.irls import DepthMoments, IRLSFit
     from musegnn.coexpression.scan import ScanResult
     from musegnn.coexpression.sctransform import SCTModel
     from musegnn.config import DatasetConfig, GraphConfig

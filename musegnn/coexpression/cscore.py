@@ -6,7 +6,7 @@ Every weight of CS-CORE depends on a cell through its depth s alone. With ``g_j(
     num_jk = A_jk - mu_k C_jk - mu_j C_kj + mu_j mu_k den_jk
 
 where A is the Gram matrix of the weighted counts and C and den follow from moments (``kernels/gram/README.md``).
-The iterations need the moments only, and so no data.
+The iterations need the moments only (:mod:`musegnn.coexpression.irls`).
 
 Legend: n cells, N genes, K nodes of the moment expansion.
 
@@ -18,14 +18,15 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
+from musegnn.coexpression.irls import MomentScan, fit_irls
 from musegnn.kernels.gram import accumulate_gram, symmetrize
-from musegnn.kernels.moments import DepthBasis, accumulate_moments, chebyshev_order
+from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,184 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from scipy.sparse import csr_matrix, spmatrix
 
-NegativeVariance = Literal["clamp", "drop", "reference"]
-Compat = Literal["R", "python"]
+    from musegnn.coexpression.irls import Compat, DepthMoments, IRLSFit, NegativeVariance
 
-TOLERANCE = 0.05
-MAX_ITERATIONS = 11
 ROWS = 256
 DENSE_CELLS = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthMoments:
-    """Weights at the nodes that stand for sums over cells: ``sum_i x_ij f(s_i) = sum_q first_jq f(nodes_q)``.
-
-    Attributes
-    ----------
-    nodes
-        Depths of the nodes, shape (K,), float64.
-    first, second
-        For sums with x and with x^2, shape (N, K), float64.
-    cells
-        For sums over cells alone, shape (K,), float64.
-    """
-
-    nodes: NDArray[np.float64]
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
-    cells: NDArray[np.float64]
-
-    def select(self, genes: NDArray[np.intp]) -> DepthMoments:
-        """Keep some of the genes, in the order given."""
-        return DepthMoments(nodes=self.nodes, first=self.first[genes], second=self.second[genes], cells=self.cells)
-
-
-class MomentScan:
-    """Collect :class:`DepthMoments` from blocks of cells.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes N.
-    basis
-        The expansion over the range of depths.
-    """
-
-    def __init__(self, n_genes: int, basis: DepthBasis) -> None:
-        self._basis = basis
-        self._first = np.zeros((n_genes, basis.order))
-        self._second = np.zeros((n_genes, basis.order))  # with x (x - 1), see accumulate_moments
-        self._cells = np.zeros(basis.order)
-
-    def update(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
-        """Add a block of counts, shape (b, N), of cells with these depths, shape (b,)."""
-        polynomials = self._basis.evaluate(depth)
-        accumulate_moments(block, polynomials, self._first, self._second)
-        self._cells += polynomials.sum(axis=0)
-
-    def finish(self) -> DepthMoments:
-        """Give the weights at the nodes."""
-        to_nodes = self._basis.to_nodes
-        return DepthMoments(
-            nodes=self._basis.nodes,
-            first=to_nodes(self._first),
-            second=to_nodes(self._first + self._second),
-            cells=to_nodes(self._cells),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IRLSFit:
-    """Means and variances of the underlying expression.
-
-    Attributes
-    ----------
-    mu, sigma
-        Mean and variance relative to depth, shape (N,), float64. `sigma` may be negative.
-    theta_median
-        Median of mu^2/sigma over the genes where it is positive; NaN when there is none.
-    iterations
-        Iterations done, at most 11.
-    converged
-        Whether the last one moved no log theta by more than 0.05.
-    """
-
-    mu: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    theta_median: float
-    iterations: int
-    converged: bool
-
-    @property
-    def slope(self) -> NDArray[np.float64]:
-        """The a_j = mu_j^2/T of the covariance weights; 0 when T is undefined, as all estimates are then 0."""
-        if np.isnan(self.theta_median):
-            return np.zeros_like(self.mu)
-        result: NDArray[np.float64] = self.mu**2 / self.theta_median
-        return result
-
-    def test_variance(self, mode: NegativeVariance) -> NDArray[np.float64]:
-        """Give the variance that the test uses: negative ones are 0 unless `mode` is ``reference``."""
-        return self.sigma if mode == "reference" else np.maximum(self.sigma, 0.0)
-
-
-def fit_irls(moments: DepthMoments, *, compat: Compat = "R") -> IRLSFit:
-    """Estimate mean and variance of each gene by iteratively reweighted least squares.
-
-    Parameters
-    ----------
-    moments
-        Sums over depth of N genes.
-    compat
-        ``R``: a change of theta counts where both values are positive. ``python``: as CS-CORE's Python package,
-        where a negative theta was set to infinity in place, so that one turning positive forces another iteration.
-
-    Returns
-    -------
-    IRLSFit
-        Genes without counts have `mu` 0 and `sigma` 0.
-
-    References
-    ----------
-    Su et al. (2023), Methods, "Estimation with iteratively reweighted least squares".
-    """
-    s, first, second, cells = moments.nodes, moments.first, moments.second, moments.cells
-    s2 = s * s
-    has_counts = (second != 0.0).any(axis=1)
-    mu = np.where(has_counts, (first @ s) / (cells @ s2), 0.0)
-    sigma = _variance(mu, np.ones((len(mu), len(s))), moments)
-    theta = _theta(mu, sigma, has_counts)
-    delta, iterations = np.inf, 0
-    while delta > TOLERANCE and iterations < MAX_ITERATIONS:
-        median = _positive_median(theta)
-        weight = _mean_weight(mu, median, s)
-        mu = ((first / weight) @ s) / ((s2 / weight) @ cells)
-        mu = np.where(has_counts, mu, 0.0)
-        sigma = _variance(mu, _mean_weight(mu, median, s) ** 2, moments)
-        previous = np.where(theta < 0.0, np.inf, theta) if compat == "python" else theta
-        theta = _theta(mu, sigma, has_counts)
-        delta = _largest_change(theta, previous)
-        iterations += 1
-    return IRLSFit(
-        mu=mu,
-        sigma=sigma,
-        theta_median=_positive_median(theta),
-        iterations=iterations,
-        converged=delta <= TOLERANCE,
-    )
-
-
-def _mean_weight(mu: NDArray[np.float64], median: float, s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute s mu + s^2 mu^2/T, and 1 where that is not positive, shape (N, K)."""
-    weight = s * mu[:, None] + (s * s) * (mu * mu)[:, None] / median
-    return np.where(weight > 0.0, weight, 1.0)
-
-
-def _variance(mu: NDArray[np.float64], h: NDArray[np.float64], moments: DepthMoments) -> NDArray[np.float64]:
-    """Compute sum s^2 (R^2 - s mu)/h / sum s^4/h with R = x - s mu, shape (N,)."""
-    s, s2, m = moments.nodes, moments.nodes**2, mu[:, None]
-    terms = moments.second - 2.0 * m * s * moments.first + (s2 * m * m - s * m) * moments.cells
-    numerator = ((terms / h) * s2).sum(axis=1)
-    result: NDArray[np.float64] = numerator / ((s2 * s2 / h) @ moments.cells)
-    return np.where(mu > 0.0, result, 0.0)
-
-
-def _theta(mu: NDArray[np.float64], sigma: NDArray[np.float64], has_counts: NDArray[np.bool_]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(has_counts, mu * mu / sigma, np.nan)
-
-
-def _positive_median(theta: NDArray[np.float64]) -> float:
-    positive = theta[theta > 0.0]
-    return float(np.median(positive)) if len(positive) else float("nan")
-
-
-def _largest_change(theta: NDArray[np.float64], previous: NDArray[np.float64]) -> float:
-    both = (theta > 0.0) & (previous > 0.0) & np.isfinite(theta)
-    if not both.any():
-        return 0.0
-    return float(np.abs(np.log(theta[both]) - np.log(previous[both])).max())
 
 
 class GramScan:

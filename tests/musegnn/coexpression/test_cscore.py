@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, load_npz
 
-from musegnn.coexpression.cscore import GramScan, MomentScan, cscore, finish, fit_irls
+from musegnn.coexpression.cscore import GramScan, cscore, finish
+from musegnn.coexpression.irls import MomentScan, fit_irls
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 TOLERANCE = 1e-9
