@@ -44,6 +44,8 @@ class Measurement:
         Who else was measured in the same run, and its value.
     goal
         Bound that DESIGN section 6 sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``; ``None``: none.
+    larger_is_better
+        For scores; times and sizes are better when smaller.
     """
 
     shape: str
@@ -53,11 +55,15 @@ class Measurement:
     rival: str = ""
     rival_value: float | None = None
     goal: tuple[str, str, float] | None = None
+    larger_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """Rival's value over ours: how many times better a smaller value is."""
-        return None if self.rival_value is None or self.value == 0 else self.rival_value / self.value
+        """How many times better we are than the rival."""
+        if self.rival_value is None:
+            return None
+        better, worse = (self.value, self.rival_value) if self.larger_is_better else (self.rival_value, self.value)
+        return None if worse == 0 else better / worse
 
     @property
     def met(self) -> bool | None:

@@ -121,7 +121,7 @@ def describe(row: Row) -> str:
     """Format a row for the terminal."""
     text = f"{row['shape']:<24} {row['metric']:<22} {row['value']:.4g} {row['unit']}"
     if row["rival_value"] is not None:
-        text += f"   {row['rival']} {row['rival_value']:.4g} {row['unit']}, {row['ratio']:.1f}x"
+        text += f"   {row['rival']} {row['rival_value']:.4g} {row['unit']}, {row['ratio']:.2f}x"
     if row["goal"]:
         text += f"   goal {row['goal']}: {'met' if row['met'] else 'MISSED'}"
     return text

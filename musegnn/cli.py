@@ -211,6 +211,9 @@ def export(
 
     adata = _read_embeddings(run)
     path = to or run / f"embeddings{SUFFIXES[format]}"
+    if path.is_dir():
+        msg = "this is a folder"
+        raise RunError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
     write(adata, path, format=format)
     _tell(common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}")
     return 0
@@ -222,7 +225,7 @@ def neighbors(
     gene: str,
     *,
     dataset: str | None = None,
-    k: int = 10,
+    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 10,
     common: Common = Common(),
 ) -> int:
     """List the genes nearest to a gene.
@@ -263,9 +266,13 @@ def report(run: Path, *, common: Common = Common()) -> int:
     folder = RunFolder.open(run)
     if not folder.evaluation.is_file():
         msg = "the run has no evaluation.json yet"
-        raise RunError(msg, code="E402", where=str(run), fix=f"musegnn evaluate {run}")
+        raise RunError(msg, code="E405", where=str(run), fix=f"musegnn evaluate {run}")
     evaluation = json.loads(folder.evaluation.read_text())
-    pipeline.write_report(folder, pipeline.load_model(folder), _read_embeddings(run), evaluation)
+    model, adata = pipeline.load_model(folder), _read_embeddings(run)
+    if adata.uns["musegnn"]["rounds"] != model.rounds:
+        msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
+        raise RunError(msg, code="E406", where=str(run), fix="finish the run with the command that started it")
+    pipeline.write_report(folder, model, adata, evaluation)
     _tell(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
     return 0
 
@@ -378,7 +385,7 @@ def _load(atlas: Path, settings: Settings) -> AtlasConfig:
 
 
 def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAML gives
-    import yaml
+    from musegnn.config import parse_yaml
 
     overrides: dict[str, Any] = {}
     for item in settings.set:
@@ -386,7 +393,7 @@ def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAM
         if not equals or not key:
             msg = f"expected section.name=value, got {item!r}"
             raise ConfigError(msg, code="E302", where="--set", fix="for example --set training.rounds=20")
-        overrides[key] = yaml.safe_load(value)
+        overrides[key] = parse_yaml(value.encode(), where="--set")
     if settings.rounds is not None:
         overrides["training.rounds"] = settings.rounds
     if settings.seed is not None:
@@ -411,7 +418,7 @@ def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
     folder = RunFolder.open(run)
     if not folder.embeddings.is_file():
         msg = "the run has no embeddings.h5ad yet"
-        raise RunError(msg, code="E402", where=str(run), fix="finish it with `musegnn run` or `musegnn train --resume`")
+        raise RunError(msg, code="E405", where=str(run), fix="finish it with `musegnn run` or `musegnn train --resume`")
     from anndata import read_h5ad
 
     return read_h5ad(folder.embeddings)

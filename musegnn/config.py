@@ -180,7 +180,7 @@ class ModelConfig(_Section):
     dim: int = Field(default=32, ge=2)
     heads_dataset: int = Field(default=4, ge=1)
     heads_shared: int = Field(default=2, ge=1)
-    features: Literal["aligned", "profile", "relational", "both"] = "aligned"
+    features: Literal["aligned", "profile", "relational", "both"] = "both"
     relational_dim: int = Field(default=256, ge=1)
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
@@ -244,8 +244,8 @@ class TrainingConfig(_Section):
 
     rounds: int = Field(default=100, ge=0)
     order: Literal["parallel", "sequential"] = "parallel"
-    lr_dataset: float = Field(default=5e-4, gt=0.0)
-    lr_shared: float = Field(default=5e-4, gt=0.0)
+    lr_dataset: float = Field(default=2e-3, gt=0.0)
+    lr_shared: float = Field(default=2e-3, gt=0.0)
     lr_decoder: float = Field(default=1e-3, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     seed: int = 0
@@ -330,6 +330,13 @@ class _StrictLoader(yaml.SafeLoader):
             raise ConfigError(msg, code="E301", where="YAML", fix="write the value out")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  as inherited
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated key {twice[0]!r}", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
 
 _StrictLoader.yaml_implicit_resolvers = {
     letter: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:bool"]
@@ -366,17 +373,28 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
     if len(raw) > MAX_YAML_BYTES:
         msg = f"expected at most {MAX_YAML_BYTES} bytes, got {len(raw)}"
         raise ConfigError(msg, code="E301", where=str(path), fix="move long lists into files of their own")
-    try:
-        data = yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
-    except yaml.YAMLError as error:
-        msg = f"not valid YAML ({' '.join(str(error).split())})"
-        raise ConfigError(msg, code="E301", where=str(path), fix="correct the line named") from None
+    data = parse_yaml(raw, where=str(path))
     if not isinstance(data, dict):
         msg = "expected a mapping with the key `datasets`"
         raise ConfigError(msg, code="E302", where=str(path), fix="see examples/atlas/atlas.yaml")
     return _resolve_paths(
         validate_atlas(apply_overrides(data, overrides or {}), where=str(path)), path.resolve().parent
     )
+
+
+def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
+    """Read YAML without aliases, tags, repeated keys and words that turn into booleans.
+
+    Raises
+    ------
+    ConfigError
+        E301 when it is not such YAML.
+    """
+    try:
+        return yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
+    except yaml.YAMLError as error:
+        msg = f"not valid YAML ({' '.join(str(error).split())})"
+        raise ConfigError(msg, code="E301", where=where, fix="correct the line named") from None
 
 
 def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:

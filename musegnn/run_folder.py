@@ -92,13 +92,13 @@ class RunFolder:
             When the folder holds something else or a run of another configuration.
         """
         run = cls(Path(path).resolve())
+        location = store.resolve() if store is not None else run.path / "store.zarr"
         if run.lock.is_file():
-            run._check_same(atlas)
+            run._check_same(atlas, location)
         elif run.path.exists() and any(run.path.iterdir()):
             msg = "the folder is not empty and holds no run"
             raise RunError(msg, code="E293", where=str(path), fix="choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
-        location = store.resolve() if store is not None else run.path / "store.zarr"
         about = {"format": FORMAT, "version": VERSION, "store": os.path.relpath(location, run.path)}
         _write_text(run.path / "run.json", json.dumps(about, indent=2) + "\n")
         if atlas.orthologs is not None and atlas.orthologs.resolve() != run.path / "orthologs.csv":
@@ -167,7 +167,14 @@ class RunFolder:
             data["orthologs"] = "orthologs.csv"
         return data
 
-    def _check_same(self, atlas: AtlasConfig) -> None:
+    def _check_same(self, atlas: AtlasConfig, store: Path) -> None:
+        if (self.path / "run.json").is_file() and self.store_path() != store.resolve():
+            msg = f"the folder holds a run on another store, {self.store_path()}"
+            raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same store")
+        table = self.path / "orthologs.csv"
+        if atlas.orthologs is not None and table.is_file() and atlas.orthologs.read_bytes() != table.read_bytes():
+            msg = f"the folder holds a run with another ortholog table than {atlas.orthologs}"
+            raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same table")
         old = _flatten(yaml.safe_load(self.lock.read_text()))
         new = _flatten(self._relative(atlas))
         keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and k != "training.rounds")

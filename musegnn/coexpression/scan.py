@@ -95,6 +95,9 @@ def scan(source: CountSource, config: GraphConfig) -> ScanResult:
     """
     n_genes = source.n_genes
     mitochondrial = np.char.startswith(np.char.upper(source.gene), MITOCHONDRIAL)
+    if config.qc.max_mito is not None and not mitochondrial.any():
+        msg = "qc.max_mito is set, but no gene name starts with MT-"
+        raise InputError(msg, code="E254", where=str(source.path), fix="name genes by symbols, or leave max_mito out")
     counted = ~mitochondrial if config.drop_mitochondrial else np.ones(n_genes, dtype=np.bool_)
     sums = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, dtype=np.int64)
     histogram = _NonzeroHistogram(counted, config.min_cells)

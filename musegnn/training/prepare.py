@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,7 @@ from musegnn.model.features import NodeFeatures, relations, vocabulary
 from musegnn.model.model import AtlasModel
 from musegnn.training.align import align_profiles
 from musegnn.training.data import GraphData
-from musegnn.training.genes import gene_keys, read_orthologs
+from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from musegnn.config import AtlasConfig
     from musegnn.data_store.records import DatasetRecord
+
+
+logger = logging.getLogger(__name__)
 
 
 class Records(Protocol):
@@ -80,7 +84,8 @@ def prepare(store: Records, config: AtlasConfig) -> Prepared:
     GraphError
         When the edge rule cannot be applied or leaves a graph empty.
     ConfigError
-        E303 when the labels of the store and of the configuration differ.
+        E252 when two datasets are the same data, E303 when the labels of the store and of the configuration differ,
+        E304 when a species is missing in the ortholog table.
     """
     records = {d.name: store.read(d.name) for d in config.datasets}
     for d in config.datasets:
@@ -89,7 +94,9 @@ def prepare(store: Records, config: AtlasConfig) -> Prepared:
         if there != here:
             msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
             raise ConfigError(msg, code="E303", where=d.name, fix="correct the atlas file, or build the dataset again")
+    _refuse_copies(records)
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
+    _check_species(config, orthologs)
     keys = {name: gene_keys(record.genes.gene, record.species, orthologs) for name, record in records.items()}
     edges = {name: select_edges(record.pairs, record.n_cells, config.edges) for name, record in records.items()}
     split = holdout(edges, keys, config.evaluation)
@@ -108,7 +115,40 @@ def prepare(store: Records, config: AtlasConfig) -> Prepared:
         for name, record in records.items()
     ]
     words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    _warn_of_strangers(graphs)
     return Prepared(records=records, edges=edges, holdout=split, graphs=graphs, words=words)
+
+
+def _refuse_copies(records: Mapping[str, DatasetRecord]) -> None:
+    seen: dict[bytes, str] = {}
+    for name, record in records.items():
+        digest = hashlib.sha256()
+        for array in (record.pairs.indptr, record.pairs.indices, record.pairs.z):
+            digest.update(np.ascontiguousarray(array).data)
+        if digest.digest() in seen:
+            msg = f"has the same graph as {seen[digest.digest()]}: what is held out of one would be seen in the other"
+            raise ConfigError(msg, code="E252", where=name, fix="leave one of the two out")
+        seen[digest.digest()] = name
+
+
+def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None:
+    species = sorted({d.species for d in config.datasets})
+    if orthologs is None:
+        if len(species) > 1:
+            logger.warning("W304: %s share no genes without a table of orthologs (`orthologs:`)", ", ".join(species))
+        return
+    for name in species:
+        if name not in orthologs.species:
+            msg = f"species `{name}` is no column of the ortholog table, which has {', '.join(orthologs.species)}"
+            raise ConfigError(msg, code="E304", where=str(config.orthologs), fix="spell `species` as in the table")
+
+
+def _warn_of_strangers(graphs: Sequence[GraphData]) -> None:
+    for i, one in enumerate(graphs):
+        mine = set(one.keys[one.trainable].tolist())
+        for other in graphs[i + 1 :]:
+            if mine.isdisjoint(other.keys[other.trainable].tolist()):
+                logger.warning("W215: %s and %s share no genes: nothing aligns them directly", one.name, other.name)
 
 
 def make_model(
@@ -170,7 +210,10 @@ def fingerprint(data: Prepared, config: AtlasConfig) -> str:
         digest.update(json.dumps(labels).encode())
         edges = graph.edges
         arrays: list[NDArray[np.generic]] = [graph.trainable, graph.masked_rows, graph.masked_columns]
-        arrays += [edges.indptr, edges.indices, edges.z, edges.estimate, data.records[graph.name].profile]
+        arrays += [edges.indptr, edges.indices, edges.z, edges.estimate]
+        record = data.records[graph.name]
+        pairs = record.pairs
+        arrays += [pairs.indptr, pairs.indices, pairs.z, pairs.estimate, record.profile, np.array(record.n_cells)]
         for array in arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)

@@ -56,6 +56,7 @@ def test_lock_reads_back_to_the_same_configuration(tmp_path):
         ("a: &x [1]\nb: *x\n", "E301", "alias"),
         ("a: !!python/object:os.system {}\n", "E301", "python/object"),
         ("a: [1\n", "E301", "YAML"),
+        ("graph: {n_genes: 100}\ngraph: {min_cells: 7}\n" + GOOD, "E301", "repeated key 'graph'"),
         ("- 1\n", "E302", "datasets"),
     ],
 )

@@ -55,6 +55,17 @@ def test_same_configuration_takes_up_the_run_and_another_is_refused(tmp_path, at
         RunFolder.create(tmp_path / "one", other)
 
 
+def test_a_refused_command_leaves_the_folder_as_it_was(tmp_path, atlas):
+    run = RunFolder.create(tmp_path / "one", atlas)
+    before = {p.name: p.read_bytes() for p in run.path.iterdir()}
+    with pytest.raises(RunError, match="another store"):
+        RunFolder.create(run.path, atlas, store=tmp_path / "other.zarr")
+    atlas.orthologs.write_text("human,mouse\nCD4,Cd4\n")
+    with pytest.raises(RunError, match="another ortholog table"):
+        RunFolder.create(run.path, atlas)
+    assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path, atlas):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
@@ -82,6 +93,9 @@ def test_open_refuses_what_is_no_run_and_what_is_newer(tmp_path, atlas):
         (["evaluate", "nowhere"], "E401"),
         (["neighbors", "nowhere", "ACTB"], "E401"),
         (["export", "nowhere", "--format", "csv"], "format"),
+        (["neighbors", "nowhere", "ACTB", "--k", "0"], "--k"),
+        (["run", "none.yaml", "--out", "x", "--set", "rounds"], "section.name=value"),
+        (["run", "none.yaml", "--out", "x", "--set", "a=[1"], "E301"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_2(capsys, monkeypatch, tmp_path, arguments, part):
