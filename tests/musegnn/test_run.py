@@ -119,7 +119,7 @@ def test_results_are_complete_and_readable(undisturbed):
     assert adata.obsm["X_umap"].shape == (180, 2)
     page = (undisturbed / "report.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     evaluation = json.loads((undisturbed / "evaluation.json").read_text())
     assert {"trained", "untrained", "pca_procrustes", "coexpression_profile"} <= set(evaluation["models"])
 
