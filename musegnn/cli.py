@@ -362,6 +362,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         _fail(error.line())
         code = 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  stays open until the exit
+        code = 0
     except OSError as error:
         if "--debug" in arguments:
             raise

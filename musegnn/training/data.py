@@ -61,7 +61,8 @@ class GraphData:
     @property
     def has_positive(self) -> NDArray[np.bool_]:
         """Genes with a positive trainable neighbour, shape (N,)."""
-        return np.diff(self.positive.indptr) > 0
+        found: NDArray[np.bool_] = np.diff(self.positive.indptr) > 0
+        return found
 
     def label(self, attribute: str) -> str:
         """Give modality, tissue or species by its name."""

@@ -115,4 +115,5 @@ def jaccard(a: sparse.csr_array, b: sparse.csr_array) -> NDArray[np.float64]:
         return np.zeros(0)
     both = np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
     either = np.diff(a.indptr) + np.diff(b.indptr) - both
-    return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    shares: NDArray[np.float64] = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    return shares
