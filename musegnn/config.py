@@ -85,7 +85,13 @@ class EdgeConfig(_Section):
     rule
         ``default``: Benjamini-Hochberg at ``fdr`` and, above ``n0`` cells, the effect floor
         ``abs(z)/sqrt(n) >= 2.807/sqrt(n0)``; ``pvalue``: two-sided p below ``p_value`` (the published rule);
-        ``bh`` and ``by``: false discovery rate alone.
+        ``bh`` and ``by``: false discovery rate alone; ``top_k``: of those of ``bh``, the ``k`` strongest of each gene;
+        ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude.
+    k
+        For ``top_k``; an edge stays when either end keeps it, so that a hub may have more.
+    min_abs_est
+        For ``min_abs_est``, in (0, 1]. Genes with a negative variance estimate have no estimate (0 is stored) and so
+        no edges: under this rule most genes of binarised scATAC counts would be alone.
     sign
         ``both``, or ``positive`` to drop negative edges.
     max_degree
@@ -95,10 +101,12 @@ class EdgeConfig(_Section):
         up to it (sparse scATAC data); 0: never.
     """
 
-    rule: Literal["default", "pvalue", "bh", "by"] = "default"
+    rule: Literal["default", "pvalue", "bh", "by", "top_k", "min_abs_est"] = "default"
     fdr: float = Field(default=0.05, gt=0.0, lt=1.0)
     p_value: float = Field(default=0.005, gt=0.0, lt=1.0)
     n0: int = Field(default=3000, ge=2)
+    k: int = Field(default=50, ge=1)
+    min_abs_est: float = Field(default=0.1, gt=0.0, le=1.0)
     sign: Literal["both", "positive"] = "both"
     max_degree: int | None = Field(default=None, ge=1)
     min_mean_degree: float = Field(default=2.0, ge=0.0)

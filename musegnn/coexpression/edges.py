@@ -68,7 +68,7 @@ class EdgeSet:
         Edge features of the model, shape (E, 2), float32: the estimate and
         ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
     cutoff
-        Smallest ``abs(z)`` that the rule accepts.
+        Smallest ``abs(z)`` that the rule accepts; ``top_k`` and ``min_abs_est`` ask for more.
     """
 
     indptr: NDArray[np.int64]
@@ -121,7 +121,8 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
         Cells behind the statistics, which the effect floor of the default rule and the features need.
     config
         The rule. ``sign: positive`` and ``max_degree`` act on what the rule accepts; all pairs, whatever
-        their sign, count as tests.
+        their sign, count as tests. ``min_abs_est`` leaves genes with a negative variance estimate, whose
+        estimate is stored as 0, without edges.
 
     Returns
     -------
@@ -140,6 +141,10 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
     magnitude = np.abs(pairs.z.astype(np.float64))
     cutoff = _cutoff(pairs, magnitude, n_cells, config)
     keep = magnitude >= cutoff
+    if config.rule == "min_abs_est":
+        keep &= np.abs(pairs.estimate) >= np.float32(config.min_abs_est)
+    elif config.rule == "top_k":
+        keep = _strongest(pairs, magnitude, keep, config.k)
     if config.sign == "positive":
         keep &= pairs.z > 0
     if config.max_degree is not None:
@@ -310,5 +315,10 @@ def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: floa
         largest = "no pair has a finite z"
     kind = " of positive sign" if config.sign == "positive" else ""
     needs = f"it needs a pair{kind} with abs(z) >= {cutoff:.4g}"
+    if config.rule == "min_abs_est":
+        needs += f" and abs(estimate) >= {config.min_abs_est:.4g}"
+        accepted = np.abs(pairs.estimate[magnitude >= cutoff])
+        if len(accepted):
+            largest = f"the largest abs(estimate) of these is {accepted.max():.4g}"
     msg = f"rule `{config.rule}` leaves a graph without edges: {needs}, {largest}"
     raise GraphError(msg, code="E270", where="edges", fix="use a looser rule, more genes or more cells")

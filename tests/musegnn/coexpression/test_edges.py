@@ -168,6 +168,101 @@ def test_max_degree_keeps_the_strongest_of_either_end(limit):
     np.testing.assert_array_equal(mine, chosen | chosen.T)
 
 
+def strongest_of_either_end(z: np.ndarray, k: int, fdr: float = 0.05) -> np.ndarray:
+    """Mark edges of ``top_k`` pair by pair, from its definition."""
+    n = len(z)
+    upper = np.triu_indices(n, 1)
+    significant = np.zeros((n, n), dtype=bool)
+    significant[upper] = false_discovery_control(2 * ndtr(-np.abs(z[upper]))) <= fdr
+    significant |= significant.T
+    kept = np.zeros((n, n), dtype=bool)
+    for gene in range(n):
+        partners = sorted((-abs(z[gene, other]), other) for other in np.flatnonzero(significant[gene]))
+        for _, other in partners[:k]:
+            kept[gene, other] = kept[other, gene] = True
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(4, 30), st.integers(1, 12), st.booleans())
+def test_top_k_is_its_definition(seed, n, k, tied):
+    z = statistics(seed, n, 0.5, 6.0)
+    if tied:
+        z = np.round(z)  # many equal strengths: the lower column goes first
+    expected = strongest_of_either_end(z, k)
+    config = EdgeConfig(rule="top_k", k=k)
+    if not expected.any():
+        with pytest.raises(GraphError, match="E270"):
+            select_edges(table(z), 1000, config)
+        return
+    edges = select_edges(table(z), 1000, config)
+    found = dense(edges)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found, found.T)
+    assert (
+        np.diff(edges.indptr) >= np.minimum(k, (dense(select_edges(table(z), 1000, EdgeConfig(rule="bh")))).sum(1))
+    ).all()
+    assert edges.n_edges <= 2 * k * n
+
+
+def test_top_k_and_degree_limit_and_sign_act_one_after_the_other():
+    z = statistics(8, 40, 0.5, 6.0)
+    wide = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=39))
+    assert wide.n_edges == select_edges(table(z), 1000, EdgeConfig(rule="bh")).n_edges
+    positive = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=5, sign="positive"))
+    np.testing.assert_array_equal(dense(positive), strongest_of_either_end(z, 5) & (z > 0))
+    narrow = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=5, max_degree=2))
+    assert (dense(narrow) <= strongest_of_either_end(z, 5)).all()
+    assert narrow.n_edges <= 2 * 2 * 40
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(4, 30), st.floats(0.01, 1.0))
+def test_min_abs_est_is_its_definition(seed, n, least):
+    z = statistics(seed, n, 0.5, 6.0)
+    z[0] = z[:, 0] = np.where(z[0] == 0, 0, 9.0)
+    pairs = table(z)
+    absent = (pairs.indices == 0) | (np.repeat(np.arange(n), np.diff(pairs.indptr)) == 0)
+    pairs.estimate[absent] = 0.0  # a gene of negative variance: strong z, no estimate
+    upper = np.triu_indices(n, 1)
+    significant = np.zeros((n, n), dtype=bool)
+    significant[upper] = false_discovery_control(2 * ndtr(-np.abs(z[upper]))) <= 0.05
+    large = np.abs(np.tanh(z / 10).astype(np.float32)) >= np.float32(least)
+    expected = (significant | significant.T) & large
+    expected[0] = expected[:, 0] = False
+    config = EdgeConfig(rule="min_abs_est", min_abs_est=least)
+    if not expected.any():
+        with pytest.raises(GraphError, match="E270"):
+            select_edges(pairs, 1000, config)
+        return
+    np.testing.assert_array_equal(dense(select_edges(pairs, 1000, config)), expected)
+
+
+def test_min_abs_est_holds_when_cells_are_repeated():
+    """The estimate does not grow with cells: only the false discovery rate admits more pairs."""
+    z = statistics(4, 80, 0.4, 6.0)
+    first = table(z, z_store=0.0)
+    again = table(4.0 * z, z_store=0.0)
+    again.estimate[:] = first.estimate
+    config = EdgeConfig(rule="min_abs_est", min_abs_est=0.4)  # tanh(0.4) is reached by z of 4.2, above the cut of both
+    np.testing.assert_array_equal(dense(select_edges(again, 16_000, config)), dense(select_edges(first, 1000, config)))
+
+
+@pytest.mark.parametrize("rule", ["top_k", "min_abs_est"])
+def test_new_rules_refuse_what_is_not_stored_and_name_what_is_missing(rule):
+    z = statistics(3, 60, 0.3, 6.0)
+    with pytest.raises(GraphError, match="E272"):
+        select_edges(table(z), 1000, EdgeConfig(rule=rule, fdr=0.9))
+    with pytest.raises(GraphError, match="no pair has a finite z"):
+        select_edges(table(np.full((10, 10), np.nan)), 100, EdgeConfig(rule=rule))
+
+
+def test_min_abs_est_names_the_largest_estimate():
+    pairs = table(statistics(3, 60, 0.3, 6.0))
+    with pytest.raises(GraphError, match=r"abs\(estimate\) >= 1, the largest abs\(estimate\) of these is 0\.\d+"):
+        select_edges(pairs, 1000, EdgeConfig(rule="min_abs_est", min_abs_est=1.0))
+
+
 def test_features():
     z = np.array([-3.0, 3.0, 0.0], dtype=np.float32)
     estimate = np.array([-0.5, 1.5, 0.0], dtype=np.float32)
