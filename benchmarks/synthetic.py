@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from musegnn.data_store.blocks import check_range, cut_blocks
+from musegnn.data_store.hdf5 import no_column
 from musegnn.random import stream
 
 if TYPE_CHECKING:
@@ -42,17 +44,27 @@ class SyntheticCounts:
         self.gene_id = self.gene
         self.coords = None
         self.warnings: list[str] = []
+        self.n_entries: int | None = None
         self._seed = seed
         share = stream(seed, "bench_share").lognormal(0.0, 1.0, n_genes)
         self._share = share * _scale(share, density)
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, csr_matrix]]:
-        """Make all cells in order, about `rows` at a time."""
-        units = max(rows // UNIT, 1)
-        starts = range(0, self.n_cells, UNIT)
-        for first in range(0, len(starts), units):
-            parts = [self._unit(start) for start in starts[first : first + units]]
-            yield starts[first], vstack(parts, format="csr", dtype=np.int32)
+    def blocks(
+        self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
+    ) -> Iterator[tuple[int, csr_matrix]]:
+        """Make the cells [start, stop) in order; there is nothing to validate."""
+        start, stop = check_range(rows, start, stop, self.n_cells)
+        yield from cut_blocks(self._units(start, stop), rows, start=start)
+
+    def _units(self, start: int, stop: int) -> Iterator[csr_matrix]:
+        for first in range(start // UNIT * UNIT, stop, UNIT):
+            unit = self._unit(first)
+            inside = slice(max(start - first, 0), stop - first)
+            yield unit if inside.start == 0 and stop >= first + UNIT else unit[inside]
+
+    def obs(self, column: str) -> NDArray[np.float64]:
+        """Refuse: these cells have no table."""
+        raise no_column(column, [], where="synthetic")
 
     def _unit(self, start: int) -> csr_matrix:
         rng = stream(self._seed, "bench_cells", start)

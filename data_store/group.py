@@ -27,12 +27,16 @@ class Member:
         As in the atlas file.
     source
         The counts.
+    by, stratum
+        Column of ``obs`` and its value where the dataset is those cells of `source` alone; ``None``: all.
     """
 
     name: str
     species: str
     layer: str | None
     source: CountSource
+    by: str | None = None
+    stratum: str | None = None
 
 
 def check_group(members: Sequence[Member]) -> list[str]:
@@ -52,7 +56,8 @@ def check_group(members: Sequence[Member]) -> list[str]:
     ------
     InputError
         E211 when one dataset of a species has Ensembl identifiers and another symbols, E214 when identifiers belong
-        to another species than declared, E252 when two datasets are the same data.
+        to another species than declared, E252 when two datasets hold the same counts: the same matrix of the same
+        file, and the same cells of it.
     """
     _refuse_copies(members)
     warnings = []
@@ -75,11 +80,12 @@ def check_group(members: Sequence[Member]) -> list[str]:
 
 
 def _refuse_copies(members: Sequence[Member]) -> None:
-    seen: dict[tuple[str, str | None], str] = {}
+    seen: dict[tuple[str | None, ...], str] = {}
     for member in members:
-        key = (member.source.fingerprint()["sha256"], member.layer)
+        found = {"by": member.by, "stratum": member.stratum} | member.source.fingerprint()
+        key = (found["sha256"], member.layer, found["by"], found["stratum"])
         if key in seen:
-            msg = f"the same data as dataset {seen[key]}"
+            msg = f"holds the same counts as dataset `{seen[key]}`, so results would leak between them"
             raise InputError(msg, code="E252", where=member.name, fix="leave one of the two out")
         seen[key] = member.name
 

@@ -1,15 +1,13 @@
 """Read AnnData files with HDF5 alone: structure is checked at open, counts are streamed by rows.
 
 Files come from strangers. Links out of the file and arrays whose declared size has no relation to what is stored
-are refused before anything is allocated, and no array of the matrix is read whole but the row pointers.
+are refused before anything is allocated, and no array of the matrix is read whole but the row pointers, at open.
 
 Legend: C cells, G genes of the file, d spatial dimensions.
 """
 
 from __future__ import annotations
 
-import re
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +15,11 @@ import h5py
 import numpy as np
 import scipy.sparse as sp
 
-from musegnn.data_store.names import decode_names, looks_transposed
+from musegnn.data_store.blocks import windows
+from musegnn.data_store.hdf5 import get_node, open_file, read_index, read_strings
+from musegnn.data_store.names import looks_transposed
 from musegnn.data_store.spatial import read_coords, tissue_mask
-from musegnn.data_store.validate import MAX_COUNT, check_structure, short_path, shorten
+from musegnn.data_store.validate import MAX_COUNT, check_pointers, check_structure, short_path, shorten
 from musegnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-BOMB_BYTES = 64 * 2**20
-BOMB_RATIO = 1000
 DENSE_SLICE_BYTES = 64 * 2**20
 MAX_CSC_BYTES = 8 * 2**30
 PREFERRED_LAYERS = ("counts", "raw_counts", "raw", "spliced")
@@ -45,8 +42,8 @@ class H5adLayout:
     ----------
     path, key, kind, shape
         The file, the matrix in it, ``csr``, ``csc`` or ``dense``, and its shape.
-    indptr
-        Row pointers of ``csr``, shape (C + 1,), int64; ``None`` otherwise.
+    n_entries
+        Stored entries of the cells read, in all columns; ``None`` for ``dense``.
     names, ids, id_keys
         Gene names and identifiers of all columns; other columns of ``var`` with unique values.
     used_cells, used_genes
@@ -61,7 +58,7 @@ class H5adLayout:
     key: str
     kind: str
     shape: tuple[int, int]
-    indptr: NDArray[np.int64] | None
+    n_entries: int | None
     names: list[str]
     ids: list[str]
     id_keys: list[str]
@@ -80,54 +77,6 @@ class H5adLayout:
     def columns(self) -> NDArray[np.str_]:
         """Gene names of all columns."""
         return np.array(self.names, dtype=np.str_)
-
-
-@contextmanager
-def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading.
-
-    Raises
-    ------
-    InputError
-        E230 when the file is missing or something else; E231 when it is truncated, or when the HDF5 library meets
-        damage while the file is open, which it reports by many types of errors.
-    """
-    _sniff(path)
-    fix = "copy or download the file again"
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-        sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error))
-        detail = shorten(" ".join(str(error).split()), 80)
-        msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}" if sizes else f"damaged file ({detail})"
-        raise InputError(msg, code="E231", where=short_path(path), fix=fix) from error
-
-
-def _sniff(path: Path) -> None:
-    where = short_path(path)
-    if not path.is_file():
-        what = "a folder, expected a .h5ad file" if path.is_dir() else "there is no such file"
-        raise InputError(what, code="E230", where=where, fix="correct `path` in the atlas file")
-    with path.open("rb") as file:
-        head = file.read(512)
-    if head.startswith(HDF5_SIGNATURE):
-        return
-    known = (
-        (not head, "the file is empty", "download the file again"),
-        (head[:2] == b"\x1f\x8b", "a gzip file, not HDF5", "decompress it with gunzip"),
-        (head[:2] == b"PK", "a zip file, not HDF5", "extract the .h5ad file from it"),
-        (head.startswith(b"version https://git-lfs"), "a Git LFS pointer, not the data", "run git lfs pull"),
-        (head.lstrip()[:1] == b"<", "an HTML or XML page, not HDF5", "download the file itself"),
-        (head.startswith(b"%%MatrixMarket"), "a Matrix Market file", "read it with scanpy and write a .h5ad file"),
-    )
-    for matches, what, fix in known:
-        if matches:
-            raise InputError(what, code="E230", where=where, fix=fix)
-    msg = "not an HDF5 file"
-    raise InputError(msg, code="E230", where=where, fix="give a .h5ad file written by AnnData")
 
 
 def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_key: str | None) -> H5adLayout:
@@ -155,63 +104,107 @@ def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_k
             raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
         warnings = []
         if kind == "csc":
-            warnings.append(f"W226: {key} is stored by columns and is turned into rows in memory on every pass")
+            warnings.append(f"W226: {key} is stored by columns and has to be turned into rows, which takes longer")
         names = [name or gene_id for name, gene_id in zip(names, ids, strict=True)]
         used_genes = _used_genes(file[var], names, where, warnings)
         coords = used_cells = None
         if spatial_key is not None:
             used_cells = tissue_mask(file, len(cells), where, warnings)
             coords = read_coords(file, spatial_key, len(cells), used_cells, where)
+        n_entries = None if kind == "dense" else int(file[key]["indices"].shape[0])
+        if indptr is not None and used_cells is not None:
+            n_entries = int(np.diff(indptr)[used_cells].sum())
         return H5adLayout(
-            path=path, key=key, kind=kind, shape=shape, indptr=indptr, names=names, ids=ids, id_keys=id_keys,
+            path=path, key=key, kind=kind, shape=shape, n_entries=n_entries, names=names, ids=ids, id_keys=id_keys,
             used_cells=used_cells, used_genes=used_genes, coords=coords, stamp=(stat.st_size, stat.st_mtime_ns),
             warnings=warnings,
         )  # fmt: skip
 
 
-def read_rows(layout: H5adLayout, rows: int) -> Iterator[tuple[int, NDArray[np.int64], NDArray[Any], NDArray[Any]]]:
-    """Stream ``(first row, indptr from 0, indices, data)`` of consecutive rows.
+def read_rows(
+    layout: H5adLayout, first: int, last: int, rows: int
+) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Stream ``(first row, indptr from 0, indices, data)`` of the rows [first, last) of the file.
+
+    Compressed rows and dense matrices are read where these rows are; of compressed columns everything is read, window
+    by window, and the rows of the range are kept.
+
+    Parameters
+    ----------
+    layout
+        What is read.
+    first, last
+        Rows of the file.
+    rows
+        Most rows at a time; there are fewer where they hold more than 2^22 stored entries or 64 MiB of a dense matrix.
 
     Raises
     ------
     InputError
-        E231 when a part of the file is damaged, E102 for malformed columns.
+        E231 when a part of the file is damaged, E102 for malformed pointers or columns, E226 for a range of
+        compressed columns that does not fit into 8 GiB of memory.
     """
     where = short_path(layout.path)
-    n_cells = layout.shape[0]
+    if first >= last:
+        return
     with open_file(layout.path) as file:
-        matrix = _get(file, layout.key, where)
-        whole = _rows_of_columns(matrix, layout.shape, where) if layout.kind == "csc" else None
-        for start in range(0, n_cells, rows):
-            stop = min(start + rows, n_cells)
-            if whole is not None:
-                block = whole[start:stop]
-                yield start, block.indptr.astype(np.int64), block.indices, block.data
-            elif layout.kind == "dense":
-                yield start, *_dense_rows(matrix, start, stop)
-            else:
-                assert layout.indptr is not None
-                indptr = layout.indptr[start : stop + 1]
-                part = slice(int(indptr[0]), int(indptr[-1]))
-                yield start, indptr - indptr[0], matrix["indices"][part], matrix["data"][part]
+        matrix = get_node(file, layout.key, where)
+        if layout.kind == "dense":
+            yield from _dense_rows(matrix, first, last, rows)
+        elif layout.kind == "csc":
+            part = _rows_of_columns(matrix, layout.shape, first, last, where)
+            for a, b in windows(part.indptr, rows):
+                inside = slice(part.indptr[a], part.indptr[b])
+                yield first + a, part.indptr[a : b + 1] - part.indptr[a], part.indices[inside], part.data[inside]
+        else:
+            indptr = matrix["indptr"][first : last + 1].astype(np.int64)
+            for a, b in windows(indptr, rows):
+                inside = slice(int(indptr[a]), int(indptr[b]))
+                yield first + a, indptr[a : b + 1] - indptr[a], matrix["indices"][inside], matrix["data"][inside]
 
 
-def _dense_rows(matrix: h5py.Dataset, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
-    step = max(1, DENSE_SLICE_BYTES // max(1, matrix.shape[1] * matrix.dtype.itemsize))
-    parts = [sp.csr_matrix(matrix[i : min(i + step, stop)]) for i in range(start, stop, step)]
-    lengths = np.concatenate([np.diff(part.indptr) for part in parts])
-    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return indptr, np.concatenate([p.indices for p in parts]), np.concatenate([p.data for p in parts])
+def _dense_rows(
+    matrix: h5py.Dataset, first: int, last: int, rows: int
+) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    n_columns = matrix.shape[1]
+    step = max(1, min(rows, DENSE_SLICE_BYTES // max(1, n_columns * matrix.dtype.itemsize)))
+    tall = matrix.chunks[0] if matrix.chunks else 1
+    while first < last:
+        stop = min(first + step, last)
+        aligned = stop // tall * tall
+        if first < aligned and stop < last:
+            stop = aligned
+        values = matrix[first:stop].ravel()
+        places = np.flatnonzero(values != 0)
+        indptr = np.searchsorted(places, np.arange(stop - first + 1) * n_columns)
+        yield first, indptr, (places % n_columns).astype(np.int32), values[places]
+        first = stop
 
 
-def _rows_of_columns(matrix: h5py.Group, shape: tuple[int, int], where: str) -> sp.csr_matrix:
-    size = sum(matrix[part].size * matrix[part].dtype.itemsize for part in ("data", "indices"))
+def _rows_of_columns(matrix: h5py.Group, shape: tuple[int, int], first: int, last: int, where: str) -> sp.csr_matrix:
+    """Collect the rows [first, last) of compressed columns, reading 2^22 entries at a time."""
+    n_entries = matrix["indices"].shape[0]
+    itemsize = sum(matrix[part].dtype.itemsize for part in ("data", "indices"))
+    size = itemsize * n_entries * (last - first) / max(shape[0], 1)
     if 2 * size > MAX_CSC_BYTES:
         msg = f"the matrix is stored by columns and takes {size / 2**30:.0f} GiB"
         raise InputError(msg, code="E226", where=where, fix="write the file with adata.X = adata.X.tocsr()")
-    indptr, indices, data = (matrix[part][()] for part in ("indptr", "indices", "data"))
-    check_structure(indptr.astype(np.int64), indices, data, shape[0], where=where)
-    return sp.csc_matrix((data, indices, indptr), shape=shape).tocsr()
+    indptr = matrix["indptr"][()].astype(np.int64)
+    check_pointers(indptr, shape[1], n_entries, matrix["data"].shape[0], where=where, row="column")
+    lengths = np.zeros(shape[1], dtype=np.int64)
+    rows, values = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=matrix["data"].dtype)]
+    for a, b in windows(indptr, shape[1]):
+        inside = slice(int(indptr[a]), int(indptr[b]))
+        indices, data = matrix["indices"][inside], matrix["data"][inside]
+        starts = indptr[a : b + 1] - indptr[a]
+        check_structure(starts, indices, data, shape[0], where=where, first_cell=a, row="column")
+        wanted = np.flatnonzero((indices >= first) & (indices < last))
+        lengths[a:b] = np.diff(np.searchsorted(wanted, starts))
+        rows.append((indices[wanted].astype(np.int64) - first).astype(np.int32))
+        values.append(data[wanted])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    columns = (np.concatenate(values), np.concatenate(rows), starts)
+    return sp.csc_matrix(columns, shape=(last - first, shape[1])).tocsr()
 
 
 def _require_anndata(file: h5py.File, where: str) -> None:
@@ -222,73 +215,9 @@ def _require_anndata(file: h5py.File, where: str) -> None:
         msg = f"an HDF5 file, but not AnnData: it holds {found}"
         raise InputError(msg, code="E230", where=where, fix=fix)
     for key in ("obs", "var"):
-        if not isinstance(_get(file, key, where), h5py.Group):
+        if not isinstance(get_node(file, key, where), h5py.Group):
             msg = f"`{key}` is in the format of AnnData before 0.7"
             raise InputError(msg, code="E230", where=where, fix="read and write the file with a current AnnData")
-
-
-def _get(file: h5py.Group, key: str, where: str) -> h5py.Group | h5py.Dataset:
-    """Follow a path inside the file; links out of it and declared sizes beyond belief are refused."""
-    node: Any = file
-    for part in key.split("/"):
-        if not isinstance(node, h5py.Group) or part not in node:
-            msg = f"`{shorten(key, 40)}` is missing"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
-        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
-            msg = f"`{shorten(key, 40)}` is a link to another place"
-            raise InputError(msg, code="E105", where=where, fix="write the data itself into the file")
-        node = node[part]
-    if isinstance(node, h5py.Dataset):
-        _refuse_bombs(node, key, where)
-    return node
-
-
-def _refuse_bombs(dataset: h5py.Dataset, key: str, where: str) -> None:
-    if dataset.external or dataset.is_virtual:
-        msg = f"`{shorten(key, 40)}` keeps its data in another file"
-        raise InputError(msg, code="E105", where=where, fix="write the data itself into the file")
-    declared = int(dataset.size or 0) * dataset.dtype.itemsize
-    stored = dataset.id.get_storage_size()
-    if declared > BOMB_BYTES and declared > BOMB_RATIO * stored:
-        msg = f"`{shorten(key, 40)}` declares {declared} bytes but stores {stored}"
-        raise InputError(msg, code="E120", where=where, fix="write the file anew from its source")
-
-
-def read_strings(group: h5py.Group, key: str, where: str) -> list[str]:
-    """Read a column of text: plain, categorical or nullable; a missing value is the empty string.
-
-    Raises
-    ------
-    InputError
-        E240 or E241 for names that cannot be used.
-    """
-    label = f"{group.name.strip('/')}/{shorten(key, 30)}"
-    node = _get(group, key, where)
-    if isinstance(node, h5py.Dataset):
-        if node.ndim != 1:
-            msg = f"`{label}` is not a column"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
-        return decode_names([v if isinstance(v, bytes) else str(v) for v in node[()].tolist()], where=where, what=label)
-    if "codes" in node and "categories" in node:
-        categories = read_strings(node, "categories", where)
-        codes = _get(node, "codes", where)[()]
-        if len(codes) and (codes.min() < -1 or codes.max() >= len(categories)):
-            msg = f"`{label}` has codes outside its categories"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
-        return [categories[code] if code >= 0 else "" for code in codes]
-    if "values" in node and "mask" in node:
-        missing = _get(node, "mask", where)[()].astype(bool)
-        values = read_strings(node, "values", where)
-        return ["" if absent else value for value, absent in zip(values, missing, strict=True)]
-    msg = f"`{label}` is not a column of text"
-    raise InputError(msg, code="E102", where=where, fix="write the file anew with a current AnnData")
-
-
-def read_index(file: h5py.File, frame: str, where: str) -> list[str]:
-    """Read the row names of a data frame such as ``obs``."""
-    group = _get(file, frame, where)
-    key = group.attrs.get("_index", "_index")
-    return read_strings(group, key.decode() if isinstance(key, bytes) else str(key), where)
 
 
 def _identifiers(var: h5py.Group, names: list[str], gene_id_key: str | None, where: str) -> tuple[list[str], list[str]]:
@@ -310,7 +239,7 @@ def _identifiers(var: h5py.Group, names: list[str], gene_id_key: str | None, whe
 
 
 def _is_unique_text(var: h5py.Group, key: str, n: int, where: str) -> bool:
-    node = _get(var, key, where)
+    node = get_node(var, key, where)
     text = isinstance(node, h5py.Group) or (node.dtype.kind in "OS" and node.ndim == 1)
     try:
         return text and len(set(read_strings(var, key, where))) == n
@@ -357,7 +286,7 @@ def _shape(node: object) -> tuple[int, ...]:
 
 
 def _matrix(file: h5py.File, key: str, where: str) -> tuple[str, tuple[int, int], NDArray[np.int64] | None]:
-    node = _get(file, key, where)
+    node = get_node(file, key, where)
     rows, columns = _shape(node)
     if isinstance(node, h5py.Dataset):
         _require_numbers(node, key, where)
@@ -369,21 +298,14 @@ def _matrix(file: h5py.File, key: str, where: str) -> tuple[str, tuple[int, int]
         msg = f"`{key}` is stored as {shorten(encoding, 30) or 'an unknown encoding'}, expected csr, csc or dense"
         raise InputError(msg, code="E102", where=where, fix="write the file anew with a current AnnData")
     for part, kinds in (("indptr", "iu"), ("indices", "iu"), ("data", "biuf")):
-        dataset = _get(node, part, where)
+        dataset = get_node(node, part, where)
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.dtype.kind not in kinds:
             msg = f"malformed sparse matrix: `{key}/{part}` is not a vector of numbers"
             raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
     if kind == "csc":
         return kind, (rows, columns), None
     indptr = node["indptr"][()].astype(np.int64)
-    if len(indptr) != rows + 1:
-        msg = f"malformed sparse matrix: {len(indptr)} row pointers for {rows} rows"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
-    nothing = np.zeros(0, dtype=np.int32)
-    lengths = {part: node[part].shape[0] for part in ("indices", "data")}
-    if indptr[0] != 0 or (np.diff(indptr) < 0).any() or len(set(lengths.values()) | {int(indptr[-1])}) != 1:
-        same = np.broadcast_to(nothing.sum(), lengths["indices"]), np.broadcast_to(nothing.sum(), lengths["data"])
-        check_structure(indptr, *same, columns, where=where)
+    check_pointers(indptr, rows, node["indices"].shape[0], node["data"].shape[0], where=where)
     return kind, (rows, columns), indptr
 
 

@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from musegnn.data_store.h5ad import H5adLayout, count_matrices, inspect, open_file, read_rows
+from musegnn.data_store.blocks import check_range, cut_blocks, windows
+from musegnn.data_store.h5ad import H5adLayout, count_matrices, inspect, read_rows
+from musegnn.data_store.hdf5 import no_column, open_file, read_column
 from musegnn.data_store.names import resolve_genes
 from musegnn.data_store.validate import CountCheck, CountSummary, short_path, validate_counts
 from musegnn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "CountSource", "CountSummary", "H5adSource", "open_h5ad", "validate_counts"]
+__all__ = [
+    "ArraySource",
+    "CountSource",
+    "CountSummary",
+    "H5adSource",
+    "open_h5ad",
+    "validate_counts",
+]
 
 MIN_CELLS = 50
 
@@ -56,15 +65,33 @@ class CountSource(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """Lines ``W###: ...``; complete after one pass."""
+        """Lines ``W###: ...``; complete after all cells were read once with `validate`."""
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Read all cells in order.
+    @property
+    def n_entries(self) -> int | None:
+        """Stored entries, where they are known without reading counts; else ``None``.
+
+        Entries of genes that are left out, zeros and duplicates count, so that blocks hold at most as many.
+        """
+
+    def blocks(
+        self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
+    ) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Read the cells [start, stop) in order.
+
+        Where one block ends and the next begins depends on the counts, `rows`, `start` and `stop` alone, not on how
+        they are stored.
 
         Parameters
         ----------
         rows
-            Cells per block; the last block may be smaller.
+            Most cells per block. A block ends earlier where it would hold more than 2^22 counts; a single cell with
+            more is a block.
+        start, stop
+            First cell, and the one after the last (``None``: to the end), in [0, `n_cells`].
+        validate
+            ``False`` skips the checks of values: for cells that were read with them before. Structure is checked
+            always.
 
         Yields
         ------
@@ -75,7 +102,30 @@ class CountSource(Protocol):
         Raises
         ------
         InputError
-            At the end of the pass when any value is not a count; at once when the structure is malformed.
+            At the end of the range when any of its values is not a count; at once when the structure is malformed.
+        ValueError
+            For `rows` below 1 or a range outside the cells.
+        """
+        ...
+
+    def obs(self, column: str) -> NDArray[Any]:  # text or float64
+        """Give a column of the table of cells.
+
+        Parameters
+        ----------
+        column
+            Its name.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (C,): text for columns of text and categories, empty where missing; float64 for columns of numbers
+            and truth values, NaN where missing.
+
+        Raises
+        ------
+        InputError
+            E255 when there is no such column.
         """
         ...
 
@@ -87,7 +137,7 @@ class CountSource(Protocol):
 class H5adSource:
     """Counts of an ``.h5ad`` file; made by :func:`open_h5ad`.
 
-    The object holds names, row pointers and coordinates only and can be pickled; every pass opens the file anew.
+    The object holds names and coordinates only and can be pickled; every pass opens the file anew.
     """
 
     def __init__(
@@ -98,7 +148,7 @@ class H5adSource:
         self.gene_id = gene_id
         self.coords = layout.coords
         self._warnings = warnings
-        self._merged = 0
+        self._merged: dict[tuple[int, int], int] = {}
         self._sha256: str | None = None
 
     @property
@@ -117,35 +167,65 @@ class H5adSource:
         return len(self.gene)
 
     @property
-    def warnings(self) -> list[str]:
-        """Lines ``W###: ...``, with duplicates counted once a pass has ended."""
-        merged = [f"W236: {self._merged} duplicate entries of the sparse matrix were summed"] if self._merged else []
-        return self._warnings + merged
+    def n_entries(self) -> int | None:
+        """Stored entries of the cells that are read, in all columns; ``None`` for a dense matrix."""
+        return self._layout.n_entries
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Read all cells in order; see :meth:`CountSource.blocks`."""
-        if rows < 1:
-            msg = f"rows must be at least 1, got {rows}"
-            raise ValueError(msg)
-        layout = self._layout
+    @property
+    def by_column(self) -> bool:
+        """Whether every range costs a pass over the whole file, since it is stored by columns."""
+        return self._layout.kind == "csc"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Lines ``W###: ...``, with duplicates counted in the ranges that this object has read with `validate`."""
+        ranges = dict(self._merged)
+        merged = ranges.get((0, self.n_cells), sum(ranges.values()))
+        found = [f"W236: {merged} duplicate entries of the sparse matrix were summed"] if merged else []
+        return self._warnings + found
+
+    def n_merged(self, start: int = 0, stop: int | None = None) -> int:
+        """Give the number of duplicate entries that were summed when this object read exactly this range."""
+        return self._merged.get((start, self.n_cells if stop is None else stop), 0)
+
+    def blocks(
+        self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
+    ) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`."""
+        start, stop = check_range(rows, start, stop, self.n_cells)
         self._check_unchanged()
-        check = CountCheck(short_path(self.path), layout.columns)
-        position = 0
-        for start, indptr, indices, data in read_rows(layout, rows):
-            block = check.add(start, indptr, indices, data)
-            if block is None:
-                continue
-            if layout.used_cells is not None:
-                block = block[layout.used_cells[start : start + block.shape[0]]]
-            if layout.used_genes is not None:
-                block = block[:, layout.used_genes]
-            if block.shape[0]:
-                yield position, block
-            position += block.shape[0]
+        check = CountCheck(short_path(self.path), self._layout.columns, values=validate)
+        yield from cut_blocks(self._parts(check, rows, start, stop), rows, start=start)
         if check.failed:
             check.finish(elsewhere=self._counts_elsewhere())
         self._check_unchanged()
-        self._merged = check.n_merged
+        if validate:
+            self._merged[start, stop] = check.n_merged
+
+    def _parts(self, check: CountCheck, rows: int, start: int, stop: int) -> Iterator[sp.csr_matrix]:
+        """Read the rows of the file that hold these cells; those of cells left out belong to the cell before."""
+        layout = self._layout
+        first, last = start, stop
+        if layout.used_cells is not None:
+            bounds = np.append(np.flatnonzero(layout.used_cells), layout.shape[0])
+            bounds[0] = 0
+            first, last = int(bounds[start]), int(bounds[stop])
+        for place, indptr, indices, data in read_rows(layout, first, last, rows):
+            part = check.add(place, indptr, indices, data)
+            if part is None:
+                continue
+            if layout.used_cells is not None:
+                part = part[layout.used_cells[place : place + part.shape[0]]]
+            if layout.used_genes is not None:
+                part = part[:, layout.used_genes]
+            yield part
+
+    def obs(self, column: str) -> NDArray[Any]:  # text or float64
+        """Give a column of ``obs``; see :meth:`CountSource.obs`."""
+        self._check_unchanged()
+        with open_file(self.path) as file:
+            values = read_column(file, "obs", column, self._layout.shape[0], short_path(self.path))
+        return values if self._layout.used_cells is None else values[self._layout.used_cells]
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
         """Give name, size and SHA-256 of the file."""
@@ -187,9 +267,9 @@ def open_h5ad(
 ) -> H5adSource:
     """Open an AnnData file and check its structure; counts are checked when they are read.
 
-    Compressed sparse rows and dense matrices are streamed; compressed sparse columns are turned into rows in memory
-    once per pass, with a warning. Where a Visium file marks spots that are not under tissue, or a multi-modal file
-    other features than genes, these are left out with a warning.
+    Compressed sparse rows and dense matrices are streamed; compressed sparse columns are turned into rows in memory,
+    those of the range that is read, with a warning. Where a Visium file marks spots that are not under tissue, or a
+    multi-modal file other features than genes, these are left out with a warning.
 
     Parameters
     ----------
@@ -243,6 +323,8 @@ class ArraySource:
         Identifiers, shape (G,); ``None``: the names.
     coords
         Shape (C, d) or ``None``.
+    obs
+        Columns of the table of cells, each of shape (C,), text or numbers.
     name
         For messages and the fingerprint.
 
@@ -259,6 +341,7 @@ class ArraySource:
         *,
         gene_id: Sequence[str] | NDArray[np.str_] | None = None,
         coords: NDArray[np.float64] | None = None,
+        obs: Mapping[str, NDArray[Any]] | None = None,  # text or numbers
         name: str = "array",
     ) -> None:
         self._counts = sp.csr_matrix(counts)
@@ -270,6 +353,11 @@ class ArraySource:
         if coords is not None and len(coords) != self._counts.shape[0]:
             msg = f"expected coordinates of {self._counts.shape[0]} cells, got {len(coords)}"
             raise ValueError(msg)
+        self._obs = {key: _column(values) for key, values in (obs or {}).items()}
+        for key, values in self._obs.items():
+            if values.shape != self._counts.shape[:1]:
+                msg = f"expected the column {key!r} of {self._counts.shape[0]} cells, got shape {values.shape}"
+                raise ValueError(msg)
         self.path = Path(name)
         self.gene, self.gene_id, self.warnings = resolve_genes(
             names, ids, has_ids=gene_id is not None, other_keys=(), where=name
@@ -286,15 +374,34 @@ class ArraySource:
         """Number of genes."""
         return int(self._counts.shape[1])
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Read all cells in order; see :meth:`CountSource.blocks`."""
-        check = CountCheck(str(self.path), self.gene)
-        for start in range(0, self.n_cells, rows):
-            part = self._counts[start : start + rows]
-            block = check.add(start, part.indptr, part.indices, part.data)
-            if block is not None:
-                yield start, block
+    @property
+    def n_entries(self) -> int:
+        """Stored entries."""
+        return int(self._counts.nnz)
+
+    def blocks(
+        self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
+    ) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`."""
+        start, stop = check_range(rows, start, stop, self.n_cells)
+        check = CountCheck(str(self.path), self.gene, values=validate)
+        yield from cut_blocks(self._parts(check, rows, start, stop), rows, start=start)
         check.finish()
+
+    def _parts(self, check: CountCheck, rows: int, start: int, stop: int) -> Iterator[sp.csr_matrix]:
+        indptr = self._counts.indptr[start : stop + 1]
+        for a, b in windows(indptr, rows):
+            inside = slice(indptr[a], indptr[b])
+            indices, data = self._counts.indices[inside].copy(), self._counts.data[inside].copy()
+            part = check.add(start + a, indptr[a : b + 1] - indptr[a], indices, data)
+            if part is not None:
+                yield part
+
+    def obs(self, column: str) -> NDArray[Any]:  # text or float64
+        """Give a column of the table of cells; see :meth:`CountSource.obs`."""
+        if column not in self._obs:
+            raise no_column(column, list(self._obs), where=str(self.path))
+        return self._obs[column]
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
         """Give name, size and SHA-256 of the arrays."""
@@ -303,3 +410,8 @@ class ArraySource:
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
         return {"name": str(self.path), "bytes": sum(p.nbytes for p in parts), "sha256": digest.hexdigest()}
+
+
+def _column(values: NDArray[Any]) -> NDArray[Any]:
+    values = np.asarray(values)
+    return values.astype(np.float64 if values.dtype.kind in "biuf" else np.str_)

@@ -44,11 +44,15 @@ class CountCheck:
         File or dataset for messages.
     genes
         Gene names, shape (G,).
+    values
+        Whether to check values; ``False`` where an earlier pass has found them all to be counts. Structure is checked
+        always.
     """
 
-    def __init__(self, where: str, genes: NDArray[np.str_]) -> None:
+    def __init__(self, where: str, genes: NDArray[np.str_], *, values: bool = True) -> None:
         self.where = where
         self.genes = genes
+        self._values = values
         self.n_values = 0
         self.n_merged = 0
         self._bad = {kind: _Finding() for kind in ("not_finite", "negative", "fraction", "large")}
@@ -61,7 +65,7 @@ class CountCheck:
     def add(
         self, first_cell: int, indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
     ) -> sp.csr_matrix | None:
-        """Check one block of rows.
+        """Check one block of rows, whose arrays may become those of the result.
 
         Parameters
         ----------
@@ -87,15 +91,17 @@ class CountCheck:
         """
         check_structure(indptr, indices, data, len(self.genes), where=self.where, first_cell=first_cell)
         self.n_values += len(data)
-        counts = _exact_int32(data)
+        counts = _exact_int32(data) if self._values else _to_int32(data)
         if counts is None:
             self._classify(first_cell, indptr, indices, data)
         if counts is None or self.failed:
             return None
+        # scipy gives indices and pointers one type, and checks the contents of wide ones to narrow them.
+        pointers = indptr.astype(np.int32, copy=False) if len(data) <= np.iinfo(np.int32).max else indptr
         shape = (len(indptr) - 1, len(self.genes))
-        block = sp.csr_matrix((counts, indices.astype(np.int32), indptr.astype(np.int64)), shape=shape, copy=True)
+        block = sp.csr_matrix((counts, indices.astype(np.int32, copy=False), pointers), shape=shape)
         canonical = block if block.has_canonical_format else self._merge(first_cell, block)
-        if canonical is not None:
+        if canonical is not None and canonical.data.min(initial=1) == 0:
             canonical.eliminate_zeros()
         return canonical
 
@@ -172,8 +178,22 @@ def check_structure(
     *,
     where: str,
     first_cell: int = 0,
+    row: str = "row",
 ) -> None:
     """Check compressed sparse rows before any compiled code trusts them.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        As in :meth:`CountCheck.add`.
+    n_columns
+        Columns of the matrix.
+    where
+        File or dataset for messages.
+    first_cell
+        Number of the first row in the matrix.
+    row
+        What a row is called in messages.
 
     Raises
     ------
@@ -181,34 +201,70 @@ def check_structure(
         E102 when pointers do not start at 0, decrease or do not end at the number of values; when `indices` and
         `data` differ in length; when an index is outside ``[0, n_columns)``.
     """
+    check_pointers(indptr, len(indptr) - 1, len(indices), len(data), where=where, first_cell=first_cell, row=row)
+    # As an unsigned number a negative index is a large one, so that one pass finds both.
+    if len(indices) and int(indices.view(indices.dtype.str.replace("i", "u")).max()) >= n_columns:
+        hits = np.flatnonzero((indices < 0) | (indices >= n_columns))
+        place = first_cell + int(np.searchsorted(indptr, hits[0], side="right")) - 1
+        problem = f"{len(hits)} indices outside 0..{n_columns - 1} (first: {indices[hits[0]]} in {row} {place})"
+        raise _malformed(problem, where)
+
+
+def check_pointers(
+    indptr: NDArray[Any],
+    n_rows: int,
+    n_indices: int,
+    n_values: int,
+    *,
+    where: str,
+    first_cell: int = 0,
+    row: str = "row",
+) -> None:
+    """Check the pointers of compressed rows against the lengths of what they point into.
+
+    Raises
+    ------
+    InputError
+        E102 as :func:`check_structure`, and for another number of pointers than of rows.
+    """
     problem = ""
     if len(indptr) == 0 or indptr[0] != 0:
-        problem = f"row pointers start at {indptr[0] if len(indptr) else 'nothing'}, expected 0"
-    elif len(indices) != len(data):
-        problem = f"{len(indices)} indices for {len(data)} values"
+        problem = f"{row} pointers start at {indptr[0] if len(indptr) else 'nothing'}, expected 0"
+    elif len(indptr) != n_rows + 1:
+        problem = f"{len(indptr)} {row} pointers for {n_rows} {row}s"
+    elif n_indices != n_values:
+        problem = f"{n_indices} indices for {n_values} values"
     elif (indptr[1:] < indptr[:-1]).any():
-        row = int(np.flatnonzero(indptr[1:] < indptr[:-1])[0])
-        problem = f"row pointers decrease after row {first_cell + row}"
-    elif indptr[-1] != len(data):
-        problem = f"row pointers end at {indptr[-1]}, expected {len(data)} (the number of values)"
-    elif len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= n_columns):
-        hits = np.flatnonzero((indices < 0) | (indices >= n_columns))
-        row = first_cell + int(np.searchsorted(indptr, hits[0], side="right")) - 1
-        problem = f"{len(hits)} indices outside 0..{n_columns - 1} (first: {indices[hits[0]]} in row {row})"
+        place = int(np.flatnonzero(indptr[1:] < indptr[:-1])[0])
+        problem = f"{row} pointers decrease after {row} {first_cell + place}"
+    elif indptr[-1] != n_values:
+        problem = f"{row} pointers end at {indptr[-1]}, expected {n_values} (the number of values)"
     if problem:
-        msg = f"malformed sparse matrix: {problem}"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+        raise _malformed(problem, where)
+
+
+def _malformed(problem: str, where: str) -> InputError:
+    msg = f"malformed sparse matrix: {problem}"
+    return InputError(msg, code="E102", where=where, fix="write the file anew from its source")
 
 
 def _exact_int32(data: NDArray[Any]) -> NDArray[np.int32] | None:
     """Convert to int32 when every value is a whole number in [0, 2^24], else give None."""
+    counts = _to_int32(data)
     if len(data) == 0 or data.dtype.kind == "b":
-        return data.astype(np.int32)
-    with np.errstate(invalid="ignore"):
-        counts = data.astype(np.int32)
-    if counts.min() < 0 or counts.max() > MAX_COUNT or not np.array_equal(counts, data):
+        return counts
+    # As an unsigned number a negative count is a large one; a count up to 2^24 converts back exactly where it came
+    # from a value of that type.
+    if counts.view(np.uint32).max() > MAX_COUNT:
+        return None
+    if not np.can_cast(data.dtype, np.int32) and not (counts.astype(data.dtype) == data).all():
         return None
     return counts
+
+
+def _to_int32(data: NDArray[Any]) -> NDArray[np.int32]:
+    with np.errstate(invalid="ignore"):
+        return data.astype(np.int32, copy=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

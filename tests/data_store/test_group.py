@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,9 @@ def test_different_data_with_names_of_one_kind_pass():
 
 
 def test_the_same_data_twice_is_refused():
-    with pytest.raises(InputError, match=r"E252.* b: the same data as dataset a\. Fix:"):
+    with pytest.raises(
+        InputError, match=r"E252.* b: holds the same counts as dataset `a`, so results would leak between them\. Fix:"
+    ):
         check_group([member("a", SYMBOLS), member("b", SYMBOLS)])
     assert check_group([member("a", SYMBOLS), member("b", SYMBOLS, layer="unspliced")]) == []
 
@@ -57,3 +61,14 @@ def test_the_example_atlas_passes(root):
     ]
     assert len(members) == 7
     assert check_group(members) == []
+
+
+def test_two_strata_of_one_file_are_different_data():
+    whole = member("a", SYMBOLS)
+
+    def part(name, by, stratum):
+        return replace(whole, name=name, by=by, stratum=stratum)
+
+    assert check_group([part("a", "donor", "1"), part("b", "donor", "2"), part("c", "batch", "1")]) == []
+    with pytest.raises(InputError, match=r"E252.* c: holds the same counts as dataset `a`"):
+        check_group([part("a", "donor", "1"), part("b", "donor", "2"), part("c", "donor", "1")])
