@@ -86,7 +86,11 @@ class EdgeConfig(_Section):
         ``default``: Benjamini-Hochberg at ``fdr`` and, above ``n0`` cells, the effect floor
         ``abs(z)/sqrt(n) >= 2.807/sqrt(n0)``; ``pvalue``: two-sided p below ``p_value`` (the published rule);
         ``bh`` and ``by``: false discovery rate alone; ``top_k``: of those of ``bh``, the ``k`` strongest of each gene;
-        ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude.
+        ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude;
+        ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``mean_degree`` per
+        gene on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
+    mean_degree
+        For ``shared_axes``.
     k
         For ``top_k``; an edge stays when either end keeps it, so that a hub may have more.
     min_abs_est
@@ -101,10 +105,11 @@ class EdgeConfig(_Section):
         up to it (sparse scATAC data); 0: never.
     """
 
-    rule: Literal["default", "pvalue", "bh", "by", "top_k", "min_abs_est"] = "default"
+    rule: Literal["default", "pvalue", "bh", "by", "top_k", "min_abs_est", "shared_axes"] = "default"
     fdr: float = Field(default=0.05, gt=0.0, lt=1.0)
     p_value: float = Field(default=0.005, gt=0.0, lt=1.0)
     n0: int = Field(default=3000, ge=2)
+    mean_degree: float = Field(default=10.0, gt=0.0)
     k: int = Field(default=50, ge=1)
     min_abs_est: float = Field(default=0.1, gt=0.0, le=1.0)
     sign: Literal["both", "positive"] = "both"

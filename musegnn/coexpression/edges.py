@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from musegnn.coexpression.axes import shared_part
 from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
     keep = magnitude >= cutoff
     if config.rule == "min_abs_est":
         keep &= np.abs(pairs.estimate) >= np.float32(config.min_abs_est)
+    elif config.rule == "shared_axes":
+        keep = _explained(pairs, config.mean_degree)
     elif config.rule == "top_k":
         keep = _strongest(pairs, magnitude, keep, config.k)
     if config.sign == "positive":
@@ -219,6 +222,8 @@ def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
 
 
 def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, config: EdgeConfig) -> float:
+    if config.rule == "shared_axes":
+        return pairs.z_store
     if config.rule == "pvalue":
         cutoff = critical_z(config.p_value)
     else:
@@ -305,6 +310,17 @@ def _strongest(
     return result
 
 
+def _explained(pairs: PairTable, mean_degree: float) -> NDArray[np.bool_]:
+    """Mark the entries whose z the shared axes explain best; two entries per pair, so d per gene are d N entries."""
+    explained = np.sign(pairs.z) * shared_part(pairs)
+    wanted = min(int(np.ceil(mean_degree * pairs.n_genes)), len(explained))
+    if wanted == 0:
+        return np.zeros(0, dtype=np.bool_)
+    weakest = np.partition(explained, len(explained) - wanted)[len(explained) - wanted]
+    result: NDArray[np.bool_] = (explained >= weakest) & (explained > 0.0)
+    return result
+
+
 def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float, config: EdgeConfig) -> None:
     if len(magnitude):
         largest = f"the largest stored abs(z) is {magnitude.max():.4g}"
@@ -313,6 +329,9 @@ def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: floa
         largest = f"the largest abs(z) is below {(last + 1) * BIN_WIDTH:.4g}"
     else:
         largest = "no pair has a finite z"
+    if config.rule == "shared_axes" and len(magnitude):
+        msg = "rule `shared_axes` leaves a graph without edges: no axis of the stored z stands out from chance"
+        raise GraphError(msg, code="E270", where="edges", fix="use rule `default`, more genes or more cells")
     kind = " of positive sign" if config.sign == "positive" else ""
     needs = f"it needs a pair{kind} with abs(z) >= {cutoff:.4g}"
     if config.rule == "min_abs_est":
