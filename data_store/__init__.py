@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from musegnn.data_store.group import Member, check_group
+    from musegnn.data_store.packed import PackedSource, Piece, pack
     from musegnn.data_store.readers import ArraySource, CountSource, H5adSource, open_h5ad
     from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
     from musegnn.data_store.store import Store, build_id
+    from musegnn.data_store.strata import label_codes, slug, stratum_labels
     from musegnn.data_store.validate import CountSummary, validate_counts
 
 __all__ = [
@@ -17,10 +20,18 @@ __all__ = [
     "DatasetRecord",
     "GeneTable",
     "H5adSource",
+    "Member",
+    "PackedSource",
     "PairTable",
+    "Piece",
     "Store",
     "build_id",
+    "check_group",
+    "label_codes",
     "open_h5ad",
+    "pack",
+    "slug",
+    "stratum_labels",
     "validate_counts",
 ]
 
@@ -31,10 +42,18 @@ _HOME = {
     "DatasetRecord": "records",
     "GeneTable": "records",
     "H5adSource": "readers",
+    "Member": "group",
+    "PackedSource": "packed",
     "PairTable": "records",
+    "Piece": "packed",
     "Store": "store",
     "build_id": "store",
+    "check_group": "group",
+    "label_codes": "strata",
     "open_h5ad": "readers",
+    "pack": "packed",
+    "slug": "strata",
+    "stratum_labels": "strata",
     "validate_counts": "validate",
 }
 

@@ -1,0 +1,104 @@
+"""Cells grouped by a column of ``obs``, and the names that their datasets get.
+
+Legend: C cells of a source.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.data_store.validate import short_path, shorten
+from musegnn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from musegnn.data_store.readers import CountSource
+
+__all__ = ["label_codes", "slug", "stratum_labels"]
+
+MAX_NUMBERS = 100
+"""Most distinct values of a column of numbers that still looks like a grouping."""
+
+
+def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.intp]]:
+    """Group the cells of a source by a column of ``obs``.
+
+    Parameters
+    ----------
+    source
+        C cells.
+    column
+        Text, categories, truth values, or numbers with at most 100 distinct values.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Cells of each label, ascending; labels in ascending order. Cells without a value are in none.
+
+    Raises
+    ------
+    InputError
+        E255 when there is no such column, E256 when it is no grouping, E257 when labels cannot become parts of
+        dataset names that differ (:func:`slug`).
+    """
+    values = source.obs(column)
+    where, shown = short_path(source.path), shorten(column, 30)
+    numbers = values.dtype.kind == "f"
+    used = np.flatnonzero(~np.isnan(values) if numbers else values != "")
+    distinct, codes = np.unique(values[used], return_inverse=True)
+    if len(distinct) == 0 or (numbers and len(distinct) > MAX_NUMBERS):
+        what = f"{len(distinct)} different numbers" if len(distinct) else "no values"
+        msg = f"obs column `{shown}` has {what} and is no grouping of cells"
+        raise InputError(msg, code="E256", where=where, fix="name a column of labels")
+    labels = [str(int(v)) if v.is_integer() else repr(v) for v in distinct.tolist()] if numbers else distinct.tolist()
+    seen: dict[str, str] = {}
+    for label in labels:
+        name = slug(label)
+        if not name or name in seen:
+            other = f" and {shorten(seen[name], 30)!r} both become {name!r}" if name else " has no letter or digit"
+            msg = f"obs column `{shown}`: label {shorten(label, 30)!r}{other} in a dataset name"
+            raise InputError(msg, code="E257", where=where, fix="rename the labels with letters and digits")
+        seen[name] = label
+    order = np.argsort(codes, kind="stable")
+    groups = np.split(used[order], np.cumsum(np.bincount(codes))[:-1])
+    return dict(zip(labels, groups, strict=True))
+
+
+def slug(label: str) -> str:
+    """Turn a label into a part of a dataset name: letters, digits, dot, dash and underscore.
+
+    Every other run of characters becomes one underscore, and none is left at the ends.
+
+    Examples
+    --------
+    >>> slug("T cell (CD4+)")
+    'T_cell_CD4'
+    """
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("_")
+
+
+def label_codes(strata: Mapping[str, NDArray[np.intp]], n_cells: int) -> NDArray[np.int32]:
+    """Give the number of the label of each cell, as :func:`~musegnn.data_store.packed.pack` takes it.
+
+    Parameters
+    ----------
+    strata
+        Cells of each label.
+    n_cells
+        Cells of the source C.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (C,), int32; -1 for cells without a label.
+    """
+    codes = np.full(n_cells, -1, dtype=np.int32)
+    for code, cells in enumerate(strata.values()):
+        codes[cells] = code
+    return codes
