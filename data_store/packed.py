@@ -28,6 +28,7 @@ import scipy.sparse as sp
 
 from musegnn.data_store.blocks import check_range, cut_blocks
 from musegnn.data_store.durable import FULL
+from musegnn.data_store.strata import label_codes, slug, stratum_labels
 from musegnn.data_store.validate import check_structure, short_path, shorten
 from musegnn.errors import InputError, StoreError
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from musegnn.data_store.readers import CountSource
 
-__all__ = ["PackedSource", "Piece", "pack"]
+__all__ = ["PackedSource", "Piece", "label_codes", "pack", "slug", "stratum_labels"]
 
 PAGE_ENTRIES = 2**20
 PAGE_CELLS = 2**18
