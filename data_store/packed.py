@@ -1,14 +1,12 @@
 """Counts split by the labels of cells: each range of a source is read once and written by label to one file.
 
-A piece is the file of one range: a ``.npz`` archive, uncompressed, whose CRC-32 of every array finds damage. The cells
-of a label lie in pages, each compressed sparse rows of some 2^20 to 2^22 counts in the smallest types that hold them,
-so that reading a range of a label costs in proportion to it. Pieces are scratch files: they are not synchronised to
-disk, and one that is damaged or missing is made again from the source.
+A piece is the file of one range: a ``.npz`` archive, uncompressed. The cells of a label lie in pages of some 2^20 to
+2^22 counts, each with its CRC-32, so that reading a range of a label costs in proportion to it and finds damage. Pieces
+are scratch files: they are not synchronised to disk, and one that is damaged or missing is made again from the source.
 
-    pages                              (number of pages, 3) int64: label, cells, counts
-    indptr_<page>                      int32
-    indices_<page>                     uint16, or int32 above 2^16 genes
-    data_<page>                        uint8, uint16 or int32
+    counts       bytes of one page after another: row pointers int32, columns uint16 (int32 above 2^16 genes), and
+                 counts uint8, uint16 or int32, whichever holds them
+    pages.npy    (number of pages, 6) int64: label, cells, counts, first byte, bytes per count, CRC-32
 
 Legend: C cells of the source, L labels, n cells of a label, d spatial dimensions.
 """
@@ -19,9 +17,10 @@ import io
 import secrets
 import struct
 import zipfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -105,15 +104,18 @@ def pack(
         msg = f"expected codes in [-1, {n_labels}) of {source.n_cells} cells, got shape {codes.shape}"
         raise ValueError(msg)
     with _new_archive(path) as archive:
-        pages = _Pages(archive, n_labels)
-        for position, block in source.blocks(rows, start=start, stop=stop):
-            code = codes[position : position + block.shape[0]]
-            order = np.argsort(code, kind="stable")
-            ordered = block if (code[1:] >= code[:-1]).all() else block[order]
-            bounds = np.searchsorted(code[order], np.arange(n_labels + 1))
-            for label in np.flatnonzero(np.diff(bounds)).tolist():
-                pages.add(label, ordered[bounds[label] : bounds[label + 1]])
-        table = pages.finish()
+        with archive.open("counts", "w", force_zip64=True) as file:
+            pages = _Pages(file, n_labels, _index_type(source.n_genes))
+            for position, block in source.blocks(rows, start=start, stop=stop):
+                code = codes[position : position + block.shape[0]]
+                order = np.argsort(code, kind="stable")
+                ordered = block if (code[1:] >= code[:-1]).all() else block[order]
+                bounds = np.searchsorted(code[order], np.arange(n_labels + 1))
+                for label in np.flatnonzero(np.diff(bounds)).tolist():
+                    pages.add(label, ordered, bounds[label], bounds[label + 1])
+            table = pages.finish()
+        with archive.open("pages.npy", "w") as file:
+            np.lib.format.write_array(file, table, version=(1, 0), allow_pickle=False)
     n_cells, n_entries = np.zeros((2, n_labels), dtype=np.int64)
     np.add.at(n_cells, table[:, 0], table[:, 1])
     np.add.at(n_entries, table[:, 0], table[:, 2])
@@ -123,44 +125,47 @@ def pack(
 class _Pages:
     """The counts of each label that are not written yet, and the table of what is."""
 
-    def __init__(self, archive: zipfile.ZipFile, n_labels: int) -> None:
-        self._archive = archive
-        self._held: list[list[sp.csr_matrix]] = [[] for _ in range(n_labels)]
+    def __init__(self, file: IO[bytes], n_labels: int, index_type: np.dtype[Any]) -> None:
+        self._file = file
+        self._index_type = index_type
+        self._held: list[list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]] = [[] for _ in range(n_labels)]
         self._size = np.zeros((n_labels, 2), dtype=np.int64)
-        self._table: list[tuple[int, int, int]] = []
+        self._table: list[tuple[int, ...]] = []
+        self._place = 0
 
-    def add(self, label: int, part: sp.csr_matrix) -> None:
-        """Add cells of a label, and write its page when that is full."""
-        self._held[label].append(part)
-        self._size[label] += part.shape[0], part.nnz
+    def add(self, label: int, block: sp.csr_matrix, first: int, last: int) -> None:
+        """Add the rows [first, last) of a block to a label, and write its page when that is full."""
+        inside = slice(block.indptr[first], block.indptr[last])
+        data = block.data[inside]
+        largest = int(data.max(initial=0))
+        narrow = np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
+        part = np.diff(block.indptr[first : last + 1]), block.indices[inside].astype(self._index_type)
+        self._held[label].append((*part, data.astype(narrow)))
+        self._size[label] += last - first, len(data)
         if (self._size[label] >= (PAGE_CELLS, PAGE_ENTRIES)).any():
             self._write(label)
 
     def finish(self) -> NDArray[np.int64]:
-        """Write what is left and the table, and give the table."""
+        """Write what is left, and give the table."""
         for label, held in enumerate(self._held):
             if held:
                 self._write(label)
-        table = np.array(self._table, dtype=np.int64).reshape(-1, 3)
-        self._save("pages", table)
-        return table
+        return np.array(self._table, dtype="<i8").reshape(-1, 6)
 
     def _write(self, label: int) -> None:
-        counts = sp.vstack(self._held[label], format="csr")
+        lengths, indices, data = (np.concatenate(parts) for parts in zip(*self._held[label], strict=True))
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        raw = b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in (indptr, indices, data))
+        self._file.write(raw)
+        page = label, len(lengths), len(data), self._place, data.dtype.itemsize, zlib.crc32(raw)
+        self._table.append(page)
+        self._place += len(raw)
         self._held[label] = []
         self._size[label] = 0
-        page = len(self._table)
-        largest = int(counts.data.max(initial=0))
-        narrow = np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.int32
-        self._save(f"indptr_{page}", counts.indptr.astype(np.int32))
-        self._save(f"indices_{page}", counts.indices.astype(np.uint16 if counts.shape[1] <= 2**16 else np.int32))
-        self._save(f"data_{page}", counts.data.astype(narrow))
-        self._table.append((label, counts.shape[0], counts.nnz))
 
-    def _save(self, name: str, values: NDArray[Any]) -> None:  # integers
-        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        with self._archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array(file, little, version=(1, 0), allow_pickle=False)
+
+def _index_type(n_genes: int) -> np.dtype[Any]:  # integers
+    return np.dtype("<u2" if n_genes <= 2**16 else "<i4")
 
 
 @contextmanager
@@ -302,19 +307,17 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
     """Read the cells [start, stop) of the cells of a label in a piece."""
     where = short_path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            table = _load(archive, "pages", (-1, 3)).astype(np.int64)
-            pages = np.flatnonzero(table[:, 0] == code).tolist()
-            if int(table[pages, 1].sum()) != n_cells:
-                msg = f"expected {n_cells} cells of label {code}, got {table[pages, 1].sum()}"
+        with path.open("rb") as file:
+            table, offset = _open_piece(file)
+            pages = table[table[:, 0] == code]
+            if int(pages[:, 1].sum()) != n_cells:
+                msg = f"expected {n_cells} cells of label {code}, got {pages[:, 1].sum()}"
                 raise ValueError(msg)
             for page in pages:
-                _, size, n_entries = table[page].tolist()
+                size = int(page[1])
                 a, b = max(start, 0), min(stop, size)
                 if a < b:
-                    indptr = _load(archive, f"indptr_{page}", (size + 1,))
-                    indices = _load(archive, f"indices_{page}", (n_entries,))
-                    data = _load(archive, f"data_{page}", (n_entries,))
+                    indptr, indices, data = _read_page(file, offset, page, _index_type(n_genes))
                     check_structure(indptr, indices, data, n_genes, where=where)
                     inside = slice(indptr[a], indptr[b])
                     arrays = data[inside].astype(np.int32), indices[inside].astype(np.int32), indptr[a : b + 1]
@@ -327,14 +330,37 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
         raise InputError(msg, code="E231", where=where, fix="delete it and run the same command again") from error
 
 
-def _load(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:  # integers
-    """Read an array whole, so that its checksum is compared, before anything in it is trusted."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
-        msg = f"{name} is compressed"
+def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:
+    """Give the table of pages, whose checksum the archive holds, and the place of their bytes in the file."""
+    with zipfile.ZipFile(file) as archive:
+        counts, pages = archive.getinfo("counts"), archive.getinfo("pages.npy")
+        if {counts.compress_type, pages.compress_type} != {zipfile.ZIP_STORED}:
+            msg = "its members are compressed"
+            raise zipfile.BadZipFile(msg)
+        raw = io.BytesIO(archive.read(pages))
+        np.lib.format.read_magic(raw)
+        _, _, dtype = np.lib.format.read_array_header_1_0(raw)
+        table = np.frombuffer(raw.read(), dtype=dtype).reshape(-1, 6)
+    # Seeking inside a member reads everything before it, so pages are read past the archive.
+    file.seek(counts.header_offset + 26)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return table.astype(np.int64), counts.header_offset + 30 + name + extra
+
+
+def _read_page(
+    file: IO[bytes], offset: int, page: NDArray[np.int64], index_type: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # integers
+    """Read row pointers, columns and counts of a page, and compare its checksum before anything in it is trusted."""
+    _, n_cells, n_entries, first, itemsize, checksum = page.tolist()
+    ends = np.cumsum([4 * (n_cells + 1), index_type.itemsize * n_entries, itemsize * n_entries]).tolist()
+    file.seek(offset + first)
+    raw = file.read(ends[2])
+    if zlib.crc32(raw) != checksum:
+        msg = "the checksum of a page does not match"
         raise zipfile.BadZipFile(msg)
-    raw = archive.read(info)
-    file = io.BytesIO(raw)
-    np.lib.format.read_magic(file)
-    _, _, dtype = np.lib.format.read_array_header_1_0(file)
-    return np.frombuffer(raw, dtype=dtype, offset=file.tell()).reshape(shape)
+    data_type = {1: "<u1", 2: "<u2", 4: "<i4"}[itemsize]
+    return (
+        np.frombuffer(raw[: ends[0]], "<i4"),
+        np.frombuffer(raw[ends[0] : ends[1]], index_type),
+        np.frombuffer(raw[ends[1] :], data_type),
+    )

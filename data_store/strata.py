@@ -14,8 +14,6 @@ from musegnn.data_store.validate import short_path, shorten
 from musegnn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from musegnn.data_store.readers import CountSource
@@ -26,8 +24,8 @@ MAX_NUMBERS = 100
 """Most distinct values of a column of numbers that still looks like a grouping."""
 
 
-def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.intp]]:
-    """Group the cells of a source by a column of ``obs``.
+def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np.int32]]:
+    """Give the labels in a column of ``obs``, and the number of the label of each cell.
 
     Parameters
     ----------
@@ -38,8 +36,8 @@ def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.int
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        Cells of each label, ascending; labels in ascending order. Cells without a value are in none.
+    tuple of list of str and numpy.ndarray
+        Labels in ascending order, and the number of each cell's label, shape (C,), int32; -1 for cells without.
 
     Raises
     ------
@@ -51,7 +49,7 @@ def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.int
     where, shown = short_path(source.path), shorten(column, 30)
     numbers = values.dtype.kind == "f"
     used = np.flatnonzero(~np.isnan(values) if numbers else values != "")
-    distinct, codes = np.unique(values[used], return_inverse=True)
+    distinct, numbered = np.unique(values[used], return_inverse=True)
     if len(distinct) == 0 or (numbers and len(distinct) > MAX_NUMBERS):
         what = f"{len(distinct)} different numbers" if len(distinct) else "no values"
         msg = f"obs column `{shown}` has {what} and is no grouping of cells"
@@ -65,9 +63,35 @@ def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.int
             msg = f"obs column `{shown}`: label {shorten(label, 30)!r}{other} in a dataset name"
             raise InputError(msg, code="E257", where=where, fix="rename the labels with letters and digits")
         seen[name] = label
+    codes = np.full(len(values), -1, dtype=np.int32)
+    codes[used] = numbered
+    return labels, codes
+
+
+def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.intp]]:
+    """Group the cells of a source by a column of ``obs``.
+
+    Parameters
+    ----------
+    source
+        C cells.
+    column
+        As for :func:`label_codes`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Cells of each label, ascending; labels in ascending order. Cells without a label are in none.
+
+    Raises
+    ------
+    InputError
+        As :func:`label_codes`.
+    """
+    labels, codes = label_codes(source, column)
     order = np.argsort(codes, kind="stable")
-    groups = np.split(used[order], np.cumsum(np.bincount(codes))[:-1])
-    return dict(zip(labels, groups, strict=True))
+    ends = np.searchsorted(codes[order], np.arange(len(labels) + 1))
+    return {label: order[ends[code] : ends[code + 1]] for code, label in enumerate(labels)}
 
 
 def slug(label: str) -> str:
@@ -81,24 +105,3 @@ def slug(label: str) -> str:
     'T_cell_CD4'
     """
     return re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("_")
-
-
-def label_codes(strata: Mapping[str, NDArray[np.intp]], n_cells: int) -> NDArray[np.int32]:
-    """Give the number of the label of each cell, as :func:`~musegnn.data_store.packed.pack` takes it.
-
-    Parameters
-    ----------
-    strata
-        Cells of each label.
-    n_cells
-        Cells of the source C.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (C,), int32; -1 for cells without a label.
-    """
-    codes = np.full(n_cells, -1, dtype=np.int32)
-    for code, cells in enumerate(strata.values()):
-        codes[cells] = code
-    return codes
