@@ -73,11 +73,6 @@ class H5adLayout:
         """Number of cells that are read."""
         return self.shape[0] if self.used_cells is None else int(self.used_cells.sum())
 
-    @property
-    def columns(self) -> NDArray[np.str_]:
-        """Gene names of all columns."""
-        return np.array(self.names, dtype=np.str_)
-
 
 def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_key: str | None) -> H5adLayout:
     """Check the structure of a file and read its names.

@@ -194,7 +194,7 @@ class H5adSource:
         """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`."""
         start, stop = check_range(rows, start, stop, self.n_cells)
         self._check_unchanged()
-        check = CountCheck(short_path(self.path), self._layout.columns, values=validate)
+        check = CountCheck(short_path(self.path), self._layout.names, values=validate)
         yield from cut_blocks(self._parts(check, rows, start, stop), rows, start=start)
         if check.failed:
             check.finish(elsewhere=self._counts_elsewhere())

@@ -14,6 +14,8 @@ import scipy.sparse as sp
 from musegnn.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from musegnn.data_store.readers import CountSource
@@ -43,13 +45,13 @@ class CountCheck:
     where
         File or dataset for messages.
     genes
-        Gene names, shape (G,).
+        Gene names, G of them.
     values
         Whether to check values; ``False`` where an earlier pass has found them all to be counts. Structure is checked
         always.
     """
 
-    def __init__(self, where: str, genes: NDArray[np.str_], *, values: bool = True) -> None:
+    def __init__(self, where: str, genes: Sequence[str] | NDArray[np.str_], *, values: bool = True) -> None:
         self.where = where
         self.genes = genes
         self._values = values

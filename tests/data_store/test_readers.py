@@ -360,6 +360,14 @@ def test_merged_duplicates_are_counted_by_range(counts, make_adata, save):
     assert sum(parts.n_merged(start, start + 40) for start in range(0, 120, 40)) == whole.n_merged()
 
 
+def test_a_range_of_columns_needs_memory_for_the_range_alone(counts, make_adata, save, monkeypatch):
+    source = open_h5ad(save(make_adata(counts.tocsc())))
+    monkeypatch.setattr("musegnn.data_store.h5ad.MAX_CSC_BYTES", 8 * counts.nnz)
+    with pytest.raises(InputError, match=r"E226.*adata\.X\.tocsr"):
+        list(source.blocks(50))
+    check_blocks(source.blocks(50, start=40, stop=90), counts.toarray(), 50, 40, 90, 2**22)
+
+
 def test_the_size_of_a_pickled_source_does_not_grow_with_the_cells(save, make_adata):
     sizes = [len(pickle.dumps(open_h5ad(save(make_adata(sp.eye(n, 40, format="csr")))))) for n in (60, 60_000)]
     assert sizes[1] < sizes[0] + 200
