@@ -1,0 +1,40 @@
+"""One compiled loop over the entries, without the interpreter lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@njit(nogil=True, cache=True)
+def counts(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.int32],
+    keep: NDArray[np.bool_],
+    small: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Count small ones, collect keys of the others."""
+    limit = small.shape[1]
+    n_large = 0
+    for i in range(len(keep)):
+        if keep[i]:
+            for e in range(indptr[i], indptr[i + 1]):
+                n_large += data[e] >= limit
+    large = np.empty(n_large, dtype=np.int64)
+    t = 0
+    for i in range(len(keep)):
+        if keep[i]:
+            for e in range(indptr[i], indptr[i + 1]):
+                count = data[e]
+                if count < limit:
+                    small[indices[e], count] += 1
+                else:
+                    large[t] = (np.int64(indices[e]) << 32) + count
+                    t += 1
+    return large

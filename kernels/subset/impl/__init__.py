@@ -1,0 +1,1 @@
+"""Implementations of taking some cells and genes."""

@@ -1,0 +1,154 @@
+"""How often each count of each gene occurs: sums over cells that depend on nothing but the counts.
+
+Legend: G genes, L distinct larger (gene, count) pairs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.coexpression.stats import GeneStats
+from musegnn.kernels.count_table import SMALL, accumulate_counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.coexpression.tasks import Arrays
+
+KEYS = 1 << 22
+
+
+class CountTable:
+    """The occurrences of every count above zero, per gene.
+
+    Everything is an exact integer: tables of parts of the cells add up to the table of all, in any order.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    """
+
+    def __init__(self, n_genes: int) -> None:
+        self._small = np.zeros((n_genes, SMALL), dtype=np.int64)
+        self._keys = np.zeros(0, dtype=np.int64)
+        self._times = np.zeros(0, dtype=np.int64)
+        self._pending: list[NDArray[np.int64]] = []
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes G."""
+        return len(self._small)
+
+    def update(self, block: csr_matrix, keep: NDArray[np.bool_]) -> None:
+        """Add the kept cells, marked in (b,), of a block of counts, shape (b, G), CSR int32 without zeros."""
+        self._pending.append(accumulate_counts(block, keep, self._small))
+        if sum(map(len, self._pending)) > KEYS:
+            self._settle()
+
+    def merge(self, other: CountTable) -> None:
+        """Add the table of other cells and the same genes."""
+        if other.n_genes != self.n_genes:
+            msg = f"expected a table of {self.n_genes} genes, got {other.n_genes}"
+            raise ValueError(msg)
+        self._settle()
+        other._settle()
+        self._small += other._small
+        self._add(other._keys, other._times)
+
+    def take(self, genes: NDArray[np.integer]) -> CountTable:
+        """Restrict the table to some genes, in the order given, each at most once."""
+        self._settle()
+        taken = CountTable(len(genes))
+        taken._small = self._small[genes]
+        place = np.full(self.n_genes, -1, dtype=np.int64)
+        place[genes] = np.arange(len(genes))
+        gene, count = place[self._keys >> 32], self._keys & 0xFFFFFFFF
+        kept = gene >= 0
+        taken._add((gene[kept] << 32) + count[kept], self._times[kept])
+        return taken
+
+    def to_arrays(self) -> Arrays:
+        """Give plain arrays."""
+        self._settle()
+        return {"small": self._small, "keys": self._keys, "times": self._times}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> CountTable:
+        """Undo :meth:`to_arrays`."""
+        table = cls(0)
+        table._small, table._keys, table._times = arrays["small"], arrays["keys"], arrays["times"]
+        return table
+
+    def large(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Give gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
+        self._settle()
+        return self._keys >> 32, self._keys & 0xFFFFFFFF, self._times
+
+    @property
+    def small(self) -> NDArray[np.int64]:
+        """Occurrences of the counts 0 (left at 0) to 63, shape (G, 64), int64."""
+        return self._small
+
+    @property
+    def n_detected(self) -> NDArray[np.int64]:
+        """Cells with a count, shape (G,), int64."""
+        gene, _, times = self.large()
+        result: NDArray[np.int64] = self._small.sum(axis=1) + self._by_gene(gene, times)
+        return result
+
+    def stats(self, n_cells: int) -> GeneStats:
+        """Give the sums of x, x^2 and ln(1 + x), of which only the last is rounded."""
+        value = np.arange(SMALL, dtype=np.int64)
+        gene, count, times = self.large()
+        total = self._small @ value + self._by_gene(gene, count * times)
+        squares = self._small @ (value * value) + self._by_gene(gene, count * count * times)
+        log1p = (self._small * np.log1p(value)).sum(axis=1)
+        log1p += np.bincount(gene, np.log1p(count) * times, minlength=self.n_genes)
+        return GeneStats(
+            n_cells=n_cells,
+            total=total.astype(np.float64),
+            total_squares=squares.astype(np.float64),
+            total_log1p=log1p,
+            n_detected=self.n_detected,
+        )
+
+    def median_nonzero(self) -> float:
+        """Give the median of all counts above zero, the mean of the two middle ones when their number is even.
+
+        Raises
+        ------
+        ValueError
+            When there is none.
+        """
+        _, count, times = self.large()
+        values = np.concatenate([np.arange(SMALL), count])
+        occurrences = np.concatenate([self._small.sum(axis=0), times])
+        order = np.argsort(values, kind="stable")
+        upto = np.cumsum(occurrences[order])
+        if upto[-1] == 0:
+            msg = "expected at least one non-zero count"
+            raise ValueError(msg)
+        middle = np.array([(upto[-1] + 1) // 2, upto[-1] // 2 + 1])
+        return float(values[order][np.searchsorted(upto, middle)].mean())
+
+    def _by_gene(self, gene: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64]:
+        result = np.zeros(self.n_genes, dtype=np.int64)
+        np.add.at(result, gene, values)
+        return result
+
+    def _settle(self) -> None:
+        """Count the keys that blocks left."""
+        if self._pending:
+            keys, times = np.unique(np.concatenate(self._pending), return_counts=True)
+            self._pending = []
+            self._add(keys, times.astype(np.int64))
+
+    def _add(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> None:
+        merged, place = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
+        total = np.zeros(len(merged), dtype=np.int64)
+        np.add.at(total, place, np.concatenate([self._times, times]))
+        self._keys, self._times = merged, total
