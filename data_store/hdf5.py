@@ -187,7 +187,7 @@ def no_column(column: str, columns: list[str], *, where: str) -> InputError:
 
 def _read_values(group: h5py.Group, key: str, where: str) -> NDArray[Any]:  # text or float64
     node = get_node(group, key, where)
-    old = group.get("__categories")
+    old = get_node(group, "__categories", where) if "__categories" in group else None
     if isinstance(node, h5py.Dataset):
         if node.dtype.kind in "iu" and isinstance(old, h5py.Group) and key in old:
             return _decode(node[()], read_strings(old, key, where), key, where)

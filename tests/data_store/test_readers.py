@@ -448,8 +448,14 @@ def test_a_column_that_is_a_link_is_refused(make_adata, save):
     def edit(file):
         file["obs"]["x"] = h5py.SoftLink("/var/_index")
 
-    with pytest.raises(InputError, match="E105"):
-        open_h5ad(save(make_adata(), edit)).obs("x")
+    def old(file):
+        file["obs"]["x"] = np.zeros(120, dtype=np.int8)
+        file["obs"]["__categories"] = h5py.ExternalLink(str(secret), "/")
+
+    secret = save(make_adata(), name="secret.h5ad")
+    for change in (edit, old):
+        with pytest.raises(InputError, match="E105"):
+            open_h5ad(save(make_adata(), change)).obs("x")
 
 
 def test_columns_of_arrays(counts):
