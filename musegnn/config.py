@@ -83,12 +83,16 @@ class EdgeConfig(_Section):
     Attributes
     ----------
     rule
-        ``default``: Benjamini-Hochberg at ``fdr`` and, above ``n0`` cells, the effect floor
-        ``abs(z)/sqrt(n) >= 2.807/sqrt(n0)``; ``pvalue``: two-sided p below ``p_value`` (the published rule);
-        ``bh`` and ``by``: false discovery rate alone; ``top_k``: of those of ``bh``, the ``k`` strongest of each gene;
-        ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude;
-        ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``mean_degree`` per
-        gene on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
+        What makes a pair an edge:
+
+        * ``default``: Benjamini-Hochberg at ``fdr`` and the effect floor ``abs(z) >= 2.807 sqrt(max(1, n/n0))``: what
+          the published rule finds with these cells, or with ``n0`` of them where there are more;
+        * ``pvalue``: two-sided p below ``p_value``, as published;
+        * ``bh``, ``by``: false discovery rate alone;
+        * ``top_k``: of those of ``bh``, the ``k`` strongest of each gene;
+        * ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude;
+        * ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``mean_degree`` per
+          gene on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
     mean_degree
         For ``shared_axes``.
     k

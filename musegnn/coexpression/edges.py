@@ -228,9 +228,9 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
         cutoff = critical_z(config.p_value)
     else:
         cutoff = _false_discovery_cutoff(pairs, magnitude, config.fdr, dependent=config.rule == "by")
-        if config.rule == "default" and n_cells > config.n0:
-            cutoff = max(cutoff, critical_z(PUBLISHED_P) * float(np.sqrt(n_cells / config.n0)))
         if config.rule == "default":
+            floor = critical_z(PUBLISHED_P) * float(np.sqrt(max(1.0, n_cells / config.n0)))
+            cutoff = max(cutoff, floor)
             cutoff = _relaxed(pairs, magnitude, cutoff, config.min_mean_degree)
     if cutoff < pairs.z_store and _count_at_least(pairs, np.sort(magnitude), cutoff) > len(magnitude) // 2:
         msg = (

@@ -9,10 +9,33 @@ from musegnn.coexpression import axes
 from musegnn.coexpression.axes import chance_edge, shared_part, truncated_moments
 from musegnn.coexpression.edges import select_edges
 from musegnn.config import EdgeConfig
+from musegnn.data_store.records import PairTable
 from musegnn.errors import GraphError
-from tests.musegnn.coexpression.test_edges import dense, table
 
 Z_STORE = 1.96
+
+
+def table(z: np.ndarray, z_store: float = Z_STORE) -> PairTable:
+    """Store a symmetric matrix of statistics as the build does."""
+    n = len(z)
+    keep = (np.abs(z) >= z_store) & ~np.eye(n, dtype=bool)
+    rows, columns = np.nonzero(keep)
+    upper = np.abs(z[np.triu_indices(n, 1)])
+    return PairTable(
+        indptr=np.concatenate([[0], np.cumsum(keep.sum(1))]).astype(np.int64),
+        indices=columns.astype(np.int32),
+        z=z[rows, columns].astype(np.float32),
+        estimate=np.zeros(len(rows), dtype=np.float32),
+        n_tests=len(upper),
+        z_store=z_store,
+        histogram=np.bincount(np.minimum((upper / 0.05).astype(int), 800), minlength=801).astype(np.int64),
+    )
+
+
+def dense(edges) -> np.ndarray:
+    out = np.zeros((edges.n_genes, edges.n_genes), dtype=bool)
+    out[edges.rows, edges.indices] = True
+    return out
 
 
 def planted(seed: int, n: int, effect: float) -> tuple[np.ndarray, np.ndarray]:

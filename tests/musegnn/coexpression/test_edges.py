@@ -100,16 +100,22 @@ def test_pvalue_rule_and_looser_than_stored():
         select_edges(table(z), 500, EdgeConfig(rule="pvalue", p_value=0.2))
 
 
-def test_default_rule_has_a_floor_above_n0_only():
-    z = statistics(2, 60, 0.5, 6.0)
+@pytest.mark.parametrize(("n_cells", "floor"), [(500, 1.0), (3000, 1.0), (6000, np.sqrt(2.0)), (12_000, 2.0)])
+def test_default_rule_is_never_looser_than_the_published_one_nor_than_its_floor(n_cells, floor):
+    z = statistics(2, 60, 0.5, 6.0)  # half of the pairs are real: Benjamini-Hochberg alone accepts p < 0.025
     pairs = table(z)
-    plain = select_edges(pairs, 3000, EdgeConfig(rule="bh"))
-    below = select_edges(pairs, 3000, EdgeConfig())
-    above = select_edges(pairs, 12_000, EdgeConfig())
-    assert below.cutoff == plain.cutoff
-    assert below.n_edges == plain.n_edges
-    assert above.cutoff == pytest.approx(2 * critical_z(0.005))
-    np.testing.assert_array_equal(dense(above), np.abs(z) >= 2 * critical_z(0.005))
+    plain = select_edges(pairs, n_cells, EdgeConfig(rule="bh"))
+    assert plain.cutoff < critical_z(0.005)
+    edges = select_edges(pairs, n_cells, EdgeConfig())
+    assert edges.cutoff == pytest.approx(floor * critical_z(0.005))
+    np.testing.assert_array_equal(dense(edges), np.abs(z) >= floor * critical_z(0.005))
+
+
+def test_default_rule_is_bh_where_that_is_stricter_than_the_floor():
+    z = statistics(2, 60, 0.02, 6.0)
+    plain = select_edges(table(z), 1000, EdgeConfig(rule="bh"))
+    assert plain.cutoff > critical_z(0.005)
+    assert select_edges(table(z), 1000, EdgeConfig(min_mean_degree=0.0)).cutoff == plain.cutoff
 
 
 def test_default_rule_is_stable_when_cells_are_repeated():
