@@ -124,13 +124,118 @@ def fit_dispersion(
     40, 4288-4297, equation (4).
     """
     problem = _problem(counts, depth, intercept)
+    _check_starts(start, intercept)
+    numbers = (np.exp(intercept), np.ascontiguousarray(start, np.float64), float(cox_reid))
+    if impl == "reference":
+        result: NDArray[np.float64] = _module(impl).fit_dispersion(*problem, *numbers)
+    else:
+        module = _module(impl)
+        result = module.fit_dispersion(*problem, *module.tail_counts(problem.indptr, problem.data), *numbers)
+    return result
+
+
+class DepthSums(NamedTuple):
+    """All that the likelihoods need of the counts of G genes in any number of cells.
+
+    Sums over cells of x f(s) and of f(s) are sums over K nodes for the functions f of depth that occur, whose poles
+    lie at negative depths (``kernels/moments``); what depends on the count alone follows from how often each occurs.
+
+    Attributes
+    ----------
+    first
+        Weights at the nodes of sums with x, shape (G, K), float64.
+    cells
+        Weights at the nodes of sums over cells, shape (K,), float64.
+    nodes
+        Depths of the nodes, shape (K,), float64.
+    tail_ends
+        End of each gene's part of `tails`, shape (G,), int64.
+    tails
+        Cells with a count above k, for k from 0 to below the gene's largest count, shape (T,), float64.
+    """
+
+    first: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    nodes: NDArray[np.float64]
+    tail_ends: NDArray[np.int64]
+    tails: NDArray[np.float64]
+
+
+def fit_intercept_from_sums(
+    sums: DepthSums, dispersion: NDArray[np.float64], *, start: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Estimate the intercepts as :func:`fit_intercept` does, of any number of cells at the cost of K.
+
+    Parameters
+    ----------
+    sums
+        Of G genes with counts.
+    dispersion, start
+        As in :func:`fit_intercept`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Intercepts (natural logarithm), shape (G,), float64.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree.
+    """
+    problem = _problem_of_sums(sums, dispersion)
+    if start is None:
+        start = np.log((sums.first @ (1.0 / sums.nodes)) / sums.cells.sum())
+    result: NDArray[np.float64] = _module("auto").fit_intercept(
+        *problem, np.ascontiguousarray(dispersion, np.float64), start
+    )
+    return result
+
+
+def fit_dispersion_from_sums(
+    sums: DepthSums, intercept: NDArray[np.float64], start: NDArray[np.float64], *, cox_reid: float = 0.99
+) -> NDArray[np.float64]:
+    """Estimate the dispersions as :func:`fit_dispersion` does, of any number of cells at the cost of K.
+
+    Parameters
+    ----------
+    sums
+        Of G genes with counts.
+    intercept, start, cox_reid
+        As in :func:`fit_dispersion`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Dispersions d >= 0, shape (G,), float64.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree or a start is not positive.
+    """
+    problem = _problem_of_sums(sums, intercept)
+    _check_starts(start, intercept)
+    result: NDArray[np.float64] = _module("auto").fit_dispersion(
+        *problem, sums.tail_ends, sums.tails, np.exp(intercept), np.ascontiguousarray(start, np.float64), cox_reid
+    )
+    return result
+
+
+def _problem_of_sums(sums: DepthSums, per_gene: NDArray[np.float64]) -> _Problem:
+    """Let the nodes stand for the cells: K entries per gene, K levels of depth."""
+    n_genes, order = sums.first.shape
+    if per_gene.shape != (n_genes,) or sums.cells.shape != (order,) or sums.nodes.shape != (order,):
+        msg = f"expected sums of {len(per_gene)} genes at {len(sums.nodes)} nodes, got shape {sums.first.shape}"
+        raise ValueError(msg)
+    indptr = np.arange(n_genes + 1, dtype=np.int64) * order
+    return _Problem(indptr, sums.first.ravel(), np.tile(sums.nodes, n_genes), sums.nodes, sums.cells)
+
+
+def _check_starts(start: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
     if start.shape != intercept.shape or not bool(np.all(start > 0)):
         msg = f"expected positive starts of shape {intercept.shape}, got shape {start.shape} and minimum {start.min()}"
         raise ValueError(msg)
-    result: NDArray[np.float64] = _module(impl).fit_dispersion(
-        *problem, np.exp(intercept), np.ascontiguousarray(start, np.float64), float(cox_reid)
-    )
-    return result
 
 
 def _problem(counts: csc_matrix | csc_array, depth: NDArray[np.float64], per_gene: NDArray[np.float64]) -> _Problem:

@@ -116,6 +116,27 @@ class CountTable:
             n_detected=self.n_detected,
         )
 
+    def tails(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Count for each gene and each k below its largest count the cells with a count above k.
+
+        Returns
+        -------
+        tuple
+            End of each gene's part, shape (G,), int64, and the numbers, float64; a gene without counts has none.
+        """
+        gene, count, times = self.large()
+        largest = np.where(self._small > 0, np.arange(SMALL), 0).max(axis=1, initial=0)
+        np.maximum.at(largest, gene, count)
+        ends = np.cumsum(largest)
+        tails = np.zeros(int(ends[-1]) if len(ends) else 0)
+        before = ends - largest
+        rows, values = np.nonzero(self._small)
+        tails[before[rows] + values - 1] = self._small[rows, values]
+        tails[before[gene] + count - 1] = times
+        for first, end in zip(before.tolist(), ends.tolist(), strict=True):
+            tails[first:end] = np.cumsum(tails[first:end][::-1])[::-1]
+        return ends, tails
+
     def median_nonzero(self) -> float:
         """Give the median of all counts above zero, the mean of the two middle ones when their number is even.
 

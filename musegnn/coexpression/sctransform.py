@@ -21,7 +21,13 @@ from scipy.sparse import csc_matrix
 
 from musegnn.coexpression.bandwidth import bandwidth_nrd, kernel_density
 from musegnn.coexpression.regularize import Regularized, StepOne, regularize
-from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
+from musegnn.kernels.nb_intercept import (
+    DepthSums,
+    fit_dispersion,
+    fit_dispersion_from_sums,
+    fit_intercept,
+    fit_intercept_from_sums,
+)
 from musegnn.kernels.residuals import NoiseModel
 from musegnn.random import stream
 
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from musegnn.coexpression.counts import CountTable
     from musegnn.coexpression.stats import GeneStats
 
 MIN_STEP_ONE_CELLS = 5
@@ -164,14 +171,77 @@ def fit_sctransform(
     step_one = fit_step_one(
         by_gene[:, genes], step1_depth, genes=genes, mean=mean[genes], variance=variance[genes], bin_size=bin_size
     )
-    fitted = regularize(
-        step_one,
-        geometric_mean=geometric_mean,
-        mean=mean,
-        variance=variance,
-        mean_filtered_depth=float(stats.total[kept].sum()) / stats.n_cells,
-    )
-    return _assemble(fitted, kept, stats, median_nonzero)
+    return _smooth(step_one, kept, stats, median_nonzero)
+
+
+def step_one_genes(stats: GeneStats, min_cells: int, n_genes: int, seed: int) -> NDArray[np.int64]:
+    """Choose the genes that a fit on all cells fits one by one, for which it needs sums over depth.
+
+    Parameters
+    ----------
+    stats
+        Moments of the G genes.
+    min_cells
+        Cells in which a gene must be detected.
+    n_genes
+        Largest number of genes.
+    seed
+        Seed of the draw where there are more.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions of over-dispersed genes, ascending, shape (M,), int64; may be empty.
+    """
+    kept = modelled_genes(stats, min_cells)
+    enough = stats.n_detected[kept] >= MIN_STEP_ONE_CELLS
+    candidates = kept[enough & (stats.variance[kept] > stats.mean[kept])]
+    return sample_genes(candidates, np.log10(stats.geometric_mean[candidates]), n_genes, seed=seed)
+
+
+def fit_sctransform_all(
+    first: NDArray[np.float64],
+    cells: NDArray[np.float64],
+    nodes: NDArray[np.float64],
+    table: CountTable,
+    genes: NDArray[np.int64],
+    stats: GeneStats,
+    *,
+    median_nonzero: float,
+    min_cells: int = 5,
+    bin_size: int = 500,
+) -> SCTModel:
+    """Fit the model on all cells from sums over depth, as :func:`fit_sctransform` does with every cell in step one.
+
+    Parameters
+    ----------
+    first, cells, nodes
+        Sums over depth of the M genes at K nodes, see :class:`~musegnn.coexpression.irls.DepthMoments`; shapes (M, K),
+        (K,) and (K,), float64.
+    table
+        How often each count of these genes occurs.
+    genes
+        Their positions among all, from :func:`step_one_genes`, shape (M,), int64.
+    stats
+        Moments of the G genes over all C cells.
+    median_nonzero, min_cells, bin_size
+        As in :func:`fit_sctransform`.
+
+    Returns
+    -------
+    SCTModel
+        Of the G genes.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree, or no gene is detected in `min_cells` cells.
+    """
+    kept = modelled_genes(stats, min_cells)
+    fits = _SumsFit(DepthSums(first, cells, nodes, *table.tails()), stats, genes)
+    # Positions among the genes with a model, as the smoothing over genes wants them.
+    step_one = _step_one(fits, np.searchsorted(kept, genes), stats.mean[genes], stats.variance[genes], bin_size)
+    return _smooth(step_one, kept, stats, median_nonzero)
 
 
 def modelled_genes(stats: GeneStats, min_cells: int = 5) -> NDArray[np.int64]:
@@ -234,12 +304,21 @@ def fit_step_one(
     StepOne
         Of the M genes.
     """
+    return _step_one(_CellsFit(counts, np.asarray(depth, np.float64)), genes, mean, variance, bin_size)
+
+
+def _step_one(
+    fits: _CellsFit | _SumsFit,
+    genes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    bin_size: int,
+) -> StepOne:
     theta = np.empty(len(genes))
     intercept = np.empty(len(genes))
-    depth = np.asarray(depth, np.float64)
     for begin in range(0, len(genes), bin_size):
         part = slice(begin, begin + bin_size)
-        dispersion, intercept[part] = _fit_bin(counts[:, part], depth)
+        dispersion, intercept[part] = _fit_bin(fits, part)
         with np.errstate(divide="ignore"):
             theta[part] = 1.0 / dispersion
     expected = mean * mean / (variance - mean)
@@ -309,18 +388,75 @@ def median_of_histogram(histogram: NDArray[np.int64]) -> float:
     return float(np.mean(np.searchsorted(upto, middle) + 1))
 
 
-def _fit_bin(counts: csc_matrix, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+class _CellsFit:
+    """The likelihoods of M genes from the counts of some cells."""
+
+    def __init__(self, counts: csc_matrix, depth: NDArray[np.float64]) -> None:
+        self._counts, self._depth = counts, depth
+        self.mean_depth = float(depth.mean())
+
+    def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give mean and variance of some genes over these cells."""
+        counts, n = self._counts[:, part], len(self._depth)
+        mean = np.asarray(counts.mean(axis=0)).ravel()
+        squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
+        return mean, (squares - n * mean * mean) / (n - 1)
+
+    def intercept(
+        self, part: slice, dispersion: NDArray[np.float64], start: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Fit the intercepts of some genes."""
+        return fit_intercept(self._counts[:, part], self._depth, dispersion, start=start)
+
+    def dispersion(
+        self, part: slice, intercept: NDArray[np.float64], start: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fit the dispersions of some genes."""
+        return fit_dispersion(self._counts[:, part], self._depth, intercept, start)
+
+
+class _SumsFit:
+    """The likelihoods of M genes from sums over all cells."""
+
+    def __init__(self, sums: DepthSums, stats: GeneStats, genes: NDArray[np.int64]) -> None:
+        self._sums = sums
+        self._mean, self._variance = stats.mean[genes], stats.variance[genes]
+        self.mean_depth = float(sums.cells @ sums.nodes) / stats.n_cells
+
+    def _take(self, part: slice) -> DepthSums:
+        ends = self._sums.tail_ends
+        first = int(ends[part.start - 1]) if part.start else 0
+        ends = ends[part]
+        return self._sums._replace(
+            first=self._sums.first[part], tail_ends=ends - first, tails=self._sums.tails[first : int(ends[-1])]
+        )
+
+    def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give mean and variance of some genes over all cells."""
+        return self._mean[part], self._variance[part]
+
+    def intercept(
+        self, part: slice, dispersion: NDArray[np.float64], start: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Fit the intercepts of some genes."""
+        return fit_intercept_from_sums(self._take(part), dispersion, start=start)
+
+    def dispersion(
+        self, part: slice, intercept: NDArray[np.float64], start: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fit the dispersions of some genes."""
+        return fit_dispersion_from_sums(self._take(part), intercept, start)
+
+
+def _fit_bin(fits: _CellsFit | _SumsFit, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give the dispersions of the genes of one bin and the intercepts under their trend."""
-    n = len(depth)
-    mean = np.asarray(counts.mean(axis=0)).ravel()
-    squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
-    variance = (squares - n * mean * mean) / (n - 1)
-    rough = np.maximum(0.0, (variance - mean / depth.mean()) / (mean * mean))
-    intercept = fit_intercept(counts, depth, rough)
+    mean, variance = fits.moments(part)
+    rough = np.maximum(0.0, (variance - mean / fits.mean_depth) / (mean * mean))
+    intercept = fits.intercept(part, rough, None)
     start = (variance - mean) / (mean * mean)
-    dispersion = fit_dispersion(counts, depth, intercept, np.where(start > 0.0, start, DISPERSION_START))
-    trend = running_median(np.exp(intercept) * depth.mean(), dispersion)
-    return dispersion, fit_intercept(counts, depth, trend, start=intercept)
+    dispersion = fits.dispersion(part, intercept, np.where(start > 0.0, start, DISPERSION_START))
+    trend = running_median(np.exp(intercept) * fits.mean_depth, dispersion)
+    return dispersion, fits.intercept(part, trend, intercept)
 
 
 def running_median(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -364,6 +500,18 @@ def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> fl
     order = np.argsort(y, kind="stable")
     upto = np.cumsum(weights[order])
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
+
+
+def _smooth(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
+    """Regularise over the genes with a model and put them in their places among all."""
+    fitted = regularize(
+        step_one,
+        geometric_mean=stats.geometric_mean[kept],
+        mean=stats.mean[kept],
+        variance=stats.variance[kept],
+        mean_filtered_depth=float(stats.total[kept].sum()) / stats.n_cells,
+    )
+    return _assemble(fitted, kept, stats, median_nonzero)
 
 
 def _assemble(fitted: Regularized, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:

@@ -146,16 +146,20 @@ def fit_dispersion(
     depth: Floats,
     levels: Floats,
     cells: Floats,
+    tail_ends: NDArray[np.int64],
+    tails: Floats,
     rate: Floats,
     start: Floats,
     cox_reid: float,
 ) -> Floats:
-    """Find the maximum uphill of the start; arrays as above with rate and start (G,)."""
+    """Find the maximum uphill of the start; arrays as above with rate and start (G,), tails (T,), their ends (G,)."""
     result = np.empty(start.shape[0])
+    first = 0
     for j in range(start.shape[0]):
         x = data[indptr[j] : indptr[j + 1]]
         s = depth[indptr[j] : indptr[j + 1]]
-        tail = _tail_counts(x)
+        tail = tails[first : tail_ends[j]]
+        first = tail_ends[j]
         if _dispersion_score(D_PROBE, tail, rate[j], x, s, levels, cells, cox_reid)[0] < 0.0:
             result[j] = 0.0
         else:
@@ -164,14 +168,23 @@ def fit_dispersion(
 
 
 @numba.njit(nogil=True, cache=True)
-def _tail_counts(data: NDArray[np.number]) -> Floats:
-    """Count for each k below the largest count the entries above k."""
-    tail = np.zeros(int(data.max()))
-    for e in range(data.shape[0]):
-        tail[int(data[e]) - 1] += 1.0
-    for k in range(tail.shape[0] - 2, -1, -1):
-        tail[k] += tail[k + 1]
-    return tail
+def tail_counts(indptr: NDArray[np.integer], data: NDArray[np.number]) -> tuple[NDArray[np.int64], Floats]:
+    """Count for each gene and each k below its largest count the entries above k; give ends (G,) and tails (T,)."""
+    n_genes = indptr.shape[0] - 1
+    ends = np.empty(n_genes, dtype=np.int64)
+    total = 0
+    for j in range(n_genes):
+        total += int(data[indptr[j] : indptr[j + 1]].max())
+        ends[j] = total
+    tails = np.zeros(total)
+    first = 0
+    for j in range(n_genes):
+        for e in range(indptr[j], indptr[j + 1]):
+            tails[first + int(data[e]) - 1] += 1.0
+        for k in range(ends[j] - 2, first - 1, -1):
+            tails[k] += tails[k + 1]
+        first = ends[j]
+    return ends, tails
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
