@@ -1,52 +1,99 @@
-"""Build the co-expression graphs of an atlas: one dask task per dataset.
+"""Build the co-expression graphs of an atlas: stages of tasks that share nothing but files.
 
-Tasks share nothing but the store. The bits of a dataset do not depend on the scheduler, on the order of tasks or on
-what runs beside it: each task works through its own blocks in file order, with BLAS held to one thread.
+Each dataset has a thread that goes through its stages and hands their tasks to the scheduler, so that the tasks of
+several datasets fill the workers. What a dataset becomes does not depend on the scheduler, on the order of tasks or on
+what runs beside it, and a build that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dask.base import compute
-from dask.delayed import delayed
-from threadpoolctl import threadpool_limits
+import numpy as np
 
-from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters
+from musegnn.cluster.runners import Workers, check_scheduler, open_workers
+from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
-from musegnn.data_store import build_id, open_h5ad
-from musegnn.errors import ConfigError, GraphError, InputError
+from musegnn.coexpression.plan import task_memory
+from musegnn.coexpression.scan import cut_shards
+from musegnn.coexpression.sources import expand_strata, open_source, resolve_device
+from musegnn.coexpression.tasks import Task, load, run_stage
+from musegnn.data_store import build_id, check_group
+from musegnn.data_store.group import Member
+from musegnn.data_store.packed import PackedSource, Piece, label_codes, pack
+from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
+    from musegnn.coexpression.tasks import Arrays
     from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
     from musegnn.data_store import DatasetRecord, Store
-    from musegnn.data_store.readers import H5adSource
+    from musegnn.data_store.readers import CountSource, H5adSource
     from musegnn.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-LOCAL_SCHEDULERS = ("threads", "synchronous")
-STEPS = ("scan", "select", "pairs", "write")
+DRIVERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _Job:
     """One dataset to build."""
 
-    source: H5adSource
+    file: H5adSource
     dataset: DatasetConfig
     graph: GraphConfig
     edges: EdgeConfig
     build: str
 
 
+@dataclass(slots=True)
+class _Site:
+    """Where jobs run: the store, the workers and what they may use."""
+
+    store: Store
+    workers: Workers
+    stripe_bytes: int
+    progress: Progress | None
+    packed: dict[tuple[Path, str | None, str | None], _Packed] = field(default_factory=dict)
+    failed: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        """Run a stage, unless another dataset has failed."""
+        if self.failed.is_set():
+            raise _StoppedError
+        self.workers.run(tasks, done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A file whose counts were copied by the labels of its cells."""
+
+    pieces: list[Piece]
+    labels: list[str]
+    cells: list[NDArray[np.intp]]
+
+
+class _StoppedError(Exception):
+    """Another dataset failed first."""
+
+
 def build_graphs(
-    atlas: AtlasConfig, store: Store, *, scheduler: str = "threads", progress: Progress | None = None
+    atlas: AtlasConfig,
+    store: Store,
+    *,
+    scheduler: str = "threads",
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Build every dataset of an atlas that the store does not hold yet.
 
@@ -56,14 +103,18 @@ def build_graphs(
     Parameters
     ----------
     atlas
-        Datasets, graph settings and the edge rule, by which each new graph must have edges.
+        Datasets, graph settings and the edge rule, by which each new graph must have edges. Datasets with ``by`` are
+        split (:func:`~musegnn.coexpression.sources.expand_strata`).
     store
         Where graphs are committed, each as soon as it is done.
     scheduler
-        ``threads`` (this process), ``synchronous`` (one after the other, for debugging), or the address of a dask
-        scheduler such as ``tcp://host:8786``, whose workers see the same files.
+        ``threads``, ``synchronous``, ``distributed``, ``ray`` or the address of a dask scheduler, see
+        :func:`~musegnn.cluster.runners.open_workers`. Workers must see the same files.
+    memory
+        Bytes that each process may use; ``None``: half of what this machine has free. It changes the number of tasks,
+        never the result.
     progress
-        Called as ``progress("build NAME", done, total, note)``.
+        Called as ``progress("build NAME", done, total, note)``, in cells times stages.
 
     Returns
     -------
@@ -77,101 +128,159 @@ def build_graphs(
     GraphError
         When a graph has no edges under the rule of the atlas (E270).
     ConfigError
-        For an unknown scheduler.
+        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
     """
-    if scheduler not in LOCAL_SCHEDULERS and "://" not in scheduler:
-        msg = f"there is no scheduler {scheduler!r}"
-        fix = f"use {', '.join(LOCAL_SCHEDULERS)} or the address of a dask scheduler (tcp://host:port)"
-        raise ConfigError(msg, code="E303", where="scheduler", fix=fix)
-    tasks = _plan(atlas, store, progress)
-    if not tasks:
+    check_scheduler(scheduler)
+    jobs = _plan(atlas, store, progress)
+    if not jobs:
         return []
-    lock = threading.Lock()
-
-    def commit(task: _Task, record: DatasetRecord) -> str:
-        with lock:
-            store.commit(record, task.build)
-        _tell(progress, task.dataset.name, "write", done=True)
-        return task.dataset.name
-
-    if scheduler in LOCAL_SCHEDULERS:
-
-        def build_and_commit(task: _Task) -> str:
-            return commit(task, _build(task, progress))
-
-        jobs = [delayed(build_and_commit, pure=False)(delayed(task, traverse=False)) for task in tasks]
-        # Set here, because libraries take the limit of one controlling thread only, and it has to outlast all tasks.
-        with threadpool_limits(limits=1, user_api="blas"):
-            return list(compute(*jobs, scheduler=scheduler))  # type: ignore[no-untyped-call]  # dask publishes no types
-    return _build_remotely(tasks, scheduler, commit)
+    with ExitStack() as stack:
+        workers = stack.enter_context(open_workers(scheduler))
+        genes = max(_most_genes(job) for job in jobs)
+        site = _Site(store, workers, task_memory(genes, memory, workers.per_process), progress)
+        for job in jobs:
+            _pack(job, site, stack)
+        return _build_all(jobs, site)
 
 
-def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_Task]:
-    sources = [_open(dataset) for dataset in atlas.datasets]
-    seen: dict[tuple[str, str | None], str] = {}
-    tasks = []
-    for source, dataset in zip(sources, atlas.datasets, strict=True):
-        fingerprint = source.fingerprint()
-        key = (fingerprint["sha256"], dataset.layer)
-        if key in seen:
-            msg = f"holds the same counts as dataset `{seen[key]}`, so results would leak between them"
-            raise InputError(msg, code="E252", where=dataset.name, fix="leave one of the two out")
-        seen[key] = dataset.name
-        build = build_id(fingerprint, build_parameters(dataset, atlas.graph), ALGORITHM)
+def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_Job]:
+    atlas = expand_strata(atlas)
+    graph = atlas.graph.model_copy(update={"device": resolve_device(atlas.graph.device)})
+    files = [open_source(dataset) for dataset in atlas.datasets]
+    members = [
+        Member(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
+        for d, file in zip(atlas.datasets, files, strict=True)
+    ]
+    for warning in check_group(members):
+        logger.warning("%s", warning)
+    jobs = []
+    for file, dataset in zip(files, atlas.datasets, strict=True):
+        fingerprint = file.fingerprint()
+        if dataset.stratum is not None:
+            fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
+        build = build_id(fingerprint, build_parameters(dataset, graph), ALGORITHM)
         if store.build_of(dataset.name) == build:
-            _tell(progress, dataset.name, "write", done=True, note="in the store")
+            if progress is not None:
+                progress(f"build {dataset.name}", 1, 1, "in the store")
         else:
-            tasks.append(_Task(source, dataset, atlas.graph, atlas.edges, build))
-    return tasks
+            jobs.append(_Job(file, dataset, graph, atlas.edges, build))
+    return jobs
 
 
-def _open(dataset: DatasetConfig) -> H5adSource:
-    return open_h5ad(
-        dataset.path,
-        layer=dataset.layer,
-        gene_id_key=dataset.gene_id_key,
-        spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
-    )
+def _most_genes(job: _Job) -> int:
+    """Bound the number of genes that the pairs of a dataset can be of."""
+    graph = job.graph
+    if graph.selection == "list" and graph.genes is not None:
+        return min(len(tuple(str(graph.genes)) if isinstance(graph.genes, Path) else graph.genes), job.file.n_genes)
+    return job.file.n_genes if graph.selection == "all" else min(graph.n_genes, job.file.n_genes)
 
 
-def _build(task: _Task, progress: Progress | None) -> DatasetRecord:
-    name = task.dataset.name
-    record = build_dataset(task.source, task.dataset, task.graph, progress=lambda step: _tell(progress, name, step))
-    try:
-        select_edges(record.pairs, record.n_cells, task.edges)
-    except GraphError as error:
-        raise GraphError(error.message, code=error.code, where=name, fix=error.fix) from None
-    for warning in record.report["warnings"]:
-        logger.warning("%s: %s", name, warning)
-    return record
+def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
+    """Build several datasets at a time, and raise the first error once the others have stopped."""
+    errors: list[BaseException] = []
 
-
-def _build_remotely(tasks: list[_Task], address: str, commit: Callable[[_Task, DatasetRecord], str]) -> list[str]:
-    """Build on the workers of a dask scheduler and commit here, as results come."""
-    from distributed import Client, WorkerPlugin, as_completed
-
-    class OneBlasThread(WorkerPlugin):
-        """Hold BLAS to one thread on each worker, from its event loop, so that it outlasts every task."""
-
-        name = "musegnn-one-blas-thread"
-
-        def setup(self, worker: object) -> None:
-            self.limit = threadpool_limits(limits=1, user_api="blas")
-
-        def teardown(self, worker: object) -> None:
-            self.limit.restore_original_limits()
-
-    with Client(address) as client:  # type: ignore[no-untyped-call]  # distributed publishes no types
-        client.register_plugin(OneBlasThread())
+    def build(job: _Job) -> str | None:
         try:
-            futures = {client.submit(_build, task, None, pure=False): task for task in tasks}
-            results = as_completed(futures, with_results=True)  # type: ignore[no-untyped-call]  # as above
-            done = {commit(futures[future], record) for future, record in results}
-        finally:
-            client.unregister_worker_plugin(OneBlasThread.name)
-    return [task.dataset.name for task in tasks if task.dataset.name in done]
+            _build(job, site)
+        except _StoppedError:
+            return None
+        except BaseException as error:
+            errors.append(error)
+            site.failed.set()
+            return None
+        return job.dataset.name
+
+    with ThreadPoolExecutor(min(len(jobs), site.workers.count, DRIVERS)) as drivers:
+        names = list(drivers.map(build, jobs))
+    if errors:
+        raise errors[0]
+    return [name for name in names if name is not None]
 
 
-def _tell(progress: Progress | None, name: str, step: str, *, done: bool = False, note: str = "") -> None:
-    if progress is not None:
-        progress(f"build {name}", STEPS.index(step) + int(done), len(STEPS), note or ("" if done else step))
+def _build(job: _Job, site: _Site) -> None:
+    dataset, name = job.dataset, job.dataset.name
+    if site.failed.is_set():
+        raise _StoppedError
+    with site.store.workspace(name, job.build) as work:
+        if site.store.build_of(name) == job.build:
+            return
+        record = build_dataset(
+            _source(job, site),
+            dataset,
+            job.graph,
+            work=work,
+            runner=site.run,
+            parallel=site.workers.count,
+            stripe_bytes=site.stripe_bytes,
+            progress=lambda stage, done, total: _tell(site, name, stage, done, total),
+        )
+        _check_edges(record, job.edges)
+        for warning in record.report["warnings"]:
+            logger.warning("%s: %s", name, warning)
+        site.store.commit(record, job.build)
+    total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
+    _tell(site, name, "", total, total)
+
+
+def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
+    try:
+        select_edges(record.pairs, record.n_cells, rule)
+    except GraphError as error:
+        raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
+
+
+def _key(job: _Job) -> tuple[Path, str | None, str | None]:
+    return job.dataset.path, job.dataset.layer, job.dataset.by
+
+
+def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
+    """Copy the counts of a file once by the labels of its cells, where it is split or stored by columns."""
+    if _key(job) in site.packed or (job.dataset.by is None and not job.file.by_column):
+        return
+    if job.dataset.by is None:
+        labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
+    else:
+        labels, codes = label_codes(job.file, job.dataset.by)
+    identity = build_id(job.file.fingerprint(), {"by": job.dataset.by, "layer": job.dataset.layer}, ALGORITHM)
+    folder = stack.enter_context(site.store.workspace("packed", identity))
+    size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
+    tasks = [
+        Task(
+            folder / f"{shard.index:05d}.npz",
+            _pack_shard,
+            (job.file, codes, len(labels), shard.start, shard.stop, job.graph.block_rows,
+             folder / f"{shard.index:05d}.counts"),
+        )
+        for shard in cut_shards(job.file.n_cells, size)
+    ]  # fmt: skip
+    finished = [0]
+
+    def done(_: Task) -> None:
+        finished[0] += 1
+        _tell(site, job.dataset.name, "split", 0, 1)
+
+    run_stage(tasks, site.run, done)
+    pieces = [Piece(path=task.arguments[-1], **load(task.path)) for task in tasks]
+    cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
+    site.packed[_key(job)] = _Packed(pieces, labels, cells)
+
+
+def _pack_shard(
+    source: CountSource, codes: NDArray[np.int32], n_labels: int, start: int, stop: int, rows: int, path: Path
+) -> Arrays:
+    piece = pack(source, codes, n_labels, start, stop, rows, path)
+    return {"n_cells": piece.n_cells, "n_entries": piece.n_entries}
+
+
+def _source(job: _Job, site: _Site) -> CountSource:
+    packed = site.packed.get(_key(job))
+    if packed is None:
+        return job.file
+    code = packed.labels.index(job.dataset.stratum or "")
+    about = {"by": job.dataset.by, "stratum": job.dataset.stratum} if job.dataset.stratum is not None else {}
+    return PackedSource(job.file, packed.pieces, code, cells=packed.cells[code], **about)
+
+
+def _tell(site: _Site, name: str, stage: str, done: int, total: int) -> None:
+    if site.progress is not None:
+        site.progress(f"build {name}", done, total, stage)

@@ -12,6 +12,7 @@ import platform
 import shutil
 import socket
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import DatasetRecord
 
 FORMAT_FILE = "FORMAT.json"
+WORK = "work"
 SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
 
@@ -268,6 +270,21 @@ class Store:
         names = self._names() if name is None else [name]
         return [line for dataset in names for line in self._verify(dataset)]
 
+    @contextmanager
+    def workspace(self, name: str, build: str) -> Iterator[Path]:
+        """Give a folder for the unfinished files of one build, which no reader of the store sees.
+
+        One process or thread at a time has it. It is removed when the block ends without an error and kept otherwise,
+        so that the next try finds what was done.
+        """
+        folder = self.path / TEMPORARY / WORK / check_dataset_name(name) / check_dataset_name(build)
+        with one_writer(self.path, f"{WORK}-{name}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+            shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+
     def gc(self, *, grace_hours: float = 24.0, dry_run: bool = True) -> list[str]:
         """Remove builds that no reference shows, and unfinished files.
 
@@ -290,6 +307,7 @@ class Store:
             if folder.name not in shown and _last_change(folder) < limit:
                 garbage.append(folder)
         garbage += [p for p in sorted((self.path / TEMPORARY).glob("*.partial")) if p.stat().st_mtime < limit]
+        garbage += [p for p in sorted((self.path / TEMPORARY / WORK).glob("*/*")) if _last_change(p) < limit]
         for path in [] if dry_run else garbage:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in garbage]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +59,28 @@ class Settings:
     "Any setting, as section.name=value; may be repeated."
 
 
+@Parameter(name="*", negative=())
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Options of commands that build graphs; none of them changes a result."""
+
+    scheduler: str = "threads"
+    "Where graphs are built: threads, synchronous, distributed, ray, or the address of a dask scheduler."
+    memory: str | None = None
+    "What each process may use, such as 6GB; without it half of what is free."
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Give the bytes of `memory`."""
+        return None if self.memory is None else _bytes(self.memory)
+
+
 @app.command
 def run(
     atlas: Path,
     *,
     out: Path,
-    scheduler: Literal["threads"] = "threads",
+    work: Work = Work(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -75,15 +92,13 @@ def run(
         The atlas file (YAML): datasets and settings.
     out
         The run folder.
-    scheduler
-        Where graphs are built.
     """
     from musegnn import pipeline
     from musegnn.progress import TerminalProgress
 
     config = _load(atlas, settings)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        folder = pipeline.run(config, out, scheduler=scheduler, progress=progress)
+        folder = pipeline.run(config, out, scheduler=work.scheduler, memory=work.memory_bytes, progress=progress)
     results = {name: str(folder.path / name) for name in _RESULTS}
     if common.json:
         _print_json({"run": str(folder.path), "files": results})
@@ -102,7 +117,7 @@ def build(
     atlas: Path,
     *,
     store: Path,
-    scheduler: Literal["threads"] = "threads",
+    work: Work = Work(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -114,15 +129,15 @@ def build(
         The atlas file (YAML).
     store
         The store; made when missing.
-    scheduler
-        Where the work runs.
     """
     from musegnn import pipeline
     from musegnn.progress import TerminalProgress
 
     config = _load(atlas, settings)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        opened = pipeline.build_graphs(config, store, scheduler=scheduler, progress=progress)
+        opened = pipeline.build_graphs(
+            config, store, scheduler=work.scheduler, memory=work.memory_bytes, progress=progress
+        )
     names = [d.name for d in config.datasets]
     _tell(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
     return 0
@@ -379,6 +394,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _fail(line: str) -> None:
     print(f"musegnn: {line}", file=sys.stderr)
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if match is None or match[2] not in _UNITS:
+        msg = f"expected a size such as 6GB or 512MiB, got {text!r}"
+        raise ConfigError(msg, code="E302", where="--memory", fix="give a number and a unit")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _load(atlas: Path, settings: Settings) -> AtlasConfig:

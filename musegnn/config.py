@@ -47,6 +47,11 @@ class DatasetConfig(_Section):
         Entry of ``obsm`` with coordinates (spatial data only).
     condition
         Free label, e.g. ``healthy``; carried into the results.
+    by
+        Column of ``obs``, such as ``cell_type``: one graph for the cells of each of its labels instead of one for all,
+        as datasets called ``NAME.LABEL`` with the label as `condition`.
+    stratum
+        One label of `by`: only its cells are used. Every label becomes a dataset of its own where this is ``None``.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -58,6 +63,15 @@ class DatasetConfig(_Section):
     gene_id_key: str | None = None
     spatial_key: str = "spatial"
     condition: str | None = None
+    by: str | None = None
+    stratum: str | None = None
+
+    @model_validator(mode="after")
+    def _a_stratum_needs_a_column(self) -> Self:
+        if self.stratum is not None and self.by is None:
+            msg = "`stratum` needs `by`, the column of obs that holds it"
+            raise ValueError(msg)
+        return self
 
 
 class QCConfig(_Section):
@@ -129,12 +143,25 @@ class GraphConfig(_Section):
     n_genes
         Number of genes to select per dataset.
     selection
-        ``auto``: ``svg`` for spatial data, else ``hvg``; ``hvg``: largest sctransform v2 residual variance;
-        ``svg``: smallest SPARK-X p-value; ``all``: every gene detected in ``min_cells`` cells.
+        ``auto``: ``svg`` for spatial data, else ``hvg``; ``hvg``: largest variance of the residuals of `residuals`;
+        ``svg``: smallest SPARK-X p-value; ``all``: every gene detected in ``min_cells`` cells; ``list``: those of
+        `genes`.
+    genes
+        Names or identifiers for ``selection: list``: a list, or the path of a file with one per line. Genes that a
+        dataset lacks are left out there and counted in a warning.
     min_cells
         A gene must be detected in this many cells.
     drop_mitochondrial
         Leave mitochondrial genes (``MT-``, ``mt-``) out before depths are summed, as the method does.
+    residuals
+        Model behind residual variances and profiles: ``sctransform`` (v2) or ``pearson`` (analytic, theta 100).
+    sct_cells
+        Cells on which the sctransform parameters are estimated: ``all`` (from sums over depth, at no further pass), or
+        the size of a seeded subsample, as the R program takes 5000.
+    sct_genes
+        Genes on which they are estimated before they are smoothed over all genes.
+    covariates
+        Columns of ``obs`` with numbers that SPARK-X takes out of the coordinates.
     negative_variance
         Genes with a negative variance estimate: ``clamp`` uses the Poisson variance in the test, ``drop`` gives them
         no edges, ``reference`` computes what CS-CORE computes (slower).
@@ -143,11 +170,15 @@ class GraphConfig(_Section):
     chebyshev_order
         Order K of the moment expansion; ``None``: from the range of depths, at least 24.
     profile
-        ``gram``: residual profiles compressed losslessly to at most as many columns as genes; ``full``: genes x cells.
-    sct_cells, sct_genes
-        Size of the seeded subsample on which the sctransform parameters are estimated.
+        ``gram``: residual profiles compressed losslessly to at most as many columns as genes; ``randomized``: their
+        `profile_rank` leading directions (for many genes); ``full``: genes x cells.
+    profile_rank
+        Columns of a ``randomized`` profile.
+    device
+        Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it. The choice
+        becomes part of the build's identity, as the last bits differ.
     block_rows
-        Cells per block read from disk; does not change results beyond rounding and is recorded.
+        Cells per shard, the unit of work and of resuming; does not change results beyond rounding and is recorded.
     seed
         Seed of the subsample.
     qc
@@ -155,18 +186,30 @@ class GraphConfig(_Section):
     """
 
     n_genes: int = Field(default=1000, ge=2)
-    selection: Literal["auto", "hvg", "svg", "all"] = "auto"
+    selection: Literal["auto", "hvg", "svg", "all", "list"] = "auto"
+    genes: tuple[str, ...] | Path | None = None
     min_cells: int = Field(default=5, ge=1)
     drop_mitochondrial: bool = True
+    residuals: Literal["sctransform", "pearson"] = "sctransform"
+    sct_cells: Annotated[int, Field(ge=50)] | Literal["all"] = "all"
+    sct_genes: int = Field(default=2000, ge=50)
+    covariates: tuple[str, ...] = ()
     negative_variance: Literal["clamp", "drop", "reference"] = "clamp"
     z_store: float = Field(default=1.96, ge=0.0)
     chebyshev_order: int | None = Field(default=None, ge=4, le=256)
-    profile: Literal["gram", "full"] = "gram"
-    sct_cells: int = Field(default=5000, ge=50)
-    sct_genes: int = Field(default=2000, ge=50)
+    profile: Literal["gram", "randomized", "full"] = "gram"
+    profile_rank: int = Field(default=256, ge=2)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     block_rows: int = Field(default=16384, ge=1)
     seed: int = 0
     qc: QCConfig = QCConfig()
+
+    @model_validator(mode="after")
+    def _a_list_goes_with_its_selection(self) -> Self:
+        if (self.selection == "list") != (self.genes is not None):
+            msg = "`genes` and `selection: list` need each other"
+            raise ValueError(msg)
+        return self
 
 
 class ModelConfig(_Section):
@@ -467,4 +510,17 @@ def _set_dotted(data: dict[str, Any], dotted: str, value: object) -> None:
 def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
     datasets = tuple(d.model_copy(update={"path": (base / d.path)}) for d in atlas.datasets)
     orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
-    return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs})
+    graph = atlas.graph
+    if isinstance(graph.genes, Path):
+        graph = graph.model_copy(update={"genes": _read_genes(base / graph.genes)})
+    return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs, "graph": graph})
+
+
+def _read_genes(path: Path) -> tuple[str, ...]:
+    """Read a gene list, so that the configuration holds the names themselves."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the gene list cannot be read ({' '.join(str(error).split())})"
+        raise ConfigError(msg, code="E300", where=str(path), fix="name a text file with one gene per line") from None
+    return tuple(line.strip() for line in lines if line.strip())

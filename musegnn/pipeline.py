@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_graphs(
-    atlas: AtlasConfig, store: Store | Path | str, *, scheduler: str = "threads", progress: Progress | None = None
+    atlas: AtlasConfig,
+    store: Store | Path | str,
+    *,
+    scheduler: str = "threads",
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Store:
     """Build the co-expression graph of every dataset of an atlas into a store.
 
@@ -36,7 +41,10 @@ def build_graphs(
     store
         A store, or the path of one; made when missing.
     scheduler
-        Where the work runs: ``threads`` on this machine.
+        Where the work runs: ``threads``, ``synchronous``, ``distributed``, ``ray``, or the address of a dask scheduler
+        such as ``tcp://host:8786``. The result is the same.
+    memory
+        Bytes that each process may use; ``None``: half of what this machine has free.
     progress
         Called after each step.
 
@@ -49,17 +57,24 @@ def build_graphs(
     ------
     InputError
         When a dataset cannot be used; nothing of it is written.
+    ConfigError
+        For an unknown scheduler, or memory in which the work does not fit.
     """
     from musegnn.cluster.graphs import build_graphs as build
     from musegnn.data_store import Store
 
     opened = store if isinstance(store, Store) else Store.open_or_create(Path(store))
-    build(atlas, opened, scheduler=scheduler, progress=progress)
+    build(atlas, opened, scheduler=scheduler, memory=memory, progress=progress)
     return opened
 
 
 def run(
-    atlas: AtlasConfig, out: Path | str, *, scheduler: str = "threads", progress: Progress | None = None
+    atlas: AtlasConfig,
+    out: Path | str,
+    *,
+    scheduler: str = "threads",
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> RunFolder:
     """Do everything: graphs, training, embeddings, evaluation and report.
 
@@ -71,7 +86,7 @@ def run(
         The configuration, with absolute paths.
     out
         The run folder.
-    scheduler, progress
+    scheduler, memory, progress
         As in :func:`build_graphs`.
 
     Returns
@@ -79,9 +94,12 @@ def run(
     RunFolder
         The folder, with all results.
     """
+    from musegnn.coexpression.sources import expand_strata
+
+    atlas = expand_strata(atlas)
     folder = RunFolder.create(out, atlas)
     with folder.logging():
-        store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, progress=progress)
+        store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, memory=memory, progress=progress)
         model = train(folder, store, progress=progress, resume=True)
         write_results(folder, model, progress=progress)
     return folder

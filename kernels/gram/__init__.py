@@ -1,5 +1,5 @@
 """Gram matrices of weighted counts and of dense rows."""
 
-from musegnn.kernels.gram.api import accumulate_dense_gram, accumulate_gram, symmetrize
+from musegnn.kernels.gram.api import WeightedGram, accumulate_dense_gram, scattered_genes, symmetrize
 
-__all__ = ["accumulate_dense_gram", "accumulate_gram", "symmetrize"]
+__all__ = ["WeightedGram", "accumulate_dense_gram", "scattered_genes", "symmetrize"]

@@ -2,73 +2,167 @@
 
 The derivation is in this folder's README.
 
-Legend: b cells of a block, N genes.
+Legend: b cells of a block, N genes, R rows and C = N - start columns of a stripe.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from musegnn.kernels.moments.api import Impl, check_array, csr_parts, use_numba
+from musegnn.kernels.moments.api import check_array, csr_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+GramImpl = Literal["auto", "numba", "reference", "torch"]
 
-def accumulate_gram(
-    block: csr_matrix,
-    depth: NDArray[np.float64],
-    mu: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    out: NDArray[np.float64],
-    *,
-    impl: Impl = "auto",
-) -> None:
-    """Add ``sum_i x_ij g_j(s_i) x_ik g_k(s_i)`` with ``g_j(s) = 1 / (mu_j + s slope_j)`` for j <= k, in place.
+DENSE = 0.08
+PADDING = 32
+
+
+def scattered_genes(detected: NDArray[np.int64], n_cells: int) -> int:
+    """Give the number of leading genes whose pairs are cheaper one by one than in dense tiles.
 
     Parameters
     ----------
-    block
-        Counts of the selected genes, CSR with sorted indices, shape (b, N), int32 data.
-    depth
-        Depths s of the cells, shape (b,), float64.
+    detected
+        Cells in which each gene is detected, ascending, shape (N,).
+    n_cells
+        Number of cells.
+
+    Returns
+    -------
+    int
+        Genes of a density below 0.08, where both ways cost the same (README, "Cost").
+
+    Raises
+    ------
+    ValueError
+        When `detected` does not ascend.
+
+    Examples
+    --------
+    >>> scattered_genes(np.array([5, 9, 10, 80]), 100)
+    2
+    """
+    if (np.diff(detected) < 0).any():
+        msg = "detected must ascend: genes are expected in ascending density"
+        raise ValueError(msg)
+    return int(np.searchsorted(detected, DENSE * n_cells, side="left"))
+
+
+class WeightedGram:
+    """Sums ``A_jkw = sum_i x_ij g_jw(s_i) x_ik g_kw(s_i)``, ``g_jw(s) = 1 / (mu_j + s slope_jw)``, for some rows j.
+
+    Parameters
+    ----------
     mu
         Means relative to depth, shape (N,), float64.
     slopes
         Slope of each gene under the two weightings, shape (N, 2), float64.
-    out
-        Running sums under the two weightings, shape (N, N, 2), float64, C order. Only entries with j <= k are
-        added to; :func:`symmetrize` fills the others.
+    rows
+        First row and end of the stripe; ``None``: all rows. Columns run from the first row on.
+    scattered
+        Leading genes whose pairs among themselves are added one by one (:func:`scattered_genes`); it changes the
+        speed only. Genes in ascending density are fastest.
     impl
-        ``auto`` is ``numba``, whose bits do not depend on how cells are cut into blocks.
+        ``auto`` is ``numba``, whose bits depend neither on how cells are cut into blocks nor on `rows` and
+        `scattered`. ``torch`` adds dense products on `device`.
+    device
+        Torch device of ``torch``.
 
     Raises
     ------
     TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
+        When an array has another dtype or memory order.
     ValueError
-        When shapes do not fit, indices are unsorted or out of range, or `impl` is unknown.
+        When shapes do not fit, `rows` is not a range of genes, or `impl` is unknown.
     """
-    indptr, indices, data = csr_parts(block)
-    n_cells, n_genes = block.shape
-    check_array("depth", depth, (n_cells,), np.float64)
-    check_array("mu", mu, (n_genes,), np.float64)
-    check_array("slopes", slopes, (n_genes, 2), np.float64)
-    check_array("out", out, (n_genes, n_genes, 2), np.float64)
-    if not block.has_sorted_indices:
-        msg = "block must have sorted indices"
-        raise ValueError(msg)
-    if use_numba(impl):
-        from musegnn.kernels.gram.impl import numba
 
-        numba.gram(indptr, indices, data, depth, mu, slopes, out)
-        return
-    from musegnn.kernels.gram.impl import reference
+    def __init__(
+        self,
+        mu: NDArray[np.float64],
+        slopes: NDArray[np.float64],
+        *,
+        rows: tuple[int, int] | None = None,
+        scattered: int = 0,
+        impl: GramImpl = "auto",
+        device: str = "cpu",
+    ) -> None:
+        n_genes = len(mu)
+        start, stop = rows if rows is not None else (0, n_genes)
+        check_array("mu", mu, (n_genes,), np.float64)
+        check_array("slopes", slopes, (n_genes, 2), np.float64)
+        if not 0 <= start <= stop <= n_genes or not 0 <= scattered <= n_genes:
+            msg = f"rows and scattered must lie in [0, {n_genes}], got {rows} and {scattered}"
+            raise ValueError(msg)
+        if impl not in {"auto", "numba", "reference", "torch"}:
+            msg = f"impl must be auto, numba, reference or torch, got {impl!r}"
+            raise ValueError(msg)
+        self.start, self.stop = start, stop
+        self._mu, self._slopes, self._scattered, self._impl = mu, slopes, scattered, impl
+        self._width = n_genes - start
+        if impl == "torch":
+            from musegnn.kernels.gram.impl.torch import DeviceGram
 
-    reference.gram(block, depth, mu, slopes, out)
+            self._device = DeviceGram(mu, slopes, start, stop, device)
+        else:
+            self._sums = np.zeros((stop - start, self._width + PADDING, 2))
+
+    def add(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
+        """Add a block of cells.
+
+        Parameters
+        ----------
+        block
+            Counts of the N genes, CSR without duplicates, indices in any order, shape (b, N), int32 data.
+        depth
+            Depths s of the cells, shape (b,), float64.
+
+        Raises
+        ------
+        TypeError
+            When `block` is not CSR, or an array has another dtype or memory order.
+        ValueError
+            When shapes do not fit, or indices are out of range.
+        """
+        indptr, indices, data = csr_parts(block)
+        check_array("depth", depth, (block.shape[0],), np.float64)
+        if block.shape[1] != len(self._mu):
+            msg = f"block must have {len(self._mu)} genes, got {block.shape[1]}"
+            raise ValueError(msg)
+        if self._impl == "torch":
+            self._device.add(indptr, indices, data, depth)
+        elif self._impl == "reference":
+            from musegnn.kernels.gram.impl import reference
+
+            reference.gram(block, depth, self._mu, self._slopes, self.start, self.stop, self._sums)
+        else:
+            from musegnn.kernels.gram.impl import numba
+
+            scattered = min(self._scattered, len(self._mu))
+            arguments = (self._mu, self._slopes, self.start, self.stop, scattered, self._sums)
+            numba.gram(indptr, indices, data, depth, *arguments)
+
+    def values(self) -> NDArray[np.float64]:
+        """Give the sums so far.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (R, C, 2), float64; only entries of genes j <= k are meaningful.
+        """
+        if self._impl == "torch":
+            return self._device.values()
+        return self._sums[:, : self._width]
+
+    @staticmethod
+    def nbytes(n_genes: int, rows: tuple[int, int]) -> int:
+        """Give the bytes of the sums of a stripe of these rows."""
+        return 16 * (rows[1] - rows[0]) * (n_genes - rows[0] + PADDING)
 
 
 def accumulate_dense_gram(rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:

@@ -155,7 +155,7 @@ def accumulate_moments(
     block: csr_matrix,
     basis: NDArray[np.float64],
     m1: NDArray[np.float64],
-    m2: NDArray[np.float64],
+    m2: NDArray[np.float64] | None,
     *,
     impl: Impl = "auto",
 ) -> None:
@@ -170,7 +170,7 @@ def accumulate_moments(
     basis
         Polynomials at the cells' depths, shape (b, K), float64, C order.
     m1, m2
-        Running sums, shape (G, K), float64, C order.
+        Running sums, shape (G, K), float64, C order; without `m2` only the first is added.
     impl
         ``auto`` is ``numba``. Both add cells in their order; results agree to rounding.
 
@@ -186,11 +186,12 @@ def accumulate_moments(
     order = basis.shape[1] if basis.ndim == 2 else -1
     check_array("basis", basis, (n_cells, order), np.float64)
     check_array("m1", m1, (n_genes, order), np.float64)
-    check_array("m2", m2, (n_genes, order), np.float64)
+    if m2 is not None:
+        check_array("m2", m2, (n_genes, order), np.float64)
     if use_numba(impl):
         from musegnn.kernels.moments.impl import numba
 
-        numba.moments(indptr, indices, data, basis, m1, m2)
+        numba.moments(indptr, indices, data, basis, m1, np.empty((0, order)) if m2 is None else m2)
         return
     from musegnn.kernels.moments.impl import reference
 

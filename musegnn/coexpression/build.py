@@ -1,48 +1,65 @@
-"""From raw counts of one dataset to its genes, pairs and profiles, in three passes over the counts.
+"""From raw counts of one dataset to its genes, pairs and profiles, in stages of restartable tasks.
 
-1. :func:`~musegnn.coexpression.scan.scan`: quality control, depths, sums per gene, subsample for sctransform.
-2. Selection scores of all genes (residual variance, or SPARK-X for spatial data) and their moments over depth.
-3. Gram matrices of the selected genes: of the weighted counts for CS-CORE, and of the residuals for profiles.
+1. ``scan``: quality control, depths, counts per gene (:mod:`musegnn.coexpression.scan`).
+2. ``select``: sums for the residual model and for the test of spatial variation (:mod:`musegnn.coexpression.select`).
+3. ``variance``: residual variances, where genes are chosen by them.
+4. ``extract``: the counts of the chosen genes, copied to small files (:mod:`musegnn.coexpression.pairs`).
+
+These read the source, so a build takes two to four passes over it. ``pairs`` (Gram stripes) and ``profile`` read the
+copies. Between stages a few small results are merged here.
 
 Legend: n cells kept, M genes kept, N genes selected.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
-from musegnn.coexpression.cscore import GramScan, finish
-from musegnn.coexpression.edges import BIN_WIDTH, select_edges
-from musegnn.coexpression.irls import MomentScan, fit_irls
-from musegnn.coexpression.profile import FullProfile, GramProfile
-from musegnn.coexpression.residuals import ResidualMoments, rank_variable
-from musegnn.coexpression.scan import kept_blocks, scan
-from musegnn.coexpression.sctransform import fit_sctransform
-from musegnn.coexpression.sparkx import SparkXScan
+from musegnn.coexpression import pairs as pair_stages
+from musegnn.coexpression import profile as profile_stages
+from musegnn.coexpression import select as select_stages
+from musegnn.coexpression.edges import select_edges
+from musegnn.coexpression.irls import fit_irls
+from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
+from musegnn.coexpression.tasks import Task, load, run_here, run_stage, save
 from musegnn.config import EdgeConfig
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
-from musegnn.errors import GraphError, InputError
-from musegnn.kernels.moments import DepthBasis, chebyshev_order
+from musegnn.errors import GraphError
+from musegnn.kernels.gram import scattered_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.cscore import Stripe
-    from musegnn.coexpression.irls import DepthMoments, IRLSFit
+    from musegnn.coexpression.irls import IRLSFit
     from musegnn.coexpression.scan import ScanResult
     from musegnn.coexpression.sctransform import SCTModel
+    from musegnn.coexpression.select import Selection
+    from musegnn.coexpression.tasks import Arrays, Runner
     from musegnn.config import DatasetConfig, GraphConfig
     from musegnn.data_store.readers import CountSource
 
-ALGORITHM = "coexpression-1"
-HISTOGRAM_BINS = 801
+    Call = tuple[Callable[..., Arrays], tuple[Any, ...]]  # a task's function and what it is called with
+
+ALGORITHM = "coexpression-2"
 UNDER_DISPERSED = 0.1
+STRIPE_BYTES = 1 << 30
+
+
+class BuildProgress(Protocol):
+    """Called as a build goes on."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report the stage and the cells worked through, of all stages together."""
 
 
 def build_parameters(dataset: DatasetConfig, config: GraphConfig) -> dict[str, Any]:  # JSON
@@ -53,17 +70,33 @@ def build_parameters(dataset: DatasetConfig, config: GraphConfig) -> dict[str, A
     }
 
 
+def stages_of(config: GraphConfig, modality: str) -> tuple[str, ...]:
+    """Name the stages of a build; those before ``pairs`` each read the source once."""
+    by_residuals = select_stages.selects_by_residuals(config, modality)
+    by_place = select_stages.selects_by_place(config, modality)
+    select = ("select",) if by_place or config.residuals == "sctransform" else ()
+    variance = ("variance",) if by_residuals else ()
+    profile = ("profile", "profile again") if config.profile == "randomized" else ("profile",)
+    exact = ("exact",) if config.negative_variance == "reference" else ()
+    return ("scan", *select, *variance, "extract", *exact, "pairs", *profile)
+
+
 def build_dataset(
     source: CountSource,
     dataset: DatasetConfig,
     config: GraphConfig,
     *,
-    progress: Callable[[str], None] | None = None,
+    work: Path | None = None,
+    runner: Runner = run_here,
+    parallel: int = 1,
+    stripe_bytes: int = STRIPE_BYTES,
+    progress: BuildProgress | None = None,
 ) -> DatasetRecord:
     """Build the co-expression of one dataset.
 
-    BLAS is held to one thread meanwhile, so that results do not depend on what else runs. That limit belongs to the
-    process: who calls this from several threads holds it around all of them, as ``cluster.graphs`` does.
+    The result does not depend on `runner`, `parallel` and `stripe_bytes`. BLAS is held to one thread meanwhile, so that
+    it does not depend on what else runs. That limit belongs to the process: who calls this from several threads holds
+    it around all of them, as ``cluster.graphs`` does, and runners on other processes hold it there.
 
     Parameters
     ----------
@@ -73,8 +106,17 @@ def build_dataset(
         What the counts are of.
     config
         How to select genes and test pairs.
+    work
+        Folder for the files of tasks, kept when the build is interrupted and taken up by the next call with the same
+        source and settings; ``None``: a temporary one.
+    runner
+        Where tasks run.
+    parallel
+        Tasks that can run at a time.
+    stripe_bytes
+        Largest size of the sums of one task over pairs.
     progress
-        Called with the name of each step before it starts.
+        Called after each task.
 
     Returns
     -------
@@ -88,128 +130,159 @@ def build_dataset(
     GraphError
         When fewer than two genes can be selected.
     """
-    tell = progress or (lambda _: None)
-    with threadpool_limits(limits=1, user_api="blas"):
-        tell("scan")
-        result = scan(source, config)
-        tell("select")
-        model = fit_sctransform(
-            result.step1,
-            result.step1_depth,
-            result.stats,
-            median_nonzero=result.median_nonzero,
-            min_cells=config.min_cells,
-            n_genes=config.sct_genes,
-            seed=config.seed,
+    check_genes(source, config)
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="musegnn-"))) if work is None else work
+        stages = _Stages(folder, runner, stages_of(config, dataset.modality), source.n_cells, progress)
+        return _build(source, dataset, config, stages, parallel, stripe_bytes)
+
+
+class _Stages:
+    """Runs stages one after the other below one folder and tells how far they are."""
+
+    def __init__(
+        self, folder: Path, runner: Runner, names: tuple[str, ...], n_cells: int, progress: BuildProgress | None
+    ) -> None:
+        self.folder = folder
+        self._runner = runner
+        self._names = names
+        self._n_cells = n_cells
+        self._progress = progress or (lambda *_: None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def run(self, name: str, work: Sequence[Call], labels: Sequence[str] | None = None) -> list[Path]:
+        """Run one call per task, each counting for its share of the cells; give the files in order.
+
+        `labels` name the files where the position of a task does not say what it computes.
+        """
+        before, total = self._names.index(name) * self._n_cells, len(self._names) * self._n_cells
+        self._progress(name, before, total)
+        finished = 0
+
+        def done(_: Task) -> None:
+            nonlocal finished
+            finished += 1
+            self._progress(name, before + self._n_cells * finished // len(work), total)
+
+        place = self.folder / name.replace(" ", "-")
+        labels = labels or [f"{k:05d}" for k in range(len(work))]
+        tasks = [Task(place / f"{label}.npz", *call) for label, call in zip(labels, work, strict=True)]
+        run_stage(tasks, self._runner, done)
+        return [task.path for task in tasks]
+
+    def put(self, name: str, arrays: Arrays) -> Path:
+        """Write what tasks of the next stage read."""
+        path = self.folder / f"{name}.npz"
+        save(path, arrays)
+        return path
+
+
+def _build(
+    source: CountSource,
+    dataset: DatasetConfig,
+    config: GraphConfig,
+    stages: _Stages,
+    parallel: int,
+    stripe_bytes: int,
+) -> DatasetRecord:
+    shards = cut_shards(source.n_cells, config.block_rows)
+    scanned = stages.run("scan", [(scan_shard, (source, config, shard)) for shard in shards])
+    result = merge_scans(source, config, scanned)
+    inputs = [(source, config, shard, path) for shard, path in zip(shards, scanned, strict=True)]
+    plan = select_stages.plan_selection(source, dataset, config, result)
+    collected = []
+    if "select" in stages:
+        collected = stages.run(
+            "select", [(select_stages.select_shard, (*given, result.genes, plan)) for given in inputs]
         )
-        score, ranking, moments, skipped = _second_pass(source, dataset, config, result, model)
-        chosen = np.sort(ranking[: config.n_genes] if config.selection != "all" else ranking)
-        if len(chosen) < 2:
-            msg = f"{len(chosen)} genes can be selected, expected at least 2"
-            raise GraphError(msg, code="E273", where=dataset.name, fix="lower graph.min_cells or use selection: all")
-        moments = moments.select(chosen)
-        fit = fit_irls(moments)
-        tell("pairs")
-        gram = GramScan(fit, config.negative_variance)
-        profile = _profile(config, model.take(chosen), result.n_cells)
-        for _, block, depth in kept_blocks(source, result, result.genes[chosen], config.block_rows):
-            gram.update(block, depth)
-            profile.update(block, depth)
-        pairs = collect_pairs(finish(moments, gram, fit, config.negative_variance), len(chosen), config.z_store)
-        return DatasetRecord(
-            name=dataset.name,
-            modality=dataset.modality,
-            tissue=dataset.tissue,
-            species=dataset.species,
-            condition=dataset.condition,
-            n_cells=result.n_cells,
-            genes=_gene_table(source, result, chosen, fit, score),
-            pairs=pairs,
-            profile=profile.finish(),
-            report=_report(source, dataset, config, result, model, fit, pairs, len(moments.nodes), skipped),
-            provenance={
-                "algorithm": ALGORITHM,
-                "input": source.fingerprint(),
-                "parameters": build_parameters(dataset, config),
-            },
+    model = select_stages.fit_model(config, result, plan, collected)
+    varied = []
+    if "variance" in stages:
+        described = stages.put("model", profile_stages.model_arrays(model, model.clip))
+        varied = stages.run(
+            "variance", [(select_stages.variance_shard, (*given, result.genes, described)) for given in inputs]
         )
-
-
-def collect_pairs(stripes: Iterable[Stripe], n_genes: int, z_store: float) -> PairTable:
-    """Keep the pairs with ``abs(z) >= z_store`` and count the others.
-
-    Parameters
-    ----------
-    stripes
-        Statistics from the diagonal on, rows in order.
-    n_genes
-        Number of genes N.
-    z_store
-        Bound on ``abs(z)``.
-
-    Returns
-    -------
-    PairTable
-        Symmetric, sorted, without diagonal.
-    """
-    histogram = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]] = []
-    for stripe in stripes:
-        tested = np.triu(np.isfinite(stripe.z), 1)
-        magnitude = np.abs(stripe.z)
-        bins = np.minimum(magnitude[tested] / BIN_WIDTH, HISTOGRAM_BINS - 1).astype(np.int64)
-        histogram += np.bincount(bins, minlength=HISTOGRAM_BINS)
-        rows, columns = np.nonzero(tested & (magnitude >= z_store))
-        z, estimate = stripe.z[rows, columns], stripe.estimate[rows, columns]
-        parts.append((rows + stripe.start, columns + stripe.start, z.astype(np.float32), estimate.astype(np.float32)))
-    low, high, z, estimate = (np.concatenate(column) for column in zip(*parts, strict=True))
-    rows, columns = np.concatenate([low, high]), np.concatenate([high, low])
-    order = np.lexsort((columns, rows))
-    indptr = np.zeros(n_genes + 1, dtype=np.int64)
-    np.cumsum(np.bincount(rows, minlength=n_genes), out=indptr[1:])
-    return PairTable(
-        indptr=indptr,
-        indices=columns[order].astype(np.int32),
-        z=np.concatenate([z, z])[order],
-        estimate=np.concatenate([estimate, estimate])[order],
-        n_tests=int(histogram.sum()),
-        z_store=z_store,
-        histogram=histogram,
+    selection = select_stages.choose_genes(source, dataset, config, result, plan, model, collected, varied)
+    chosen = selection.genes
+    ascending = np.argsort(result.stats.n_detected[chosen], kind="stable")
+    columns = result.genes[chosen[ascending]]
+    extracted = stages.run("extract", [(pair_stages.extract_shard, (*given, columns, plan.basis)) for given in inputs])
+    moments = pair_stages.merge_moments(extracted, plan.basis)
+    fit = fit_irls(moments)
+    detected = result.stats.n_detected[chosen[ascending]]
+    fitted = stages.put("fitted", pair_stages.Fitted(moments, fit, config.negative_variance).to_arrays())
+    scattered = scattered_genes(detected, result.n_cells)
+    pairs = _pairs(config, stages, fitted, extracted, detected, scattered, ascending, parallel, stripe_bytes)
+    model = model.take(chosen[ascending])
+    sorted_profile = _profile(config, stages, model, extracted)
+    profile = np.empty_like(sorted_profile)
+    profile[ascending] = sorted_profile
+    rank = np.argsort(ascending)
+    fit = replace(fit, mu=fit.mu[rank], sigma=fit.sigma[rank])
+    return DatasetRecord(
+        name=dataset.name,
+        modality=dataset.modality,
+        tissue=dataset.tissue,
+        species=dataset.species,
+        condition=dataset.condition,
+        n_cells=result.n_cells,
+        genes=_gene_table(source, result, chosen, fit, selection.score),
+        pairs=pairs,
+        profile=profile,
+        report=_report(source, dataset, config, result, model, fit, pairs, plan.basis.order, scattered, selection),
+        provenance={
+            "algorithm": ALGORITHM,
+            "input": source.fingerprint(),
+            "parameters": build_parameters(dataset, config),
+        },
     )
 
 
-def _second_pass(
-    source: CountSource, dataset: DatasetConfig, config: GraphConfig, result: ScanResult, model: SCTModel
-) -> tuple[NDArray[np.float64], NDArray[np.int64], DepthMoments, tuple[str, ...]]:
-    """Give scores and ranking of the M genes, their moments, and the SPARK-X kernels that could not be used."""
-    lowest, highest = float(result.depth.min()), float(result.depth.max())
-    basis = DepthBasis(lowest, highest, config.chebyshev_order or chebyshev_order(lowest, highest))
-    moments = MomentScan(len(result.genes), basis)
-    spatial = config.selection == "svg" or (config.selection == "auto" and dataset.modality == "spatial")
-    sparkx = _sparkx(source, dataset, result) if spatial else None
-    residuals = ResidualMoments(model, result.depth)
-    for start, block, depth in kept_blocks(source, result, result.genes, config.block_rows):
-        moments.update(block, depth)
-        if sparkx is not None:
-            sparkx.update(start, block)
-        else:
-            residuals.update(block, depth)
-    if sparkx is not None:
-        tests = sparkx.result()
-        return tests.p_adjusted, tests.ranking(), moments.finish(), tests.skipped
-    _, variance = residuals.finish()
-    return variance, rank_variable(variance), moments.finish(), ()
+def _pairs(
+    config: GraphConfig,
+    stages: _Stages,
+    fitted: Path,
+    extracted: list[Path],
+    detected: NDArray[np.int64],
+    scattered: int,
+    ascending: NDArray[np.intp],
+    parallel: int,
+    stripe_bytes: int,
+) -> PairTable:
+    exact = None
+    if config.negative_variance == "reference":
+        (exact,) = stages.run("exact", [(pair_stages.exact_sums, (fitted, extracted))])
+    # A row's work: its entries against all later genes, dense or scattered alike, and the finish of its pairs.
+    weight = (detected + 1.0) * np.arange(len(detected), 0, -1, dtype=np.float64)
+    stripes = pair_stages.cut_stripes(weight, parallel, stripe_bytes)
+    device = "cpu" if config.device == "auto" else config.device
+    work: list[Call] = [
+        (pair_stages.gram_stripe, (fitted, extracted, exact, rows, scattered, config.z_store, device))
+        for rows in stripes
+    ]
+    paths = stages.run("pairs", work, [f"{start:06d}-{stop:06d}" for start, stop in stripes])
+    return pair_stages.collect_pairs(map(load, paths), ascending, config.z_store)
 
 
-def _sparkx(source: CountSource, dataset: DatasetConfig, result: ScanResult) -> SparkXScan:
-    if source.coords is None:
-        msg = f"selection of spatially variable genes needs coordinates, and {source.path.name} was read without"
-        raise InputError(msg, code="E260", where=dataset.name, fix="set modality: spatial or graph.selection: hvg")
-    return SparkXScan(source.coords[result.keep], len(result.genes))
-
-
-def _profile(config: GraphConfig, model: SCTModel, n_cells: int) -> GramProfile | FullProfile:
-    return GramProfile(model) if config.profile == "gram" else FullProfile(model, n_cells)
+def _profile(config: GraphConfig, stages: _Stages, model: SCTModel, extracted: list[Path]) -> NDArray[np.float32]:
+    """Give the profile of genes in ascending density."""
+    clip = model.profile_clip if config.residuals == "sctransform" else model.clip
+    described = stages.put("profile-model", profile_stages.model_arrays(model, clip))
+    size = profile_stages.GROUP_SHARDS
+    groups = [(described, extracted[first : first + size]) for first in range(0, len(extracted), size)]
+    if config.profile == "full":
+        return profile_stages.full_profile(stages.run("profile", [(profile_stages.full_group, g) for g in groups]))
+    if config.profile == "gram":
+        return profile_stages.gram_profile(stages.run("profile", [(profile_stages.gram_group, g) for g in groups]))
+    drawn = profile_stages.first_sketch(model.n_genes, config.profile_rank, config.seed)
+    sketch = stages.put("sketch", drawn)
+    first = stages.run("profile", [(profile_stages.sketch_group, (*g, sketch)) for g in groups])
+    basis = stages.put("sketch-again", profile_stages.second_sketch(sketch, first))
+    second = stages.run("profile again", [(profile_stages.sketch_group, (*g, basis)) for g in groups])
+    return profile_stages.randomized_profile(basis, second, config.profile_rank)
 
 
 def _gene_table(
@@ -241,7 +314,8 @@ def _report(
     fit: IRLSFit,
     pairs: PairTable,
     order: int,
-    skipped: tuple[str, ...],
+    scattered: int,
+    selection: Selection,
 ) -> dict[str, Any]:  # JSON
     negative = int((fit.sigma < 0.0).sum())
     warnings = list(source.warnings)
@@ -255,10 +329,15 @@ def _report(
         )
     if not fit.converged:
         warnings.append(f"W255: the variance estimates still moved after {fit.iterations} iterations")
-    if len(fit.mu) < config.n_genes and config.selection != "all":
+    if len(fit.mu) < config.n_genes and config.selection not in {"all", "list"}:
         warnings.append(f"W256: {len(fit.mu)} genes could be selected, {config.n_genes} were asked for")
-    if skipped:
-        warnings.append(f"W257: SPARK-X kernels left out for these coordinates: {', '.join(skipped)}")
+    if selection.skipped:
+        warnings.append(f"W257: SPARK-X kernels left out for these coordinates: {', '.join(selection.skipped)}")
+    if selection.missing:
+        warnings.append(
+            f"W259: {selection.missing} genes of the list are not among the {len(result.genes)} detected in "
+            f"{config.min_cells} cells or more"
+        )
     return {
         "n_cells": result.n_cells,
         "cells_dropped": result.cells_dropped,
@@ -278,9 +357,10 @@ def _report(
             "theta_median": None if np.isnan(fit.theta_median) else fit.theta_median,
             "n_tests": pairs.n_tests,
         },
-        "sctransform": model.report,
+        "gram": {"scattered_genes": scattered, "tiled_genes": len(fit.mu) - scattered},
+        "residuals": {"model": config.residuals, **model.report},
         "default_rule": _default_rule(pairs, result.n_cells, warnings),
-        "passes": 3,
+        "passes": stages_of(config, dataset.modality).index("extract") + 1,
         "warnings": warnings,
         "modality": dataset.modality,
     }

@@ -17,7 +17,7 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
 from musegnn.coexpression.irls import MomentScan, fit_irls
-from musegnn.kernels.gram import accumulate_gram, symmetrize
+from musegnn.kernels.gram import WeightedGram, scattered_genes, symmetrize
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 if TYPE_CHECKING:
@@ -35,50 +35,44 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix, spmatrix
 
     from musegnn.coexpression.irls import Compat, DepthMoments, IRLSFit, NegativeVariance
+    from musegnn.kernels.gram.api import GramImpl
 
-ROWS = 256
+ROWS = 64
 DENSE_CELLS = 1024
 
 
-class GramScan:
-    """Collect over blocks of cells what the covariance and the test need beyond moments.
+class ExactSums:
+    """Sums of the test as they are defined, for pairs with a gene whose variance estimate is negative.
+
+    The weights of such genes have a pole among the depths, where moments do not hold. Only mode ``reference`` needs
+    them: one block of 1024 cells x N genes in dense form at a time, and ``2 * N * (negative genes)`` sums.
 
     Parameters
     ----------
     fit
         Means and variances of N genes.
-    mode
-        What to do with genes of negative variance estimate. ``reference`` keeps one block of 1024 cells x N genes
-        in dense form at a time, and ``2 * N * (negative genes)`` sums.
     """
 
-    def __init__(self, fit: IRLSFit, mode: NegativeVariance) -> None:
-        variance = fit.test_variance(mode)
-        n_genes = len(fit.mu)
+    def __init__(self, fit: IRLSFit) -> None:
         self._fit = fit
-        self._slopes = np.ascontiguousarray(np.stack([fit.slope, variance], axis=1))
-        self.gram = np.zeros((n_genes, n_genes, 2))
-        exact = (fit.sigma < 0.0) & (mode == "reference")
-        self.exact: NDArray[np.intp] = np.flatnonzero(exact)
-        self.exact_numerator = np.zeros((len(self.exact), n_genes))
-        self.exact_denominator = np.zeros((len(self.exact), n_genes))
+        self.genes: NDArray[np.intp] = np.flatnonzero(fit.sigma < 0.0)
+        self.numerator = np.zeros((len(self.genes), len(fit.mu)))
+        self.denominator = np.zeros((len(self.genes), len(fit.mu)))
 
     def update(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
         """Add a block of counts, shape (b, N), of cells with these depths, shape (b,)."""
-        accumulate_gram(block, depth, self._fit.mu, self._slopes, self.gram)
-        if len(self.exact):
-            for start in range(0, len(depth), DENSE_CELLS):
-                self._add_exact(block[start : start + DENSE_CELLS], depth[start : start + DENSE_CELLS])
+        for start in range(0, len(depth) if len(self.genes) else 0, DENSE_CELLS):
+            s = depth[start : start + DENSE_CELLS, None]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                h = s / (self._fit.mu + s * self._fit.sigma)
+                weighted = (block[start : start + DENSE_CELLS].toarray() / s - self._fit.mu) * h
+            self.numerator += weighted[:, self.genes].T @ weighted
+            self.denominator += h[:, self.genes].T @ h
 
-    def _add_exact(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
-        """Add the sums of the test as they are defined, for pairs with a gene of negative variance."""
-        mu = self._fit.mu
-        s = depth[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            h = s / (mu + s * self._slopes[:, 1])
-            weighted = (block.toarray() / s - mu) * h
-        self.exact_numerator += weighted[:, self.exact].T @ weighted
-        self.exact_denominator += h[:, self.exact].T @ h
+
+def weight_slopes(fit: IRLSFit, mode: NegativeVariance) -> NDArray[np.float64]:
+    """Give the slopes of the weights of the covariance and of the test, shape (N, 2), as the Gram pass takes them."""
+    return np.ascontiguousarray(np.stack([fit.slope, fit.test_variance(mode)], axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,48 +94,71 @@ class Stripe:
     estimate: NDArray[np.float64]
 
 
-def finish(moments: DepthMoments, scan: GramScan, fit: IRLSFit, mode: NegativeVariance) -> Iterator[Stripe]:
-    """Turn moments and Gram matrices into statistics, some rows at a time.
+class PairStatistics:
+    """Turn moments and Gram matrices into statistics.
 
     Parameters
     ----------
     moments
         Sums over depth of the N genes.
-    scan
-        After its last block.
     fit
         Means and variances.
     mode
-        As given to `scan`. ``drop`` leaves the pairs of genes with negative variance untested.
-
-    Yields
-    ------
-    Stripe
-        Rows in order; only columns from the diagonal on are meaningful.
+        What to do with genes of negative variance: ``drop`` leaves their pairs untested.
+    exact
+        Complete sums for mode ``reference``, else ``None``.
     """
-    n_genes = len(fit.mu)
-    covariance = _Expansion(moments, fit.mu, fit.slope)
-    test = _Expansion(moments, fit.mu, fit.test_variance(mode))
-    untested = fit.mu <= 0.0
-    if mode == "drop":
-        untested = untested | (fit.sigma < 0.0)
-    positive = fit.sigma > 0.0
-    scale = np.sqrt(np.where(positive, fit.sigma, 1.0))
-    for start in range(0, n_genes, ROWS):
-        stop = min(start + ROWS, n_genes)
-        rows, columns = slice(start, stop), slice(start, n_genes)
+
+    def __init__(
+        self, moments: DepthMoments, fit: IRLSFit, mode: NegativeVariance, exact: ExactSums | None = None
+    ) -> None:
+        self._covariance = _Expansion(moments, fit.mu, fit.slope)
+        self._test = _Expansion(moments, fit.mu, fit.test_variance(mode))
+        untested = fit.mu <= 0.0
+        self._untested = untested | (fit.sigma < 0.0) if mode == "drop" else untested
+        self._positive = fit.sigma > 0.0
+        self._scale = np.sqrt(np.where(self._positive, fit.sigma, 1.0))
+        self._exact = exact
+
+    def stripes(self, gram: NDArray[np.float64], start: int) -> Iterator[Stripe]:
+        """Compute the statistics of some rows, 64 at a time.
+
+        Parameters
+        ----------
+        gram
+            Values of :class:`~musegnn.kernels.gram.WeightedGram` for rows from `start` on, shape (R, N - start, 2).
+        start
+            First row, a multiple of 64 so that the bits do not depend on how rows are shared out.
+
+        Yields
+        ------
+        Stripe
+            Rows in order; only columns from the diagonal on are meaningful.
+        """
+        if start % ROWS:
+            msg = f"start must be a multiple of {ROWS}, got {start}"
+            raise ValueError(msg)
+        n_genes = len(self._scale)
+        for first in range(start, start + len(gram), ROWS):
+            last = min(first + ROWS, start + len(gram))
+            part = gram[first - start : last - start, first - start :]
+            yield self._stripe(part, slice(first, last), slice(first, n_genes))
+
+    def _stripe(self, gram: NDArray[np.float64], rows: slice, columns: slice) -> Stripe:
         with np.errstate(divide="ignore", invalid="ignore"):
-            estimate = covariance.numerator(scan.gram[rows, columns, 0], rows, columns)
-            estimate /= covariance.denominator(rows, columns)
-            estimate /= scale[rows, None] * scale[columns]
-            numerator = test.numerator(scan.gram[rows, columns, 1], rows, columns)
-            denominator = test.denominator(rows, columns)
-            _put_exact(scan, start, stop, numerator, denominator)
+            estimate = self._covariance.numerator(gram[:, :, 0], rows, columns)
+            estimate /= self._covariance.denominator(rows, columns)
+            estimate /= self._scale[rows, None] * self._scale[columns]
+            numerator = self._test.numerator(gram[:, :, 1], rows, columns)
+            denominator = self._test.denominator(rows, columns)
+            if self._exact is not None:
+                _put_exact(self._exact, rows, numerator, denominator)
             z = numerator / np.sqrt(denominator)
-        estimate = np.where(positive[rows, None] & positive[columns], np.clip(estimate, -1.0, 1.0), 0.0)
-        z[untested[rows]] = np.nan
-        z[:, untested[columns]] = np.nan
-        yield Stripe(start=start, z=z, estimate=estimate)
+        defined = self._positive[rows, None] & self._positive[columns]
+        estimate = np.where(defined, np.clip(estimate, -1.0, 1.0), 0.0)
+        z[self._untested[rows]] = np.nan
+        z[:, self._untested[columns]] = np.nan
+        return Stripe(start=rows.start, z=z, estimate=estimate)
 
 
 class _Expansion:
@@ -167,17 +184,15 @@ class _Expansion:
         return result
 
 
-def _put_exact(
-    scan: GramScan, start: int, stop: int, numerator: NDArray[np.float64], denominator: NDArray[np.float64]
-) -> None:
+def _put_exact(exact: ExactSums, rows: slice, numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> None:
     """Replace the rows and columns of genes whose sums were taken as defined."""
-    for k, gene in enumerate(scan.exact):
-        if start <= gene < stop:
-            numerator[gene - start] = scan.exact_numerator[k, start:]
-            denominator[gene - start] = scan.exact_denominator[k, start:]
-        if gene >= start:
-            numerator[:, gene - start] = scan.exact_numerator[k, start:stop]
-            denominator[:, gene - start] = scan.exact_denominator[k, start:stop]
+    for k, gene in enumerate(exact.genes):
+        if rows.start <= gene < rows.stop:
+            numerator[gene - rows.start] = exact.numerator[k, rows.start :]
+            denominator[gene - rows.start] = exact.denominator[k, rows.start :]
+        if gene >= rows.start:
+            numerator[:, gene - rows.start] = exact.numerator[k, rows]
+            denominator[:, gene - rows.start] = exact.denominator[k, rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +230,8 @@ def cscore(
     negative_variance: NegativeVariance = "clamp",
     order: int | None = None,
     compat: Compat = "R",
+    impl: GramImpl = "auto",
+    device: str = "cpu",
 ) -> CSCoreResult:
     """Run CS-CORE on a matrix in memory.
 
@@ -231,6 +248,8 @@ def cscore(
         Order K of the moment expansion; ``None``: exact to rounding for the range of depths.
     compat
         Rule of convergence, see :func:`fit_irls`.
+    impl, device
+        How the Gram matrices are summed, see :class:`~musegnn.kernels.gram.WeightedGram`.
 
     Returns
     -------
@@ -265,24 +284,60 @@ def cscore(
         raise ValueError(msg)
     lowest, highest = float(s.min()), float(s.max())
     basis = DepthBasis(lowest, highest, order or chebyshev_order(lowest, highest))
-    n_genes = block.shape[1]
-    z, estimate = np.empty((n_genes, n_genes)), np.empty((n_genes, n_genes))
+    detected = np.bincount(block.indices, minlength=block.shape[1])
+    # Sorted genes make the Gram pass faster and nothing else; see kernels/gram/README.md.
+    ascending = np.argsort(detected, kind="stable")
+    block = _take_genes(block, ascending)
+    scattered = scattered_genes(detected[ascending], len(s))
     # The products here are small: more threads would wait for each other, and change the last bits.
     with threadpool_limits(limits=1, user_api="blas"):
-        moment_scan = MomentScan(n_genes, basis)
+        moment_scan = MomentScan(len(detected), basis)
         moment_scan.update(block, s)
         moments = moment_scan.finish()
         fit = fit_irls(moments, compat=compat)
-        gram_scan = GramScan(fit, negative_variance)
-        gram_scan.update(block, s)
-        for stripe in finish(moments, gram_scan, fit, negative_variance):
-            stop = stripe.start + len(stripe.z)
-            z[stripe.start : stop, stripe.start :] = stripe.z
-            estimate[stripe.start : stop, stripe.start :] = stripe.estimate
+        gram = WeightedGram(
+            fit.mu, weight_slopes(fit, negative_variance), scattered=scattered, impl=impl, device=device
+        )
+        gram.add(block, s)
+        exact = ExactSums(fit) if negative_variance == "reference" else None
+        if exact is not None:
+            exact.update(block, s)
+        z, estimate = _whole(
+            PairStatistics(moments, fit, negative_variance, exact).stripes(gram.values(), 0), ascending
+        )
+    fit = replace(fit, mu=_restore(fit.mu, ascending), sigma=_restore(fit.sigma, ascending))
+    return CSCoreResult(fit=fit, z=z, estimate=estimate, order=basis.order)
+
+
+def _whole(stripes: Iterator[Stripe], ascending: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Put stripes of sorted genes into whole symmetric matrices of z and estimate in the order given."""
+    n_genes = len(ascending)
+    z, estimate = np.empty((n_genes, n_genes)), np.empty((n_genes, n_genes))
+    for stripe in stripes:
+        stop = stripe.start + len(stripe.z)
+        z[stripe.start : stop, stripe.start :] = stripe.z
+        estimate[stripe.start : stop, stripe.start :] = stripe.estimate
     symmetrize(z)
     symmetrize(estimate)
     np.fill_diagonal(estimate, 1.0)
-    return CSCoreResult(fit=fit, z=z, estimate=estimate, order=basis.order)
+    rank = np.argsort(ascending)
+    return _reorder(z, rank), _reorder(estimate, rank)
+
+
+def _reorder(values: NDArray[np.float64], rank: NDArray[np.intp]) -> NDArray[np.float64]:
+    return values[rank].take(rank, axis=1)
+
+
+def _restore(values: NDArray[np.float64], ascending: NDArray[np.intp]) -> NDArray[np.float64]:
+    result = np.empty_like(values)
+    result[ascending] = values
+    return result
+
+
+def _take_genes(block: csr_matrix, genes: NDArray[np.intp]) -> csr_matrix:
+    rank = np.empty(len(genes), dtype=block.indices.dtype)
+    rank[genes] = np.arange(len(genes))
+    return type(block)((block.data, rank[block.indices], block.indptr), shape=block.shape)
 
 
 def _as_counts(counts: spmatrix | ArrayLike) -> csr_matrix:

@@ -148,9 +148,9 @@ def sctransform(
         n_genes=n_genes,
         seed=seed,
     )
-    moments = ResidualMoments(model, depth)
+    moments = ResidualMoments(model)
     moments.update(counts, depth)
-    mean, variance = moments.finish()
+    mean, variance = moments.finish(depth)
     return SCTResult(
         counts=counts, depth=depth, stats=stats, model=model, residual_mean=mean, residual_variance=variance
     )

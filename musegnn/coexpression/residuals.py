@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.kernels.residuals import accumulate_nonzeros, dense_residuals, zero_sums
+from musegnn.kernels.residuals import ResidualSums, accumulate_nonzeros, dense_residuals, zero_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from musegnn.coexpression.sctransform import SCTModel
+    from musegnn.coexpression.tasks import Arrays
 
 
 class ResidualMoments:
@@ -31,24 +32,13 @@ class ResidualMoments:
     ----------
     model
         The fitted model of G genes.
-    depth
-        Depth of all cells, shape (C,), with C the model's number of cells.
-
-    Raises
-    ------
-    ValueError
-        When the number of depths is not the model's number of cells.
     """
 
-    def __init__(self, model: SCTModel, depth: NDArray[np.float64]) -> None:
-        if len(depth) != model.n_cells:
-            msg = f"expected the depths of {model.n_cells} cells, got {len(depth)}"
-            raise ValueError(msg)
+    def __init__(self, model: SCTModel) -> None:
         self._model = model.noise(model.clip)
         self._n_cells = model.n_cells
         self._n_seen = 0
-        levels, cells = np.unique(np.asarray(depth, np.float64), return_counts=True)
-        self._sums = zero_sums(levels, cells, self._model)
+        self._sums = ResidualSums(np.zeros(model.n_genes), np.zeros(model.n_genes))
 
     def update(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
         """Take in the counts of some cells; every cell has to come once.
@@ -63,8 +53,23 @@ class ResidualMoments:
         accumulate_nonzeros(block, np.asarray(depth, np.float64), self._model, self._sums)
         self._n_seen += len(depth)
 
-    def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def to_arrays(self) -> Arrays:
+        """Give what some cells added, as plain arrays."""
+        return {"first": self._sums.first, "second": self._sums.second, "cells": np.array(self._n_seen)}
+
+    def merge(self, arrays: Arrays) -> None:
+        """Add what other cells added, from :meth:`to_arrays`."""
+        self._sums.first[:] += arrays["first"]
+        self._sums.second[:] += arrays["second"]
+        self._n_seen += int(arrays["cells"])
+
+    def finish(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give the moments.
+
+        Parameters
+        ----------
+        depth
+            Depth of all cells, shape (C,), with C the model's number of cells.
 
         Returns
         -------
@@ -74,14 +79,17 @@ class ResidualMoments:
         Raises
         ------
         ValueError
-            When not every cell was taken in.
+            When not every cell was taken in, or the number of depths is another.
         """
-        if self._n_seen != self._n_cells:
-            msg = f"expected the counts of {self._n_cells} cells, got {self._n_seen}"
-            raise ValueError(msg)
         n = self._n_cells
-        mean = self._sums.first / n
-        return mean, (self._sums.second - self._sums.first * mean) / (n - 1)
+        if self._n_seen != n or len(depth) != n:
+            msg = f"expected counts and depths of {n} cells, got {self._n_seen} and {len(depth)}"
+            raise ValueError(msg)
+        levels, cells = np.unique(np.asarray(depth, np.float64), return_counts=True)
+        zeros = zero_sums(levels, cells, self._model)
+        first, second = zeros.first + self._sums.first, zeros.second + self._sums.second
+        mean = first / n
+        return mean, (second - first * mean) / (n - 1)
 
 
 def pearson_residuals(

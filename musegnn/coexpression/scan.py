@@ -1,8 +1,8 @@
-"""The first pass over the counts: quality control, depths, sums per gene and the subsample for sctransform.
+"""The first pass over the counts: quality control, depths and how often each count of a gene occurs.
 
 Values are validated by the source as blocks are read, so validation costs no pass of its own.
 
-Legend: C cells of the source, n cells kept, S cells of the subsample, G genes of the source, M genes kept.
+Legend: C cells of the source, c cells of a shard, n cells kept, G genes of the source, M genes kept.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
 
-from musegnn.coexpression.sctransform import median_of_histogram
-from musegnn.coexpression.stats import GeneStats
+from musegnn.coexpression.counts import CountTable
+from musegnn.coexpression.tasks import load
 from musegnn.errors import InputError
-from musegnn.kernels.moments import accumulate_gene_sums
-from musegnn.random import stream
+from musegnn.kernels.subset import subset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
+    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.tasks import Arrays
     from musegnn.config import GraphConfig, QCConfig
     from musegnn.data_store.readers import CountSource
 
@@ -31,6 +33,33 @@ MIN_CELLS = 50
 MIN_GENES = 2
 MITOCHONDRIAL = "MT-"
 REASONS = ("no_counts", "few_counts", "few_genes", "many_genes", "mitochondrial")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive cells of a source, the unit of work.
+
+    Attributes
+    ----------
+    index
+        Position among the shards.
+    start, stop
+        First cell and end.
+    """
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return self.stop - self.start
+
+
+def cut_shards(n_cells: int, rows: int) -> list[Shard]:
+    """Cut cells into shards of `rows`; the last may be smaller."""
+    return [Shard(k, start, min(start + rows, n_cells)) for k, start in enumerate(range(0, n_cells, rows))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +74,10 @@ class ScanResult:
         Total counts of the kept cells over all genes that are not left out by name, positive, shape (n,), float64.
     genes
         Columns of the kept genes, ascending, shape (M,), intp.
+    table
+        How often each count of the M genes occurs in the n cells.
     stats
         Sums over the n cells of the M genes.
-    step1, step1_depth
-        Seeded subsample of kept cells, in input order, shape (S, M), and their depths, shape (S,), float64.
     median_nonzero
         Median of the nonzero counts of the kept genes in the kept cells.
     cells_dropped
@@ -60,9 +89,8 @@ class ScanResult:
     keep: NDArray[np.bool_]
     depth: NDArray[np.float64]
     genes: NDArray[np.intp]
+    table: CountTable
     stats: GeneStats
-    step1: csr_matrix
-    step1_depth: NDArray[np.float64]
     median_nonzero: float
     cells_dropped: dict[str, int]
     genes_dropped: dict[str, int]
@@ -73,15 +101,54 @@ class ScanResult:
         return len(self.depth)
 
 
-def scan(source: CountSource, config: GraphConfig) -> ScanResult:
-    """Read all counts once.
+def scan_shard(source: CountSource, config: GraphConfig, shard: Shard) -> Arrays:
+    """Read one shard for the first time.
 
     Parameters
     ----------
     source
         Raw counts, C cells x G genes.
     config
-        Quality control, size of the subsample and size of blocks.
+        Quality control.
+    shard
+        Which cells.
+
+    Returns
+    -------
+    dict
+        ``reasons`` (c,) int8, 0 for kept cells; ``depth`` of the kept cells, float64; and a
+        :class:`~musegnn.coexpression.counts.CountTable` of all G genes over them.
+
+    Raises
+    ------
+    InputError
+        When values are not counts (after the last block of the shard).
+    """
+    mitochondrial, counted = _by_name(source, config)
+    table = CountTable(source.n_genes)
+    reasons, depths = [], []
+    for _, block in source.blocks(config.block_rows, start=shard.start, stop=shard.stop):
+        why, depth = _judge_cells(block, mitochondrial, counted, config.qc)
+        keep = why == 0
+        table.update(block, keep)
+        reasons.append(why)
+        depths.append(depth[keep])
+    return {
+        "reasons": np.concatenate([np.zeros(0, np.int8), *reasons]),
+        "depth": np.concatenate([np.zeros(0), *depths]),
+        **table.to_arrays(),
+    }
+
+
+def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path]) -> ScanResult:
+    """Put the shards of the first pass together.
+
+    Parameters
+    ----------
+    source, config
+        As scanned.
+    paths
+        Files of :func:`scan_shard`, in order.
 
     Returns
     -------
@@ -91,48 +158,29 @@ def scan(source: CountSource, config: GraphConfig) -> ScanResult:
     Raises
     ------
     InputError
-        When values are not counts, or too few cells (E251) or genes (E253) are left.
+        When too few cells (E251) or genes (E253) are left, or quality control cannot be applied (E254).
     """
-    n_genes = source.n_genes
-    mitochondrial = np.char.startswith(np.char.upper(source.gene), MITOCHONDRIAL)
-    if config.qc.max_mito is not None and not mitochondrial.any():
-        msg = "qc.max_mito is set, but no gene name starts with MT-"
-        raise InputError(msg, code="E254", where=str(source.path), fix="name genes by symbols, or leave max_mito out")
-    counted = ~mitochondrial if config.drop_mitochondrial else np.ones(n_genes, dtype=np.bool_)
-    sums = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes, dtype=np.int64)
-    histogram = _NonzeroHistogram(counted, config.min_cells)
-    sample = _Subsample(source.n_cells, config.sct_cells, config.seed)
-    reasons = np.zeros(source.n_cells, dtype=np.int8)
-    depths = []
-    for start, block in source.blocks(config.block_rows):
-        rows = slice(start, start + block.shape[0])
-        reasons[rows], depth = _judge_cells(block, mitochondrial, counted, config.qc)
-        keep = reasons[rows] == 0
-        accumulate_gene_sums(block, keep, *sums)
-        kept = block[keep]
-        histogram.update(kept, sums[3])
-        sample.update(start + np.flatnonzero(keep), kept, depth[keep])
-        depths.append(depth[keep])
-    total, squares, log1p, detected = sums
-    dropped = {name: int((reasons == code).sum()) for code, name in enumerate(REASONS, start=1)}
-    n_cells = int((reasons == 0).sum())
+    _, counted = _by_name(source, config)
+    table = CountTable(source.n_genes)
+    reasons, depths = [], []
+    for path in paths:
+        part = load(path)
+        reasons.append(part.pop("reasons"))
+        depths.append(part.pop("depth"))
+        table.merge(CountTable.from_arrays(part))
+    against, depth = np.concatenate(reasons), np.concatenate(depths)
+    detected = table.n_detected
+    dropped = {name: int((against == code).sum()) for code, name in enumerate(REASONS, start=1)}
     genes = np.flatnonzero(counted & (detected >= config.min_cells))
-    _refuse_too_little(source, n_cells, len(genes), dropped, config)
-    step1, step1_depth = sample.finish()
+    _refuse_too_little(source, len(depth), len(genes), dropped, config)
+    table = table.take(genes)
     return ScanResult(
-        keep=reasons == 0,
-        depth=np.concatenate(depths),
+        keep=against == 0,
+        depth=depth,
         genes=genes,
-        stats=GeneStats(
-            n_cells=n_cells,
-            total=total[genes],
-            total_squares=squares[genes],
-            total_log1p=log1p[genes],
-            n_detected=detected[genes],
-        ),
-        step1=step1[:, genes],
-        step1_depth=step1_depth,
-        median_nonzero=median_of_histogram(histogram.finish()),
+        table=table,
+        stats=table.stats(len(depth)),
+        median_nonzero=table.median_nonzero(),
         cells_dropped={name: count for name, count in dropped.items() if count},
         genes_dropped={
             "mitochondrial": int((~counted).sum()),
@@ -141,36 +189,60 @@ def scan(source: CountSource, config: GraphConfig) -> ScanResult:
     )
 
 
+def check_genes(source: CountSource, config: GraphConfig) -> None:
+    """Refuse quality control that the names of the genes do not allow.
+
+    Raises
+    ------
+    InputError
+        E254 when mitochondrial counts are bounded, but no gene is called mitochondrial.
+    """
+    mitochondrial, _ = _by_name(source, config)
+    if config.qc.max_mito is not None and not mitochondrial.any():
+        msg = "qc.max_mito is set, but no gene name starts with MT-"
+        raise InputError(msg, code="E254", where=str(source.path), fix="name genes by symbols, or leave max_mito out")
+
+
 def kept_blocks(
-    source: CountSource, result: ScanResult, genes: NDArray[np.intp], rows: int
-) -> Iterator[tuple[int, csr_matrix, NDArray[np.float64]]]:
-    """Read the kept cells of some genes again.
+    source: CountSource, config: GraphConfig, shard: Shard, scanned: Path, genes: NDArray[np.intp]
+) -> Iterator[tuple[slice, csr_matrix, NDArray[np.float64]]]:
+    """Read the kept cells of a shard again, for some genes.
 
     Parameters
     ----------
-    source
+    source, config
         As scanned.
-    result
-        Of the scan.
+    shard
+        Which cells.
+    scanned
+        File of :func:`scan_shard`.
     genes
-        Columns of the source, ascending, shape (N,).
-    rows
-        Cells of the source per block.
+        Columns of the source, in the order wanted, shape (N,).
 
     Yields
     ------
     tuple
-        Position of the block's first cell among the kept ones, counts of shape (b, N) with sorted indices, and the
-        depths of these cells, shape (b,), float64.
+        Place of the block's cells among the kept cells of the shard, counts of shape (b, N), and the depths of these
+        cells, shape (b,), float64. The entries of a row stand in the order of the source.
     """
+    part = load(scanned)
+    keep, depth = part["reasons"] == 0, part["depth"]
+    place = np.full(source.n_genes, -1, dtype=np.int32)
+    place[genes] = np.arange(len(genes), dtype=np.int32)
     position = 0
-    for start, block in source.blocks(rows):
-        kept = block[result.keep[start : start + block.shape[0]]][:, genes]
-        stop = position + kept.shape[0]
-        if stop > position:
-            kept.sort_indices()
-            yield position, kept, result.depth[position:stop]
-        position = stop
+    for start, block in source.blocks(config.block_rows, start=shard.start, stop=shard.stop, validate=False):
+        first = start - shard.start
+        kept = subset(block, keep[first : first + block.shape[0]], place, len(genes))
+        cells = slice(position, position + kept.shape[0])
+        if kept.shape[0]:
+            yield cells, kept, depth[cells]
+        position = cells.stop
+
+
+def _by_name(source: CountSource, config: GraphConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Mark the mitochondrial genes and those that count towards the depth."""
+    mitochondrial = np.char.startswith(np.char.upper(source.gene), MITOCHONDRIAL)
+    return mitochondrial, ~mitochondrial if config.drop_mitochondrial else np.ones(source.n_genes, dtype=np.bool_)
 
 
 def _judge_cells(
@@ -206,70 +278,3 @@ def _refuse_too_little(
     if n_genes < MIN_GENES:
         msg = f"{n_genes} genes are detected in at least {config.min_cells} cells, expected {MIN_GENES}"
         raise InputError(msg, code="E253", where=where, fix="lower graph.min_cells or leave this dataset out")
-
-
-class _NonzeroHistogram:
-    """Histogram of the nonzero counts of the genes that end up detected in enough cells.
-
-    Genes below the threshold are known at the end only, so their few values are kept aside and subtracted.
-    """
-
-    def __init__(self, counted: NDArray[np.bool_], min_cells: int) -> None:
-        self._counted = counted
-        self._min_cells = min_cells
-        self._counts = np.zeros(1, dtype=np.int64)
-        self._rare_genes = np.zeros(0, dtype=np.int32)
-        self._rare_values = np.zeros(0, dtype=np.int32)
-
-    def update(self, kept: csr_matrix, detected: NDArray[np.int64]) -> None:
-        """Add kept cells; `detected` counts the cells up to and with this block."""
-        used = self._counted[kept.indices]
-        genes, values = kept.indices[used], kept.data[used]
-        block = np.bincount(values, minlength=len(self._counts))
-        block[: len(self._counts)] += self._counts
-        self._counts = block
-        rare = detected[genes] < self._min_cells
-        genes = np.concatenate([self._rare_genes, genes[rare]])
-        values = np.concatenate([self._rare_values, values[rare]])
-        still = detected[genes] < self._min_cells
-        self._rare_genes, self._rare_values = genes[still], values[still]
-
-    def finish(self) -> NDArray[np.int64]:
-        """Give the number of times each count occurs, from 0 on."""
-        result: NDArray[np.int64] = self._counts - np.bincount(self._rare_values, minlength=len(self._counts))
-        return result
-
-
-class _Subsample:
-    """Uniform subsample without replacement of the kept cells, in one pass: those with the smallest random keys.
-
-    A cell's key depends on the seed and its position in the source alone, so blocks do not matter.
-    """
-
-    def __init__(self, n_cells: int, size: int, seed: int) -> None:
-        self._keys = stream(seed, "sctransform_cells").random(n_cells)
-        self._size = size
-        self._cells: list[NDArray[np.intp]] = []
-        self._rows: list[csr_matrix] = []
-        self._depths: list[NDArray[np.float64]] = []
-
-    def update(self, cells: NDArray[np.intp], rows: csr_matrix, depth: NDArray[np.float64]) -> None:
-        """Offer cells by their position in the source."""
-        self._cells.append(cells)
-        self._rows.append(rows)
-        self._depths.append(depth)
-        if sum(map(len, self._cells)) > 2 * self._size:
-            self._prune()
-
-    def _prune(self) -> None:
-        cells, depth = np.concatenate(self._cells), np.concatenate(self._depths)
-        rows = vstack(self._rows, format="csr")
-        if len(cells) > self._size:
-            best = np.sort(np.argsort(self._keys[cells], kind="stable")[: self._size])
-            cells, rows, depth = cells[best], rows[best], depth[best]
-        self._cells, self._rows, self._depths = [cells], [rows], [depth]
-
-    def finish(self) -> tuple[csr_matrix, NDArray[np.float64]]:
-        """Give the chosen cells in the order of the source, and their depths."""
-        self._prune()
-        return self._rows[0], self._depths[0]

@@ -21,8 +21,14 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import chdtrc
 
+from musegnn.coexpression.counts import CountTable
+from musegnn.kernels.moments import accumulate_moments
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.tasks import Arrays
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
 KERNELS = (
@@ -67,62 +73,176 @@ class SparkXResult:
         return order[: int(np.sum(~np.isnan(self.p_adjusted)))]
 
 
-class SparkXScan:
-    """The tests as one pass over blocks of cells.
+class SparkXBasis:
+    """Orthonormal columns of the eleven kernels, and of covariates, as functions of a cell's place.
+
+    It holds a few numbers per kernel, so that tasks can evaluate the columns of their own cells.
 
     Parameters
     ----------
     coords
-        Coordinates of all cells used, in the order of the blocks, shape (C, D). Cells without counts carry no
-        information and are to be left out, as :func:`sparkx` does.
-    n_genes
-        Number of genes G.
+        Coordinates of all cells used, shape (C, D). Cells without counts carry no information and are to be left out,
+        as :func:`sparkx` does.
+    covariates
+        Numbers whose linear effect, beside a constant, is taken out of the kernels and out of the null distribution,
+        shape (C, q); ``None``: the constant alone.
 
     Raises
     ------
     ValueError
-        When coordinates are not finite, or every kernel is degenerate: cells on a line or in one place.
+        When numbers are not finite, covariates are collinear, or every kernel is degenerate: cells on a line or in one
+        place.
     """
 
-    def __init__(self, coords: NDArray[np.float64], n_genes: int) -> None:
-        self._bases, self.skipped = _kernel_bases(_check_coords(coords))
-        self._n_axes = coords.shape[1]
-        self._seen = np.zeros(len(coords), np.bool_)
-        self._cross = np.zeros((n_genes, self._bases.shape[1]))
-        self._total = np.zeros(n_genes)
-        self._squares = np.zeros(n_genes)
+    def __init__(self, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None) -> None:
+        coords = _check_coords(coords)
+        self.n_cells, self.n_axes = int(coords.shape[0]), int(coords.shape[1])
+        self._centre: NDArray[np.float64] = coords.mean(axis=0)
+        self._lengths = np.quantile(np.abs(coords - self._centre), SCALES, axis=0)
+        self._design = None if covariates is None else _Columns.fit(_check_covariates(covariates, self.n_cells))
+        design = None if self._design is None else self._design.apply(_check_covariates(covariates, self.n_cells))
+        self._kernels: dict[str, tuple[_Columns, NDArray[np.float64] | None]] = {}
+        for name in KERNELS:
+            z = self._transform(name, coords)
+            if not bool(np.isfinite(z).all()):
+                continue
+            effect = None if design is None else design.T @ (z - z.mean(axis=0))
+            rest = z if effect is None or design is None else z - design @ effect
+            columns = _Columns.fit(rest, scale=np.linalg.norm(z, axis=0))
+            if columns is not None:
+                self._kernels[name] = columns, effect
+        if covariates is not None and self._design is None:
+            msg = "expected covariates that differ between cells and are not collinear"
+            raise ValueError(msg)
+        if not self._kernels:
+            msg = f"expected coordinates that span their {self.n_axes} axes, got cells on a line or in one place"
+            raise ValueError(msg)
 
-    def update(self, start: int, block: csr_matrix) -> None:
-        """Take in the counts of consecutive cells.
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the kernels whose transform is degenerate."""
+        return tuple(name for name in KERNELS if name not in self._kernels)
+
+    @property
+    def n_design(self) -> int:
+        """Columns that stand for covariates, the last ones of :meth:`rows`."""
+        return 0 if self._design is None else int(self._design.weights.shape[1])
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of :meth:`rows`."""
+        return self.n_axes * len(self._kernels) + self.n_design
+
+    def rows(self, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Evaluate the columns for some of the cells, given their coordinates (b, D) and covariates (b, q).
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (b, D columns of each usable kernel, then those of the covariates), float64.
+        """
+        design = None
+        if self._design is not None:
+            assert covariates is not None
+            design = self._design.apply(covariates)
+        parts: list[NDArray[np.float64]] = []
+        for name, (columns, effect) in self._kernels.items():
+            z = self._transform(name, coords)
+            parts.append(columns.apply(z if effect is None or design is None else z - design @ effect))
+        if design is not None:
+            parts.append(design)
+        result: NDArray[np.float64] = np.ascontiguousarray(np.hstack(parts))
+        return result
+
+    def _transform(self, name: str, coords: NDArray[np.float64]) -> NDArray[np.float64]:
+        centred: NDArray[np.float64] = np.asarray(coords, np.float64) - self._centre
+        if name == KERNELS[0]:
+            return centred
+        length = self._lengths[int(name[-1]) - 1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if name.startswith("gaussian"):
+                result: NDArray[np.float64] = np.exp(-(centred**2) / (2.0 * length**2))
+            else:
+                result = np.cos(2.0 * np.pi * centred / length)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A linear map from some numbers of a cell to orthonormal, centred columns over the cells it was fitted on."""
+
+    mean: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, z: NDArray[np.float64], *, scale: NDArray[np.float64] | None = None) -> _Columns | None:
+        """Fit to (C, D), or give nothing where columns are constant or collinear, judged against their `scale`."""
+        mean = z.mean(axis=0)
+        centred = z - mean
+        length = np.linalg.norm(centred, axis=0)
+        if bool(np.any(length <= CONSTANT * (np.linalg.norm(z, axis=0) if scale is None else scale))):
+            return None
+        _, values, axes = np.linalg.svd(centred / length, full_matrices=False)
+        if not values[-1] > SINGULAR * values[0]:
+            return None
+        return cls(mean, (axes.T / values) / length[:, None])
+
+    def apply(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map (b, D)."""
+        result: NDArray[np.float64] = (z - self.mean) @ self.weights
+        return result
+
+
+class SparkXScan:
+    """The tests as one pass over blocks of cells.
+
+    The sums run over the cells in their order, so that they do not depend on how cells are cut into blocks; those of
+    parts of the cells add up with :meth:`merge`.
+
+    Parameters
+    ----------
+    basis
+        Columns over all cells used.
+    n_genes
+        Number of genes G.
+    """
+
+    def __init__(self, basis: SparkXBasis, n_genes: int) -> None:
+        self._basis = basis
+        self._cross = np.zeros((n_genes, basis.n_columns))
+        self._n_seen = 0
+
+    def update(
+        self, block: csr_matrix, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None
+    ) -> None:
+        """Take in the counts of some cells; every cell has to come once.
 
         Parameters
         ----------
-        start
-            Position of the first cell of the block among the coordinates.
         block
-            Counts, shape (B, G).
-
-        Raises
-        ------
-        ValueError
-            When the block does not fit or a cell comes twice.
+            Counts, int32, shape (B, G).
+        coords, covariates
+            Of these cells, shapes (B, D) and (B, q).
         """
-        rows = slice(start, start + block.shape[0])
-        fits = start >= 0 and rows.stop <= len(self._seen) and block.shape[1] == len(self._total)
-        if not fits or self._seen[rows].any():
-            msg = (
-                f"expected unseen cells of {len(self._seen)} with {len(self._total)} genes, "
-                f"got cells {start} to {rows.stop} with {block.shape[1]} genes"
-            )
-            raise ValueError(msg)
-        self._seen[rows] = True
-        values = csr_matrix((block.data.astype(np.float64), block.indices, block.indptr), shape=block.shape)
-        self._cross += np.asarray(values.T @ self._bases[rows])
-        self._total += np.bincount(values.indices, values.data, minlength=len(self._total))
-        self._squares += np.bincount(values.indices, values.data * values.data, minlength=len(self._total))
+        accumulate_moments(block, self._basis.rows(coords, covariates), self._cross, None)
+        self._n_seen += block.shape[0]
 
-    def result(self) -> SparkXResult:
+    def to_arrays(self) -> Arrays:
+        """Give what some cells added, as plain arrays."""
+        return {"cross": self._cross, "seen": np.array(self._n_seen)}
+
+    def merge(self, arrays: Arrays) -> None:
+        """Add what other cells added, from :meth:`to_arrays`."""
+        self._cross += arrays["cross"]
+        self._n_seen += int(arrays["seen"])
+
+    def result(self, stats: GeneStats) -> SparkXResult:
         """Compute the tests.
+
+        Parameters
+        ----------
+        stats
+            Sums of the counts of the G genes over all cells.
 
         Returns
         -------
@@ -134,22 +254,24 @@ class SparkXScan:
         ValueError
             When not every cell was taken in.
         """
-        if not self._seen.all():
-            msg = f"expected the counts of {len(self._seen)} cells, got {int(self._seen.sum())}"
+        n_cells = self._basis.n_cells
+        if not self._n_seen == n_cells == stats.n_cells:
+            msg = f"expected the counts of {n_cells} cells, got {self._n_seen}, and sums over {stats.n_cells}"
             raise ValueError(msg)
-        n_cells = len(self._seen)
-        used = np.array([name not in self.skipped for name in KERNELS])
-        expressed = self._squares > 0.0
-        squares = self._squares[expressed, None]
-        quadratic = (self._cross[expressed] ** 2).reshape(len(squares), -1, self._n_axes).sum(axis=2)
-        scale = (n_cells * squares - self._total[expressed, None] ** 2) / (n_cells * squares)
-        statistic = np.full((len(self._total), len(KERNELS)), np.nan)
+        used = np.array([name not in self._basis.skipped for name in KERNELS])
+        expressed = stats.total_squares > 0.0
+        squares, total = stats.total_squares[expressed, None], stats.total[expressed, None]
+        kernels, design = np.split(self._cross[expressed], [self._cross.shape[1] - self._basis.n_design], axis=1)
+        quadratic = (kernels**2).reshape(len(squares), -1, self._basis.n_axes).sum(axis=2)
+        scale = (n_cells * squares - total**2) / (n_cells * squares) - (design**2).sum(axis=1, keepdims=True) / squares
+        statistic = np.full((len(expressed), len(KERNELS)), np.nan)
         p_kernel = np.full_like(statistic, np.nan)
-        p = np.full(len(self._total), np.nan)
-        adjusted = np.full(len(self._total), np.nan)
-        statistic[np.ix_(expressed, used)] = n_cells * quadratic / squares
-        p_kernel[np.ix_(expressed, used)] = exact_p_values(n_cells * quadratic / squares, scale, self._n_axes)
-        p[expressed] = combine_cauchy(p_kernel[np.ix_(expressed, used)])
+        p = np.full(len(expressed), np.nan)
+        adjusted = np.full(len(expressed), np.nan)
+        tested = np.ix_(expressed, used)
+        statistic[tested] = n_cells * quadratic / squares
+        p_kernel[tested] = exact_p_values(n_cells * quadratic / squares, scale, self._basis.n_axes)
+        p[expressed] = combine_cauchy(p_kernel[tested])
         adjusted[expressed] = adjust_by(p[expressed])
         return SparkXResult(
             statistic=statistic,
@@ -157,11 +279,13 @@ class SparkXScan:
             p=p,
             p_adjusted=adjusted,
             kernels=KERNELS,
-            skipped=self.skipped,
+            skipped=self._basis.skipped,
         )
 
 
-def sparkx(counts: csr_matrix, coords: NDArray[np.float64]) -> SparkXResult:
+def sparkx(
+    counts: csr_matrix, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None
+) -> SparkXResult:
     """Test all genes of a matrix in memory.
 
     Parameters
@@ -170,6 +294,8 @@ def sparkx(counts: csr_matrix, coords: NDArray[np.float64]) -> SparkXResult:
         Counts, cells x genes, shape (C, G). Cells without counts are left out.
     coords
         Coordinates, shape (C, D).
+    covariates
+        Numbers whose linear effect is taken out, shape (C, q).
 
     Returns
     -------
@@ -179,16 +305,21 @@ def sparkx(counts: csr_matrix, coords: NDArray[np.float64]) -> SparkXResult:
     Raises
     ------
     ValueError
-        When shapes disagree or the coordinates do not serve, see :class:`SparkXScan`.
+        When shapes disagree or the coordinates do not serve, see :class:`SparkXBasis`.
     """
     counts = csr_matrix(counts)
     if len(coords) != counts.shape[0]:
         msg = f"expected coordinates of {counts.shape[0]} cells, got {len(coords)}"
         raise ValueError(msg)
     filled = np.flatnonzero(np.asarray(counts.sum(axis=1)).ravel() > 0)
-    scan = SparkXScan(coords[filled], counts.shape[1])
-    scan.update(0, counts[filled])
-    return scan.result()
+    kept = counts[filled].astype(np.int32)
+    kept.eliminate_zeros()
+    table = CountTable(counts.shape[1])
+    table.update(kept, np.ones(len(filled), dtype=np.bool_))
+    of_kept = None if covariates is None else _check_covariates(covariates, len(coords))[filled]
+    scan = SparkXScan(SparkXBasis(coords[filled], of_kept), counts.shape[1])
+    scan.update(kept, coords[filled], of_kept)
+    return scan.result(table.stats(len(filled)))
 
 
 def exact_p_values(statistic: NDArray[np.float64], scale: NDArray[np.float64], degrees: int) -> NDArray[np.float64]:
@@ -287,29 +418,9 @@ def _check_coords(coords: NDArray[np.float64]) -> NDArray[np.float64]:
     return coords
 
 
-def _kernel_bases(coords: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Give orthonormal bases of the usable kernels side by side, and the names of the others."""
-    centred = coords - coords.mean(axis=0)
-    lengths = np.quantile(np.abs(centred), SCALES, axis=0)
-    transforms = [centred]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        transforms += [np.exp(-(centred**2) / (2.0 * length**2)) for length in lengths]
-        transforms += [np.cos(2.0 * np.pi * centred / length) for length in lengths]
-    bases = {name: _orthonormal(z) for name, z in zip(KERNELS, transforms, strict=True)}
-    usable = [basis for basis in bases.values() if basis is not None]
-    if not usable:
-        msg = f"expected coordinates that span their {coords.shape[1]} axes, got cells on a line or in one place"
+def _check_covariates(covariates: NDArray[np.float64] | None, n_cells: int) -> NDArray[np.float64]:
+    values = np.asarray(covariates, np.float64)
+    if values.ndim != 2 or len(values) != n_cells or not bool(np.isfinite(values).all()):
+        msg = f"expected finite covariates of shape ({n_cells}, q), got shape {values.shape}"
         raise ValueError(msg)
-    return np.hstack(usable), tuple(name for name, basis in bases.items() if basis is None)
-
-
-def _orthonormal(z: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Give an orthonormal basis of the centred columns, or nothing where they are constant or collinear."""
-    if not bool(np.isfinite(z).all()):
-        return None
-    centred = z - z.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
-    if bool(np.any(length <= CONSTANT * np.linalg.norm(z, axis=0))):
-        return None
-    basis, values, _ = np.linalg.svd(centred / length, full_matrices=False)
-    return basis if values[-1] > SINGULAR * values[0] else None
+    return values

@@ -22,8 +22,9 @@ def moments(
     m1: NDArray[np.float64],
     m2: NDArray[np.float64],
 ) -> None:
-    """Add the moments of one block, cell by cell."""
+    """Add the moments of one block, cell by cell; an empty `m2` is left out."""
     order = basis.shape[1]
+    both = len(m2) > 0
     for i in range(len(indptr) - 1):
         row = basis[i]
         for e in range(indptr[i], indptr[i + 1]):
@@ -32,7 +33,7 @@ def moments(
             first = m1[j]
             for q in range(order):
                 first[q] += x * row[q]
-            if data[e] > 1:
+            if both and data[e] > 1:
                 pairs = x * (x - 1.0)
                 second = m2[j]
                 for q in range(order):

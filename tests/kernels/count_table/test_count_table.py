@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,9 @@ def test_both_implementations_equal_the_definition(seed, cells, genes):
             column = x[keep, j]
             expected = np.bincount(column[(column > 0) & (column < SMALL)], minlength=SMALL)
             np.testing.assert_array_equal(small[j], expected)
-            np.testing.assert_array_equal(np.sort(large[large >> 32 == j] & 0xFFFFFFFF), np.sort(column[column >= SMALL]))
+            np.testing.assert_array_equal(
+                np.sort(large[large >> 32 == j] & 0xFFFFFFFF), np.sort(column[column >= SMALL])
+            )
 
 
 @settings(max_examples=20, deadline=None)
@@ -41,7 +45,7 @@ def test_tables_add_up_bit_for_bit(seed, cells, cuts):
     whole.update(csr_matrix(x), keep)
     edges = np.unique([0, *np.minimum(cuts, cells), cells])
     parts = []
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         part = CountTable(6)
         part.update(csr_matrix(x[a:b]), keep[a:b])
         parts.append(CountTable.from_arrays(part.to_arrays()))

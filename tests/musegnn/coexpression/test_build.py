@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.build import build_dataset, collect_pairs
+from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.cscore import Stripe, cscore
 from musegnn.coexpression.edges import select_edges
+from musegnn.coexpression.pairs import collect_pairs, keep_pairs
 from musegnn.coexpression.sparkx import sparkx
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import ArraySource, open_h5ad
@@ -155,9 +156,15 @@ def test_fewer_genes_than_asked_for_is_reported():
 
 
 def test_steps_are_told():
-    steps: list[str] = []
-    build_dataset(source(counts(8)), dataset(), SMALL, progress=steps.append)
-    assert steps == ["scan", "select", "pairs"]
+    steps: list[tuple[str, int, int]] = []
+    build_dataset(source(counts(8)), dataset(), SMALL, progress=lambda *step: steps.append(step))
+    stages = ["scan", "select", "variance", "extract", "pairs", "profile"]
+    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == stages
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert steps[-1] == ("profile", 6 * 400, 6 * 400)
+    for selection, passes in (("hvg", 4), ("all", 3)):
+        config = SMALL.model_copy(update={"selection": selection})
+        assert build_dataset(source(counts(8)), dataset(), config).report["passes"] == passes
 
 
 def test_pairs_of_several_stripes():
@@ -166,7 +173,9 @@ def test_pairs_of_several_stripes():
     z = np.triu(z) + np.triu(z, 1).T
     z[2, :] = z[:, 2] = np.nan
     stripes = [Stripe(start=s, z=z[s : s + 4, s:], estimate=z[s : s + 4, s:] / 20) for s in (0, 4, 8)]
-    pairs = collect_pairs(stripes, 10, 1.96)
+    order = rng.permutation(10)
+    pairs = collect_pairs([keep_pairs(stripes[:2], 1.96), keep_pairs(stripes[2:], 1.96)], order, 1.96)
+    z = z[np.ix_(np.argsort(order), np.argsort(order))]
     keep = (np.abs(np.nan_to_num(z)) >= 1.96) & ~np.eye(10, dtype=bool)
     np.testing.assert_allclose(dense(pairs, pairs.z), np.where(keep, z, 0.0), rtol=1e-6)
     np.testing.assert_allclose(dense(pairs, pairs.estimate), np.where(keep, z / 20, 0.0), rtol=1e-6)

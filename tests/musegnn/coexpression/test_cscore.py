@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, load_npz
 
-from musegnn.coexpression.cscore import GramScan, cscore, finish
+from musegnn.coexpression.cscore import ExactSums, PairStatistics, cscore, weight_slopes
 from musegnn.coexpression.irls import MomentScan, fit_irls
+from musegnn.kernels.gram import WeightedGram
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 TOLERANCE = 1e-9
@@ -144,10 +145,11 @@ def test_block_size_does_not_matter(seed, cuts):
         scan.update(*block)
     moments = scan.finish()
     fit = fit_irls(moments)
-    gram = GramScan(fit, "reference")
+    gram, exact = WeightedGram(fit.mu, weight_slopes(fit, "reference")), ExactSums(fit)
     for block in blocks:
-        gram.update(*block)
-    (stripe,) = finish(moments, gram, fit, "reference")
+        gram.add(*block)
+        exact.update(*block)
+    (stripe,) = PairStatistics(moments, fit, "reference", exact).stripes(gram.values(), 0)
     upper = np.triu_indices(12)
     np.testing.assert_allclose(stripe.z[upper], whole.z[upper], rtol=1e-11, atol=1e-11)
 
@@ -223,3 +225,33 @@ def test_python_rule_of_convergence_differs_where_a_theta_turns_positive():
         assert python >= r
         differ += python > r
     assert 0 < differ < 30
+
+
+def test_dense_products_on_a_torch_device_give_the_same():
+    """The path of GPUs, run on the CPU device."""
+    counts, depth = draw(5, n=5000, genes=70)
+    ours, theirs = cscore(counts, depth), cscore(counts, depth, impl="torch", device="cpu")
+    np.testing.assert_allclose(theirs.z, ours.z, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(theirs.estimate, ours.estimate, rtol=1e-9, atol=1e-9)
+
+
+def test_stripes_are_parts_of_the_whole_bit_for_bit():
+    counts, depth = draw(6, n=800, genes=200)
+    x, s = csr_matrix(counts.astype(np.int32)), depth.astype(float)
+    scan = MomentScan(200, DepthBasis(s.min(), s.max(), chebyshev_order(s.min(), s.max())))
+    scan.update(x, s)
+    moments = scan.finish()
+    fit = fit_irls(moments)
+    statistics = PairStatistics(moments, fit, "clamp")
+    whole = {}
+    for rows in ((0, 200), (0, 64), (64, 128), (128, 200)):
+        gram = WeightedGram(fit.mu, weight_slopes(fit, "clamp"), rows=rows, scattered=rows[0])
+        gram.add(x, s)
+        for stripe in statistics.stripes(gram.values(), rows[0]):
+            upper = np.triu_indices(len(stripe.z), m=stripe.z.shape[1])
+            for values, name in ((stripe.z, "z"), (stripe.estimate, "estimate")):
+                expected = whole.setdefault((stripe.start, name), values[upper])
+                np.testing.assert_array_equal(values[upper], expected)
+    assert {start for start, _ in whole} == {0, 64, 128, 192}
+    with pytest.raises(ValueError, match="multiple of 64"):
+        next(statistics.stripes(gram.values(), 63))

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.profile import FullProfile, GramProfile, compress
+from musegnn.coexpression import profile as profiles
+from musegnn.coexpression.profile import compress
 from musegnn.coexpression.residuals import pearson_residuals
 from musegnn.coexpression.sctransform import SCTModel
+from musegnn.coexpression.tasks import save
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,20 +51,59 @@ def test_bad_matrices_are_refused():
         compress(np.full((2, 2), np.nan))
 
 
-def test_profiles_are_of_centred_clipped_residuals():
+def stored(folder, counts, depth, model, *, rows: int = 700):
+    """Write a model and the counts of shards as a build does."""
+    save(folder / "model.npz", profiles.model_arrays(model, model.profile_clip))
+    paths = []
+    for start in range(0, len(depth), rows):
+        part = counts[start : start + rows]
+        arrays = {"indptr": part.indptr, "indices": part.indices, "data": part.data}
+        paths.append(folder / f"{start}.npz")
+        save(paths[-1], arrays | {"depth": depth[start : start + rows]})
+    return folder / "model.npz", paths
+
+
+def groups(folder, function, model, paths, *more):
+    results = []
+    for k in range(0, len(paths), 2):
+        results.append(folder / f"{function.__name__}{k}{len(list(folder.iterdir()))}.npz")
+        save(results[-1], function(model, paths[k : k + 2], *more))
+    return results
+
+
+def problem(genes: int, scale: float = 2e-2):
     rng = np.random.default_rng(3)
     depth = rng.integers(200, 900, 3000).astype(float)
-    counts = csr_matrix(rng.poisson(depth[:, None] * rng.gamma(1.0, 2e-3, 9)).astype(np.int32))
-    model = SCTModel(intercept=np.log(rng.gamma(1.0, 2e-3, 9)), theta=np.full(9, 3.0), min_variance=0.04, n_cells=3000)
+    level = rng.gamma(4.0, 0.25, (3000, 5)) @ rng.dirichlet(np.ones(5) * 0.2, genes).T
+    counts = csr_matrix(rng.poisson(depth[:, None] * level * rng.gamma(1.0, scale, genes)).astype(np.int32))
+    rate = rng.gamma(1.0, 2e-3, genes)
+    model = SCTModel(intercept=np.log(rate), theta=np.full(genes, 3.0), min_variance=0.04, n_cells=3000)
     residuals = pearson_residuals(counts, depth, model, clip=model.profile_clip)
     assert (np.abs(residuals) == model.profile_clip).any()
-    centred = residuals - residuals.mean(0)
-    gram, full = GramProfile(model), FullProfile(model, 3000)
-    for start in range(0, 3000, 700):
-        part = slice(start, start + 700)
-        gram.update(counts[part], depth[part])
-        full.update(counts[part], depth[part])
-    small = gram.finish().astype(float)
+    return counts, depth, model, residuals - residuals.mean(0)
+
+
+def test_profiles_are_of_centred_clipped_residuals(tmp_path):
+    counts, depth, model, centred = problem(9)
+    described, paths = stored(tmp_path, counts, depth, model)
+    small = profiles.gram_profile(groups(tmp_path, profiles.gram_group, described, paths)).astype(float)
     expected = centred.T @ centred
     np.testing.assert_allclose(small @ small.T, expected, rtol=0, atol=1e-6 * expected.max())
-    np.testing.assert_allclose(full.finish(), centred.T, rtol=0, atol=1e-5)
+    full = profiles.full_profile(groups(tmp_path, profiles.full_group, described, paths))
+    np.testing.assert_allclose(full, centred.T, rtol=0, atol=1e-5)
+
+
+def test_a_randomised_profile_is_nearly_the_best_of_its_rank(tmp_path):
+    """Its inner products are off by little more than those of the exact leading directions."""
+    counts, depth, model, centred = problem(120, 0.5)
+    described, paths = stored(tmp_path, counts, depth, model)
+    save(tmp_path / "first.npz", profiles.first_sketch(120, 20, 0))
+    first = groups(tmp_path, profiles.sketch_group, described, paths, tmp_path / "first.npz")
+    save(tmp_path / "second.npz", profiles.second_sketch(tmp_path / "first.npz", first))
+    second = groups(tmp_path, profiles.sketch_group, described, paths, tmp_path / "second.npz")
+    small = profiles.randomized_profile(tmp_path / "second.npz", second, 20).astype(float)
+    assert small.shape == (120, 20)
+    gram = centred.T @ centred
+    best = np.linalg.eigvalsh(gram)[:-20]
+    assert np.linalg.norm(best) < 0.5 * np.linalg.norm(gram)
+    assert np.linalg.norm(gram - small @ small.T) < 1.2 * np.linalg.norm(best)

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.scan import kept_blocks, scan
+from musegnn.coexpression.scan import check_genes, cut_shards, kept_blocks, merge_scans, scan_shard
+from musegnn.coexpression.tasks import save
 from musegnn.config import GraphConfig, QCConfig
 from musegnn.data_store import ArraySource
 from musegnn.errors import InputError
@@ -23,7 +22,19 @@ def source(x: np.ndarray) -> ArraySource:
     return ArraySource(csr_matrix(x), names)
 
 
-def test_equals_the_definitions():
+@pytest.fixture
+def scan(tmp_path):
+    def run(src, config):
+        paths = []
+        for shard in cut_shards(src.n_cells, config.block_rows):
+            paths.append(tmp_path / f"{len(list(tmp_path.iterdir()))}.npz")
+            save(paths[-1], scan_shard(src, config, shard))
+        return merge_scans(src, config, paths)
+
+    return run
+
+
+def test_equals_the_definitions(scan):
     x = counts()
     x[:, 12] = 0
     x[:4, 12] = 9  # detected in four cells only
@@ -43,35 +54,20 @@ def test_equals_the_definitions():
     assert result.median_nonzero == np.median(kept[kept > 0])
     assert result.cells_dropped == {"no_counts": 1}
     assert result.genes_dropped == {"mitochondrial": 2, "detected_in_few_cells": 38 - len(genes)}
-    np.testing.assert_array_equal(result.step1.toarray(), kept)  # fewer cells than the subsample takes
-    np.testing.assert_array_equal(result.step1_depth, result.depth)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 100), st.integers(1, 300), st.integers(1, 300))
-def test_blocks_do_not_matter(seed, one, other):
-    x = counts(seed)
+@pytest.mark.parametrize(("one", "other"), [(1, 200), (37, 64), (199, 1000)])
+def test_shards_do_not_matter(scan, one, other):
+    x = counts(one)
     x[::9] = 0
-    a, b = (scan(source(x), GraphConfig(block_rows=rows, sct_cells=60, seed=seed)) for rows in (one, other))
+    a, b = (scan(source(x), GraphConfig(block_rows=rows)) for rows in (one, other))
     np.testing.assert_array_equal(a.depth, b.depth)
     np.testing.assert_array_equal(a.stats.total_log1p, b.stats.total_log1p)
-    np.testing.assert_array_equal(a.step1.toarray(), b.step1.toarray())
-    assert a.step1.shape[0] == 60
+    np.testing.assert_array_equal(a.table.small, b.table.small)
     assert a.median_nonzero == b.median_nonzero
 
 
-def test_subsample_is_of_kept_cells_and_seeded():
-    x = counts(1)
-    x[::2] = 0
-    depth = np.delete(x, [3, 7], axis=1).sum(1)
-    first = scan(source(x), GraphConfig(sct_cells=50, seed=1))
-    second = scan(source(x), GraphConfig(sct_cells=50, seed=2))
-    assert (first.step1_depth > 0).all()
-    assert set(first.step1_depth) <= set(depth[depth > 0])
-    assert not np.array_equal(first.step1_depth, second.step1_depth)
-
-
-def test_quality_control_counts_each_cell_once():
+def test_quality_control_counts_each_cell_once(scan):
     x = counts(2, n=300)
     x[0] = 0
     x[1] = 0
@@ -90,24 +86,27 @@ def test_quality_control_counts_each_cell_once():
     assert relaxed.depth.max() == x[4].sum()
 
 
-def test_kept_blocks_give_the_kept_counts():
+def test_kept_blocks_give_the_kept_counts(tmp_path):
     x = counts(3)
     x[40:90] = 0
-    src = source(x)
-    result = scan(src, GraphConfig(block_rows=32))
-    genes = result.genes[::3]
-    got, positions = [], []
-    for start, block, depth in kept_blocks(src, result, genes, 25):
-        assert block.dtype == np.int32
-        assert block.has_sorted_indices
-        np.testing.assert_array_equal(depth, result.depth[start : start + block.shape[0]])
-        positions.append(start)
-        got.append(block.toarray())
-    np.testing.assert_array_equal(np.concatenate(got), x[result.keep][:, genes])
-    assert positions[0] == 0
+    src, config = source(x), GraphConfig(block_rows=64)
+    genes = np.array([5, 30, 2])
+    got, depths = [], []
+    for shard in cut_shards(200, 64):
+        save(tmp_path / "part.npz", scan_shard(src, config, shard))
+        position = 0
+        for cells, block, depth in kept_blocks(src, config, shard, tmp_path / "part.npz", genes):
+            assert block.dtype == np.int32
+            assert cells == slice(position, position + block.shape[0])
+            position = cells.stop
+            got.append(block.toarray())
+            depths.append(depth)
+    keep = np.delete(x, [3, 7], axis=1).sum(1) > 0
+    np.testing.assert_array_equal(np.concatenate(got), x[keep][:, genes])
+    np.testing.assert_array_equal(np.concatenate(depths), np.delete(x, [3, 7], axis=1).sum(1)[keep])
 
 
-def test_too_little_is_refused():
+def test_too_little_is_refused(scan):
     x = counts(4)
     x[40:] = 0
     with pytest.raises(InputError, match=r"E251.*40 of 200 cells.*160 no counts"):
@@ -118,8 +117,15 @@ def test_too_little_is_refused():
         scan(source(sparse), GraphConfig())
 
 
-def test_values_that_are_not_counts_are_refused():
+def test_values_that_are_not_counts_are_refused(scan):
     x = counts(5).astype(float)
     x[150, 3] = -1
     with pytest.raises(InputError, match="E203"):
         scan(source(x), GraphConfig(block_rows=10))
+
+
+def test_mitochondrial_bounds_need_mitochondrial_genes():
+    src = ArraySource(csr_matrix(counts()), [f"G{j}" for j in range(40)])
+    with pytest.raises(InputError, match="E254"):
+        check_genes(src, GraphConfig(qc=QCConfig(max_mito=0.1)))
+    check_genes(source(counts()), GraphConfig(qc=QCConfig(max_mito=0.1)))

@@ -116,22 +116,34 @@ def test_streamed_variance_equals_the_dense_definition(fitted):
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 700))
 def test_blocks_of_any_size_give_the_same_moments(fitted, rows):
-    moments = ResidualMoments(fitted.model, fitted.depth)
+    moments = ResidualMoments(fitted.model)
     for start in range(0, len(fitted.depth), rows):
         part = slice(start, start + rows)
         moments.update(fitted.counts[part], fitted.depth[part])
-    mean, variance = moments.finish()
+    mean, variance = moments.finish(fitted.depth)
     np.testing.assert_allclose(variance, fitted.residual_variance, rtol=1e-12)
     np.testing.assert_allclose(mean, fitted.residual_mean, rtol=0, atol=1e-13)
 
 
 def test_moments_need_every_cell(fitted):
-    moments = ResidualMoments(fitted.model, fitted.depth)
+    moments = ResidualMoments(fitted.model)
     moments.update(fitted.counts[:10], fitted.depth[:10])
-    with pytest.raises(ValueError, match="600 cells, got 10"):
-        moments.finish()
-    with pytest.raises(ValueError, match="depths of 600 cells, got 599"):
-        ResidualMoments(fitted.model, fitted.depth[1:])
+    with pytest.raises(ValueError, match="600 cells, got 10 and 600"):
+        moments.finish(fitted.depth)
+    moments.update(fitted.counts[10:], fitted.depth[10:])
+    with pytest.raises(ValueError, match="600 cells, got 600 and 599"):
+        moments.finish(fitted.depth[1:])
+
+
+def test_moments_of_parts_add_up(fitted):
+    whole, merged = ResidualMoments(fitted.model), ResidualMoments(fitted.model)
+    whole.update(fitted.counts, fitted.depth)
+    for part in (slice(0, 250), slice(250, 600)):
+        moments = ResidualMoments(fitted.model)
+        moments.update(fitted.counts[part], fitted.depth[part])
+        merged.merge(moments.to_arrays())
+    for ours, expected in zip(merged.finish(fitted.depth), whole.finish(fitted.depth), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_profile_bound_is_tighter(fitted):

@@ -103,9 +103,9 @@ def test_residuals_given_the_parameters(peer):
     first = peer.kept[:200]
     residuals = pearson_residuals(csr_matrix(peer.counts[:, first]), peer.depth, model.take(first))
     np.testing.assert_allclose(residuals, peer.residuals, rtol=1e-12, atol=1e-12)
-    moments = ResidualMoments(model, peer.depth)
+    moments = ResidualMoments(model)
     moments.update(peer.counts, peer.depth)
-    mean, variance = moments.finish()
+    mean, variance = moments.finish(peer.depth)
     np.testing.assert_allclose(variance[peer.kept], peer.attributes["residual_variance"], rtol=1e-12)
     np.testing.assert_allclose(mean[peer.kept], peer.attributes["residual_mean"], rtol=0, atol=1e-12)
     assert peer.genes[rank_variable(variance)].tolist() == peer.ranked

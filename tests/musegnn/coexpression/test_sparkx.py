@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.stats import chi2, false_discovery_control, kstest
 
+from musegnn.coexpression.normalize import gene_stats
 from musegnn.coexpression.sparkx import (
     KERNELS,
+    SparkXBasis,
     SparkXScan,
     adjust_by,
     combine_cauchy,
@@ -70,12 +72,51 @@ def test_p_values_follow_the_closed_form(axes):
 @given(rows=st.integers(1, 130))
 def test_blocks_of_any_size_give_the_same_tests(rows):
     counts, coords = tissue(2)
-    scan = SparkXScan(coords, counts.shape[1])
+    counts, stats = counts.astype(np.int32), gene_stats(counts)
+    basis = SparkXBasis(coords)
+    scan, merged = SparkXScan(basis, counts.shape[1]), SparkXScan(basis, counts.shape[1])
     for start in range(0, len(coords), rows):
-        scan.update(start, counts[start : start + rows])
+        part = slice(start, start + rows)
+        scan.update(counts[part], coords[part])
+        one = SparkXScan(basis, counts.shape[1])
+        one.update(counts[part], coords[part])
+        merged.merge(one.to_arrays())
     whole = sparkx(counts, coords)
-    np.testing.assert_allclose(scan.result().statistic, whole.statistic, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(scan.result().p_adjusted, whole.p_adjusted, rtol=1e-9)
+    np.testing.assert_allclose(scan.result(stats).statistic, whole.statistic, rtol=1e-12)
+    np.testing.assert_allclose(merged.result(stats).statistic, whole.statistic, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(scan.result(stats).p_adjusted, whole.p_adjusted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("q", [1, 3])
+def test_covariates_are_taken_out(q):
+    """Against the definition with whole projection matrices."""
+    counts, coords = tissue(12)
+    rng = np.random.default_rng(1)
+    covariates = np.column_stack([coords[:, 0] ** 2, rng.normal(size=(len(coords), 3))])[:, :q]
+    result = sparkx(counts, coords, covariates)
+    design = np.column_stack([np.ones(len(coords)), covariates])
+    out = np.eye(len(coords)) - design @ np.linalg.pinv(design)
+    y = counts.toarray().astype(np.float64)
+    centred = coords - coords.mean(axis=0)
+    lengths = np.quantile(np.abs(centred), [0.2, 0.4, 0.6, 0.8, 1.0], axis=0)
+    transforms = [centred, *(np.exp(-(centred**2) / (2 * s**2)) for s in lengths)]
+    transforms += [np.cos(2 * np.pi * centred / s) for s in lengths]
+    squares = (y * y).sum(axis=0)
+    scale = np.einsum("ij,ij->j", y, out @ y) / squares
+    for k, z in enumerate(transforms):
+        z = out @ z  # noqa: PLW2901  the published formula
+        projected = z @ np.linalg.solve(z.T @ z, z.T @ y)
+        expected = len(y) * np.einsum("ij,ij->j", y, projected) / squares
+        np.testing.assert_allclose(result.statistic[:, k], expected, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(result.p_kernel[:, k], np.exp(-expected / (2 * scale)), rtol=1e-7)
+
+
+def test_covariates_that_do_not_serve_are_refused():
+    counts, coords = tissue(13)
+    with pytest.raises(ValueError, match="not collinear"):
+        sparkx(counts, coords, np.column_stack([coords[:, 0], 2 * coords[:, 0]]))
+    with pytest.raises(ValueError, match="finite covariates"):
+        sparkx(counts, coords, coords[1:])
 
 
 def test_place_and_unit_of_coordinates_do_not_matter():
@@ -158,15 +199,11 @@ def test_wrong_input_is_named():
     with pytest.raises(ValueError, match="1 cells with others"):
         sparkx(counts, np.where(coords == coords[3], np.nan, coords))
     with pytest.raises(ValueError, match="shape"):
-        SparkXScan(coords[:, 0], 4)
-    scan = SparkXScan(coords, 40)
-    scan.update(0, counts[:50])
-    with pytest.raises(ValueError, match="unseen cells"):
-        scan.update(49, counts[49:60])
-    with pytest.raises(ValueError, match="unseen cells"):
-        scan.update(100, counts[:50])
+        SparkXBasis(coords[:, 0])
+    scan = SparkXScan(SparkXBasis(coords), 40)
+    scan.update(counts[:50].astype(np.int32), coords[:50])
     with pytest.raises(ValueError, match="120 cells, got 50"):
-        scan.result()
+        scan.result(gene_stats(counts))
 
 
 def cauchy(p: np.ndarray) -> float:

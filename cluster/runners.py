@@ -1,0 +1,264 @@
+"""Run the tasks of graph builds with dask: on threads, on a dask cluster, or on Ray.
+
+Every scheduler sees the same dask graph of independent tasks. A task leaves its result in a file, so that tasks can
+run anywhere that sees the files, in any order and more than once, without changing a bit of the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dask.base import compute
+from dask.delayed import delayed
+from threadpoolctl import threadpool_limits
+
+from musegnn.coexpression.tasks import Task, complete, run_here
+from musegnn.coexpression.warm_up import warm_up
+from musegnn.errors import ConfigError, GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from musegnn.coexpression.tasks import Runner
+
+SCHEDULERS = ("threads", "synchronous", "distributed", "ray")
+POLL_SECONDS = 0.1
+SMALL = (str, bytes, int, float, bool, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """A scheduler that is ready to run tasks.
+
+    Attributes
+    ----------
+    run
+        Runs the tasks of one stage.
+    count
+        Tasks that run at a time.
+    per_process
+        Tasks that run at a time within one process, and so share its memory.
+    """
+
+    run: Runner
+    count: int
+    per_process: int
+
+
+class _Get(Protocol):
+    """What dask calls a scheduler."""
+
+    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:  # dask publishes no types
+        """Compute keys of a graph."""
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Refuse a scheduler that does not exist.
+
+    Raises
+    ------
+    ConfigError
+        E303.
+    """
+    if scheduler not in SCHEDULERS and "://" not in scheduler:
+        msg = f"there is no scheduler {scheduler!r}"
+        fix = f"use {', '.join(SCHEDULERS)} or the address of a dask scheduler (tcp://host:port)"
+        raise ConfigError(msg, code="E303", where="scheduler", fix=fix)
+
+
+@contextmanager
+def open_workers(scheduler: str) -> Iterator[Workers]:
+    """Get a scheduler ready, and close what was started for it.
+
+    Parameters
+    ----------
+    scheduler
+        ``threads``: this process, one thread per core; ``synchronous``: one task after the other, for debugging;
+        ``distributed``: a dask cluster of processes on this machine; ``tcp://host:port``: a dask cluster that runs;
+        ``ray``: the Ray cluster that runs (or that ``RAY_ADDRESS`` names), else one on this machine.
+
+    Yields
+    ------
+    Workers
+        Ready.
+    """
+    check_scheduler(scheduler)
+    if scheduler == "synchronous":
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield Workers(run_here, 1, 1)
+    elif scheduler == "threads":
+        with _threads() as workers:
+            yield workers
+    elif scheduler == "ray":
+        with _ray() as workers:
+            yield workers
+    else:
+        with _distributed(None if scheduler == "distributed" else scheduler) as workers:
+            yield workers
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _threads() -> Iterator[Workers]:
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
+    from dask.threaded import get
+
+    # Set here, because libraries take the limit of one controlling thread only, and it has to outlast all tasks.
+    warm_up()
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        yield Workers(_dask_runner(partial(get, pool=pool), remote=False), cores(), cores())
+
+
+@contextmanager
+def _distributed(address: str | None) -> Iterator[Workers]:
+    from distributed import Client, LocalCluster
+
+    local = None
+    if address is None:
+        local = LocalCluster(  # type: ignore[no-untyped-call]  # distributed publishes no types
+            n_workers=cores(), threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        )
+    try:
+        with Client(address or local, set_as_default=False) as client:  # type: ignore[no-untyped-call]  # as above
+            threads = list(client.nthreads().values())
+            yield Workers(_dask_runner(client.get, remote=True), max(sum(threads), 1), max(threads, default=1))
+    finally:
+        if local is not None:
+            local.close()
+
+
+@contextmanager
+def _ray() -> Iterator[Workers]:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray.util.dask import ray_dask_get
+    except ImportError as error:
+        msg = f"Ray cannot be used ({error})"
+        raise ConfigError(msg, code="E303", where="scheduler", fix="pip install ray pyarrow") from None
+    started = not ray.is_initialized()
+    if started:
+        address = os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}  # of ray.init
+        if address is None:
+            options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": 256 * 2**20}
+        ray.init(address=address, **options)
+    try:
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray publishes no type here
+        count = max(int(resources.get("CPU", 1)), 1)
+        yield Workers(_dask_runner(ray_dask_get, remote=True), count, 1)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _dask_runner(get: _Get, *, remote: bool) -> Runner:
+    """Run stages by a scheduler of dask."""
+
+    def run(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        slim, shared = _without_shared(tasks)
+        leaves = [delayed(value, name=f"shared-{id(value)}", traverse=False) for value in shared]
+        job = delayed(_complete, pure=False, traverse=False)
+        jobs = [job(delayed(_Sealed(task), traverse=False), remote, *leaves) for task in slim]
+        with _watched(tasks, done):
+            compute(*jobs, scheduler=get, optimize_graph=False)  # type: ignore[no-untyped-call]  # dask has no types
+
+    return run
+
+
+class _Sealed:
+    """A task that dask does not look into."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __dask_tokenize__(self) -> str:
+        return str(self.task.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The place of an argument that many tasks have in common."""
+
+    place: int
+
+
+def _without_shared(tasks: Sequence[Task]) -> tuple[list[Task], list[Any]]:  # whatever functions take
+    """Take arguments that several tasks have in common out of them, so that each worker gets these once."""
+    seen: dict[int, int] = {}
+    for task in tasks:
+        for value in task.arguments:
+            if not isinstance(value, SMALL):
+                seen[id(value)] = seen.get(id(value), 0) + 1
+    shared: list[Any] = []  # whatever functions take
+    places: dict[int, _Shared] = {}
+    slim = []
+    for task in tasks:
+        arguments = []
+        for value in task.arguments:
+            if seen.get(id(value), 0) < 2:
+                arguments.append(value)
+                continue
+            if id(value) not in places:
+                places[id(value)] = _Shared(len(shared))
+                shared.append(value)
+            arguments.append(places[id(value)])
+        slim.append(replace(task, arguments=tuple(arguments)))
+    return slim, shared
+
+
+def _complete(sealed: _Sealed, remote: bool, *shared: Any) -> None:  # noqa: FBT001  called by dask
+    if remote:
+        _hold_blas()
+    task = sealed.task
+    arguments = tuple(shared[value.place] if isinstance(value, _Shared) else value for value in task.arguments)
+    complete(replace(task, arguments=arguments))
+
+
+_blas_limit: list[threadpool_limits] = []
+
+
+def _hold_blas() -> None:
+    """Hold BLAS to one thread in a worker process for as long as it lives."""
+    if not _blas_limit:
+        _blas_limit.append(threadpool_limits(limits=1, user_api="blas"))
+
+
+@contextmanager
+def _watched(tasks: Sequence[Task], done: Callable[[Task], None]) -> Iterator[None]:
+    """Tell of tasks as their files appear."""
+    waiting = list(tasks)
+    stop = threading.Event()
+
+    def sweep() -> None:
+        for task in [task for task in waiting if task.path.exists()]:
+            waiting.remove(task)
+            done(task)
+
+    def watch() -> None:
+        while not stop.wait(POLL_SECONDS):
+            sweep()
+
+    watcher = threading.Thread(target=watch, name="musegnn-build-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+    sweep()
+    if waiting:
+        msg = f"{len(waiting)} tasks left no result in {waiting[0].path.parent}"
+        fix = "make sure that all workers see the folder of the store under the same path"
+        raise GraphError(msg, code="E275", where="scheduler", fix=fix)

@@ -1,0 +1,82 @@
+"""Open the counts that an atlas names, and split datasets into strata."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musegnn.data_store import open_h5ad
+from musegnn.data_store.packed import slug, stratum_labels
+from musegnn.errors import InputError
+
+if TYPE_CHECKING:
+    from musegnn.config import AtlasConfig, DatasetConfig
+    from musegnn.data_store.readers import H5adSource
+
+logger = logging.getLogger(__name__)
+
+MIN_CELLS = 50
+NVIDIA = Path("/dev/nvidia0")
+
+
+def open_source(dataset: DatasetConfig) -> H5adSource:
+    """Open the file of a dataset; all its cells, whatever the stratum."""
+    return open_h5ad(
+        dataset.path,
+        layer=dataset.layer,
+        gene_id_key=dataset.gene_id_key,
+        spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
+    )
+
+
+def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
+    """Replace every dataset that is to be split by one dataset per label.
+
+    Parameters
+    ----------
+    atlas
+        Datasets with ``by`` and without ``stratum`` are split: one for each label of the column ``by`` with at least
+        50 cells, called ``NAME.LABEL``, with the label as ``stratum`` and ``condition``.
+
+    Returns
+    -------
+    AtlasConfig
+        Without datasets that still have to be split.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be used, has no such column, or no label has 50 cells (E251).
+    """
+    datasets: list[DatasetConfig] = []
+    for dataset in atlas.datasets:
+        if dataset.by is None or dataset.stratum is not None:
+            datasets.append(dataset)
+            continue
+        labels = stratum_labels(open_source(dataset), dataset.by)
+        large = [label for label, cells in labels.items() if len(cells) >= MIN_CELLS]
+        if len(large) < len(labels):
+            logger.warning(
+                "%s: W251: %d of %d labels of %r have fewer than %d cells and are left out",
+                dataset.name, len(labels) - len(large), len(labels), dataset.by, MIN_CELLS,
+            )  # fmt: skip
+        if not large:
+            msg = f"no label of {dataset.by!r} has {MIN_CELLS} cells"
+            raise InputError(msg, code="E251", where=dataset.name, fix="name a coarser column, or leave `by` out")
+        datasets += [
+            dataset.model_copy(update={"name": f"{dataset.name}.{slug(x)}", "stratum": x, "condition": x})
+            for x in large
+        ]
+    return type(atlas).model_validate(atlas.model_copy(update={"datasets": tuple(datasets)}).model_dump())
+
+
+def resolve_device(device: str) -> str:
+    """Give the device that ``auto`` means on this machine, without loading torch where there is no GPU."""
+    if device != "auto":
+        return device
+    if not NVIDIA.exists():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
