@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import vstack
 
-from benchmarks.edges.accessibility import bernoulli_test, measure_agreement, measure_calibration
+from benchmarks.edges.accessibility import (
+    bernoulli_from_moments,
+    bernoulli_test,
+    measure_agreement,
+    measure_calibration,
+)
 from benchmarks.edges.data import Counts, find_datasets, load_selected
 from benchmarks.edges.stability import (
     measure_causes,
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 N_GENES = 600
+TOLERANCE = 1e-9
 SEEDS, QUICK_SEEDS = 5, 1
 PERMUTATIONS, QUICK_PERMUTATIONS = 10, 2
 FRESH, QUICK_FRESH = (1000, 2000, 4000, 8000, 16_000, 32_000), (1000, 2000)
@@ -53,24 +59,14 @@ class EdgeRules:
     name = "edge-rules"
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
-        """Check what the measurements rely on: z of repeated cells, and the first order of the Bernoulli model."""
+        """Check what the measurements rely on: z of repeated cells, and both forms of the Bernoulli model."""
         del quick
         counts, depth = SyntheticCounts(1500, 200, 0.1, seed=3).load()
         once, thrice = cscore(counts, depth), cscore(vstack([counts] * 3, format="csr"), np.tile(depth, 3))
         difference = np.nanmax(np.abs(thrice.z - repeat_cells(once.z, 3)))
         claim = "z of the same cells three times = sqrt(3) z within 1e-9"
-        yield Check(claim=claim, holds=bool(difference <= 1e-9), got=f"{difference:.1e}")
-        rng = np.random.default_rng(0)
-        rare = rng.random((2000, 20)) < 0.002
-        deep = np.full(2000, 100.0)
-        binary = bernoulli_test(rare.astype(np.float64), deep)
-        poisson = cscore(rare.astype(np.int32), deep).z
-        upper = np.triu_indices(20, 1)
-        difference = np.nanmax(np.abs(binary - poisson)[upper])
-        claim = "for rare genes and equal depths the Bernoulli test = the clamped one within 1 % of its range"
-        yield Check(
-            claim=claim, holds=bool(difference <= 0.01 * np.nanmax(np.abs(poisson[upper]))), got=f"{difference:.1e}"
-        )
+        yield Check(claim=claim, holds=bool(difference <= TOLERANCE), got=f"{difference:.1e}")
+        yield from _check_bernoulli()
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Measure densities and their stability, their causes, and the agreement of RNA and ATAC; five digits."""
@@ -103,6 +99,22 @@ class EdgeRules:
         for atac in dict.fromkeys(atac for _, atac in MODALITIES):
             if atac in datasets and not quick:
                 yield from measure_calibration(datasets[atac], N_GENES)
+
+
+def _check_bernoulli() -> Iterator[Check]:
+    rng = np.random.default_rng(0)
+    upper = np.triu_indices(40, 1)
+    depth = np.clip(np.exp(rng.normal(6.0, 1.0, 3000)), 97.0, 12_408.0)
+    rate = np.exp(rng.uniform(np.log(1e-5), np.log(3e-3), 40))
+    binary = (rng.random((3000, 40)) < -np.expm1(-depth[:, None] * rate)).astype(np.float64)
+    difference = np.abs(bernoulli_from_moments(binary, depth, 48) - bernoulli_test(binary, depth))[upper].max()
+    claim = "Bernoulli test from 48 moments over a 128-fold range of depths = the sums as defined, within 1e-9"
+    yield Check(claim=claim, holds=bool(difference <= TOLERANCE), got=f"{difference:.1e}")
+    rare, even = (rng.random((2000, 40)) < 0.002).astype(np.float64), np.full(2000, 100.0)
+    poisson = cscore(rare.astype(np.int32), even).z
+    difference = np.nanmax(np.abs(bernoulli_test(rare, even) - poisson)[upper] / (1.0 + np.abs(poisson[upper])))
+    claim = "for genes in 0.2 % of cells of equal depth it is the clamped test within 1 % of 1 + abs(z)"
+    yield Check(claim=claim, holds=bool(difference <= 0.01), got=f"{difference:.1e}")
 
 
 CASE = EdgeRules()

@@ -26,6 +26,7 @@ from benchmarks.registry import Measurement
 from musegnn.coexpression.axes import shared_part
 from musegnn.coexpression.cscore import cscore
 from musegnn.config import EdgeConfig
+from musegnn.kernels.moments import DepthBasis
 from musegnn.random import stream
 
 if TYPE_CHECKING:
@@ -64,6 +65,28 @@ def fit_bernoulli(binary: NDArray[np.float64], depth: NDArray[np.float64]) -> ND
         if moved < 1e-10:
             break
     return mu
+
+
+def bernoulli_from_moments(binary: NDArray[np.float64], depth: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """Compute the same from moments over depth and one Gram matrix, as a build would; gives shape (N, N).
+
+    With ``g(s) = s/p(s)``, ``u = b g - s``, so that ``U'U = A - c 1' - 1 c' + sum s^2`` with ``A`` the Gram matrix of
+    ``b g`` and ``c`` from moments of b; ``H'H`` needs moments of the cells alone.
+    """
+    basis = DepthBasis(float(depth.min()), float(depth.max()), order)
+    polynomials, s = basis.evaluate(depth), basis.nodes
+    first, cells = basis.to_nodes(binary.T @ polynomials), basis.to_nodes(polynomials.sum(axis=0))
+    mu = binary.sum(axis=0) / depth.sum()
+    for _ in range(NEWTON_STEPS):
+        p = -np.expm1(-s * mu[:, None])
+        slope = (s * s * (1.0 - p) / p) @ cells
+        mu = np.clip(mu + ((first * s / p).sum(axis=1) - cells @ s) / slope, mu / 3.0, 3.0 * mu)
+    p = -np.expm1(-s * mu[:, None])
+    h, crossed = s * s * (1.0 - p) / p, (first * s * s / p).sum(axis=1)
+    weighted = binary * (depth[:, None] / -np.expm1(-depth[:, None] * mu))
+    numerator = weighted.T @ weighted - crossed[:, None] - crossed + (depth * depth).sum()
+    result: NDArray[np.float64] = numerator / np.sqrt((h * cells) @ h.T)
+    return result
 
 
 def options(counts: csr_matrix, depth: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64]]]:
