@@ -160,11 +160,19 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
             fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
         build = build_id(fingerprint, build_parameters(dataset, graph), ALGORITHM)
         if store.build_of(dataset.name) == build:
+            store.clear_workspace(dataset.name, build)
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
         else:
             jobs.append(_Job(file, dataset, graph, atlas.edges, build))
+    if not jobs:
+        for file, dataset in zip(files, atlas.datasets, strict=True):
+            store.clear_workspace("packed", _packed_identity(file, dataset))
     return jobs
+
+
+def _packed_identity(file: H5adSource, dataset: DatasetConfig) -> str:
+    return build_id(file.fingerprint(), {"by": dataset.by, "layer": dataset.layer}, ALGORITHM)
 
 
 def _most_genes(job: _Job) -> int:
@@ -241,7 +249,7 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
     else:
         labels, codes = label_codes(job.file, job.dataset.by)
-    identity = build_id(job.file.fingerprint(), {"by": job.dataset.by, "layer": job.dataset.layer}, ALGORITHM)
+    identity = _packed_identity(job.file, job.dataset)
     folder = stack.enter_context(site.store.workspace("packed", identity))
     size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
     tasks = [

@@ -12,7 +12,7 @@ import platform
 import shutil
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,9 +281,14 @@ class Store:
         with one_writer(self.path, f"{WORK}-{name}"):
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
-            shutil.rmtree(folder)
-            if not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
+            _remove_work(folder)
+
+    def clear_workspace(self, name: str, build: str) -> None:
+        """Remove what a process that was killed between its last step and its end left of a workspace."""
+        folder = self.path / TEMPORARY / WORK / check_dataset_name(name) / check_dataset_name(build)
+        if folder.exists():
+            with one_writer(self.path, f"{WORK}-{name}"):
+                _remove_work(folder)
 
     def gc(self, *, grace_hours: float = 24.0, dry_run: bool = True) -> list[str]:
         """Remove builds that no reference shows, and unfinished files.
@@ -380,6 +385,12 @@ class Store:
         if needed > VERSION:
             msg = f"the store needs a reader of version {needed}, this program reads version {VERSION}"
             raise StoreError(msg, code="E290", where=str(self.path), fix="use a newer musegnn")
+
+
+def _remove_work(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # not empty
+        folder.parent.rmdir()
 
 
 def _last_change(folder: Path) -> float:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MIN_CELLS = 50
 MAX_GENES = 700
 ABUNDANCE_CLASSES, STRENGTH_CLASSES = 2, 4
-NEWTON_STEPS = 50
+NEWTON_STEPS = 30
 OTHER_DEPTH = ("counts, clamp", "binary, Bernoulli")
 
 
@@ -54,17 +54,22 @@ def bernoulli_test(binary: NDArray[np.float64], depth: NDArray[np.float64]) -> N
 
 
 def fit_bernoulli(binary: NDArray[np.float64], depth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Find the rate of each gene by Newton steps on the likelihood of ``p = 1 - exp(-s mu)``, shape (N,)."""
+    """Find the rate of each gene by Newton steps on ``sum_i s b/p = sum_i s``, with ``p = 1 - exp(-s mu)``, shape (N,).
+
+    The left side is convex and falls with mu, and the first guess lies below the root, as ``p <= s mu``: the steps
+    rise to it. Genes in all cells have no root and keep what the last step gave.
+    """
     s = depth[:, None]
     mu = binary.sum(axis=0) / depth.sum()
     for _ in range(NEWTON_STEPS):
         p = -np.expm1(-s * mu)
-        step = (s * (binary - p) / p).sum(axis=0) / (s * s * (1.0 - p) / p).sum(axis=0)
-        new = np.clip(mu + step, mu / 3.0, 3.0 * mu)
-        moved, mu = float(np.max(np.abs(new - mu) / mu)), new
-        if moved < 1e-10:
-            break
+        mu = _step(mu, (s * binary / p).sum(axis=0) - depth.sum(), (s * s * binary * (1.0 - p) / p**2).sum(axis=0))
     return mu
+
+
+def _step(mu: NDArray[np.float64], excess: NDArray[np.float64], slope: NDArray[np.float64]) -> NDArray[np.float64]:
+    step: NDArray[np.float64] = np.divide(excess, slope, out=np.zeros_like(mu), where=slope > 0.0)
+    return mu + step
 
 
 def bernoulli_from_moments(binary: NDArray[np.float64], depth: NDArray[np.float64], order: int) -> NDArray[np.float64]:
@@ -79,8 +84,7 @@ def bernoulli_from_moments(binary: NDArray[np.float64], depth: NDArray[np.float6
     mu = binary.sum(axis=0) / depth.sum()
     for _ in range(NEWTON_STEPS):
         p = -np.expm1(-s * mu[:, None])
-        slope = (s * s * (1.0 - p) / p) @ cells
-        mu = np.clip(mu + ((first * s / p).sum(axis=1) - cells @ s) / slope, mu / 3.0, 3.0 * mu)
+        mu = _step(mu, (first * s / p).sum(axis=1) - cells @ s, (first * s * s * (1.0 - p) / p**2).sum(axis=1))
     p = -np.expm1(-s * mu[:, None])
     h, crossed = s * s * (1.0 - p) / p, (first * s * s / p).sum(axis=1)
     weighted = binary * (depth[:, None] / -np.expm1(-depth[:, None] * mu))
