@@ -1,10 +1,8 @@
-"""CS-CORE: the moment and sparse Gram formulation against dense matrices; time, agreement, memory."""
+"""CS-CORE: the moment and sparse Gram formulation against dense matrices; time and agreement."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +19,13 @@ from musegnn.coexpression.edges import critical_z
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-9
 QUICK = ((5000, 1000, 0.1, None), (2000, 2000, 0.1, None))
 FULL = ((50_000, 1000, 0.1, 30.0), (10_000, 3000, 0.1, 15.0))
-MEMORY_QUICK = (10_000, 30_000)
-MEMORY_FULL = (50_000, 800_000)
-MEMORY_FIXED, MEMORY_PER_CELL = 64e6, 24.0
+GOLDEN = Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared")) / "golden"
 
 
 class Coexpression:
@@ -40,15 +38,17 @@ class Coexpression:
         del quick
         counts, depth = SyntheticCounts(3000, 400, 0.1, seed=1).load()
         yield from _agree("synthetic 3000x400", cscore(counts, depth), cscore_dense(counts.toarray() * 1.0, depth))
-        folder = Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared")) / "golden"
-        if folder.is_dir():
-            yield from _golden(folder)
+        if GOLDEN.is_dir():
+            yield from _golden(GOLDEN)
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
-        """Time both on the same counts, check every timed result, and weigh the build of few and many cells."""
+        """Time both on the same counts, and check every timed result."""
+        rounds = 2 if quick else 5
+        if GOLDEN.is_dir():
+            yield from _microglia(GOLDEN, rounds=5)
         for n_cells, n_genes, density, goal in QUICK if quick else FULL:
-            yield from _time(n_cells, n_genes, density, goal, rounds=2 if quick else 3)
-        yield from _weigh(*(MEMORY_QUICK if quick else MEMORY_FULL))
+            counts, depth = SyntheticCounts(n_cells, n_genes, density).load()
+            yield from _compare(_shape(counts), counts, depth, goal, rounds)
 
 
 def _golden(folder: Path) -> Iterator[Check]:
@@ -83,10 +83,10 @@ def _agree(what: str, ours: CSCoreResult, rival: DenseResult) -> Iterator[Check]
     yield Check(claim=f"ours = dense, {what}: the same edges", holds=differ == 0, got=f"{differ} differ")
 
 
-def _time(n_cells: int, n_genes: int, density: float, goal: float | None, *, rounds: int) -> Iterator[Measurement]:
-    counts, depth = SyntheticCounts(n_cells, n_genes, density).load()
+def _compare(
+    shape: str, counts: csr_matrix, depth: NDArray[np.float64], goal: float | None, rounds: int
+) -> Iterator[Measurement]:
     dense = counts.toarray().astype(np.float64)
-    shape = f"{n_cells}x{n_genes} d={counts.nnz / n_cells / n_genes:.2f}"
     results: dict[str, CSCoreResult | DenseResult] = {}
 
     def ours() -> None:
@@ -118,22 +118,15 @@ def _time(n_cells: int, n_genes: int, density: float, goal: float | None, *, rou
     yield Measurement(shape=shape, metric="edges_that_differ", value=int(differ), unit="", goal=("value", "<=", 0.0))
 
 
-def _weigh(few: int, many: int) -> Iterator[Measurement]:
-    """Measure the peak memory of whole builds (three passes, profiles included) in processes of their own."""
-    peaks = {}
-    for n_cells in (few, many):
-        command = [sys.executable, "-m", "benchmarks.probes.build_memory", str(n_cells)]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        peaks[n_cells] = float(done.stdout)
-        yield Measurement(shape=f"{n_cells}x1000 d=0.1", metric="peak_memory", value=peaks[n_cells] / 1e6, unit="MB")
-    allowed = MEMORY_FIXED + MEMORY_PER_CELL * (many - few)
-    yield Measurement(
-        shape=f"{few}->{many}x1000",
-        metric="growth_over_allowed",
-        value=(peaks[many] - peaks[few]) / allowed,
-        unit="",
-        goal=("value", "<=", 1.0),
-    )
+def _microglia(folder: Path, *, rounds: int) -> Iterator[Measurement]:
+    given = np.load(folder / "cscore_mic500_input.npz")
+    counts = csr_matrix((given["data"], given["indices"], given["indptr"]), shape=tuple(given["shape"]))
+    yield from _compare(f"microglia {_shape(counts)}", counts, given["seq_depth"].astype(np.float64), 3.0, rounds)
+
+
+def _shape(counts: csr_matrix) -> str:
+    n_cells, n_genes = counts.shape
+    return f"{n_cells}x{n_genes} d={counts.nnz / n_cells / n_genes:.2f}"
 
 
 CASE = Coexpression()
