@@ -49,6 +49,11 @@ class SyntheticCounts:
         share = stream(seed, "bench_share").lognormal(0.0, 1.0, n_genes)
         self._share = share * _scale(share, density)
 
+    def n_merged(self, start: int = 0, stop: int | None = None) -> int:
+        """Give 0: there are no duplicates."""
+        del start, stop
+        return 0
+
     def blocks(
         self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
     ) -> Iterator[tuple[int, csr_matrix]]:

@@ -268,7 +268,11 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         _tell(site, job.dataset.name, "split", 0, 1)
 
     run_stage(tasks, site.run, done)
-    pieces = [Piece(path=task.arguments[-1], **load(task.path)) for task in tasks]
+    parts = [load(task.path) for task in tasks]
+    merged = sum(int(part.pop("merged")) for part in parts)
+    if merged:
+        logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
+    pieces = [Piece(path=task.arguments[-1], **part) for task, part in zip(tasks, parts, strict=True)]
     cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
     site.packed[_key(job)] = _Packed(pieces, labels, cells)
 
@@ -277,7 +281,11 @@ def _pack_shard(
     source: CountSource, codes: NDArray[np.int32], n_labels: int, start: int, stop: int, rows: int, path: Path
 ) -> Arrays:
     piece = pack(source, codes, n_labels, start, stop, rows, path)
-    return {"n_cells": piece.n_cells, "n_entries": piece.n_entries}
+    return {
+        "n_cells": piece.n_cells,
+        "n_entries": piece.n_entries,
+        "merged": np.array(source.n_merged(start, stop)),
+    }
 
 
 def _source(job: _Job, site: _Site) -> CountSource:

@@ -108,6 +108,13 @@ class CountSource(Protocol):
         """
         ...
 
+    def n_merged(self, start: int = 0, stop: int | None = None) -> int:
+        """Give the number of duplicate entries that were summed when this object last read exactly this range.
+
+        Zero for sources that hold canonical counts.
+        """
+        ...
+
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
         """Give a column of the table of cells.
 
@@ -178,14 +185,11 @@ class H5adSource:
 
     @property
     def warnings(self) -> list[str]:
-        """Lines ``W###: ...``, with duplicates counted in the ranges that this object has read with `validate`."""
-        ranges = dict(self._merged)
-        merged = ranges.get((0, self.n_cells), sum(ranges.values()))
-        found = [f"W236: {merged} duplicate entries of the sparse matrix were summed"] if merged else []
-        return self._warnings + found
+        """Lines ``W###: ...`` of what was seen on opening."""
+        return list(self._warnings)
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give the number of duplicate entries that were summed when this object read exactly this range."""
+        """Give the duplicates that were summed in this range; see :meth:`CountSource.n_merged`."""
         return self._merged.get((start, self.n_cells if stop is None else stop), 0)
 
     def blocks(
@@ -378,6 +382,11 @@ class ArraySource:
     def n_entries(self) -> int:
         """Stored entries."""
         return int(self._counts.nnz)
+
+    def n_merged(self, start: int = 0, stop: int | None = None) -> int:
+        """Give 0: duplicates are not counted here."""
+        del start, stop
+        return 0
 
     def blocks(
         self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "coexpression-2"
 UNDER_DISPERSED = 0.1
+DENSE_GRAPH = 0.3
 STRIPE_BYTES = 1 << 30
 
 
@@ -319,6 +320,8 @@ def _report(
 ) -> dict[str, Any]:  # JSON
     negative = int((fit.sigma < 0.0).sum())
     warnings = list(source.warnings)
+    if result.merged:
+        warnings.append(f"W236: {result.merged} duplicate entries of the sparse matrix were summed")
     if negative > UNDER_DISPERSED * len(fit.mu):
         handled = {"clamp": "tested with the Poisson variance", "drop": "left without edges"}
         how = handled.get(config.negative_variance, "tested with it as CS-CORE does")
@@ -379,6 +382,11 @@ def _default_rule(pairs: PairTable, n_cells: int, warnings: list[str]) -> dict[s
         warnings.append(
             f"W258: {strict.n_edges // 2} pairs pass the false discovery rate and the effect floor; the "
             f"{edges.n_edges // 2} strongest are edges, of which {100 * min(expected, 1):.0f} % are expected by chance"
+        )
+    if edges.density > DENSE_GRAPH:
+        warnings.append(
+            f"W274: {100 * edges.density:.0f} % of all pairs are edges by the default rule, as where cells differ along "
+            "one boundary or in depth (docs/coexpression.md); edges.max_degree: 50 keeps the strongest"
         )
     return {
         "density": edges.density,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from musegnn.coexpression.tasks import Arrays
 
-DENSE_CELLS = 2048
+DENSE_CELLS = (256, 512)
 DENSE_NUMBERS = 1 << 22
 GROUP_SHARDS = 16
 OVERSAMPLING = 16
@@ -48,7 +48,8 @@ def read_model(path: Path) -> SCTModel:
 def _residuals(model: Path, extracted: Sequence[Path]) -> Iterator[NDArray[np.float64]]:
     """Compute clipped residuals of all genes, shape (b, N), a few cells at a time."""
     fitted, clip = read_model(model), float(load(model)["scalars"][2])
-    rows = max(1, min(DENSE_CELLS, DENSE_NUMBERS // max(fitted.n_genes, 1)))
+    fewest, most = DENSE_CELLS
+    rows = max(fewest, min(most, DENSE_NUMBERS // max(fitted.n_genes, 1)))
     for block, depth in extracted_blocks(extracted, fitted.n_genes):
         for start in range(0, len(depth), rows):
             part = slice(start, start + rows)

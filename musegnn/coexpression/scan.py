@@ -80,6 +80,8 @@ class ScanResult:
         Sums over the n cells of the M genes.
     median_nonzero
         Median of the nonzero counts of the kept genes in the kept cells.
+    merged
+        Duplicate entries of the source that were summed.
     cells_dropped
         Cells by the first reason that applied.
     genes_dropped
@@ -92,6 +94,7 @@ class ScanResult:
     table: CountTable
     stats: GeneStats
     median_nonzero: float
+    merged: int
     cells_dropped: dict[str, int]
     genes_dropped: dict[str, int]
 
@@ -116,8 +119,8 @@ def scan_shard(source: CountSource, config: GraphConfig, shard: Shard) -> Arrays
     Returns
     -------
     dict
-        ``reasons`` (c,) int8, 0 for kept cells; ``depth`` of the kept cells, float64; and a
-        :class:`~musegnn.coexpression.counts.CountTable` of all G genes over them.
+        ``reasons`` (c,) int8, 0 for kept cells; ``depth`` of the kept cells, float64; the number of duplicate entries
+        ``merged``; and a :class:`~musegnn.coexpression.counts.CountTable` of all G genes over the kept cells.
 
     Raises
     ------
@@ -136,6 +139,7 @@ def scan_shard(source: CountSource, config: GraphConfig, shard: Shard) -> Arrays
     return {
         "reasons": np.concatenate([np.zeros(0, np.int8), *reasons]),
         "depth": np.concatenate([np.zeros(0), *depths]),
+        "merged": np.array(source.n_merged(shard.start, shard.stop)),
         **table.to_arrays(),
     }
 
@@ -162,9 +166,10 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
     """
     _, counted = _by_name(source, config)
     table = CountTable(source.n_genes)
-    reasons, depths = [], []
+    reasons, depths, merged = [], [], 0
     for path in paths:
         part = load(path)
+        merged += int(part.pop("merged"))
         reasons.append(part.pop("reasons"))
         depths.append(part.pop("depth"))
         table.merge(CountTable.from_arrays(part))
@@ -181,6 +186,7 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
         table=table,
         stats=table.stats(len(depth)),
         median_nonzero=table.median_nonzero(),
+        merged=merged,
         cells_dropped={name: count for name, count in dropped.items() if count},
         genes_dropped={
             "mitochondrial": int((~counted).sum()),

@@ -83,7 +83,7 @@ def test_unsorted_duplicate_and_zero_entries_are_made_canonical(counts, make_ada
     X = gather(source, 64)
     assert X.sum() == 11
     assert (X[0, 1], X[0, 4], X[1, 0], X[1, 2]) == (2, 4, 5, 0)
-    assert source.warnings == ["W236: 1 duplicate entries of the sparse matrix were summed"]
+    assert source.n_merged() == 1
 
 
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")  # that is what is tested
@@ -355,7 +355,7 @@ def test_merged_duplicates_are_counted_by_range(counts, make_adata, save):
     list(parts.blocks(16, start=0, stop=40))
     list(other.blocks(16, validate=False))
     assert whole.warnings == parts.warnings
-    assert "W236" in whole.warnings[0]
+    assert whole.n_merged() > 0
     assert other.warnings == []
     assert sum(parts.n_merged(start, start + 40) for start in range(0, 120, 40)) == whole.n_merged()
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import anndata as ad
+import h5py
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -195,3 +197,31 @@ def test_graphs_of_accessibility_are_useful(shared, name):
     filled = edges.n_edges > select_edges(record.pairs, record.n_cells, EdgeConfig(min_mean_degree=0.0)).n_edges
     assert filled == any(w.startswith("W258") for w in record.report["warnings"])
     assert filled == (name == "mm_cortex_snareseq_atac_ga")
+
+
+def test_summed_duplicates_are_reported_once(tmp_path):
+    """Whoever reads the shards, and when: the count comes from the files of the scan."""
+    x = csr_matrix(counts(10))
+    path = tmp_path / "twice.h5ad"
+    ad.AnnData(x.astype(np.float32)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        group = file["X"]
+        last = group["indptr"][-1]
+        for name in ("data", "indices"):
+            values = np.append(group[name][...], group[name][last - 1])
+            del group[name]
+            group[name] = values
+        group["indptr"][-1] = last + 1
+    for rows in (100, 1000):
+        record = build_dataset(open_h5ad(path), dataset(), SMALL.model_copy(update={"block_rows": rows}))
+        merged = [w for w in record.report["warnings"] if w.startswith("W236")]
+        assert merged == ["W236: 1 duplicate entries of the sparse matrix were summed"]
+
+
+def test_dense_graphs_are_pointed_out():
+    rng = np.random.default_rng(11)
+    x = rng.poisson(rng.gamma(2.0, 1.5, (600, 1)) * np.ones(40) * np.where(np.arange(40) < 20, 1.0, 0.3))
+    other = rng.poisson(rng.gamma(2.0, 1.5, (600, 1)) * np.ones(40))
+    record = build_dataset(source(np.hstack([x, other])), dataset(), GraphConfig(selection="all"))
+    assert record.report["default_rule"]["density"] > 0.3
+    assert any(w.startswith("W274") for w in record.report["warnings"])
