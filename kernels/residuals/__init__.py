@@ -5,7 +5,8 @@ from musegnn.kernels.residuals.api import (
     ResidualSums,
     accumulate_nonzeros,
     dense_residuals,
+    zero_residuals,
     zero_sums,
 )
 
-__all__ = ["NoiseModel", "ResidualSums", "accumulate_nonzeros", "dense_residuals", "zero_sums"]
+__all__ = ["NoiseModel", "ResidualSums", "accumulate_nonzeros", "dense_residuals", "zero_residuals", "zero_sums"]

@@ -89,6 +89,28 @@ def zero_sums(
     return sums
 
 
+def zero_residuals(depth: NDArray[np.float64], model: NoiseModel) -> NDArray[np.float64]:
+    """Compute the residuals of zero counts.
+
+    Parameters
+    ----------
+    depth
+        Depths, shape (U,), float64.
+    model
+        Rates, sizes and bounds, of G genes.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (U, G), float64.
+    """
+    _check_model(model)
+    mu = depth[:, None] * model.rate
+    variance = np.maximum(mu + mu * mu / model.theta, model.min_variance)
+    result: NDArray[np.float64] = np.clip(-mu / np.sqrt(variance), -model.clip, model.clip)
+    return result
+
+
 def accumulate_nonzeros(
     block: csr_matrix | csr_array,
     depth: NDArray[np.float64],

@@ -218,7 +218,8 @@ def _build(
     scattered = scattered_genes(detected, result.n_cells)
     pairs = _pairs(config, stages, fitted, extracted, detected, scattered, ascending, parallel, stripe_bytes)
     model = model.take(chosen[ascending])
-    sorted_profile = _profile(config, stages, model, extracted)
+    sparse = profile_stages.prefers_sparse(detected, len(np.unique(result.depth)), result.n_cells)
+    sorted_profile = _profile(config, stages, model, extracted, result.depth if sparse else None)
     profile = np.empty_like(sorted_profile)
     profile[ascending] = sorted_profile
     rank = np.argsort(ascending)
@@ -268,14 +269,23 @@ def _pairs(
     return pair_stages.collect_pairs(map(load, paths), ascending, config.z_store)
 
 
-def _profile(config: GraphConfig, stages: _Stages, model: SCTModel, extracted: list[Path]) -> NDArray[np.float32]:
-    """Give the profile of genes in ascending density."""
+def _profile(
+    config: GraphConfig,
+    stages: _Stages,
+    model: SCTModel,
+    extracted: list[Path],
+    depth: NDArray[np.float64] | None,
+) -> NDArray[np.float32]:
+    """Give the profile of genes in ascending density; `depth` where its Gram matrix comes from counts above zero."""
     clip = model.profile_clip if config.residuals == "sctransform" else model.clip
     described = stages.put("profile-model", profile_stages.model_arrays(model, clip))
     size = profile_stages.GROUP_SHARDS
     groups = [(described, extracted[first : first + size]) for first in range(0, len(extracted), size)]
     if config.profile == "full":
         return profile_stages.full_profile(stages.run("profile", [(profile_stages.full_group, g) for g in groups]))
+    if config.profile == "gram" and depth is not None:
+        sums = stages.run("profile", [(profile_stages.sparse_gram_group, g) for g in groups])
+        return profile_stages.sparse_gram_profile(sums, described, depth)
     if config.profile == "gram":
         return profile_stages.gram_profile(stages.run("profile", [(profile_stages.gram_group, g) for g in groups]))
     drawn = profile_stages.first_sketch(model.n_genes, config.profile_rank, config.seed)

@@ -16,6 +16,7 @@ from musegnn.coexpression.residuals import pearson_residuals
 from musegnn.coexpression.sctransform import SCTModel
 from musegnn.coexpression.tasks import load
 from musegnn.kernels.gram import accumulate_dense_gram
+from musegnn.kernels.residual_gram import ResidualGram
 from musegnn.random import stream
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ DENSE_CELLS = (256, 512)
 DENSE_NUMBERS = 1 << 22
 GROUP_SHARDS = 16
 OVERSAMPLING = 16
+SPARSE = 0.3
 
 
 def model_arrays(model: SCTModel, clip: float) -> Arrays:
@@ -45,9 +47,13 @@ def read_model(path: Path) -> SCTModel:
     return SCTModel(intercept=about["intercept"], theta=about["theta"], min_variance=min_variance, n_cells=int(n_cells))
 
 
+def _clip(model: Path) -> float:
+    return float(load(model)["scalars"][2])
+
+
 def _residuals(model: Path, extracted: Sequence[Path]) -> Iterator[NDArray[np.float64]]:
     """Compute clipped residuals of all genes, shape (b, N), a few cells at a time."""
-    fitted, clip = read_model(model), float(load(model)["scalars"][2])
+    fitted, clip = read_model(model), _clip(model)
     fewest, most = DENSE_CELLS
     rows = max(fewest, min(most, DENSE_NUMBERS // max(fitted.n_genes, 1)))
     for block, depth in extracted_blocks(extracted, fitted.n_genes):
@@ -78,6 +84,38 @@ def gram_group(model: Path, extracted: Sequence[Path]) -> Arrays:
         "total": np.zeros(n_genes) if total is None else total,
         "cells": np.array(float(n_cells)),
     }
+
+
+def sparse_gram_group(model: Path, extracted: Sequence[Path]) -> Arrays:
+    """Sum over some shards what :class:`~musegnn.kernels.residual_gram.ResidualGram` needs of the counts above zero.
+
+    Returns
+    -------
+    dict
+        ``cross`` (N, W), ``total`` (N,) and the number of ``cells``, float64.
+    """
+    fitted, clip = read_model(model), _clip(model)
+    sums = ResidualGram(fitted.noise(clip))
+    n_cells = 0
+    for block, depth in extracted_blocks(extracted, fitted.n_genes):
+        sums.add(block, depth)
+        n_cells += len(depth)
+    return {"cross": sums.cross, "total": sums.total, "cells": np.array(float(n_cells))}
+
+
+def prefers_sparse(detected: NDArray[np.int64], n_levels: int, n_cells: int) -> bool:
+    """Tell whether the Gram matrix costs less from counts above zero and the histogram of depths than from all cells.
+
+    Parameters
+    ----------
+    detected
+        Cells in which each of the N genes is detected, shape (N,).
+    n_levels
+        Number of distinct depths U.
+    n_cells
+        Number of cells n.
+    """
+    return 2 * n_levels <= n_cells and float(detected.mean()) <= SPARSE * n_cells
 
 
 def full_group(model: Path, extracted: Sequence[Path]) -> Arrays:
@@ -120,8 +158,20 @@ def add_groups(paths: Sequence[Path]) -> Arrays:
 def gram_profile(paths: Sequence[Path]) -> NDArray[np.float32]:
     """Give the lossless compressed profile, shape (N, R), from the files of :func:`gram_group`."""
     sums = add_groups(paths)
-    mean = sums["total"] / sums["cells"]
-    return compress(sums["gram"] - sums["cells"] * np.outer(mean, mean))
+    return _compress_centred(sums["gram"], sums["total"], float(sums["cells"]))
+
+
+def sparse_gram_profile(paths: Sequence[Path], model: Path, depth: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Give the same from the files of :func:`sparse_gram_group` and the depths of all cells, shape (n,)."""
+    sums = add_groups(paths)
+    whole = ResidualGram(read_model(model).noise(_clip(model)))
+    whole.cross, whole.total = sums["cross"], sums["total"]
+    return _compress_centred(*whole.values(depth), float(sums["cells"]))
+
+
+def _compress_centred(gram: NDArray[np.float64], total: NDArray[np.float64], n_cells: float) -> NDArray[np.float32]:
+    mean = total / n_cells
+    return compress(gram - n_cells * np.outer(mean, mean))
 
 
 def full_profile(paths: Sequence[Path]) -> NDArray[np.float32]:

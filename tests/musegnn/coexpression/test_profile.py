@@ -89,6 +89,9 @@ def test_profiles_are_of_centred_clipped_residuals(tmp_path):
     small = profiles.gram_profile(groups(tmp_path, profiles.gram_group, described, paths)).astype(float)
     expected = centred.T @ centred
     np.testing.assert_allclose(small @ small.T, expected, rtol=0, atol=1e-6 * expected.max())
+    sparse = groups(tmp_path, profiles.sparse_gram_group, described, paths)
+    other = profiles.sparse_gram_profile(sparse, described, depth).astype(float)
+    np.testing.assert_allclose(other @ other.T, expected, rtol=0, atol=1e-6 * expected.max())
     full = profiles.full_profile(groups(tmp_path, profiles.full_group, described, paths))
     np.testing.assert_allclose(full, centred.T, rtol=0, atol=1e-5)
 
@@ -107,3 +110,10 @@ def test_a_randomised_profile_is_nearly_the_best_of_its_rank(tmp_path):
     best = np.linalg.eigvalsh(gram)[:-20]
     assert np.linalg.norm(best) < 0.5 * np.linalg.norm(gram)
     assert np.linalg.norm(gram - small @ small.T) < 1.2 * np.linalg.norm(best)
+
+
+def test_the_way_to_the_gram_matrix_follows_from_the_data():
+    detected = np.array([10, 90])
+    assert profiles.prefers_sparse(detected, 100, 200)
+    assert not profiles.prefers_sparse(detected, 101, 200)
+    assert not profiles.prefers_sparse(detected + 20, 100, 200)

@@ -1,0 +1,102 @@
+"""Gram matrix of residuals, accumulated block by block; the derivation is in this folder's README.
+
+Legend: b cells of a block, n cells, N genes, U distinct depths.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.kernels.moments.api import Impl, check_array, csr_parts, use_numba
+from musegnn.kernels.residuals import zero_residuals, zero_sums
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.kernels.residuals import NoiseModel
+
+TILE = 64
+LEVELS = 1024
+
+
+class ResidualGram:
+    """Sums of the products of the residuals of all pairs of genes.
+
+    Parameters
+    ----------
+    model
+        Rates, sizes and bounds of N genes, all with a model.
+    impl
+        ``auto`` is ``numba``, whose bits do not depend on how cells are cut into blocks.
+
+    Raises
+    ------
+    ValueError
+        When a gene has no model, or `impl` is unknown.
+    """
+
+    def __init__(self, model: NoiseModel, *, impl: Impl = "auto") -> None:
+        if not (np.isfinite(model.rate).all() and not np.isnan(model.theta).any()):
+            msg = "expected genes with a model, got NaN among rates or sizes"
+            raise ValueError(msg)
+        n_genes = len(model.rate)
+        self._model = model
+        self._numba = use_numba(impl)
+        self.cross = np.zeros((n_genes, -(-n_genes // TILE) * TILE))
+        self.total = np.zeros(n_genes)
+
+    def add(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
+        """Add a block of cells.
+
+        Parameters
+        ----------
+        block
+            Counts, CSR without duplicates, shape (b, N), int32 data.
+        depth
+            Depths of the cells, shape (b,), float64.
+
+        Raises
+        ------
+        TypeError
+            When `block` is not CSR, or an array has another dtype or memory order.
+        ValueError
+            When shapes do not fit or indices are out of range.
+        """
+        indptr, indices, data = csr_parts(block)
+        check_array("depth", depth, (block.shape[0],), np.float64)
+        if block.shape[1] != len(self.total):
+            msg = f"block must have {len(self.total)} genes, got {block.shape[1]}"
+            raise ValueError(msg)
+        if self._numba:
+            from musegnn.kernels.residual_gram.impl import numba
+
+            numba.add(indptr, indices, data, depth, *self._model, self.cross, self.total)
+        else:
+            from musegnn.kernels.residual_gram.impl import reference
+
+            reference.add(block, depth, self._model, self.cross, self.total)
+
+    def values(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the sums of products and of residuals over all cells that were added.
+
+        Parameters
+        ----------
+        depth
+            Depths of these cells in any order, shape (n,), float64.
+
+        Returns
+        -------
+        tuple
+            Products, symmetric, shape (N, N), and residuals, shape (N,), float64.
+        """
+        levels, cells = np.unique(np.asarray(depth, np.float64), return_counts=True)
+        part = self.cross[:, : len(self.total)]
+        products = part + part.T
+        for start in range(0, len(levels), LEVELS):
+            zeros = zero_residuals(levels[start : start + LEVELS], self._model)
+            products += (zeros * cells[start : start + LEVELS, None]).T @ zeros
+        products = 0.5 * (products + products.T)
+        return products, self.total + zero_sums(levels, cells, self._model).first

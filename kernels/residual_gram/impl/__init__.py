@@ -1,0 +1,1 @@
+"""Implementations of the sums over counts above zero."""

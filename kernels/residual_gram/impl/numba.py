@@ -1,0 +1,84 @@
+"""The sparse-times-dense product as compiled loops without the interpreter lock.
+
+Legend: N genes, W columns padded to whole tiles, E entries of a part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+from musegnn.kernels.gram.impl.simd import LANES, VECTORS, add_tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+CELLS = 512
+TILE = VECTORS * LANES
+
+
+@njit(nogil=True, cache=True, inline="always", error_model="numpy")
+def _residual(x: float, mu: float, theta: float, min_variance: float, clip: float) -> float:
+    variance = max(mu + mu * mu / theta, min_variance)
+    return min(max((x - mu) / math.sqrt(variance), -clip), clip)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.int32],
+    depth: Floats,
+    rate: Floats,
+    theta: Floats,
+    min_variance: float,
+    clip: float,
+    cross: Floats,
+    total: Floats,
+) -> None:
+    """Add S to `cross` (N, W) and the sums of D to `total` (N,)."""
+    n_genes, n_cells = len(rate), len(depth)
+    width = cross.shape[1]
+    flat = cross.reshape(-1)
+    tile = np.empty(CELLS * TILE)
+    begin = np.empty(n_genes + 1, dtype=np.int64)
+    fill = np.empty(n_genes, dtype=np.int64)
+    for first in range(0, n_cells, CELLS):
+        last = min(first + CELLS, n_cells)
+        count = indptr[last] - indptr[first]
+        cell, change = np.empty(count, dtype=np.uint32), np.empty(2 * count)
+        begin[:] = 0
+        for e in range(indptr[first], indptr[last]):
+            begin[indices[e] + 1] += 1
+        for j in range(n_genes):
+            begin[j + 1] += begin[j]
+            fill[j] = begin[j]
+        for i in range(first, last):
+            for e in range(indptr[i], indptr[i + 1]):
+                j = indices[e]
+                mu = rate[j] * depth[i]
+                d = _residual(np.float64(data[e]), mu, theta[j], min_variance, clip)
+                d -= _residual(0.0, mu, theta[j], min_variance, clip)
+                p = fill[j]
+                fill[j] += 1
+                cell[p] = i - first
+                change[2 * p], change[2 * p + 1] = d, d
+                total[j] += d
+        for left in range(0, n_genes, TILE):
+            size = min(TILE, n_genes - left)
+            for i in range(last - first):
+                s = depth[first + i]
+                for k in range(size):
+                    tile[i * TILE + k] = _residual(0.0, rate[left + k] * s, theta[left + k], min_variance, clip)
+                for k in range(size, TILE):
+                    tile[i * TILE + k] = 0.0
+            for k in range(size):
+                for p in range(begin[left + k], begin[left + k + 1]):
+                    tile[cell[p] * TILE + k] += 0.5 * change[2 * p]
+            for j in range(n_genes):
+                add_tile(flat, width * j + left, tile, cell, change, begin[j], begin[j + 1])
