@@ -395,8 +395,8 @@ def _default_rule(pairs: PairTable, n_cells: int, warnings: list[str]) -> dict[s
         )
     if edges.density > DENSE_GRAPH:
         warnings.append(
-            f"W274: {100 * edges.density:.0f} % of all pairs are edges by the default rule, as where cells differ along "
-            "one boundary or in depth (docs/coexpression.md); edges.max_degree: 50 keeps the strongest"
+            f"W274: {100 * edges.density:.0f} % of all pairs are edges by the default rule, as where cells differ in "
+            "one way or in depth (docs/coexpression.md); edges.max_degree: 50 keeps the strongest"
         )
     return {
         "density": edges.density,

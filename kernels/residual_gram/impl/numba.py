@@ -42,43 +42,77 @@ def add(
     total: Floats,
 ) -> None:
     """Add S to `cross` (N, W) and the sums of D to `total` (N,)."""
-    n_genes, n_cells = len(rate), len(depth)
-    width = cross.shape[1]
-    flat = cross.reshape(-1)
     tile = np.empty(CELLS * TILE)
-    begin = np.empty(n_genes + 1, dtype=np.int64)
-    fill = np.empty(n_genes, dtype=np.int64)
-    for first in range(0, n_cells, CELLS):
-        last = min(first + CELLS, n_cells)
-        count = indptr[last] - indptr[first]
-        cell, change = np.empty(count, dtype=np.uint32), np.empty(2 * count)
-        begin[:] = 0
-        for e in range(indptr[first], indptr[last]):
-            begin[indices[e] + 1] += 1
-        for j in range(n_genes):
-            begin[j + 1] += begin[j]
-            fill[j] = begin[j]
-        for i in range(first, last):
-            for e in range(indptr[i], indptr[i + 1]):
-                j = indices[e]
-                mu = rate[j] * depth[i]
-                d = _residual(np.float64(data[e]), mu, theta[j], min_variance, clip)
-                d -= _residual(0.0, mu, theta[j], min_variance, clip)
-                p = fill[j]
-                fill[j] += 1
-                cell[p] = i - first
-                change[2 * p], change[2 * p + 1] = d, d
-                total[j] += d
-        for left in range(0, n_genes, TILE):
-            size = min(TILE, n_genes - left)
-            for i in range(last - first):
-                s = depth[first + i]
-                for k in range(size):
-                    tile[i * TILE + k] = _residual(0.0, rate[left + k] * s, theta[left + k], min_variance, clip)
-                for k in range(size, TILE):
-                    tile[i * TILE + k] = 0.0
+    for first in range(0, len(depth), CELLS):
+        last = min(first + CELLS, len(depth))
+        s = depth[first:last]
+        begin, cell, change = _changes(
+            indptr[first : last + 1], indices, data, s, rate, theta, min_variance, clip, total
+        )
+        _multiply(begin, cell, change, s, rate, theta, min_variance, clip, tile, cross)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _changes(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.int32],
+    depth: Floats,
+    rate: Floats,
+    theta: Floats,
+    min_variance: float,
+    clip: float,
+    total: Floats,
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], Floats]:
+    """List D of one part by gene: offsets (N + 1,), cells (E,), and D twice, (2E,)."""
+    n_genes = len(rate)
+    count = indptr[-1] - indptr[0]
+    cell, change = np.empty(count, dtype=np.uint32), np.empty(2 * count)
+    begin = np.zeros(n_genes + 1, dtype=np.int64)
+    for e in range(indptr[0], indptr[-1]):
+        begin[indices[e] + 1] += 1
+    for j in range(n_genes):
+        begin[j + 1] += begin[j]
+    fill = begin[:n_genes].copy()
+    for i in range(len(depth)):
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            mu = rate[j] * depth[i]
+            d = _residual(np.float64(data[e]), mu, theta[j], min_variance, clip)
+            d -= _residual(0.0, mu, theta[j], min_variance, clip)
+            p = fill[j]
+            fill[j] += 1
+            cell[p] = i
+            change[2 * p], change[2 * p + 1] = d, d
+            total[j] += d
+    return begin, cell, change
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _multiply(
+    begin: NDArray[np.int64],
+    cell: NDArray[np.uint32],
+    change: Floats,
+    depth: Floats,
+    rate: Floats,
+    theta: Floats,
+    min_variance: float,
+    clip: float,
+    tile: Floats,
+    cross: Floats,
+) -> None:
+    """Add the product of D with F, which is made dense 64 genes at a time."""
+    n_genes, width = len(rate), cross.shape[1]
+    flat = cross.reshape(-1)
+    for left in range(0, n_genes, TILE):
+        size = min(TILE, n_genes - left)
+        for i in range(len(depth)):
             for k in range(size):
-                for p in range(begin[left + k], begin[left + k + 1]):
-                    tile[cell[p] * TILE + k] += 0.5 * change[2 * p]
-            for j in range(n_genes):
-                add_tile(flat, width * j + left, tile, cell, change, begin[j], begin[j + 1])
+                mu = rate[left + k] * depth[i]
+                tile[i * TILE + k] = _residual(0.0, mu, theta[left + k], min_variance, clip)
+            tile[i * TILE + size : (i + 1) * TILE] = 0.0
+        for k in range(size):
+            for p in range(begin[left + k], begin[left + k + 1]):
+                tile[cell[p] * TILE + k] += 0.5 * change[2 * p]
+        for j in range(n_genes):
+            add_tile(flat, width * j + left, tile, cell, change, begin[j], begin[j + 1])
