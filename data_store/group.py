@@ -56,8 +56,8 @@ def check_group(members: Sequence[Member]) -> list[str]:
     ------
     InputError
         E211 when one dataset of a species has Ensembl identifiers and another symbols, E214 when identifiers belong
-        to another species than declared, E252 when two datasets hold the same counts: the same matrix of the same
-        file, and the same cells of it.
+        to another species than declared, E252 when two datasets share cells of the same matrix of the same file:
+        whole files, a file and a stratum of it, or strata by different columns.
     """
     _refuse_copies(members)
     warnings = []
@@ -80,14 +80,17 @@ def check_group(members: Sequence[Member]) -> list[str]:
 
 
 def _refuse_copies(members: Sequence[Member]) -> None:
-    seen: dict[tuple[str | None, ...], str] = {}
+    seen: dict[tuple[str, str | None], list[tuple[str | None, str | None, str]]] = {}
     for member in members:
         found = {"by": member.by, "stratum": member.stratum} | member.source.fingerprint()
-        key = (found["sha256"], member.layer, found["by"], found["stratum"])
-        if key in seen:
-            msg = f"holds the same counts as dataset `{seen[key]}`, so results would leak between them"
+        matrix = (found["sha256"], member.layer)
+        for by, stratum, name in seen.setdefault(matrix, []):
+            if by == found["by"] and stratum != found["stratum"]:
+                continue
+            what = "the same counts as" if (by, stratum) == (found["by"], found["stratum"]) else "cells of"
+            msg = f"holds {what} dataset `{name}`, so results would leak between them"
             raise InputError(msg, code="E252", where=member.name, fix="leave one of the two out")
-        seen[key] = member.name
+        seen[matrix].append((found["by"], found["stratum"], member.name))
 
 
 def _check_prefix(member: Member, ensembl: list[str]) -> None:

@@ -167,12 +167,13 @@ def train(
         Take up the newest checkpoint in the run folder.
     """
     from musegnn import pipeline
+    from musegnn.coexpression.sources import expand_strata
     from musegnn.data_store import Store
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     opened = Store.open(store)
-    config = _load(atlas, settings) if atlas is not None else _config_of_store(opened.path, settings)
+    config = expand_strata(_load(atlas, settings)) if atlas is not None else _config_of_store(opened.path, settings)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         model = pipeline.train(folder, opened, resume=resume, progress=progress)

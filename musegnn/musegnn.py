@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
@@ -70,7 +71,7 @@ class MuSeGNN:
 
     def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu") -> None:
         self.store = store
-        self.config = config
+        self.config = config = expand_strata(config)
         self.device = device
         self._data = prepare(store, config)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)

@@ -69,6 +69,9 @@ def test_two_strata_of_one_file_are_different_data():
     def part(name, by, stratum):
         return replace(whole, name=name, by=by, stratum=stratum)
 
-    assert check_group([part("a", "donor", "1"), part("b", "donor", "2"), part("c", "batch", "1")]) == []
+    assert check_group([part("a", "donor", "1"), part("b", "donor", "2")]) == []
+    for other in (part("c", "batch", "1"), part("c", None, None)):
+        with pytest.raises(InputError, match=r"E252.* c: holds cells of dataset `a`"):
+            check_group([part("a", "donor", "1"), part("b", "donor", "2"), other])
     with pytest.raises(InputError, match=r"E252.* c: holds the same counts as dataset `a`"):
         check_group([part("a", "donor", "1"), part("b", "donor", "2"), part("c", "donor", "1")])
