@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import struct
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[Any]"]
+# What zipfile raises for a damaged archive, depending on where the damage is.
+DAMAGE = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, struct.error)
+ENTRY = b"PK\x01\x02"  # how an entry of a zip directory starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,10 @@ def is_whole(path: Path) -> bool:
     """Tell whether a file of arrays exists and has no damage."""
     try:
         with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+            members = file.infolist()
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            # A wrong length in the directory makes an entry part of the one before.
+            hidden = any(ENTRY in member.extra + member.comment for member in members)
+            return stored and not hidden and file.testzip() is None
+    except DAMAGE:
         return False
