@@ -45,7 +45,7 @@ def scattered_genes(detected: NDArray[np.int64], n_cells: int) -> int:
 
     Examples
     --------
-    >>> scattered_genes(np.array([5, 9, 10, 80]), 100)
+    >>> scattered_genes(np.array([5, 7, 10, 80]), 100)
     2
     """
     if (np.diff(detected) < 0).any():
