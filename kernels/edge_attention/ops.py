@@ -27,6 +27,7 @@ def attend(
     colptr: Tensor,
     row: Tensor,
     perm: Tensor,
+    offsets: Tensor,
     scale: float,
     dropout: float,
     seed: int,
@@ -52,6 +53,7 @@ def attend_backward(
     colptr: Tensor,
     row: Tensor,
     perm: Tensor,
+    offsets: Tensor,
     scale: float,
     dropout: float,
     seed: int,
@@ -87,12 +89,12 @@ def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, u, a, rowptr, col, colptr, row, perm, lse = ctx.saved_tensors
+    q, k, v, u, a, rowptr, col, colptr, row, perm, offsets, lse = ctx.saved_tensors
     needs_da = ctx.needs_input_grad[4]
     dq, dk, dv, du, da = attend_backward(
-        grad_o, grad_z, q, k, v, u, a, lse, rowptr, col, colptr, row, perm, *ctx.options, needs_da
+        grad_o, grad_z, q, k, v, u, a, lse, rowptr, col, colptr, row, perm, offsets, *ctx.options, needs_da
     )
-    return dq, dk, dv, du, da if needs_da else None, *[None] * 8
+    return dq, dk, dv, du, da if needs_da else None, *[None] * 9
 
 
 attend.register_autograd(_differentiate, setup_context=_keep)
