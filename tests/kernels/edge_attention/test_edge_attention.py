@@ -269,6 +269,8 @@ def test_named_implementation_is_never_replaced() -> None:
     inputs, graph = example(adjacency("half", 9), dtype=torch.bfloat16)
     with pytest.raises(TypeError, match="takes float32 and float64"):
         edge_attention(*inputs, graph, impl="numba")
+    with pytest.raises(TypeError, match="on CUDA devices, got"):
+        edge_attention(*inputs, graph, impl="triton")
     with pytest.raises(ValueError, match="impl must be"):
         edge_attention(*inputs, graph, impl="fast")
 
@@ -291,7 +293,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_operator_passes_the_checks_of_torch() -> None:
     inputs, graph = example(adjacency("half", 9))
-    arguments = (*(part.requires_grad_() for part in inputs), *graph, 0.5, 0.0, 0)
+    arguments = (*(part.requires_grad_() for part in inputs), *graph, 0.5, 0.0, 0, "numba")
     torch.library.opcheck(torch.ops.musegnn.edge_attention.default, arguments)
 
 
