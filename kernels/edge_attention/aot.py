@@ -72,6 +72,7 @@ class Report:
     mma: int = 0
     wide_loads: int = 0
     spills: int = 0
+    barriers: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
@@ -155,6 +156,7 @@ def compile_build(build: Build) -> Report:
         mma=len(re.findall(r"\bHMMA", code)),
         wide_loads=len(re.findall(r"\bLDG\.E\.128|\bLDGSTS\.E\.(?:BYPASS\.)?128", code)),
         spills=len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        barriers=_barriers_in_loops(code),
         seconds=time.perf_counter() - start,
     )
     report.faults = _judge(build, report)
@@ -172,6 +174,18 @@ def _judge(build: Build, report: Report) -> list[str]:
     if build.module in {"csr", "tile"} and report.wide_loads == 0:
         faults.append("no wide loads")
     return faults
+
+
+def _barriers_in_loops(code: str) -> int:
+    """Count the waits for other threads between a label and a jump back to it."""
+    lines = code.splitlines()
+    labels = {found[1]: at for at, line in enumerate(lines) if (found := re.match(r"\s*\.(L_x_\d+):", line))}
+    loops = [
+        (labels[found[1]], at)
+        for at, line in enumerate(lines)
+        if (found := re.search(r"BRA.*`\(\.(L_x_\d+)\)", line)) and labels.get(found[1], at) < at
+    ]
+    return max((sum("BAR.SYNC" in line for line in lines[first:last]) for first, last in loops), default=0)
 
 
 def _type_of(name: str, dtype: str) -> str:
@@ -200,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["TRITON_CACHE_DIR"] = cache
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([f"{HOME}.{name}" for name in ("csr", "tile", "parts")])
-        print(f"{'kernel':<58}regs stack  shared wgmma  mma  ld128 seconds")
+        print(f"{'kernel':<58}regs stack  shared wgmma  mma  ld128  bar seconds")
         with context.Pool(options.jobs, maxtasksperchild=1) as pool:
             waiting = [(build, pool.apply_async(compile_build, (build,))) for build in chosen]
             for build, result in waiting:
@@ -220,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _describe(report: Report) -> str:
     return (
         f"{report.name:<58}{report.registers:>4}{report.stack:>6}{report.shared:>8}{report.wgmma:>6}{report.mma:>5}"
-        f"{report.wide_loads:>7}{report.seconds:>8.1f}  {', '.join(report.faults)}"
+        f"{report.wide_loads:>7}{report.barriers:>5}{report.seconds:>8.1f}  {', '.join(report.faults)}"
     ).rstrip()
 
 

@@ -60,7 +60,7 @@ def forward(
     options = Options.of(scale, dropout, seed)
     with _on_device_of(q):
         plan = _plan(q, a, graph)
-        _forward_lists(plan.row_items(graph), plan, (q, k, v, u, a), (o, z, lse), options)
+        _forward_lists(plan.row_items(graph), plan, graph, (q, k, v, u, a), (o, z, lse), options)
         _over_tiles(tile.edge_attention_fwd_kernel_tile, plan, (q, k, v, u, a), (o, z, lse), options)
     return o, z, lse
 
@@ -98,9 +98,9 @@ def backward(
         given = (lse, delta, do, dz)
         # Rows of dense graphs take lists, too, where the gradient of attributes sums over heads.
         partial_da = _backward_rows_lists(
-            plan.row_items(graph, every=needs_da), plan, inputs, given, (dq, du), options, needs_da=needs_da
+            plan.row_items(graph, every=needs_da), plan, graph, inputs, given, (dq, du), options, needs_da=needs_da
         )
-        _backward_columns_lists(plan.column_items(graph), plan, inputs, given, (dk, dv), options)
+        _backward_columns_lists(plan.column_items(graph), plan, graph, inputs, given, (dk, dv), options)
         if not needs_da:
             _over_tiles(tile.edge_attention_bwd_kernel_tile_rows, plan, inputs, (*given, dq, du), options)
         columns = tile.edge_attention_bwd_kernel_tile_columns
@@ -116,8 +116,9 @@ def _plan(q: torch.Tensor, a: torch.Tensor, graph: EdgeGraph) -> Plan:
 
 
 def _forward_lists(
-    items: Items, plan: Plan, inputs: tuple[torch.Tensor, ...], outputs: tuple[torch.Tensor, ...], options: Options
-) -> None:
+    items: Items, plan: Plan, graph: EdgeGraph, inputs: tuple[torch.Tensor, ...], outputs: tuple[torch.Tensor, ...],
+    options: Options,
+) -> None:  # fmt: skip
     o, z, lse = outputs
     (_, n_heads, dim), n_attributes = o.shape, z.shape[2]
     if items.row.numel() == 0:
@@ -126,7 +127,7 @@ def _forward_lists(
     part_sizes = [(n_heads,), (n_heads,), (n_heads, dim), (n_heads, n_attributes)]
     partial = [lse.new_empty((items.n_parts, *size)) for size in part_sizes]
     csr.edge_attention_fwd_kernel_csr[(items.row.numel(), triton.cdiv(n_heads, shape.BH))](
-        *inputs, plan.col, *items[:4], *outputs, *partial, *options,
+        *inputs, plan.short(graph, "col"), *items[:4], *outputs, *partial, *options,
         H=n_heads, D=dim, F=n_attributes, **_blocks(shape),
         USE_PARTS=items.n_parts > 0, USE_DROPOUT=options.threshold > 0,
     )  # fmt: skip
@@ -139,7 +140,7 @@ def _forward_lists(
 
 
 def _backward_rows_lists(
-    items: Items, plan: Plan, inputs: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...],
+    items: Items, plan: Plan, graph: EdgeGraph, inputs: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...],
     outputs: tuple[torch.Tensor, ...], options: Options, *, needs_da: bool,
 ) -> torch.Tensor:  # fmt: skip
     """Give the gradient of the attributes per group of heads, (groups, E, F) float32."""
@@ -153,7 +154,7 @@ def _backward_rows_lists(
         return da
     partial = [lse.new_empty((items.n_parts, n_heads, width)) for width in (dim, n_attributes)]
     csr.edge_attention_bwd_kernel_csr_rows[(items.row.numel(), n_groups)](
-        *inputs, plan.col, *items[:4], *given, dq, du, da, *partial, a.shape[0], *options,
+        *inputs, plan.short(graph, "col"), *items[:4], *given, dq, du, da, *partial, a.shape[0], *options,
         H=n_heads, D=dim, F=n_attributes, **_blocks(shape),
         USE_PARTS=items.n_parts > 0, USE_DROPOUT=options.threshold > 0, USE_DA=needs_da,
     )  # fmt: skip
@@ -162,7 +163,7 @@ def _backward_rows_lists(
 
 
 def _backward_columns_lists(
-    items: Items, plan: Plan, inputs: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...],
+    items: Items, plan: Plan, graph: EdgeGraph, inputs: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...],
     outputs: tuple[torch.Tensor, ...], options: Options,
 ) -> None:  # fmt: skip
     (_, n_heads, dim), n_attributes = outputs[0].shape, inputs[4].shape[1]
@@ -171,7 +172,7 @@ def _backward_columns_lists(
     shape = config.list_shape(n_heads, dim, columns=True)
     partial = [given[0].new_empty((items.n_parts, n_heads, dim)) for _ in outputs]
     csr.edge_attention_bwd_kernel_csr_columns[(items.row.numel(), triton.cdiv(n_heads, shape.BH))](
-        *inputs, plan.row, plan.perm, *items[:4], *given, *outputs, *partial, *options,
+        *inputs, plan.short(graph, "row"), plan.short(graph, "perm"), *items[:4], *given, *outputs, *partial, *options,
         H=n_heads, D=dim, F=n_attributes, **_blocks(shape),
         USE_PARTS=items.n_parts > 0, USE_DROPOUT=options.threshold > 0,
     )  # fmt: skip

@@ -86,10 +86,8 @@ class Plan:
         self._longest = limits.longest_part
         self._items: dict[tuple[bool, bool], Items] = {}
         self._tile_items: dict[int, torch.Tensor] = {}
-        small = graph.n_edges < 1 << 31
-        self.col = graph.col.to(torch.int32)
-        self.row = graph.row.to(torch.int32)
-        self.perm = graph.perm.to(torch.int32) if small else graph.perm
+        self._short: dict[str, torch.Tensor] = {}
+        self._device = graph.col.device
         ends = torch.stack([graph.offsets, graph.rowptr[graph.offsets]]).tolist()
         spans = list(zip(ends[0], ends[0][1:], ends[1], ends[1][1:], strict=False))
         dense = [may_tile and _is_dense(span, limits) for span in spans]
@@ -100,6 +98,14 @@ class Plan:
             if not is_dense
         ]
         self._list_rows = torch.cat(lists) if lists else graph.col.new_empty(0)
+
+    def short(self, graph: EdgeGraph, name: str) -> torch.Tensor:
+        """Give ``col``, ``row`` or ``perm`` in 32 bits, made when lists first need it; longer ``perm`` as it is."""
+        if name not in self._short:
+            part: torch.Tensor = getattr(graph, name)
+            fits = name != "perm" or part.numel() < 1 << 31
+            self._short[name] = part.to(torch.int32) if fits else part.clone()
+        return self._short[name]
 
     def row_items(self, graph: EdgeGraph, *, every: bool = False) -> Items:
         """List the rows of sparse graphs, or of all."""
@@ -116,7 +122,7 @@ class Plan:
             sizes = self.tiles.sizes
             order = sorted(range(len(sizes)), key=lambda g: -sizes[g])
             items = [[g, tile] for g in order for tile in range(-(-sizes[g] // height))]
-            self._tile_items[height] = torch.tensor(items, dtype=torch.int32, device=self.col.device).view(-1, 2)
+            self._tile_items[height] = torch.tensor(items, dtype=torch.int32, device=self._device).view(-1, 2)
         return self._tile_items[height]
 
     def _list(self, pointers: torch.Tensor, *, columns: bool, every: bool) -> Items:
