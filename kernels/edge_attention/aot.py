@@ -130,7 +130,7 @@ def compile_build(build: Build) -> Report:
     start = time.perf_counter()
     kernel = getattr(import_module(f"{HOME}.{build.module}"), build.kernel)
     signature = {
-        param.name: "constexpr" if param.is_constexpr else _type_of(param.name, build.dtype) for param in kernel.params
+        param.name: "constexpr" if param.is_constexpr else _type_of(param.name, build) for param in kernel.params
     }
     # At run time torch's tensors are aligned; without these marks there would be no wide loads.
     attrs = {
@@ -188,10 +188,12 @@ def _barriers_in_loops(code: str) -> int:
     return max((sum("BAR.SYNC" in line for line in lines[first:last]) for first, last in loops), default=0)
 
 
-def _type_of(name: str, dtype: str) -> str:
+def _type_of(name: str, build: Build) -> str:
+    if name == "p_a" and build.module == "tile":
+        return "*fp32"
     if name.startswith("p_part_") or name in POINTERS:
         return POINTERS.get(name, "*fp32")
-    return NUMBERS.get(name, f"*{dtype}")
+    return NUMBERS.get(name, f"*{build.dtype}")
 
 
 def _run(*command: object) -> str:

@@ -13,7 +13,7 @@ TILE_COLUMNS = 2 * WORD  # a column program owns 64, the least that wgmma takes
 # there is none, the kernels would spill registers on sm_90 and lists are taken (``python -m
 # musegnn.kernels.edge_attention.aot`` compiles every entry).
 TILE_ATTRIBUTES = {
-    "half": {16: 2, 32: 4, 64: 4, 128: 2},
+    "half": {16: 4, 32: 4, 64: 4, 128: 4},
     "tf32": {16: 4, 32: 4, 64: 2},
     "tf32x3": {16: 4, 32: 4},
 }

@@ -14,7 +14,7 @@ import triton
 
 from musegnn.kernels.edge_attention.impl.triton import config, csr, parts, tile
 from musegnn.kernels.edge_attention.impl.triton.common import INTERPRETED
-from musegnn.kernels.edge_attention.impl.triton.plan import Items, Plan, plan_for
+from musegnn.kernels.edge_attention.impl.triton.plan import Items, Plan, Tiles, plan_for
 
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention.graph import EdgeGraph
@@ -61,7 +61,9 @@ def forward(
     with _on_device_of(q):
         plan = _plan(q, a, graph)
         _forward_lists(plan.row_items(graph), plan, graph, (q, k, v, u, a), (o, z, lse), options)
-        _over_tiles(tile.edge_attention_fwd_kernel_tile, plan, (q, k, v, u, a), (o, z, lse), options)
+        if plan.tiles is not None:
+            inputs = (q, k, v, u, a.float())
+            _over_tiles(tile.edge_attention_fwd_kernel_tile, plan, plan.tiles, inputs, (o, z, lse), options)
     return o, z, lse
 
 
@@ -101,10 +103,13 @@ def backward(
             plan.row_items(graph, every=needs_da), plan, graph, inputs, given, (dq, du), options, needs_da=needs_da
         )
         _backward_columns_lists(plan.column_items(graph), plan, graph, inputs, given, (dk, dv), options)
-        if not needs_da:
-            _over_tiles(tile.edge_attention_bwd_kernel_tile_rows, plan, inputs, (*given, dq, du), options)
-        columns = tile.edge_attention_bwd_kernel_tile_columns
-        _over_tiles(columns, plan, inputs, (*given, dk, dv), options, columns=True)
+        if plan.tiles is not None:
+            inputs = (q, k, v, u, a.float())
+            if not needs_da:
+                rows = tile.edge_attention_bwd_kernel_tile_rows
+                _over_tiles(rows, plan, plan.tiles, inputs, (*given, dq, du), options)
+            columns = tile.edge_attention_bwd_kernel_tile_columns
+            _over_tiles(columns, plan, plan.tiles, inputs, (*given, dk, dv), options, columns=True)
     if needs_da:
         da = partial_da.sum(0).to(a.dtype)
     return dq, dk, dv, du, da
@@ -180,18 +185,17 @@ def _backward_columns_lists(
 
 
 def _over_tiles(
-    kernel: Any, plan: Plan, inputs: tuple[torch.Tensor, ...], others: tuple[torch.Tensor, ...], options: Options, *,
-    columns: bool = False,
+    kernel: Any, plan: Plan, tiles: Tiles, inputs: tuple[torch.Tensor, ...], others: tuple[torch.Tensor, ...],
+    options: Options, *, columns: bool = False,
 ) -> None:  # fmt: skip
-    if plan.tiles is None:
-        return
+    """Launch a kernel over the tiles of all dense graphs; ``inputs[4]`` is float32, which copies asynchronously."""
     q, a = inputs[0], inputs[4]
     n_heads, dim = q.shape[1:]
     precision = config.dot_precision(q.dtype)
     shape = config.tile_shape(precision, dim, columns=columns)
     items = plan.tile_items(config.TILE_COLUMNS if columns else shape.BM)
     kernel[(items.shape[0] * n_heads,)](
-        *inputs, plan.tiles.mask, plan.tiles.base, plan.tiles.table, items, *others, *options,
+        *inputs, tiles.mask, tiles.base, tiles.table, items, *others, *options,
         H=n_heads, D=dim, F=a.shape[1], **_blocks(shape),
         PRECISION=config.input_precision(precision), USE_DROPOUT=options.threshold > 0, UPCAST=INTERPRETED,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def edge_attention_fwd_kernel_tile(
     p_k: tl.tensor,
     p_v: tl.tensor,
     p_u: tl.tensor,  # (N, H, F), as p_z
-    p_a: tl.tensor,  # (E, F)
+    p_a: tl.tensor,  # (E, F) float32
     p_mask: tl.tensor,  # int32, per graph (NT, N), as p_base
     p_base: tl.tensor,
     p_table: tl.tensor,  # (G, 4) int64: first node, first word, first edge, number of nodes
@@ -105,7 +105,7 @@ def edge_attention_fwd_kernel_tile(
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * LOG2_E)
         b_a: tl.tuple = ()
         for f in tl.static_range(F):
-            b_a = b_a + (tl.load(p_edge + f, mask=mask, other=0.0).to(tl.float32),)
+            b_a = b_a + (tl.load(p_edge + f, mask=mask, other=0.0),)
             b_s += b_u[f][:, None] * b_a[f]
         b_s = tl.where(mask, b_s, float("-inf"))
         b_new = tl.maximum(b_max, tl.max(b_s, axis=1))
@@ -138,7 +138,7 @@ def edge_attention_bwd_kernel_tile_rows(
     p_k: tl.tensor,
     p_v: tl.tensor,
     p_u: tl.tensor,  # (N, H, F), as p_dz, p_du
-    p_a: tl.tensor,  # (E, F)
+    p_a: tl.tensor,  # (E, F) float32
     p_mask: tl.tensor,  # int32, per graph (NT, N), as p_base
     p_base: tl.tensor,
     p_table: tl.tensor,  # (G, 4) int64: first node, first word, first edge, number of nodes
@@ -203,7 +203,7 @@ def edge_attention_bwd_kernel_tile_rows(
         b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
         b_a: tl.tuple = ()
         for f in tl.static_range(F):
-            b_a = b_a + (tl.load(p_edge + f, mask=mask, other=0.0).to(tl.float32),)
+            b_a = b_a + (tl.load(p_edge + f, mask=mask, other=0.0),)
             b_s += b_u[f][:, None] * b_a[f]
             b_dp += b_dz[f][:, None] * b_a[f]
         b_p = tl.exp2(tl.where(mask, b_s - b_lse[:, None], float("-inf")))
@@ -228,7 +228,7 @@ def edge_attention_bwd_kernel_tile_columns(
     p_k: tl.tensor,
     p_v: tl.tensor,
     p_u: tl.tensor,  # (N, H, F), as p_dz
-    p_a: tl.tensor,  # (E, F)
+    p_a: tl.tensor,  # (E, F) float32
     p_mask: tl.tensor,  # int32, per graph (NT, N), as p_base
     p_base: tl.tensor,
     p_table: tl.tensor,  # (G, 4) int64: first node, first word, first edge, number of nodes
@@ -294,7 +294,7 @@ def edge_attention_bwd_kernel_tile_columns(
         b_s = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION) * (scale * LOG2_E)
         b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)
         for f in tl.static_range(F):
-            b_a = tl.load(p_edge + f, mask=mask, other=0.0).to(tl.float32)
+            b_a = tl.load(p_edge + f, mask=mask, other=0.0)
             b_u = tl.load(p_u + b_at * F + f, mask=mask_i, other=0.0).to(tl.float32) * (scale * LOG2_E)
             b_dz = tl.load(p_dz + b_at * F + f, mask=mask_i, other=0.0).to(tl.float32)
             b_s += b_u[None, :] * b_a
