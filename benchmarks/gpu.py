@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CASE = "edge-attention-gpu"
 SECONDS = 480
-SHARES = {"rates": 25, "layers": 210, "paths": 70, "training step": 45, "82 graphs": 45}
+SHARES = {"rates": 20, "training step": 40, "82 graphs": 40, "layers": 180, "paths": 60}
 SIZES, QUICK_SIZES, DRY_SIZES = (1000, 2000, 5000, 10_000, 20_000), (1000, 5000), (40,)
 DENSITIES, QUICK_DENSITIES = (0.05, 0.01, 0.2, 0.1, 0.3), (0.05, 0.01, 0.2)
 HEADS = ((4, 32), (1, 8), (8, 16), (2, 128))
@@ -252,10 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.results / f"{CASE}{'-dry-run' if setting.dry else ''}.csv"
     sections: dict[str, Any] = {  # Any: all take a setting and a clock
         "rates": measure_device_rates,
-        "layers": measure_layers,
-        "paths": measure_paths,
         "training step": measure_step,
         "82 graphs": measure_batch,
+        "layers": measure_layers,
+        "paths": measure_paths,
     }
     for name, measure in sections.items():
         run_section(name, measure, setting, path)

@@ -35,7 +35,8 @@ def check_kernels(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[Ch
                 continue
             inputs = draw(graph, heads, dim, n_attributes, dtype)
             claim = f"{structure} d={density} H={heads} D={dim} F={n_attributes} r={dropout} {dtype}"
-            yield compare(claim, inputs, graph, impl, dropout=dropout)
+            # Without the gradient of attributes, dense rows take tiles in the backward pass, too.
+            yield compare(claim, inputs, graph, impl, dropout=dropout, needs_da=density < 0.1)
     for heads, dim, n_attributes in ((2, 128, 2), (1, 8, 0), (2, 256, 2), (4, 32, 8))[: 1 if tiny else None]:
         graph = make_graph("uniform", n_nodes, 0.1, device)
         inputs = draw(graph, heads, dim, n_attributes, torch.float32)
@@ -74,13 +75,15 @@ def check_bits(graphs: list[EdgeGraph], impl: Any) -> Iterator[Check]:
     yield Check(claim="the same bits in a batch as alone", holds=same, got=str(same))
 
 
-def compare(claim: str, inputs: Tensors, graph: EdgeGraph, impl: Any, *, dropout: float = 0.0) -> Check:
+def compare(
+    claim: str, inputs: Tensors, graph: EdgeGraph, impl: Any, *, dropout: float = 0.0, needs_da: bool = True
+) -> Check:
     """Compare outputs and gradients with the reference in float64 on the same, already rounded, inputs."""
     bound = BOUNDS[inputs[0].dtype]
-    truth = gradients(tuple(part.double() for part in inputs), graph, "reference", dropout=dropout)
-    got = gradients(inputs, graph, impl, dropout=dropout)
+    truth = gradients(tuple(part.double() for part in inputs), graph, "reference", dropout, needs_da=needs_da)
+    got = gradients(inputs, graph, impl, dropout, needs_da=needs_da)
     worst, where = 0.0, ""
-    for name, one, other in zip(NAMES, got, truth, strict=True):
+    for name, one, other in zip(NAMES, got, truth, strict=False):
         if other.numel():
             error = float((one.double() - other).abs().max()) / max(float(other.abs().max()), 1e-30)
             if not error <= worst:  # not a number counts as worst
@@ -88,14 +91,17 @@ def compare(claim: str, inputs: Tensors, graph: EdgeGraph, impl: Any, *, dropout
     return Check(claim=f"{claim} within {bound:.1e}", holds=worst <= bound, got=f"{worst:.1e} {where}")
 
 
-def gradients(inputs: Tensors, graph: EdgeGraph, impl: Any, *, dropout: float = 0.0) -> list[torch.Tensor]:
+def gradients(
+    inputs: Tensors, graph: EdgeGraph, impl: Any, dropout: float = 0.0, *, needs_da: bool = True
+) -> list[torch.Tensor]:
     """Give outputs and gradients for fixed gradients of the outputs."""
-    parts = tuple(part.clone().requires_grad_() for part in inputs)
+    parts = tuple(part.clone().requires_grad_(needs_da or number < 4) for number, part in enumerate(inputs))
     out = edge_attention(*parts, graph, impl=impl, dropout=dropout, seed=5)
     generator = torch.Generator(inputs[0].device).manual_seed(1)
     weights = [torch.randn(part.shape, generator=generator, device=part.device).to(part) for part in out[:2]]
     loss = (out.o * weights[0]).sum() + (out.z * weights[1]).sum()
-    grads = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
+    wanted = [part for part in parts if part.requires_grad]
+    grads = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
     return [part.detach() for part in (*out, *grads)]
 
 

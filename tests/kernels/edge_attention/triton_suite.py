@@ -119,16 +119,18 @@ def cancellation(inputs: Inputs, graph: EdgeGraph, lse: torch.Tensor, grow: floa
     return {name: float(part.max()) if part.numel() else 0.0 for name, part in sums.items()}
 
 
-def assert_as_good_as_the_reference(inputs: Inputs, graph: EdgeGraph, **options: float) -> None:
+def assert_as_good_as_the_reference(
+    inputs: Inputs, graph: EdgeGraph, *, needs_da: bool = True, **options: float
+) -> None:
     """Allow twice the error of the reference in float32, one rounding of inputs and outputs, and cancellation."""
-    exact = everything(inputs, graph, "reference", **options)
+    exact = everything(inputs, graph, "reference", needs_da=needs_da, **options)
     single = cast(inputs, torch.float32)
-    rounded = everything(cast(single, F64), graph, "reference", **options)
-    plain = everything(single, graph, "reference", **options)
-    ours = everything(single, graph, "triton", **options)
+    rounded = everything(cast(single, F64), graph, "reference", needs_da=needs_da, **options)
+    plain = everything(single, graph, "reference", needs_da=needs_da, **options)
+    ours = everything(single, graph, "triton", needs_da=needs_da, **options)
     eps = torch.finfo(torch.float32).eps
     cancelled = cancellation(inputs, graph, exact[2], 1.0 / (1.0 - options.get("dropout", 0.0)))
-    for name, truth, by_input, theirs, got in zip(NAMES, exact, rounded, plain, ours, strict=True):
+    for name, truth, by_input, theirs, got in zip(NAMES, exact, rounded, plain, ours, strict=False):
         assert got.shape == truth.shape, name
         if truth.numel() == 0:
             continue
@@ -159,7 +161,8 @@ def test_equals_reference(
 ) -> None:  # fmt: skip
     limits(density)
     inputs, graph = example(adjacency(kind, n), heads, dim, n_attributes)
-    assert_as_good_as_the_reference(inputs, graph, dropout=dropout, seed=-7)
+    # With the gradient of attributes, rows go by lists in the backward pass.
+    assert_as_good_as_the_reference(inputs, graph, needs_da=density == LISTS, dropout=dropout, seed=-7)
 
 
 @pytest.mark.parametrize(("heads", "dim", "n_attributes"), [(2, 8, 8), (3, 130, 1), (1, 300, 2), (12, 32, 0)])
@@ -179,14 +182,11 @@ def test_long_rows_and_columns_are_split_and_merged(limits: Callable[..., None],
         assert_as_good_as_the_reference(inputs, graph, dropout=0.2, seed=5)
 
 
-@PATHS
-def test_rows_without_gradient_of_attributes(limits: Callable[..., None], density: float) -> None:
-    limits(density)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_gradient_of_attributes_of_dense_graphs(limits: Callable[..., None], dropout: float) -> None:
+    limits(TILES)
     inputs, graph = example(adjacency("mixed", 40), 2, 16, 2)
-    exact = everything(inputs, graph, "reference", needs_da=False, dropout=0.1)
-    ours = everything(cast(inputs, torch.float32), graph, "triton", needs_da=False, dropout=0.1)
-    for name, got, truth in zip(NAMES[:-1], ours, exact, strict=True):
-        torch.testing.assert_close(got, truth, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    assert_as_good_as_the_reference(inputs, graph, dropout=dropout)
 
 
 @PATHS
