@@ -22,7 +22,7 @@ from musegnn.kernels.edge_attention.impl.triton.common import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold"])
 def edge_attention_fwd_kernel_csr(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_o
     p_k: tl.tensor,
@@ -122,7 +122,7 @@ def edge_attention_fwd_kernel_csr(
             tl.store(p_z + at * F + f, tl.sum(b_z[f] * b_weight, axis=0) / b_divisor, mask=mask_h)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold", "n_edges"])
 def edge_attention_bwd_kernel_csr_rows(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_do, p_dq
     p_k: tl.tensor,
@@ -227,7 +227,7 @@ def edge_attention_bwd_kernel_csr_rows(
             tl.store(p_du + at * F + f, tl.sum(b_du[f], axis=0), mask=mask_h)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold"])
 def edge_attention_bwd_kernel_csr_columns(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_do, p_dk, p_dv
     p_k: tl.tensor,

@@ -116,7 +116,9 @@ def backward(
 
 
 def _plan(q: torch.Tensor, a: torch.Tensor, graph: EdgeGraph) -> Plan:
-    may_tile = config.may_tile(config.dot_precision(q.dtype), q.shape[2], a.shape[1])
+    # Tiles address nodes by 32-bit numbers.
+    fits = q.numel() < 1 << 31
+    may_tile = fits and config.may_tile(config.dot_precision(q.dtype), q.shape[2], a.shape[1])
     return plan_for(graph, config.LIMITS, may_tile=may_tile)
 
 

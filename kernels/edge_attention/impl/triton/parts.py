@@ -8,7 +8,7 @@ import triton.language as tl
 from musegnn.kernels.edge_attention.impl.triton.common import LN_2
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def edge_attention_bwd_kernel_delta(
     p_o: tl.tensor,  # (N * H, D), as p_do
     p_do: tl.tensor,

@@ -41,7 +41,7 @@ def _place_edges(b_word: tl.tensor, b_base: tl.tensor, b_bit: tl.tensor) -> tl.t
     return b_base + count_bits(b_word & b_below)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold"])
 def edge_attention_fwd_kernel_tile(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_o
     p_k: tl.tensor,
@@ -132,7 +132,7 @@ def edge_attention_fwd_kernel_tile(
         tl.store(p_z + b_at * F + f, b_z[f] / b_divisor, mask=mask_m)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold"])
 def edge_attention_bwd_kernel_tile_rows(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_do, p_dq
     p_k: tl.tensor,
@@ -222,7 +222,7 @@ def edge_attention_bwd_kernel_tile_rows(
         tl.store(p_du + b_at * F + f, b_du[f] * scale, mask=mask_m)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key", "threshold"])
 def edge_attention_bwd_kernel_tile_columns(
     p_q: tl.tensor,  # (N, H, D), as p_k, p_v, p_do, p_dk, p_dv
     p_k: tl.tensor,
