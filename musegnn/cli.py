@@ -19,6 +19,7 @@ from musegnn.errors import ConfigError, MuseGNNError, RunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
 
 app = cyclopts.App(
@@ -140,6 +141,28 @@ def build(
         )
     names = [d.name for d in config.datasets]
     _tell(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
+    return 0
+
+
+@app.command
+def estimate(
+    atlas: Path,
+    *,
+    work: Work = Work(),
+    settings: Settings = Settings(),
+    common: Common = Common(),
+) -> int:
+    """Say what building the graphs of an atlas takes: passes, memory, disk and time. Nothing is built.
+
+    Parameters
+    ----------
+    atlas
+        The atlas file (YAML).
+    """
+    from musegnn import pipeline
+
+    found = pipeline.estimate(_load(atlas, settings), scheduler=work.scheduler, memory=work.memory_bytes)
+    _tell(common, found.to_json(), _estimate_table(found))
     return 0
 
 
@@ -452,6 +475,35 @@ def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
     from anndata import read_h5ad
 
     return read_h5ad(folder.embeddings)
+
+
+def _estimate_table(found: AtlasEstimate) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "dataset": d.name,
+            "cells": d.cells,
+            "genes": d.genes,
+            "selected": d.selected,
+            "passes": d.passes,
+            "memory": _size(d.memory),
+            "work": _size(d.work_bytes),
+            "store": _size(d.store_bytes),
+            "CPU s": round(d.cpu_seconds),
+        }
+        for d in found.datasets
+    ]
+    workers = f", {_size(found.per_worker)} in each worker" if found.per_worker else ""
+    together = (
+        f"together: peak memory {_size(found.memory)}{workers}; store {_size(found.store_bytes)}; "
+        f"{found.cpu_seconds:.0f} CPU s, {found.cpu_seconds / found.workers / 60:.1f} min on {found.workers} free cores"
+    )
+    return pd.DataFrame(rows).to_string(index=False) + "\n" + together
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _print_evaluation(path: Path) -> None:

@@ -14,6 +14,7 @@ from musegnn.run_folder import RunFolder
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.musegnn import MuSeGNN
@@ -103,6 +104,26 @@ def run(
         model = train(folder, store, progress=progress, resume=True)
         write_results(folder, model, progress=progress)
     return folder
+
+
+def estimate(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
+    """Predict passes, memory, disk and time of :func:`build_graphs`, from the heads of the files and some cells.
+
+    Parameters
+    ----------
+    atlas, scheduler, memory
+        As for :func:`build_graphs`.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be used.
+    ConfigError
+        For an unknown scheduler, or memory in which the work does not fit.
+    """
+    from musegnn.cluster.estimate import estimate_graphs
+
+    return estimate_graphs(atlas, scheduler=scheduler, memory=memory)
 
 
 def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress | None = None) -> MuSeGNN:
