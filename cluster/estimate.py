@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from musegnn.cluster.graphs import DRIVERS
 from musegnn.cluster.runners import check_scheduler, expected_workers
 from musegnn.coexpression.estimate import BuildEstimate, estimate_build, total_memory
-from musegnn.coexpression.plan import most_genes, task_memory
+from musegnn.coexpression.plan import check_profile_memory, memory_budget, most_genes, task_memory
 from musegnn.coexpression.sources import expand_strata, open_source
 from musegnn.data_store.packed import stratum_labels
 
@@ -86,7 +86,8 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
     count, per_process = expected_workers(scheduler)
     sources = [open_source(dataset) for dataset in atlas.datasets]
     genes = max(most_genes(atlas.graph, source.n_genes) for source in sources)
-    stripe_bytes = task_memory(genes, memory, per_process)
+    budget = memory_budget(memory)
+    stripe_bytes = task_memory(genes, budget, per_process)
     datasets = [
         estimate_build(
             source,
@@ -99,6 +100,8 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
         )
         for source, dataset in zip(sources, atlas.datasets, strict=True)
     ]
+    for found in datasets:
+        check_profile_memory(found.name, atlas.graph, found.selected, found.cells, budget)
     remote = scheduler not in {"threads", "synchronous"}
     peak = total_memory(datasets, min(count, DRIVERS))
     return AtlasEstimate(

@@ -19,7 +19,7 @@ import numpy as np
 from musegnn.cluster.runners import Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
-from musegnn.coexpression.plan import most_genes, task_memory
+from musegnn.coexpression.plan import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.sources import expand_strata, open_source, resolve_device
 from musegnn.coexpression.tasks import Task, load, run_stage
@@ -63,6 +63,7 @@ class _Site:
     store: Store
     workers: Workers
     stripe_bytes: int
+    memory: int
     progress: Progress | None
     packed: dict[tuple[Path, str | None, str | None], _Packed] = field(default_factory=dict)
     failed: threading.Event = field(default_factory=threading.Event)
@@ -137,7 +138,8 @@ def build_graphs(
     with ExitStack() as stack:
         workers = stack.enter_context(open_workers(scheduler))
         genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
-        site = _Site(store, workers, task_memory(genes, memory, workers.per_process), progress)
+        budget = memory_budget(memory)
+        site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
         for job in jobs:
             _pack(job, site, stack)
         return _build_all(jobs, site)
@@ -212,6 +214,7 @@ def _build(job: _Job, site: _Site) -> None:
             runner=site.run,
             parallel=site.workers.count,
             stripe_bytes=site.stripe_bytes,
+            memory=site.memory,
             progress=lambda stage, done, total: _tell(site, name, stage, done, total),
         )
         _check_edges(record, job.edges)

@@ -94,6 +94,11 @@ def available_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def memory_budget(memory: int | None) -> int:
+    """Give the bytes that a process may use where `memory` may be left to us: half of what is free."""
+    return available_memory() // 2 if memory is None else memory
+
+
 def most_genes(config: GraphConfig, n_genes: int) -> int:
     """Bound the number of genes that the pairs of a dataset with `n_genes` genes can be of."""
     if config.selection == "list" and isinstance(config.genes, tuple):
@@ -123,7 +128,7 @@ def task_memory(n_genes: int, memory: int | None, per_process: int) -> int:
     ConfigError
         E310 when not even 64 rows fit.
     """
-    budget = available_memory() // 2 if memory is None else memory
+    budget = memory_budget(memory)
     fixed = BASE + per_process * BLOCK_ENTRIES * (BATCH_BYTES + BLOCK_BYTES + PACKED_BYTES)
     least = WeightedGram.nbytes(n_genes, (0, min(ROWS, n_genes)))
     share = (budget - fixed) // per_process
@@ -136,6 +141,34 @@ def task_memory(n_genes: int, memory: int | None, per_process: int) -> int:
         fix = f"give --memory {megabytes(needed)} or more, or choose fewer genes (graph.n_genes)"
         raise ConfigError(msg, code="E310", where="memory", fix=fix)
     return share
+
+
+def check_profile_memory(name: str, config: GraphConfig, n_genes: int, n_cells: int, memory: int | None) -> None:
+    """Refuse a profile whose compression does not fit, before the pairs are summed.
+
+    Parameters
+    ----------
+    name
+        The dataset.
+    config
+        Which profile.
+    n_genes, n_cells
+        Genes N and cells of the graph.
+    memory
+        Bytes that a process may use; ``None``: not bounded.
+
+    Raises
+    ------
+    ConfigError
+        E310.
+    """
+    merged = {"gram": EIGEN_MATRICES * 8.0 * n_genes**2, "full": 16.0 * n_genes * n_cells}.get(config.profile, 0.0)
+    needed = BASE + merged
+    if memory is not None and needed > memory:
+        size = f"{n_genes} genes" if config.profile == "gram" else f"{n_genes} genes x {n_cells} cells"
+        msg = f"profile `{config.profile}` of {size} needs {megabytes(needed)}, got {megabytes(memory)}"
+        fix = "set graph.profile: randomized, choose fewer genes (graph.n_genes), or give more --memory"
+        raise ConfigError(msg, code="E310", where=name, fix=fix)
 
 
 def megabytes(n_bytes: float) -> str:
