@@ -30,7 +30,7 @@ from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.irls import fit_irls
 from musegnn.coexpression.plan import check_profile_memory
 from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
-from musegnn.coexpression.tasks import Task, load, run_here, run_stage, save
+from musegnn.coexpression.tasks import Task, opened, run_here, run_stage, save
 from musegnn.config import EdgeConfig
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.errors import GraphError
@@ -274,7 +274,8 @@ def _pairs(
         for rows in stripes
     ]
     paths = stages.run("pairs", work, [f"{start:06d}-{stop:06d}" for start, stop in stripes])
-    return pair_stages.collect_pairs(map(load, paths), ascending, config.z_store)
+    with opened(paths) as parts:
+        return pair_stages.collect_pairs(parts, ascending, config.z_store)
 
 
 def _profile(
