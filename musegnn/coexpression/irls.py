@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 NegativeVariance = Literal["clamp", "drop", "reference"]
 Compat = Literal["R", "python"]
 
-SHORT = 256
+SHORT = 1024
 TOLERANCE = 0.05
 MAX_ITERATIONS = 11
 

@@ -32,6 +32,7 @@ RAY = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_gcs_server_request_timeout_seconds": "5",  # by default agents of a dead cluster look for it for 60
 }
 
 
