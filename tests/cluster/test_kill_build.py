@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 
 KILLS = int(os.environ.get("MUSEGNN_KILLS", "0"))
 TASK = re.compile(r"\d+(-\d+)?\.npz")
-PATIENCE = 60.0
+PATIENCE = 100.0  # agents of a Ray cluster that died look for it for a minute before they end
 RAY = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,7 +32,6 @@ RAY = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_gcs_server_request_timeout_seconds": "5",  # by default agents of a dead cluster look for it for 60
 }
 
 
@@ -61,13 +60,13 @@ def build(atlas_file: str, store_folder: str, scheduler: str, removed_file: str)
 def task_files(folder: Path) -> dict[str, list[int]]:
     """Give inode and time of every finished task below a folder."""
     found = {}
-    for path in folder.rglob("*.npz"):
-        try:
-            if TASK.fullmatch(path.name):
-                stat = path.stat()
-                found[str(path)] = [stat.st_ino, stat.st_mtime_ns]
-        except FileNotFoundError:  # its folder was removed meanwhile
-            continue
+    for place, _, names in os.walk(folder):  # which passes over folders that are removed meanwhile
+        for name in filter(TASK.fullmatch, names):
+            try:
+                stat = Path(place, name).stat()
+            except FileNotFoundError:
+                continue
+            found[str(Path(place, name))] = [stat.st_ino, stat.st_mtime_ns]
     return found
 
 
