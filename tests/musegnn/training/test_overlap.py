@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
 
-from musegnn.training.overlap import Overlaps, jaccard
+from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import prepare
 
 
@@ -58,9 +57,3 @@ def test_datasets_without_a_common_gene(atlas):
     found = Overlaps(prepare(store, config).graphs).pair(0, 1)
     assert found.rows_i.shape == found.rows_j.shape == found.weight.shape == (0,)
     assert len(found.pool_i) > 0
-
-
-def test_empty_sets_have_no_overlap():
-    empty = sparse.csr_array(np.zeros((2, 3)))
-    some = sparse.csr_array(np.array([[1.0, 0, 0], [0, 0, 0]]))
-    np.testing.assert_array_equal(jaccard(empty, some), [0.0, 0.0])
