@@ -12,6 +12,7 @@ import torch
 
 from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
+from musegnn.model.decoder import score_pairs
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
 from musegnn.training.engine import Engine
@@ -212,9 +213,11 @@ class MuSeGNN:
         """
         i = [graph.name for graph in self.graphs].index(dataset)
         with torch.no_grad(), _threads(self.config.training.threads):
-            logits = self._model.decode(i, self._model.encode(i)).cpu().numpy()
-        mean: NDArray[np.float32] = ((logits[rows, cols] + logits[cols, rows]) / 2).astype(np.float32)
-        return mean
+            z, ends = (
+                self._model.encode(i),
+                (torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(cols.astype(np.int64))),
+            )
+            return score_pairs(self._model.decoder(i), z, *ends).cpu().numpy().astype(np.float32)
 
     def graph_reports(self) -> list[dict[str, Any]]:
         """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
