@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
+from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
 from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
@@ -63,7 +64,7 @@ class Engine:
         }
         rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
         self._optimizers = {
-            name: torch.optim.AdamW(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay, fused=True)
+            name: Adam(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay)
             for name, unit in model.units.items()
         }
 
@@ -249,14 +250,7 @@ class Engine:
             raise RunError(msg, code="E410", where="training", fix="lower the learning rates, or leave the dataset out")
 
     def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
-        """Take one step of a unit; parameters without a gradient keep their moments."""
-        if all(gradient is None for gradient in gradients):
-            return
-        for parameter, gradient in zip(unit.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer = self._optimizers[unit.name]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self._optimizers[unit.name].step(gradients)
 
     def state(self, unit: str) -> dict[str, torch.Tensor]:
         """Give the weights and Adam moments of a unit, on the CPU.

@@ -8,7 +8,8 @@ All three give the same expectation. With P entries that take part and l_rc the 
 * pairs: see :mod:`musegnn.training.pairs`.
 
 What does not fit one step of ``TILE_ENTRIES`` numbers (``PAIR_TILE_ENTRIES`` for pairs) is computed in tiles whose
-gradients are added up, in an order that sizes alone decide. Which rows and pairs are decoded is a function of (seed, round, dataset).
+gradients are added up, in an order that sizes alone decide. Which rows and pairs are decoded is a function of (seed,
+round, dataset).
 
 Legend: N genes, B rows of a block, d dimensions of the embedding.
 """

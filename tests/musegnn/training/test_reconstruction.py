@@ -105,7 +105,10 @@ def test_a_block_of_uneven_size_is_unbiased(graph):
 
 
 @pytest.mark.parametrize("kind", ["inner", "pairwise"])
-def test_all_pairs_give_the_loss_of_the_whole(graph, kind):
+@pytest.mark.parametrize("tile", [None, 100 * DIM])
+def test_all_pairs_give_the_loss_of_the_whole(graph, kind, tile, monkeypatch):
+    if tile is not None:
+        monkeypatch.setattr("musegnn.training.reconstruction.PAIR_TILE_ENTRIES", tile)
     decoder, z = made(kind, graph), vectors(graph)
     loss, want = Reconstruction(decoder, graph, TrainingConfig(pairs=10_000))(1, z), whole(graph, decoder, z)
     torch.testing.assert_close(loss, want, rtol=1e-12, atol=1e-12)
