@@ -16,6 +16,7 @@ from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.training.engine import Engine
+from musegnn.training.memory import count_bytes, estimate_memory, size_of
 from musegnn.training.overlap import Overlaps
 from musegnn.training.schedule import draw_contrast, partners
 
@@ -63,6 +64,13 @@ class Workload:
         }
         atlas = AtlasModel(self.graphs, features, model_config, n_words=0, seed=config.seed, dtype=torch.float32)
         return Engine(atlas, config)
+
+    def estimate(self, engine: Engine) -> int:
+        """Give the bytes that the memory estimate predicts for one of our engines."""
+        model, training = engine.model.config, engine.config
+        sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
+        loaded = count_bytes((self.graphs, self.profiles))
+        return estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded).total
 
     def published(self) -> PublishedLoop:
         """Make the published loop, with weights and draws of its own."""

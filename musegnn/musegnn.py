@@ -17,6 +17,7 @@ from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
 from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
+from musegnn.training.memory import check_memory
 from musegnn.training.prepare import fingerprint, make_model, prepare
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class MuSeGNN:
         The configuration, see :func:`musegnn.load_atlas`.
     device
         Where to compute, e.g. ``cpu`` or ``cuda``.
+    memory
+        Bytes that training on the CPU may take, weights included; ``None``: not checked.
+
+    Raises
+    ------
+    RunError
+        E411 when training would take more, naming settings that fit.
 
     Attributes
     ----------
@@ -70,11 +78,13 @@ class MuSeGNN:
     Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
     """
 
-    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu") -> None:
+    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu", memory: int | None = None) -> None:
         self.store = store
         self.config = config = expand_strata(config)
         self.device = device
         self._data = prepare(store, config)
+        if memory is not None and device == "cpu":
+            check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
         self.holdout: Holdout = self._data.holdout

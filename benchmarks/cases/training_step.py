@@ -41,7 +41,7 @@ OURS: dict[str, tuple[dict[str, Any], dict[str, Any], float | None]] = {
 }
 LARGE = (
     ("mlp, row blocks", Workload(4, 5000, 500, 0.05), {}, {"row_block": 512}),
-    ("pairwise", Workload(2, 20_000, 500, 0.01), *PAIRWISE),
+    ("pairwise", Workload(2, 20_000, 500, 0.05), *PAIRWISE),
 )
 LARGE_BYTES = 8e9
 
@@ -104,10 +104,12 @@ def _memory(work: Workload, *, goals: bool) -> Iterator[Measurement]:
     rival = _probe(work, rounds=2, published=True)
     for name in ("mlp", "pairwise"):
         model, training, _ = OURS[name]
+        found = _probe(work, rounds=2, model=model, training=training)
+        yield _estimate(work, name, found)
         yield Measurement(
             shape=str(work),
             metric=f"peak_memory: {name}",
-            value=_probe(work, rounds=2, model=model, training=training)["peak"] / 1e6,
+            value=found["peak"] / 1e6,
             unit="MB",
             rival="published loop",
             rival_value=rival["peak"] / 1e6,
@@ -118,6 +120,7 @@ def _memory(work: Workload, *, goals: bool) -> Iterator[Measurement]:
 def _large() -> Iterator[Measurement]:
     for name, work, model, training in LARGE:
         found = _probe(work, rounds=3, model=model, training=training)
+        yield _estimate(work, name, found)
         bound = ("value", "<=", LARGE_BYTES / 1e9)
         yield Measurement(
             shape=str(work), metric=f"peak_memory: {name}", value=found["peak"] / 1e9, unit="GB", goal=bound
@@ -125,6 +128,11 @@ def _large() -> Iterator[Measurement]:
         yield Measurement(
             shape=str(work), metric=f"cpu_time per epoch: {name}", value=statistics.median(found["cpu"][1:]), unit="s"
         )
+
+
+def _estimate(work: Workload, name: str, found: dict[str, Any]) -> Measurement:  # JSON
+    ratio = found["estimate"] / found["peak"]
+    return Measurement(shape=str(work), metric=f"estimated over measured peak: {name}", value=ratio, unit="")
 
 
 def _probe(work: Workload, **settings: Any) -> dict[str, Any]:  # JSON

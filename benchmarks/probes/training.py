@@ -27,23 +27,24 @@ def main(settings: dict[str, Any]) -> dict[str, Any]:  # JSON
     -------
     dict
         ``peak`` in bytes (of this process, all its life), ``start`` in bytes (with the data made, before the model),
-        ``cpu`` seconds of each round and the mean ``loss`` of the last one.
+        ``cpu`` seconds of each round, the mean ``loss`` of the last one, and for ours the ``estimate`` of the peak.
     """
     torch.set_num_threads(1)
     work = Workload(**settings["workload"])
     _ = work.graphs, work.profiles
-    start, cpu, rows = _status("VmRSS"), [], []
+    start, cpu, rows, estimate = _status("VmRSS"), [], [], None
     if settings.get("published"):
         loop = work.published()
         step = lambda _: [sum(losses) for losses in loop.epoch()]  # noqa: E731
     else:
         engine = work.engine(settings.get("model", {}), settings.get("training", {}))
+        estimate = work.estimate(engine)
         step = lambda round_: [row["loss"] for row in engine.round(round_)]  # noqa: E731
     for round_ in range(1, settings["rounds"] + 1):
         began = time.process_time()
         rows = step(round_)
         cpu.append(time.process_time() - began)
-    return {"peak": _status("VmHWM"), "start": start, "cpu": cpu, "loss": sum(rows) / len(rows)}
+    return {"peak": _status("VmHWM"), "start": start, "cpu": cpu, "loss": sum(rows) / len(rows), "estimate": estimate}
 
 
 def _status(field: str) -> int:

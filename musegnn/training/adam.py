@@ -58,7 +58,7 @@ class Adam:
         steps = [state["step"] for state in states]
         with torch.no_grad():
             for step in steps:
-                step += 1
+                step.add_(1)
             torch._fused_adamw_(
                 [parameter for parameter, _ in pairs],
                 [gradient for _, gradient in pairs],

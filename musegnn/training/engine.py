@@ -58,7 +58,6 @@ class Engine:
             raise ValueError(msg)
         self._graphs = model.graphs
         self._overlaps = Overlaps(model.graphs)
-        self._pair_tensors: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._reconstructions = {
             i: Reconstruction(model.decoder(i), model.graphs[i], config, device=model.device) for i in model.owned
         }
@@ -209,11 +208,9 @@ class Engine:
         return losses
 
     def _shared_genes(self, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if (i, j) not in self._pair_tensors:
-            overlap = self._overlaps.pair(i, j)
-            weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
-            self._pair_tensors[i, j] = (self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight)
-        return self._pair_tensors[i, j]
+        overlap = self._overlaps.pair(i, j)
+        weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
+        return self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight
 
     def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         parts = [getattr(self.config.loss, name) * loss for name, loss in losses.items()]

@@ -5,6 +5,7 @@ Legend: A shared genes, N genes of a dataset.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,25 @@ class PairOverlap:
     pool_i: NDArray[np.int64]
     pool_j: NDArray[np.int64]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(part.nbytes for part in (self.rows_i, self.rows_j, self.weight, self.pool_i, self.pool_j))
+
+    def turned(self) -> PairOverlap:
+        """Give the same with i and j exchanged."""
+        return PairOverlap(
+            rows_i=self.rows_j, rows_j=self.rows_i, weight=self.weight, pool_i=self.pool_j, pool_j=self.pool_i
+        )
+
+
+KEEP_BYTES = 1 << 28
+
 
 class Overlaps:
-    """Overlaps of all pairs of datasets, each computed at its first use and kept.
+    """Overlaps of all pairs of datasets, each computed when it is asked for.
+
+    The pairs asked for last are kept, up to KEEP_BYTES: of many datasets, most pairs do not come back soon.
 
     Parameters
     ----------
@@ -58,21 +75,21 @@ class Overlaps:
         )
         self._members: dict[int, _Members] = {}
         self._neighbours: dict[int, NeighbourSets] = {}
-        self._pairs: dict[tuple[int, int], PairOverlap] = {}
+        self._pairs: OrderedDict[tuple[int, int], PairOverlap] = OrderedDict()
+        self._kept = 0
 
     def pair(self, i: int, j: int) -> PairOverlap:
         """Give what datasets `i` and `j` have in common."""
-        if (i, j) not in self._pairs:
-            found = self._compute(min(i, j), max(i, j))
-            self._pairs[min(i, j), max(i, j)] = found
-            self._pairs[max(i, j), min(i, j)] = PairOverlap(
-                rows_i=found.rows_j,
-                rows_j=found.rows_i,
-                weight=found.weight,
-                pool_i=found.pool_j,
-                pool_j=found.pool_i,
-            )
-        return self._pairs[i, j]
+        key = (min(i, j), max(i, j))
+        if key in self._pairs:
+            self._pairs.move_to_end(key)
+        else:
+            self._pairs[key] = self._compute(*key)
+            self._kept += self._pairs[key].nbytes
+            while self._kept > KEEP_BYTES and len(self._pairs) > 1:
+                self._kept -= self._pairs.popitem(last=False)[1].nbytes
+        found = self._pairs[key]
+        return found if i <= j else found.turned()
 
     def _compute(self, i: int, j: int) -> PairOverlap:
         a, b = self._genes(i), self._genes(j)

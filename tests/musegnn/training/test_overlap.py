@@ -57,3 +57,17 @@ def test_datasets_without_a_common_gene(atlas):
     found = Overlaps(prepare(store, config).graphs).pair(0, 1)
     assert found.rows_i.shape == found.rows_j.shape == found.weight.shape == (0,)
     assert len(found.pool_i) > 0
+
+
+def test_pairs_that_are_not_kept_are_computed_again(atlas, monkeypatch):
+    graphs = prepare(*atlas()).graphs
+    kept = Overlaps(graphs)
+    one = kept.pair(0, 1)
+    assert kept.pair(0, 1) is one
+    monkeypatch.setattr("musegnn.training.overlap.KEEP_BYTES", one.nbytes + 1)
+    few = Overlaps(graphs)
+    first = few.pair(0, 1)
+    few.pair(2, 3)
+    again = few.pair(0, 1)
+    assert again is not first
+    np.testing.assert_array_equal(again.weight, one.weight)
