@@ -132,7 +132,7 @@ def row_block(seed: int, round_: int, name: str, n_genes: int, n_rows: int) -> N
     Examples
     --------
     >>> [row_block(0, round_, "lung", 5, 2).tolist() for round_ in (1, 2, 3)]
-    [[1, 4], [2, 3], [0]]
+    [[0, 1], [2, 4], [3]]
     """
     deal, turn = divmod(round_ - 1, -(-n_genes // n_rows))
     order = stream(seed, "row_block", deal, name).permutation(n_genes)

@@ -15,7 +15,7 @@ from musegnn.errors import RunError
 from musegnn.training.comm import add_ascending
 from musegnn.training.engine import Engine
 from musegnn.training.overlap import Overlaps
-from musegnn.training.prepare import make_model, prepare
+from musegnn.training.prepare import fingerprint, make_model, prepare
 from musegnn.training.schedule import draw_contrast, partners
 
 PUBLISHED = {
@@ -271,11 +271,13 @@ def test_recomputation_changes_no_bit(atlas, decoder):
     engines = []
     for recompute in (False, True):
         store, config = atlas(model__decoder=decoder, model__edge_dropout=0.1, training__recompute=recompute)
-        engine = Engine(make_model(prepare(store, config), config), config.training)
+        data = prepare(store, config)
+        engine = Engine(make_model(data, config), config.training)
         rows = [engine.round(round_) for round_ in (1, 2, 3)]
-        engines.append((engine, rows))
-    (kept, kept_rows), (again, again_rows) = engines
+        engines.append((engine, rows, fingerprint(data, config)))
+    (kept, kept_rows, kept_print), (again, again_rows, again_print) = engines
     assert kept_rows == again_rows
+    assert kept_print == again_print
     for unit in kept.model.units:
         state, other = kept.state(unit), again.state(unit)
         assert state.keys() == other.keys()
