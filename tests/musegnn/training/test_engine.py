@@ -230,9 +230,18 @@ class ThreadComm:
         return [row for part in self._all(list(rows)) for row in part]
 
 
-@pytest.mark.parametrize("owner", [[0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 2, 3]])
-def test_placement_changes_no_bit(atlas, owner):
-    store, config = atlas()
+@pytest.mark.parametrize(
+    ("owner", "settings"),
+    [
+        ([0, 0, 1, 1], {}),
+        ([1, 0, 1, 0], {}),
+        ([0, 1, 2, 3], {}),
+        ([1, 0, 1, 0], {"training__row_block": 7, "training__recompute": True}),
+        ([0, 1, 2, 3], {"model__decoder": "pairwise", "training__pairs": 30}),
+    ],
+)
+def test_placement_changes_no_bit(atlas, owner, settings):
+    store, config = atlas(**settings)
     data = prepare(store, config)
     alone = Engine(make_model(data, config), config.training)
     alone_rows = [alone.round(r) for r in (1, 2, 3)]
