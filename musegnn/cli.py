@@ -173,6 +173,7 @@ def train(
     out: Path,
     atlas: Path | None = None,
     resume: bool = False,
+    memory: str | None = None,
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -188,6 +189,8 @@ def train(
         Atlas file with settings and the choice and order of datasets; without it: all datasets, default settings.
     resume
         Take up the newest checkpoint in the run folder.
+    memory
+        What training may use, such as 6GB; without it half of what is free. It changes no result.
     """
     from musegnn import pipeline
     from musegnn.coexpression.sources import expand_strata
@@ -199,7 +202,8 @@ def train(
     config = expand_strata(_load(atlas, settings)) if atlas is not None else _config_of_store(opened.path, settings)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
-        model = pipeline.train(folder, opened, resume=resume, progress=progress)
+        limit = None if memory is None else _bytes(memory)
+        model = pipeline.train(folder, opened, resume=resume, memory=limit, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
     _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0
