@@ -12,7 +12,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from musegnn.cluster.runners import Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
-from musegnn.coexpression.plan import task_memory
+from musegnn.coexpression.plan import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.sources import expand_strata, open_source, resolve_device
 from musegnn.coexpression.tasks import Task, load, run_stage
@@ -31,6 +30,7 @@ from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -63,6 +63,7 @@ class _Site:
     store: Store
     workers: Workers
     stripe_bytes: int
+    memory: int
     progress: Progress | None
     packed: dict[tuple[Path, str | None, str | None], _Packed] = field(default_factory=dict)
     failed: threading.Event = field(default_factory=threading.Event)
@@ -136,8 +137,9 @@ def build_graphs(
         return []
     with ExitStack() as stack:
         workers = stack.enter_context(open_workers(scheduler))
-        genes = max(_most_genes(job) for job in jobs)
-        site = _Site(store, workers, task_memory(genes, memory, workers.per_process), progress)
+        genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
+        budget = memory_budget(memory)
+        site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
         for job in jobs:
             _pack(job, site, stack)
         return _build_all(jobs, site)
@@ -173,14 +175,6 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
 
 def _packed_identity(file: H5adSource, dataset: DatasetConfig) -> str:
     return build_id(file.fingerprint(), {"by": dataset.by, "layer": dataset.layer}, ALGORITHM)
-
-
-def _most_genes(job: _Job) -> int:
-    """Bound the number of genes that the pairs of a dataset can be of."""
-    graph = job.graph
-    if graph.selection == "list" and graph.genes is not None:
-        return min(len(tuple(str(graph.genes)) if isinstance(graph.genes, Path) else graph.genes), job.file.n_genes)
-    return job.file.n_genes if graph.selection == "all" else min(graph.n_genes, job.file.n_genes)
 
 
 def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
@@ -220,6 +214,7 @@ def _build(job: _Job, site: _Site) -> None:
             runner=site.run,
             parallel=site.workers.count,
             stripe_bytes=site.stripe_bytes,
+            memory=site.memory,
             progress=lambda stage, done, total: _tell(site, name, stage, done, total),
         )
         _check_edges(record, job.edges)

@@ -101,6 +101,13 @@ def open_workers(scheduler: str) -> Iterator[Workers]:
             yield workers
 
 
+def expected_workers(scheduler: str) -> tuple[int, int]:
+    """Give the tasks that will run at a time, and those in one process, without starting the scheduler."""
+    if scheduler == "synchronous":
+        return 1, 1
+    return cores(), cores() if scheduler == "threads" else 1
+
+
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))

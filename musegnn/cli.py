@@ -19,6 +19,7 @@ from musegnn.errors import ConfigError, MuseGNNError, RunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
 
 app = cyclopts.App(
@@ -144,12 +145,35 @@ def build(
 
 
 @app.command
+def estimate(
+    atlas: Path,
+    *,
+    work: Work = Work(),
+    settings: Settings = Settings(),
+    common: Common = Common(),
+) -> int:
+    """Say what building the graphs of an atlas takes: passes, memory, disk and time. Nothing is built.
+
+    Parameters
+    ----------
+    atlas
+        The atlas file (YAML).
+    """
+    from musegnn import pipeline
+
+    found = pipeline.estimate(_load(atlas, settings), scheduler=work.scheduler, memory=work.memory_bytes)
+    _tell(common, found.to_json(), _estimate_table(found))
+    return 0
+
+
+@app.command
 def train(
     store: Path,
     *,
     out: Path,
     atlas: Path | None = None,
     resume: bool = False,
+    memory: str | None = None,
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -165,6 +189,8 @@ def train(
         Atlas file with settings and the choice and order of datasets; without it: all datasets, default settings.
     resume
         Take up the newest checkpoint in the run folder.
+    memory
+        What training may use, such as 6GB; without it half of what is free. It changes no result.
     """
     from musegnn import pipeline
     from musegnn.coexpression.sources import expand_strata
@@ -176,7 +202,8 @@ def train(
     config = expand_strata(_load(atlas, settings)) if atlas is not None else _config_of_store(opened.path, settings)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
-        model = pipeline.train(folder, opened, resume=resume, progress=progress)
+        limit = None if memory is None else _bytes(memory)
+        model = pipeline.train(folder, opened, resume=resume, memory=limit, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
     _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0
@@ -452,6 +479,35 @@ def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
     from anndata import read_h5ad
 
     return read_h5ad(folder.embeddings)
+
+
+def _estimate_table(found: AtlasEstimate) -> str:
+    import pandas as pd
+
+    rows = [
+        {
+            "dataset": d.name,
+            "cells": d.cells,
+            "genes": d.genes,
+            "selected": d.selected,
+            "passes": d.passes,
+            "memory": _size(d.memory),
+            "work": _size(d.work_bytes),
+            "store": _size(d.store_bytes),
+            "CPU s": round(d.cpu_seconds),
+        }
+        for d in found.datasets
+    ]
+    workers = f", {_size(found.per_worker)} in each worker" if found.per_worker else ""
+    together = (
+        f"together: peak memory {_size(found.memory)}{workers}; store {_size(found.store_bytes)}; "
+        f"{found.cpu_seconds:.0f} CPU s, {found.cpu_seconds / found.workers / 60:.1f} min on {found.workers} free cores"
+    )
+    return pd.DataFrame(rows).to_string(index=False) + "\n" + together
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _print_evaluation(path: Path) -> None:

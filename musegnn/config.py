@@ -232,7 +232,11 @@ class ModelConfig(_Section):
     share_by
         Which datasets share the modality layers: those that agree in all of these.
     decoder
-        ``mlp``: rows of ``z z'`` through a three-layer perceptron, as published; ``inner``: a scaled inner product.
+        ``mlp``: rows of ``z z'`` through a three-layer perceptron, as published, with 3 N^2 weights per dataset;
+        ``inner``: a scaled inner product; ``pairwise``: a small perceptron on the products of two genes' vectors, for
+        datasets of more than about 4000 genes (with ``training.pairs``).
+    decoder_width
+        Hidden units of the ``pairwise`` decoder.
     feature_dropout, edge_dropout
         Dropout on node features and on attention weights while training.
     """
@@ -244,7 +248,8 @@ class ModelConfig(_Section):
     relational_dim: int = Field(default=256, ge=1)
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
-    decoder: Literal["mlp", "inner"] = "mlp"
+    decoder: Literal["mlp", "inner", "pairwise"] = "mlp"
+    decoder_width: int = Field(default=32, ge=1)
     feature_dropout: Probability = 0.5
     edge_dropout: Probability = 0.0
 
@@ -265,6 +270,12 @@ class LossConfig(_Section):
         Shared genes drawn per pair and round for the alignment; ``None``: all.
     normalize
         ``sum``: mean over shared genes of lambda * cosine, as published; ``lambda``: divided by the sum of lambda.
+    include_diagonal
+        Count each gene's pair with itself as a non-edge of the reconstruction, which the published code does not
+        leave out.
+    exclude_neighbours
+        Take true positive neighbours and repeats of a gene out of the negatives of the contrast; the published code
+        leaves them in.
     """
 
     reconstruction: float = Field(default=1.0, ge=0.0)
@@ -276,6 +287,8 @@ class LossConfig(_Section):
     n_contrast: int = Field(default=100, ge=1)
     n_alignment: int | None = Field(default=None, ge=1)
     normalize: Literal["sum", "lambda"] = "sum"
+    include_diagonal: bool = False
+    exclude_neighbours: bool = True
 
 
 class TrainingConfig(_Section):
@@ -300,6 +313,15 @@ class TrainingConfig(_Section):
         Torch threads of the training process; part of the configuration because it may change the last bit.
     dtype
         ``float32``, or ``float64`` for parity checks.
+    row_block
+        Rows of each graph whose edges are decoded in a round; ``None``: all. A dataset's rows take turns, each once in
+        N / `row_block` rounds, and the loss is an unbiased estimate of that of all rows.
+    pairs
+        Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
+        that score single pairs (``inner``, ``pairwise``). The loss is an unbiased estimate of that of all pairs.
+    recompute
+        Encode again for the backward pass instead of keeping the encoder's intermediate results: less memory, more
+        time, the same bits. In parallel order.
     """
 
     rounds: int = Field(default=100, ge=0)
@@ -312,7 +334,20 @@ class TrainingConfig(_Section):
     checkpoint_every: int = Field(default=10, ge=1)
     threads: int = Field(default=2, ge=1)
     dtype: Literal["float32", "float64"] = "float32"
+    row_block: int | None = Field(default=None, ge=1)
+    pairs: int | None = Field(default=None, ge=1)
+    recompute: bool = False
     loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _one_way_to_sample(self) -> Self:
+        if self.row_block is not None and self.pairs is not None:
+            msg = "`row_block` and `pairs` are two ways to decode a part: choose one"
+            raise ValueError(msg)
+        if self.pairs is not None and self.loss.include_diagonal:
+            msg = "`pairs` never draws the diagonal: it needs `loss.include_diagonal: false`"
+            raise ValueError(msg)
+        return self
 
 
 class EvaluationConfig(_Section):
@@ -365,6 +400,13 @@ class AtlasConfig(_Section):
             msg = f"dataset names must be unique, got twice: {', '.join(twice)}"
             raise ValueError(msg)
         return datasets
+
+    @model_validator(mode="after")
+    def _the_decoder_scores_pairs(self) -> Self:
+        if self.training.pairs is not None and self.model.decoder == "mlp":
+            msg = "the `mlp` decoder scores whole rows: use `training.row_block`, or another `model.decoder`"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _z_store_serves_the_rule(self) -> Self:

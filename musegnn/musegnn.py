@@ -12,10 +12,12 @@ import torch
 
 from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
+from musegnn.model.decoder import score_pairs
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
 from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
+from musegnn.training.memory import check_memory
 from musegnn.training.prepare import fingerprint, make_model, prepare
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ class MuSeGNN:
         The configuration, see :func:`musegnn.load_atlas`.
     device
         Where to compute, e.g. ``cpu`` or ``cuda``.
+    memory
+        Bytes that training on the CPU may take, weights included; ``None``: not checked.
+
+    Raises
+    ------
+    RunError
+        E411 when training would take more, naming settings that fit.
 
     Attributes
     ----------
@@ -69,11 +78,13 @@ class MuSeGNN:
     Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
     """
 
-    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu") -> None:
+    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu", memory: int | None = None) -> None:
         self.store = store
         self.config = config = expand_strata(config)
         self.device = device
         self._data = prepare(store, config)
+        if memory is not None and device == "cpu":
+            check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
         self.holdout: Holdout = self._data.holdout
@@ -212,9 +223,11 @@ class MuSeGNN:
         """
         i = [graph.name for graph in self.graphs].index(dataset)
         with torch.no_grad(), _threads(self.config.training.threads):
-            logits = self._model.decode(i, self._model.encode(i)).cpu().numpy()
-        mean: NDArray[np.float32] = ((logits[rows, cols] + logits[cols, rows]) / 2).astype(np.float32)
-        return mean
+            z, ends = (
+                self._model.encode(i),
+                (torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(cols.astype(np.int64))),
+            )
+            return score_pairs(self._model.decoder(i), z, *ends).cpu().numpy().astype(np.float32)
 
     def graph_reports(self) -> list[dict[str, Any]]:
         """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""

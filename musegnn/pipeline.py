@@ -14,6 +14,7 @@ from musegnn.run_folder import RunFolder
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.musegnn import MuSeGNN
@@ -100,12 +101,39 @@ def run(
     folder = RunFolder.create(out, atlas)
     with folder.logging():
         store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, memory=memory, progress=progress)
-        model = train(folder, store, progress=progress, resume=True)
+        model = train(folder, store, progress=progress, resume=True, memory=memory)
         write_results(folder, model, progress=progress)
     return folder
 
 
-def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress | None = None) -> MuSeGNN:
+def estimate(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
+    """Predict passes, memory, disk and time of :func:`build_graphs`, from the heads of the files and some cells.
+
+    Parameters
+    ----------
+    atlas, scheduler, memory
+        As for :func:`build_graphs`.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be used.
+    ConfigError
+        For an unknown scheduler, or memory in which the work does not fit.
+    """
+    from musegnn.cluster.estimate import estimate_graphs
+
+    return estimate_graphs(atlas, scheduler=scheduler, memory=memory)
+
+
+def train(
+    folder: RunFolder,
+    store: Store,
+    *,
+    resume: bool,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> MuSeGNN:
     """Train the model of a run folder on a store.
 
     Parameters
@@ -116,6 +144,8 @@ def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress |
         Holds the graphs.
     resume
         Take up the newest good checkpoint; without it an existing checkpoint is an error.
+    memory
+        Bytes that training may take; ``None``: half of what this machine has free.
     progress
         Called after each round.
 
@@ -123,10 +153,16 @@ def train(folder: RunFolder, store: Store, *, resume: bool, progress: Progress |
     -------
     MuSeGNN
         Trained.
+
+    Raises
+    ------
+    RunError
+        E411 when training would take more memory.
     """
+    from musegnn.coexpression.plan import memory_budget
     from musegnn.musegnn import MuSeGNN
 
-    model = MuSeGNN(store, folder.atlas())
+    model = MuSeGNN(store, folder.atlas(), memory=memory_budget(memory))
     model.train(folder.path, resume=resume, progress=progress)
     return model
 

@@ -28,7 +28,7 @@ class Progress(Protocol):
 
 
 class TerminalProgress:
-    """Show progress: bars on a terminal, at most one plain line per task and ten seconds elsewhere.
+    """Show progress, rate and time left: bars on a terminal, at most one plain line per task and ten seconds elsewhere.
 
     Use as a context manager.
 
@@ -43,17 +43,18 @@ class TerminalProgress:
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._bars = None
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bars
 
             self._bars = Bars(
                 TextColumn("{task.description:<28}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[pace]}"),
                 TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
             )
@@ -74,16 +75,41 @@ class TerminalProgress:
         if self._quiet:
             return
         with self._lock:
+            now = time.monotonic()
+            first, before = self._first.setdefault(task, (now, done))
+            pace = describe_pace(done - before, total - done, now - first)
             if self._bars is None:
-                self._line(task, done, total, note)
+                self._line(task, done, total, ", ".join(part for part in (note, pace) if part), now)
                 return
             if task not in self._tasks:
-                self._tasks[task] = self._bars.add_task(task, total=total, note=note)
-            self._bars.update(self._tasks[task], completed=done, total=total, note=note)
+                self._tasks[task] = self._bars.add_task(task, total=total, note=note, pace=pace)
+            self._bars.update(self._tasks[task], completed=done, total=total, note=note, pace=pace)
 
-    def _line(self, task: str, done: int, total: int, note: str) -> None:
-        now = time.monotonic()
+    def _line(self, task: str, done: int, total: int, note: str, now: float) -> None:
         if done < total and now - self._last.get(task, -1e9) < 10.0:
             return
         self._last[task] = now
         print(f"{task}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def describe_pace(done: int, left: int, seconds: float) -> str:
+    """Describe the rate of `done` steps in `seconds`, and the time that as many as are `left` will take at that rate.
+
+    Examples
+    --------
+    >>> describe_pace(3000, 9000, 20.0)
+    '150/s, 1:00 left'
+    >>> describe_pace(2, 1, 8.0)
+    '0.25/s, 0:04 left'
+    >>> describe_pace(0, 5, 3.0)
+    ''
+    """
+    if done <= 0 or seconds <= 0.0:
+        return ""
+    rate = done / seconds
+    shown = f"{rate:,.0f}/s" if rate >= 10.0 else f"{rate:.2g}/s"
+    if left <= 0:
+        return shown
+    minutes, rest = divmod(round(left / rate), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{shown}, " + (f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}") + " left"

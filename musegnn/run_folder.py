@@ -177,7 +177,15 @@ class RunFolder:
             raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same table")
         old = _flatten(yaml.safe_load(self.lock.read_text()))
         new = _flatten(self._relative(atlas))
-        keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k) and k != "training.rounds")
+        free = {"training.rounds", "training.recompute"}
+        # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory
+        # takes the settings that it was advised.
+        untrained = not any(self.path.glob("checkpoints/*"))
+        keys = sorted(
+            k
+            for k in old.keys() | new.keys()
+            if old.get(k) != new.get(k) and k not in free and not (untrained and k.startswith(("model.", "training.")))
+        )
         if keys:
             shown = ", ".join(f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in keys[:3])
             msg = f"the folder holds a run of another configuration: {shown}"

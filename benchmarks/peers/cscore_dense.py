@@ -62,7 +62,8 @@ def cscore_dense(x: NDArray[np.float64], depth: NDArray[np.float64]) -> DenseRes
     weights[weights <= 0] = 1
     covariance = (s2 * centred / weights).T @ (centred / weights) / ((s2**2 / weights).T @ (1 / weights))
     variance = s * mu + s2 * sigma
-    z = (s2 * centred / variance).T @ (centred / variance) / np.sqrt((s2**2 / variance).T @ (1 / variance))
+    with np.errstate(invalid="ignore"):  # of genes with a negative variance
+        z = (s2 * centred / variance).T @ (centred / variance) / np.sqrt((s2**2 / variance).T @ (1 / variance))
     scale = np.sqrt(np.where(sigma > 0, sigma, np.inf))
     estimate = np.clip(covariance / np.outer(scale, scale), -1, 1)
     np.fill_diagonal(estimate, 1.0)

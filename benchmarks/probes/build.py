@@ -1,6 +1,7 @@
-"""``python -m benchmarks.probes.build FILE SETTINGS``: build the graph of a file, print CPU seconds and peak as JSON.
+"""``python -m benchmarks.probes.build FILE SETTINGS [FOLDER]``: build the graph of a file, print what it took as JSON.
 
-SETTINGS is JSON: fields of ``GraphConfig``, and ``memory`` and ``scheduler`` of the build.
+SETTINGS is JSON: fields of ``GraphConfig``, ``memory`` and ``scheduler`` of the build, ``modality`` of the counts. The
+store is made in FOLDER, by default beside the file.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import Store
 
 
-def main(path: Path, settings: dict[str, object]) -> dict[str, object]:
-    """Build into a temporary store beside the file.
+def main(path: Path, settings: dict[str, object], place: Path) -> dict[str, object]:
+    """Build into a temporary store.
 
     Returns
     -------
     dict
-        ``peak`` in bytes (of this process alone), CPU seconds by stage, ``pairs`` stored and bytes of the store.
+        ``peak`` in bytes (of this process alone), CPU seconds by stage, ``pairs`` stored and bytes of the store,
+        ``genes`` selected and ``passes`` over the file.
     """
     memory, scheduler = settings.pop("memory", None), settings.pop("scheduler", "threads")
-    dataset = DatasetConfig(name="synthetic", path=path, modality="scrna", tissue="none", species="none")
+    modality = settings.pop("modality", "scrna")
+    about = {"name": "synthetic", "path": path, "modality": modality, "tissue": "none", "species": "none"}
+    dataset = DatasetConfig.model_validate(about)
     atlas = AtlasConfig(datasets=(dataset,), graph=GraphConfig.model_validate(settings), edges=EdgeConfig())
     clock = {"start": time.process_time()}
 
@@ -36,7 +40,7 @@ def main(path: Path, settings: dict[str, object]) -> dict[str, object]:
         clock.setdefault(note or "end", time.process_time())
 
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         store = Store.create(Path(folder) / "store")
         build_graphs(atlas, store, scheduler=str(scheduler), memory=memory, progress=progress)  # type: ignore[arg-type]  # JSON
         about = store.info("synthetic")
@@ -50,8 +54,11 @@ def main(path: Path, settings: dict[str, object]) -> dict[str, object]:
         "seconds": seconds,
         "pairs": about["n_pair_entries"] // 2,
         "bytes": about["bytes"],
+        "genes": about["n_genes"],
+        "passes": sum(name in {"scan", "select", "variance", "extract"} for name in names),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), json.loads(sys.argv[2]))))
+    file, given, *folder = sys.argv[1:]
+    print(json.dumps(main(Path(file), json.loads(given), Path(folder[0]) if folder else Path(file).parent)))

@@ -28,8 +28,9 @@ from musegnn.coexpression import profile as profile_stages
 from musegnn.coexpression import select as select_stages
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.irls import fit_irls
+from musegnn.coexpression.plan import check_profile_memory
 from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
-from musegnn.coexpression.tasks import Task, load, run_here, run_stage, save
+from musegnn.coexpression.tasks import Task, opened, run_here, run_stage, save
 from musegnn.config import EdgeConfig
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.errors import GraphError
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     Call = tuple[Callable[..., Arrays], tuple[Any, ...]]  # a task's function and what it is called with
 
-ALGORITHM = "coexpression-2"
+ALGORITHM = "coexpression-3"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
 STRIPE_BYTES = 1 << 30
@@ -91,6 +92,7 @@ def build_dataset(
     runner: Runner = run_here,
     parallel: int = 1,
     stripe_bytes: int = STRIPE_BYTES,
+    memory: int | None = None,
     progress: BuildProgress | None = None,
 ) -> DatasetRecord:
     """Build the co-expression of one dataset.
@@ -116,6 +118,8 @@ def build_dataset(
         Tasks that can run at a time.
     stripe_bytes
         Largest size of the sums of one task over pairs.
+    memory
+        Bytes that this process may use to merge the profile; ``None``: not bounded.
     progress
         Called after each task.
 
@@ -130,13 +134,15 @@ def build_dataset(
         When the counts cannot be used.
     GraphError
         When fewer than two genes can be selected.
+    ConfigError
+        E310 when the profile does not fit into `memory`.
     """
     check_genes(source, config)
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="musegnn-"))) if work is None else work
         stages = _Stages(folder, runner, stages_of(config, dataset.modality), source.n_cells, progress)
-        return _build(source, dataset, config, stages, parallel, stripe_bytes)
+        return _build(source, dataset, config, stages, parallel, stripe_bytes, memory)
 
 
 class _Stages:
@@ -188,6 +194,7 @@ def _build(
     stages: _Stages,
     parallel: int,
     stripe_bytes: int,
+    memory: int | None,
 ) -> DatasetRecord:
     shards = cut_shards(source.n_cells, config.block_rows)
     scanned = stages.run("scan", [(scan_shard, (source, config, shard)) for shard in shards])
@@ -208,6 +215,7 @@ def _build(
         )
     selection = select_stages.choose_genes(source, dataset, config, result, plan, model, collected, varied)
     chosen = selection.genes
+    check_profile_memory(dataset.name, config, len(chosen), result.n_cells, memory)
     ascending = np.argsort(result.stats.n_detected[chosen], kind="stable")
     columns = result.genes[chosen[ascending]]
     extracted = stages.run("extract", [(pair_stages.extract_shard, (*given, columns, plan.basis)) for given in inputs])
@@ -266,7 +274,8 @@ def _pairs(
         for rows in stripes
     ]
     paths = stages.run("pairs", work, [f"{start:06d}-{stop:06d}" for start, stop in stripes])
-    return pair_stages.collect_pairs(map(load, paths), ascending, config.z_store)
+    with opened(paths) as parts:
+        return pair_stages.collect_pairs(parts, ascending, config.z_store)
 
 
 def _profile(

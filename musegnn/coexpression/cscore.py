@@ -259,7 +259,7 @@ def cscore(
     Raises
     ------
     ValueError
-        When counts are not whole non-negative numbers, or a depth is not positive.
+        When counts are not whole non-negative numbers, a depth is not positive, or there are no cells.
 
     Examples
     --------
@@ -277,6 +277,9 @@ def cscore(
     Su et al. (2023), Nature Communications 14:4846.
     """
     block = _as_counts(counts)
+    if block.shape[0] == 0:
+        msg = "expected counts of at least one cell, got none"
+        raise ValueError(msg)
     s = np.ascontiguousarray(depth, dtype=np.float64)
     if s.shape != (block.shape[0],) or not (np.isfinite(s) & (s > 0)).all():
         bad = int((~(np.isfinite(s) & (s > 0))).sum())

@@ -9,10 +9,10 @@ Legend: n cells, N genes, K nodes of the moment expansion, P pairs of a stripe.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
 from musegnn.coexpression.cscore import ROWS, ExactSums, PairStatistics, weight_slopes
 from musegnn.coexpression.edges import BIN_WIDTH
@@ -23,7 +23,7 @@ from musegnn.data_store.records import PairTable
 from musegnn.kernels.gram import WeightedGram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -266,13 +266,15 @@ def keep_pairs(stripes: Iterable[Stripe], z_store: float) -> Arrays:
     return {"histogram": histogram, **kept}
 
 
-def collect_pairs(parts: Iterable[Arrays], order: NDArray[np.intp], z_store: float) -> PairTable:
+def collect_pairs(parts: Sequence[Mapping[str, NDArray[Any]]], order: NDArray[np.intp], z_store: float) -> PairTable:
     """Put the pairs of all stripes into one symmetric table.
+
+    What is made is the table and one stripe of 64 rows at a time; parts are gone through twice.
 
     Parameters
     ----------
     parts
-        Of :func:`keep_pairs`.
+        Of :func:`keep_pairs`; may read arrays when asked for them.
     order
         Gene at each row of the stripes, shape (N,).
     z_store
@@ -284,27 +286,35 @@ def collect_pairs(parts: Iterable[Arrays], order: NDArray[np.intp], z_store: flo
         Symmetric, sorted, without diagonal.
     """
     n_genes = len(order)
-    histogram = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
-    ends, values = [np.zeros((2, 0), np.int32)], [np.zeros(0, np.complex64)]
     place = order.astype(np.int32)
-    for part in parts:
-        histogram += part["histogram"]
-        for k in range((len(part) - 1) // 4):
-            z_and_estimate = np.empty(len(part[f"z{k}"]), dtype=np.complex64)
-            z_and_estimate.real, z_and_estimate.imag = part[f"z{k}"], part[f"estimate{k}"]
-            ends.append(place[np.stack([part[f"rows{k}"], part[f"columns{k}"]])])
-            values.append(z_and_estimate)
-    pair = np.concatenate([*ends, *(end[::-1] for end in ends)], axis=1)
-    value = np.concatenate([*values, *values])
-    del ends, values
-    # A pair of float32 travels as one complex64 through scipy's counting sort.
-    both = coo_matrix((value, (pair[0], pair[1])), shape=(n_genes, n_genes)).tocsr()
-    both.sort_indices()
+    stripes = [(part, k) for part in parts for k in range((len(part) - 1) // 4)]
+    degree = np.zeros(n_genes, dtype=np.int64)
+    for part, k in stripes:
+        for end in ("rows", "columns"):
+            degree += np.bincount(place[part[f"{end}{k}"]], minlength=n_genes)
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(degree)])
+    indices = np.empty(int(indptr[-1]), dtype=np.int32)
+    # A pair of float32 travels as one complex64 when scipy sorts each row.
+    both = np.empty(len(indices), dtype=np.complex64)
+    free = indptr[:-1].copy()
+    for part, k in stripes:
+        rows, columns = place[part[f"rows{k}"]], place[part[f"columns{k}"]]
+        values = np.empty(len(rows), dtype=np.complex64)
+        values.real, values.imag = part[f"z{k}"], part[f"estimate{k}"]
+        for row, column in ((rows, columns), (columns, rows)):
+            by_row = np.argsort(row, kind="stable")
+            count = np.bincount(row, minlength=n_genes)
+            target = np.arange(len(row)) + np.repeat(free - (np.cumsum(count) - count), count)
+            indices[target], both[target] = column[by_row], values[by_row]
+            free += count
+    matrix = csr_matrix((both, indices, indptr), shape=(n_genes, n_genes))
+    matrix.sort_indices()
+    histogram = np.sum([np.zeros(HISTOGRAM_BINS, np.int64), *(part["histogram"] for part in parts)], axis=0)
     return PairTable(
-        indptr=both.indptr.astype(np.int64),
-        indices=both.indices.astype(np.int32, copy=False),
-        z=both.data.real.copy(),
-        estimate=both.data.imag.copy(),
+        indptr=indptr,
+        indices=matrix.indices.astype(np.int32, copy=False),
+        z=matrix.data.real.copy(),
+        estimate=matrix.data.imag.copy(),
         n_tests=int(histogram.sum()),
         z_store=z_store,
         histogram=histogram,

@@ -11,13 +11,14 @@ import os
 import secrets
 import struct
 import zipfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,6 +115,13 @@ def load(path: Path) -> Arrays:
     """
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+@contextmanager
+def opened(paths: Sequence[Path]) -> Iterator[list[Mapping[str, NDArray[Any]]]]:
+    """Open the files of tasks, whose arrays are read and checked one by one when they are asked for."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(np.load(path, allow_pickle=False)) for path in paths]
 
 
 def is_whole(path: Path) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from musegnn.config import ModelConfig
+    from musegnn.model.decoder import AnyDecoder, Decoder
     from musegnn.training.data import GraphData
 
 UnitKind = Literal["dataset", "decoder", "shared"]
@@ -148,10 +149,9 @@ class AtlasModel:
         z: torch.Tensor = shared(h, graph, edge_attr, seed=seed + 1)
         return z
 
-    def decode(self, i: int, z: torch.Tensor) -> torch.Tensor:
-        """Give the logit of every edge of dataset `i`, shape (N, N), from its vectors, shape (N, d)."""
-        logits: torch.Tensor = self._decoders[i](z)
-        return logits
+    def decoder(self, i: int) -> Decoder:
+        """Give the decoder of dataset `i`."""
+        return self._decoders[i]
 
     def _make_shared(self, dtype: torch.dtype, n_words: int) -> None:
         config = self.config
@@ -191,8 +191,11 @@ class AtlasModel:
             layer.pass_through(self._n_through())
         return layer.to(self.device)
 
-    def _make_decoder(self, i: int, dtype: torch.dtype) -> nn.Module:
-        decoder = make_decoder(self.config.decoder, self.graphs[i].n_genes).to(dtype)
+    def _make_decoder(self, i: int, dtype: torch.dtype) -> AnyDecoder:
+        config = self.config
+        decoder = make_decoder(config.decoder, self.graphs[i].n_genes, dim=config.dim, width=config.decoder_width).to(
+            dtype
+        )
         decoder.reset_parameters(torch_generator(self._seed, "weights", self.decoder_unit(i)))
         return decoder.to(self.device)
 

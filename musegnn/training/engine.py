@@ -9,16 +9,17 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from musegnn.errors import RunError
+from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
-from musegnn.training.losses import alignment, edge_bce, ntxent, similarity
+from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
+from musegnn.training.reconstruction import Reconstruction
 from musegnn.training.schedule import draw_alignment, draw_contrast, partners
 
 if TYPE_CHECKING:
@@ -28,13 +29,6 @@ if TYPE_CHECKING:
 
     from musegnn.config import TrainingConfig
     from musegnn.model.model import AtlasModel, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    rowptr: torch.Tensor
-    col: torch.Tensor
-    held_out: tuple[torch.Tensor, torch.Tensor]
 
 
 class Engine:
@@ -64,11 +58,12 @@ class Engine:
             raise ValueError(msg)
         self._graphs = model.graphs
         self._overlaps = Overlaps(model.graphs)
-        self._pair_tensors: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        self._targets = {i: self._target(i) for i in model.owned}
+        self._reconstructions = {
+            i: Reconstruction(model.decoder(i), model.graphs[i], config, device=model.device) for i in model.owned
+        }
         rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
         self._optimizers = {
-            name: torch.optim.AdamW(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay, fused=True)
+            name: Adam(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay)
             for name, unit in model.units.items()
         }
 
@@ -97,7 +92,8 @@ class Engine:
     def _parallel(self, round_: int) -> list[dict[str, Any]]:
         model, owned = self.model, self.model.owned
         partner = partners(self.config.seed, round_, len(self._graphs), "cycle").tolist()
-        z = {i: model.encode(i, round_=round_) for i in owned}
+        with torch.set_grad_enabled(not self.config.recompute):
+            z = {i: model.encode(i, round_=round_) for i in owned}
         leaves = {i: z[i].detach().requires_grad_() for i in owned}
         others = self.comm.exchange({i: leaves[i].detach() for i in owned}, partner)
         rows: dict[int, dict[str, Any]] = {}
@@ -105,7 +101,7 @@ class Engine:
         by_other: dict[int, torch.Tensor] = {}
         decoder_gradients: dict[int, list[torch.Tensor | None]] = {}
         for i in owned:
-            losses = self._reconstruction(i, leaves[i])
+            losses = self._reconstruction(round_, i, leaves[i])
             decoder = self._unit(model.decoder_unit(i)).parameters
             by_own[i], *decoder_gradients[i] = _gradients(self._weighted(losses), [leaves[i], *decoder])
             compared: dict[str, torch.Tensor] = {}
@@ -119,7 +115,7 @@ class Engine:
                         by_other[i] = across
             rows[i] = self._row(round_, i, partner[i], losses | compared)
         returned = self.comm.give_back(by_other, partner)
-        layer_gradients, contributions = self._backward(z, by_own, returned, partner)
+        layer_gradients, contributions = self._backward(round_, z, by_own, returned, partner)
         summed = self.comm.sum_shared(contributions, model.shared.members)
         self._vote(round_, rows, [layer_gradients, decoder_gradients], contributions)
         for i in owned:
@@ -132,6 +128,7 @@ class Engine:
 
     def _backward(
         self,
+        round_: int,
         z: Mapping[int, torch.Tensor],
         by_own: Mapping[int, torch.Tensor | None],
         returned: Mapping[int, torch.Tensor],
@@ -152,7 +149,8 @@ class Engine:
             names = self.model.shared.units(j)
             shared = [self._unit(name).parameters for name in names]
             wanted = [*layer, *(p for unit in shared for p in unit)]
-            found = iter(torch.autograd.grad(z[j], wanted, add_ascending(parts), allow_unused=True))
+            z_j = self.model.encode(j, round_=round_) if self.config.recompute else z[j]
+            found = iter(torch.autograd.grad(z_j, wanted, add_ascending(parts), allow_unused=True))
             layer_gradients[j] = [next(found) for _ in layer]
             for name, parameters in zip(names, shared, strict=True):
                 contributions.setdefault(name, {})[j] = _flatten([next(found) for _ in parameters], parameters)
@@ -165,7 +163,7 @@ class Engine:
         for i in model.owned:
             j = partner[i]
             z_i = model.encode(i, round_=round_)
-            losses = self._reconstruction(i, z_i)
+            losses = self._reconstruction(round_, i, z_i)
             touched = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
             if j >= 0:
                 z_j = model.encode(j, round_=round_)
@@ -181,12 +179,10 @@ class Engine:
             rows.append(row)
         return rows
 
-    def _reconstruction(self, i: int, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _reconstruction(self, round_: int, i: int, z: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.config.loss.reconstruction == 0.0:
             return {}
-        target = self._targets[i]
-        logits = self.model.decode(i, z)
-        return {"reconstruction": edge_bce(logits, target.rowptr, target.col, target.held_out)}
+        return {"reconstruction": self._reconstructions[i](round_, z)}
 
     def _comparison(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the losses between two datasets that have a weight and genes to compare."""
@@ -202,7 +198,8 @@ class Engine:
                 rows = [draw.anchors_i, draw.anchors_j, draw.positives_i, draw.positives_j]
                 a_i, a_j, p_i, p_j = (self._tensor(r) for r in rows)
                 anchor, positive = torch.cat([z_i[a_i], z_j[a_j]]), torch.cat([z_i[p_i], z_j[p_j]])
-                losses["contrast"] = ntxent(anchor, positive, weights.temperature, self._tensor(draw.exclude))
+                exclude = self._tensor(draw.exclude) if weights.exclude_neighbours else None
+                losses["contrast"] = ntxent(anchor, positive, weights.temperature, exclude)
         if weights.alignment > 0.0 and len(rows_i) > 1:
             names = (pair[0].name, pair[1].name)
             drawn = self._tensor(draw_alignment(seed, round_, names, len(rows_i), weights.n_alignment))
@@ -211,11 +208,9 @@ class Engine:
         return losses
 
     def _shared_genes(self, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if (i, j) not in self._pair_tensors:
-            overlap = self._overlaps.pair(i, j)
-            weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
-            self._pair_tensors[i, j] = (self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight)
-        return self._pair_tensors[i, j]
+        overlap = self._overlaps.pair(i, j)
+        weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
+        return self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight
 
     def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         parts = [getattr(self.config.loss, name) * loss for name, loss in losses.items()]
@@ -252,14 +247,7 @@ class Engine:
             raise RunError(msg, code="E410", where="training", fix="lower the learning rates, or leave the dataset out")
 
     def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
-        """Take one step of a unit; parameters without a gradient keep their moments."""
-        if all(gradient is None for gradient in gradients):
-            return
-        for parameter, gradient in zip(unit.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer = self._optimizers[unit.name]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self._optimizers[unit.name].step(gradients)
 
     def state(self, unit: str) -> dict[str, torch.Tensor]:
         """Give the weights and Adam moments of a unit, on the CPU.
@@ -301,14 +289,6 @@ class Engine:
 
     def _unit(self, name: str) -> Unit:
         return self.model.units[name]
-
-    def _target(self, i: int) -> _Target:
-        graph = self._graphs[i]
-        return _Target(
-            rowptr=self._tensor(graph.edges.indptr),
-            col=self._tensor(graph.edges.indices.astype(np.int64)),
-            held_out=(self._tensor(graph.masked_rows), self._tensor(graph.masked_columns)),
-        )
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.as_tensor(array, device=self.model.device)

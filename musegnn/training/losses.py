@@ -1,12 +1,12 @@
 """The losses, as functions of tensors alone.
 
-Legend: N genes of a dataset, E edges (both directions listed), A shared genes of a pair, K drawn genes,
-d dimensions of the embedding.
+Legend: N genes of a dataset, E edges (both directions listed), Q entries left out, B rows of a block, A shared genes
+of a pair, K drawn genes, d dimensions of the embedding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -14,28 +14,96 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
+SUM_CHUNK = 1 << 20
 
-def edge_bce(
-    logits: torch.Tensor,
+
+class EdgeTarget(NamedTuple):
+    """What the logits of a graph are compared with, row by row.
+
+    Attributes
+    ----------
+    rowptr, col
+        (N+1,), (E,) int64 CSR of the edges that take part, without repeats.
+    out_rowptr, out_col
+        (N+1,), (Q,) int64 CSR of the entries that take no part, without repeats.
+    """
+
+    rowptr: torch.Tensor
+    col: torch.Tensor
+    out_rowptr: torch.Tensor
+    out_col: torch.Tensor
+
+    @property
+    def n_genes(self) -> int:
+        """N."""
+        return self.rowptr.numel() - 1
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the (N, N) matrix that take part."""
+        return self.n_genes**2 - self.out_col.numel()
+
+    def to(self, device: torch.device | str) -> EdgeTarget:
+        """Copy to a device."""
+        return EdgeTarget(*(part.to(device) for part in self))
+
+
+def edge_target(
     rowptr: torch.Tensor,
     col: torch.Tensor,
     held_out: tuple[torch.Tensor, torch.Tensor] | None = None,
     *,
     include_diagonal: bool = False,
-) -> torch.Tensor:
-    """Give the mean binary cross-entropy of all entries against the adjacency matrix.
+) -> EdgeTarget:
+    """List the edges, and what takes no part.
 
     Parameters
     ----------
-    logits
-        (N, N) logit of an edge between row and column.
     rowptr, col
-        (N+1,), (E,) int64 CSR of the edges, without repeats.
+        (N+1,), (E,) int64 CSR of the edges, columns ascending within a row.
     held_out
         Rows and columns of pairs that take no part, each (P,) int64, in either direction: ``(r, c)`` leaves out
         ``(c, r)`` too.
     include_diagonal
         Count the N entries of a gene with itself, as the published code does.
+    """
+    n_genes = rowptr.numel() - 1
+    left_out = [torch.empty(0, dtype=torch.int64, device=col.device)]
+    if held_out is not None:
+        left_out += [held_out[0] * n_genes + held_out[1], held_out[1] * n_genes + held_out[0]]
+    if not include_diagonal:
+        left_out.append(torch.arange(n_genes, device=col.device) * (n_genes + 1))
+    codes = torch.unique(torch.cat(left_out))
+    starts = torch.arange(n_genes + 1, device=col.device) * n_genes
+    edges = _codes(rowptr, col, None, n_genes)
+    edges = edges[~torch.isin(edges, codes)]
+    parts = [(torch.searchsorted(each, starts), each % max(1, n_genes)) for each in (edges, codes)]
+    return EdgeTarget(*parts[0], *parts[1])
+
+
+def edge_bce(
+    logits: torch.Tensor,
+    target: EdgeTarget,
+    rows: torch.Tensor | None = None,
+    *,
+    divisor: float | None = None,
+    overwrite: bool = False,
+) -> torch.Tensor:
+    """Give the binary cross-entropy of some rows of logits against the adjacency matrix.
+
+    Parameters
+    ----------
+    logits
+        (B, N) logit of an edge between row and column.
+    target
+        Edges, and what takes no part.
+    rows
+        (B,) int64 genes of the rows, without repeats; ``None``: all N in order.
+    divisor
+        What the sum over entries is divided by; ``None``: the number of entries of the whole matrix that take part, so
+        that blocks which share out the rows add up to the mean of the whole.
+    overwrite
+        Keep the gradient in the memory of `logits`, which is lost, instead of a copy of its size.
 
     Returns
     -------
@@ -45,44 +113,67 @@ def edge_bce(
     Raises
     ------
     ValueError
-        When ``logits`` is not square or does not fit ``rowptr``.
+        When ``logits`` does not fit the target and the rows.
     """
-    n_genes = rowptr.numel() - 1
-    if tuple(logits.shape) != (n_genes, n_genes):
-        msg = f"logits must have shape ({n_genes}, {n_genes}), got {tuple(logits.shape)}"
+    n_genes = target.n_genes
+    shape = (n_genes if rows is None else rows.numel(), n_genes)
+    if tuple(logits.shape) != shape:
+        msg = f"logits must have shape {shape}, got {tuple(logits.shape)}"
         raise ValueError(msg)
-    rows = torch.repeat_interleave(torch.arange(n_genes, device=col.device), rowptr.diff(), output_size=col.numel())
-    left_out = [torch.empty(0, dtype=torch.int64, device=col.device)]
-    if held_out is not None:
-        left_out += [held_out[0] * n_genes + held_out[1], held_out[1] * n_genes + held_out[0]]
-    if not include_diagonal:
-        left_out.append(torch.arange(n_genes, device=col.device) * (n_genes + 1))
-    loss: torch.Tensor = _MaskedBCE.apply(  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        logits, rows * n_genes + col, torch.unique(torch.cat(left_out))
-    )
+    edges = _codes(target.rowptr, target.col, rows, n_genes)
+    left_out = _codes(target.out_rowptr, target.out_col, rows, n_genes)
+    by = max(1, target.n_entries) if divisor is None else divisor
+    loss: torch.Tensor = _MaskedBCE.apply(logits, edges, left_out, by, overwrite)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return loss
 
 
+def _codes(rowptr: torch.Tensor, col: torch.Tensor, rows: torch.Tensor | None, n_genes: int) -> torch.Tensor:
+    """Give the places of the entries of some rows in a flat (B, N) matrix."""
+    degree = rowptr.diff()
+    if rows is None:
+        place = torch.arange(n_genes, device=col.device)
+        return torch.repeat_interleave(place, degree, output_size=col.numel()) * n_genes + col
+    degree = degree[rows]
+    place = torch.repeat_interleave(torch.arange(rows.numel(), device=col.device), degree)
+    first = rowptr[:-1][rows] - (degree.cumsum(0) - degree)
+    at = torch.arange(place.numel(), device=col.device) + first[place]
+    return place * n_genes + col[at]
+
+
 class _MaskedBCE(torch.autograd.Function):
-    """Mean of ``softplus(x) - target * x`` over entries that take part, with one (N, N) temporary per direction."""
+    """Sum of ``softplus(x) - target * x`` over entries that take part, by a divisor.
+
+    The gradient is made with the loss, so that one matrix serves as logits and as gradient.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: torch.Tensor, edges: torch.Tensor, left_out: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(logits, edges, left_out)
+    def forward(
+        ctx: FunctionCtx,
+        logits: torch.Tensor,
+        edges: torch.Tensor,
+        left_out: torch.Tensor,
+        divisor: float,
+        overwrite: bool,  # noqa: FBT001  autograd functions pass by position
+    ) -> torch.Tensor:
         # Above 20, torch's default threshold, double precision still tells softplus(x) from x.
-        entries = functional.softplus(logits, threshold=40).view(-1)
-        entries.index_add_(0, edges, logits.reshape(-1)[edges], alpha=-1)
-        entries.index_fill_(0, left_out, 0.0)
-        return (entries.sum(dtype=torch.float64) / max(1, logits.numel() - left_out.numel())).to(logits.dtype)
+        flat = logits.reshape(-1)
+        total = -flat[edges].sum(dtype=torch.float64)
+        for part in torch.split(flat, SUM_CHUNK):
+            total += functional.softplus(part, threshold=40).sum(dtype=torch.float64)
+        total -= functional.softplus(flat[left_out], threshold=40).sum(dtype=torch.float64)
+        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]  # torch's stub lacks it
+            slope = flat.sigmoid_() if overwrite else flat.sigmoid()
+            slope.index_add_(0, edges, slope.new_ones(edges.numel()), alpha=-1)
+            slope.index_fill_(0, left_out, 0.0)
+            slope *= slope.new_ones(()) / divisor
+            ctx.save_for_backward(slope.view(logits.shape))
+        return (total / divisor).to(logits.dtype)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        logits, edges, left_out = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's stub lacks it
-        slope = torch.sigmoid(logits).view(-1)
-        slope.index_add_(0, edges, slope.new_ones(edges.numel()), alpha=-1)
-        slope.index_fill_(0, left_out, 0.0)
-        slope *= grad / max(1, logits.numel() - left_out.numel())
-        return slope.view_as(logits), None, None
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's stub lacks it
+        is_one = grad.device.type == "cpu" and grad.item() == 1.0
+        return slope if is_one else slope * grad, None, None, None, None
 
 
 def similarity(

@@ -1,15 +1,17 @@
 """What two datasets have in common: shared genes, their neighbourhood overlaps, and the genes of one only.
 
-Legend: A shared genes, N genes of a dataset, W tokens (gene key, sign) of the whole atlas.
+Legend: A shared genes, N genes of a dataset.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
+
+from musegnn.kernels.overlap import NeighbourSets, jaccard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +42,25 @@ class PairOverlap:
     pool_i: NDArray[np.int64]
     pool_j: NDArray[np.int64]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(part.nbytes for part in (self.rows_i, self.rows_j, self.weight, self.pool_i, self.pool_j))
+
+    def turned(self) -> PairOverlap:
+        """Give the same with i and j exchanged."""
+        return PairOverlap(
+            rows_i=self.rows_j, rows_j=self.rows_i, weight=self.weight, pool_i=self.pool_j, pool_j=self.pool_i
+        )
+
+
+KEEP_BYTES = 1 << 28
+
 
 class Overlaps:
-    """Overlaps of all pairs of datasets, each computed at its first use and kept.
+    """Overlaps of all pairs of datasets, each computed when it is asked for.
+
+    The pairs asked for last are kept, up to KEEP_BYTES: of many datasets, most pairs do not come back soon.
 
     Parameters
     ----------
@@ -52,68 +70,71 @@ class Overlaps:
 
     def __init__(self, graphs: Sequence[GraphData]) -> None:
         self._graphs = graphs
-        keys = sorted({key for graph in graphs for key in graph.keys[graph.trainable].tolist()})
-        self._token = {key: 2 * k for k, key in enumerate(keys)}
-        self._neighbours: dict[int, sparse.csr_array] = {}
-        self._pairs: dict[tuple[int, int], PairOverlap] = {}
+        self._keys = np.array(
+            sorted({key for graph in graphs for key in graph.keys[graph.trainable].tolist()}), dtype=str
+        )
+        self._members: dict[int, _Members] = {}
+        self._neighbours: dict[int, NeighbourSets] = {}
+        self._pairs: OrderedDict[tuple[int, int], PairOverlap] = OrderedDict()
+        self._kept = 0
 
     def pair(self, i: int, j: int) -> PairOverlap:
         """Give what datasets `i` and `j` have in common."""
-        if (i, j) not in self._pairs:
-            found = self._compute(min(i, j), max(i, j))
-            self._pairs[min(i, j), max(i, j)] = found
-            self._pairs[max(i, j), min(i, j)] = PairOverlap(
-                rows_i=found.rows_j,
-                rows_j=found.rows_i,
-                weight=found.weight,
-                pool_i=found.pool_j,
-                pool_j=found.pool_i,
-            )
-        return self._pairs[i, j]
+        key = (min(i, j), max(i, j))
+        if key in self._pairs:
+            self._pairs.move_to_end(key)
+        else:
+            self._pairs[key] = self._compute(*key)
+            self._kept += self._pairs[key].nbytes
+            while self._kept > KEEP_BYTES and len(self._pairs) > 1:
+                self._kept -= self._pairs.popitem(last=False)[1].nbytes
+        found = self._pairs[key]
+        return found if i <= j else found.turned()
 
     def _compute(self, i: int, j: int) -> PairOverlap:
-        a, b = self._graphs[i], self._graphs[j]
-        can_a, can_b = np.flatnonzero(a.trainable), np.flatnonzero(b.trainable)
-        _, at_a, at_b = np.intersect1d(a.keys[can_a], b.keys[can_b], assume_unique=True, return_indices=True)
-        rows_a, rows_b = can_a[at_a], can_b[at_b]
+        a, b = self._genes(i), self._genes(j)
+        shared = (a.row >= 0) & (b.row >= 0)
+        rows_a, rows_b = a.row[shared], b.row[shared]
         return PairOverlap(
             rows_i=rows_a,
             rows_j=rows_b,
-            weight=jaccard(self._sets(i)[rows_a], self._sets(j)[rows_b]),
-            pool_i=np.setdiff1d(np.flatnonzero(a.trainable & a.has_positive), rows_a),
-            pool_j=np.setdiff1d(np.flatnonzero(b.trainable & b.has_positive), rows_b),
+            weight=jaccard(self._sets(i), self._sets(j), rows_a, rows_b),
+            pool_i=_without(a.can_contrast, rows_a),
+            pool_j=_without(b.can_contrast, rows_b),
         )
 
-    def _sets(self, i: int) -> sparse.csr_array:
-        """Give the neighbourhoods of dataset `i` as rows of tokens, shape (N, W)."""
-        if i not in self._neighbours:
+    def _genes(self, i: int) -> _Members:
+        if i not in self._members:
             graph = self._graphs[i]
-            # A held-out gene is no token: its identity must not tie two datasets together.
-            column = np.array([self._token.get(key, -1) for key in graph.keys.tolist()], dtype=np.int64)
-            token = column[graph.edges.indices] + (graph.edges.z < 0)
-            keep = graph.trainable[graph.edges.indices]
-            shape = (graph.n_genes, 2 * len(self._token))
-            ones = np.ones(int(keep.sum()))
-            self._neighbours[i] = sparse.csr_array((ones, (graph.edges.rows[keep], token[keep])), shape=shape)
+            trainable = np.flatnonzero(graph.trainable)
+            row = np.full(len(self._keys), -1, dtype=np.int64)
+            row[np.searchsorted(self._keys, graph.keys[trainable])] = trainable
+            self._members[i] = _Members(row=row, can_contrast=graph.trainable & graph.has_positive)
+        return self._members[i]
+
+    def _sets(self, i: int) -> NeighbourSets:
+        if i not in self._neighbours:
+            graph, row = self._graphs[i], self._genes(i).row
+            # A held-out gene is in no set: its identity must not tie two datasets together.
+            gene = np.full(graph.n_genes, -1, dtype=np.int32)
+            here = np.flatnonzero(row >= 0)
+            gene[row[here]] = here
+            edges = graph.edges
+            self._neighbours[i] = NeighbourSets(
+                indptr=edges.indptr, indices=edges.indices, z=edges.z, gene=gene, n_genes=len(row)
+            )
         return self._neighbours[i]
 
 
-def jaccard(a: sparse.csr_array, b: sparse.csr_array) -> NDArray[np.float64]:
-    """Compute the overlap of two lists of sets, set by set.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Members:
+    """The row of each gene of the atlas in one dataset, -1 where it is missing, and which rows a contrast may draw."""
 
-    Parameters
-    ----------
-    a, b
-        Sets as rows of ones, shape (A, W).
+    row: NDArray[np.int64]
+    can_contrast: NDArray[np.bool_]
 
-    Returns
-    -------
-    numpy.ndarray
-        Size of the intersection over size of the union, 0 where both sets are empty, shape (A,), float64.
-    """
-    if a.shape[0] == 0:
-        return np.zeros(0)
-    both = np.asarray(a.multiply(b).sum(axis=1), dtype=np.float64).ravel()
-    either = np.diff(a.indptr) + np.diff(b.indptr) - both
-    shares: NDArray[np.float64] = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
-    return shares
+
+def _without(chosen: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    rest = chosen.copy()
+    rest[rows] = False
+    return np.flatnonzero(rest)

@@ -200,9 +200,10 @@ def make_model(
 def fingerprint(data: Prepared, config: AtlasConfig) -> str:
     """Give the sha256 of all data and settings that decide a trained bit, as hex digits.
 
-    The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save.
+    The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
+    recomputation, which changes no bit.
     """
-    training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every"})
+    training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every", "recompute"})
     settings = {"model": config.model.model_dump(mode="json"), "training": training}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for graph in data.graphs:

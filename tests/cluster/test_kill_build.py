@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 
 KILLS = int(os.environ.get("MUSEGNN_KILLS", "0"))
 TASK = re.compile(r"\d+(-\d+)?\.npz")
-PATIENCE = 60.0
+PATIENCE = 100.0  # agents of a Ray cluster that died look for it for a minute before they end
 RAY = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,13 +60,13 @@ def build(atlas_file: str, store_folder: str, scheduler: str, removed_file: str)
 def task_files(folder: Path) -> dict[str, list[int]]:
     """Give inode and time of every finished task below a folder."""
     found = {}
-    for path in folder.rglob("*.npz"):
-        try:
-            if TASK.fullmatch(path.name):
-                stat = path.stat()
-                found[str(path)] = [stat.st_ino, stat.st_mtime_ns]
-        except FileNotFoundError:  # its folder was removed meanwhile
-            continue
+    for place, _, names in os.walk(folder):  # which passes over folders that are removed meanwhile
+        for name in filter(TASK.fullmatch, names):
+            try:
+                stat = Path(place, name).stat()
+            except FileNotFoundError:
+                continue
+            found[str(Path(place, name))] = [stat.st_ino, stat.st_mtime_ns]
     return found
 
 

@@ -66,6 +66,23 @@ def test_a_refused_command_leaves_the_folder_as_it_was(tmp_path, atlas):
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
 
 
+def apply(atlas, **sections):
+    return atlas.model_copy(update={k: getattr(atlas, k).model_copy(update=v) for k, v in sections.items()})
+
+
+def test_settings_of_training_may_change_until_there_is_a_checkpoint(tmp_path, atlas):
+    run = RunFolder.create(tmp_path / "run", atlas)
+    smaller = apply(atlas, training={"row_block": 5}, model={"decoder": "inner"})
+    assert RunFolder.create(run.path, smaller).atlas().training.row_block == 5
+    with pytest.raises(RunError, match=r"another configuration.*evaluation"):
+        RunFolder.create(run.path, apply(smaller, evaluation={"holdout_edges": 0.3}))
+    (run.path / "checkpoints" / "round-00000001").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"another configuration.*row_block"):
+        RunFolder.create(run.path, atlas)
+    again = apply(smaller, training={"row_block": 5, "recompute": True})
+    assert RunFolder.create(run.path, again).atlas().training.recompute
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path, atlas):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, load_npz
 
 from musegnn.coexpression.cscore import ExactSums, PairStatistics, cscore, weight_slopes
-from musegnn.coexpression.irls import MomentScan, fit_irls
+from musegnn.coexpression.irls import DepthMoments, MomentScan, fit_irls
 from musegnn.kernels.gram import WeightedGram
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
@@ -152,6 +152,32 @@ def test_block_size_does_not_matter(seed, cuts):
     (stripe,) = PairStatistics(moments, fit, "reference", exact).stripes(gram.values(), 0)
     upper = np.triu_indices(12)
     np.testing.assert_allclose(stripe.z[upper], whole.z[upper], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [64, 700, 5000])
+def test_pairs_that_are_stored_differ_by_less_than_1e_12_between_shards_of_any_size(rows):
+    """Moments of shards are added, whose rounding depends on where shards end; Gram sums run over all cells."""
+    counts, depth = draw(9, n=20_000, genes=60)
+    s, x = depth.astype(float), csr_matrix(counts.astype(np.int32))
+    basis = DepthBasis(s.min(), s.max(), chebyshev_order(s.min(), s.max()))
+    z = {}
+    for size in (len(s), rows):
+        shards = []
+        for a in range(0, len(s), size):
+            scan = MomentScan(60, basis)
+            scan.update(x[a : a + size], s[a : a + size])
+            shards.append(scan.finish())
+        names = ("first", "second", "cells")
+        first, second, cells = (np.sum([getattr(shard, name) for shard in shards], axis=0) for name in names)
+        moments = DepthMoments(nodes=basis.nodes, first=first, second=second, cells=cells)
+        fit = fit_irls(moments)
+        gram = WeightedGram(fit.mu, weight_slopes(fit, "clamp"))
+        gram.add(x, s)
+        (stripe,) = PairStatistics(moments, fit, "clamp", None).stripes(gram.values(), 0)
+        z[size] = stripe.z[np.triu_indices(60, 1)]
+    stored = np.abs(z[len(s)]) >= 1.96
+    assert stored.sum() > 50
+    np.testing.assert_allclose(z[rows][stored], z[len(s)][stored], rtol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["clamp", "drop", "reference"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from musegnn.model.decoder import InnerDecoder, MLPDecoder, make_decoder
+from musegnn.model.decoder import InnerDecoder, MLPDecoder, PairwiseDecoder, make_decoder, score_pairs, scores_pairs
 
 N, DIM = 23, 4
 
@@ -35,12 +36,48 @@ def test_mlp_equals_three_linear_layers_on_the_rows_of_the_products() -> None:
             torch.testing.assert_close(got, plain.get_parameter(f"{k}.{p}").grad, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "inner"])
-def test_row_block_gives_the_rows_of_the_whole(kind: str) -> None:
-    decoder = make_decoder(kind, N).double()
+def made(kind: str) -> nn.Module:
+    decoder = make_decoder(kind, N, dim=DIM, width=5).double()
     decoder.reset_parameters(torch.Generator().manual_seed(1))
+    return decoder
+
+
+@pytest.mark.parametrize("kind", ["mlp", "inner", "pairwise"])
+def test_row_block_gives_the_rows_of_the_whole(kind: str) -> None:
+    decoder = made(kind)
     rows = torch.tensor([3, 0, 22])
     torch.testing.assert_close(decoder.row_block(vectors(), rows), decoder(vectors())[rows], rtol=1e-12, atol=1e-12)
+
+
+def test_pairwise_is_a_perceptron_on_products() -> None:
+    decoder, z = made("pairwise"), vectors()
+    hidden, out = decoder.hidden, decoder.out
+    products = z[:, None, :] * z[None, :, :]
+    inside = functional.mish(products @ hidden.weight.T + hidden.bias)
+    want = products @ decoder.direct + (inside @ out.weight.T).squeeze(2) + out.bias
+    torch.testing.assert_close(decoder(z), want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(decoder(z), decoder(z).T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["inner", "pairwise"])
+def test_pairs_are_entries_of_the_whole(kind: str) -> None:
+    decoder, z = made(kind), vectors()
+    rows, columns = torch.tensor([0, 3, 22, 5]), torch.tensor([1, 3, 0, 7])
+    torch.testing.assert_close(decoder.pairs(z, rows, columns), decoder(z)[rows, columns], rtol=1e-12, atol=1e-12)
+    assert scores_pairs(decoder)
+    assert not scores_pairs(made("mlp"))
+
+
+@pytest.mark.parametrize("limit", [N, 4])
+@pytest.mark.parametrize("kind", ["mlp", "inner", "pairwise"])
+def test_scores_are_means_of_both_directions_however_rows_are_cut(kind: str, limit: int, monkeypatch) -> None:
+    monkeypatch.setattr("musegnn.model.decoder.SCORE_ROWS", limit)
+    decoder, z = made(kind), vectors()
+    rows, columns = torch.tensor([0, 3, 22, 5, 0]), torch.tensor([1, 3, 0, 7, 22])
+    whole = decoder(z)
+    want = (whole[rows, columns] + whole[columns, rows]) / 2
+    torch.testing.assert_close(score_pairs(decoder, z, rows, columns), want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(score_pairs(decoder, z, columns, rows), want, rtol=1e-12, atol=1e-12)
 
 
 def test_inner_is_symmetric_and_scaled() -> None:
@@ -66,8 +103,9 @@ def test_reset_is_a_function_of_the_generator() -> None:
 def test_cost_counts_multiply_adds() -> None:
     assert MLPDecoder(10).cost(10, 3) == 10 * 10 * 3 + 10 * 10 * 3 + 2 * 1000
     assert InnerDecoder(10).cost(4, 3) == 120
+    assert PairwiseDecoder(10, 3, 5).cost(4, 3) == 4 * 10 * (5 * 3 + 5 + 3)
 
 
 def test_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="decoder must be one of"):
-        make_decoder("outer", 3)
+        make_decoder("outer", 3, dim=2)

@@ -15,7 +15,7 @@ from musegnn.errors import RunError
 from musegnn.training.comm import add_ascending
 from musegnn.training.engine import Engine
 from musegnn.training.overlap import Overlaps
-from musegnn.training.prepare import make_model, prepare
+from musegnn.training.prepare import fingerprint, make_model, prepare
 from musegnn.training.schedule import draw_contrast, partners
 
 PUBLISHED = {
@@ -157,8 +157,11 @@ def assert_close(found, expected, tolerance):
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 @pytest.mark.parametrize("share_by", [["modality"], [], ["modality", "tissue", "species"]])
-@pytest.mark.parametrize("decoder", ["mlp", "inner"])
-def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder):
+@pytest.mark.parametrize(
+    ("decoder", "part"),
+    [("mlp", {}), ("mlp", {"training__row_block": 17}), ("inner", {}), ("pairwise", {"training__pairs": 30})],
+)
+def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder, part):
     store, config = atlas(
         n,
         model__share_by=share_by,
@@ -166,6 +169,7 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder):
         model__edge_dropout=0.2,
         training__dtype="float64",
         training__loss={"n_alignment": 9, "contrast": 0.7, "similarity": 1.3},
+        **part,
     )
     data = prepare(store, config)
     engine = Engine(make_model(data, config), config.training)
@@ -177,7 +181,7 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder):
     z = [engine.model.encode(i, round_=5) for i in range(n)]
     total = torch.zeros((), dtype=torch.float64)
     for i in range(n):
-        losses = engine._reconstruction(i, z[i])
+        losses = engine._reconstruction(5, i, z[i])
         if partner[i] >= 0:
             losses |= engine._comparison(5, i, int(partner[i]), z[i], z[partner[i]])
             assert losses.keys() == {"reconstruction", "similarity", "contrast", "alignment"}
@@ -226,9 +230,18 @@ class ThreadComm:
         return [row for part in self._all(list(rows)) for row in part]
 
 
-@pytest.mark.parametrize("owner", [[0, 0, 1, 1], [1, 0, 1, 0], [0, 1, 2, 3]])
-def test_placement_changes_no_bit(atlas, owner):
-    store, config = atlas()
+@pytest.mark.parametrize(
+    ("owner", "settings"),
+    [
+        ([0, 0, 1, 1], {}),
+        ([1, 0, 1, 0], {}),
+        ([0, 1, 2, 3], {}),
+        ([1, 0, 1, 0], {"training__row_block": 7, "training__recompute": True}),
+        ([0, 1, 2, 3], {"model__decoder": "pairwise", "training__pairs": 30}),
+    ],
+)
+def test_placement_changes_no_bit(atlas, owner, settings):
+    store, config = atlas(**settings)
     data = prepare(store, config)
     alone = Engine(make_model(data, config), config.training)
     alone_rows = [alone.round(r) for r in (1, 2, 3)]
@@ -260,6 +273,24 @@ def test_placement_changes_no_bit(atlas, owner):
             found, expected = engine.state(unit), alone.state(unit)
             assert found.keys() == expected.keys()
             assert all(found[k].equal(expected[k]) for k in expected), unit
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "pairwise"])
+def test_recomputation_changes_no_bit(atlas, decoder):
+    engines = []
+    for recompute in (False, True):
+        store, config = atlas(model__decoder=decoder, model__edge_dropout=0.1, training__recompute=recompute)
+        data = prepare(store, config)
+        engine = Engine(make_model(data, config), config.training)
+        rows = [engine.round(round_) for round_ in (1, 2, 3)]
+        engines.append((engine, rows, fingerprint(data, config)))
+    (kept, kept_rows, kept_print), (again, again_rows, again_print) = engines
+    assert kept_rows == again_rows
+    assert kept_print == again_print
+    for unit in kept.model.units:
+        state, other = kept.state(unit), again.state(unit)
+        assert state.keys() == other.keys()
+        assert all(state[k].equal(other[k]) for k in state), unit
 
 
 def test_several_processes_refuse_sequential_order(atlas):

@@ -11,7 +11,7 @@ from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
 from scipy import sparse
 from torch.nn import functional
 
-from musegnn.training.losses import alignment, edge_bce, ntxent, similarity
+from musegnn.training.losses import alignment, edge_bce, edge_target, ntxent, similarity
 
 F64 = torch.float64
 
@@ -47,7 +47,7 @@ def test_edge_bce_equals_torch_on_the_entries_that_take_part(
     if not diagonal:
         keep.fill_diagonal_(False)
     ours, theirs = (rand(n, n, seed=seed).mul_(5).requires_grad_() for _ in range(2))
-    got = edge_bce(ours, rowptr, col, (rows, cols), include_diagonal=diagonal)
+    got = edge_bce(ours, edge_target(rowptr, col, (rows, cols), include_diagonal=diagonal))
     (3 * got).backward()
     if not keep.any():
         assert got == 0
@@ -62,7 +62,7 @@ def test_edge_bce_equals_torch_on_the_entries_that_take_part(
 def test_edge_bce_is_finite_for_extreme_logits() -> None:
     _, rowptr, col = adjacency(6, 0.5, 0)
     logits = torch.full((6, 6), 200.0).fill_diagonal_(-200.0).requires_grad_()
-    loss = edge_bce(logits, rowptr, col)
+    loss = edge_bce(logits, edge_target(rowptr, col))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -72,14 +72,30 @@ def test_edge_bce_leaves_its_argument_unchanged() -> None:
     _, rowptr, col = adjacency(6, 0.5, 0)
     logits = rand(6, 6)
     before = logits.clone()
-    edge_bce(logits, rowptr, col)
+    edge_bce(logits, edge_target(rowptr, col))
     assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_blocks_of_rows_add_up(overwrite: bool) -> None:
+    dense, rowptr, col = adjacency(9, 0.3, 1)
+    target = edge_target(rowptr, col, (torch.tensor([1, 5]), torch.tensor([4, 5])))
+    keep = ~torch.eye(9, dtype=torch.bool)
+    keep[[1, 4], [4, 1]] = False
+    logits = rand(9, 9).requires_grad_()
+    want = functional.binary_cross_entropy_with_logits(logits[keep], dense[keep])
+    (expected,) = torch.autograd.grad(3 * want, logits)
+    order = torch.tensor([4, 0, 8, 1, 2, 7, 3, 6, 5])
+    parts = [edge_bce(logits[rows] * 1.0, target, rows, overwrite=overwrite) for rows in order.split(4)]
+    torch.testing.assert_close(sum(parts), want, rtol=1e-12, atol=1e-12)
+    (found,) = torch.autograd.grad(3 * sum(parts), logits)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_edge_bce_refuses_other_shapes() -> None:
     _, rowptr, col = adjacency(6, 0.5, 0)
     with pytest.raises(ValueError, match=r"logits must have shape \(6, 6\)"):
-        edge_bce(rand(6, 5), rowptr, col)
+        edge_bce(rand(6, 5), edge_target(rowptr, col))
 
 
 def test_similarity_by_hand() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import sparse
 
-from musegnn.training.overlap import Overlaps, jaccard
+from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import prepare
 
 
@@ -60,7 +59,15 @@ def test_datasets_without_a_common_gene(atlas):
     assert len(found.pool_i) > 0
 
 
-def test_empty_sets_have_no_overlap():
-    empty = sparse.csr_array(np.zeros((2, 3)))
-    some = sparse.csr_array(np.array([[1.0, 0, 0], [0, 0, 0]]))
-    np.testing.assert_array_equal(jaccard(empty, some), [0.0, 0.0])
+def test_pairs_that_are_not_kept_are_computed_again(atlas, monkeypatch):
+    graphs = prepare(*atlas()).graphs
+    kept = Overlaps(graphs)
+    one = kept.pair(0, 1)
+    assert kept.pair(0, 1) is one
+    monkeypatch.setattr("musegnn.training.overlap.KEEP_BYTES", one.nbytes + 1)
+    few = Overlaps(graphs)
+    first = few.pair(0, 1)
+    few.pair(2, 3)
+    again = few.pair(0, 1)
+    assert again is not first
+    np.testing.assert_array_equal(again.weight, one.weight)

@@ -1,0 +1,332 @@
+"""What training will take, before it runs, and which settings would make it fit.
+
+Bytes are counted from the sizes of the tensors in the code, part by part; parameters exactly. ``python -m benchmarks
+training_step`` holds the total against measured peaks. Nothing here changes a number: a run that does not fit stops.
+
+Legend: T datasets, N genes, E entries of a graph (each edge twice), d dimensions, A genes that a pair shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from musegnn.errors import RunError
+from musegnn.model.decoder import make_decoder
+from musegnn.model.encoder import DatasetLayer, SharedLayers
+from musegnn.model.shared import sharing_key
+from musegnn.training.overlap import KEEP_BYTES
+from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from musegnn.config import ModelConfig, TrainingConfig
+    from musegnn.training.data import GraphData
+    from musegnn.training.prepare import Prepared
+
+BASE = 560 * 10**6
+HANDOFF = 1 << 28
+EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
+CONV_ARRAYS, NORM_ARRAYS = 6, 5
+DECODER_ARRAYS = {"mlp": 8, "inner": 4, "pairwise": 6}
+DRAWN_PAIR = 64
+PAIR_ARRAYS = 8
+SCORE_ARRAYS = 4
+TRIES: tuple[tuple[str, ...], ...] = (
+    ("training.recompute=true",),
+    ("training.loss.n_alignment=2000",),
+    ("training.row_block=512",),
+    ("training.row_block=512", "training.loss.n_alignment=2000", "training.recompute=true"),
+    ("model.decoder=pairwise", "training.pairs=50000"),
+    (
+        "model.decoder=pairwise",
+        "training.pairs=50000",
+        "training.loss.n_alignment=2000",
+        "training.recompute=true",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSize:
+    """What one dataset's share of memory depends on.
+
+    Attributes
+    ----------
+    key
+        Of the shared layers that it uses.
+    n_genes, n_entries
+        N and E.
+    n_fixed
+        Columns of node features that are kept as they are.
+    n_related
+        Genes of the vocabulary in this dataset, where relations are used; else 0.
+    """
+
+    key: str
+    n_genes: int
+    n_entries: int
+    n_fixed: int
+    n_related: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Peak of the training process.
+
+    Attributes
+    ----------
+    parts
+        Bytes by part.
+    """
+
+    parts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts."""
+        return sum(self.parts.values())
+
+    def describe(self) -> str:
+        """Name the parts that need most, in one line."""
+        largest = sorted(self.parts.items(), key=lambda item: -item[1])[:3]
+        return ", ".join(f"{name} {megabytes(size)}" for name, size in largest)
+
+
+def estimate_memory(
+    sizes: Sequence[DatasetSize], model: ModelConfig, training: TrainingConfig, *, n_words: int, data_bytes: int
+) -> MemoryEstimate:
+    """Count what training takes on the CPU when one process owns all datasets.
+
+    Parameters
+    ----------
+    sizes
+        The datasets.
+    model, training
+        Settings.
+    n_words
+        Genes of the vocabulary.
+    data_bytes
+        Arrays of graphs and profiles that are loaded already.
+
+    Returns
+    -------
+    MemoryEstimate
+        Parts: ``base`` (interpreter and libraries), ``data``, ``features``, ``graphs`` (as attention, loss and overlaps
+        hold them), ``parameters``, ``moments``, ``gradients``, ``encoder`` (results kept for the backward pass) and
+        ``step`` (the largest of decoder, losses between two datasets and the encoder's backward pass).
+    """
+    item = torch.empty(0, dtype=getattr(torch, training.dtype)).element_size()
+    layers, shared, decoders = _parameters(sizes, model)
+    projection = n_words * model.relational_dim if model.features != "profile" else 0
+    kept = [item * _encoder_entries(size, model) for size in sizes]
+    own = sum(layers) + sum(decoders)
+    weights = own + sum(shared.values()) + projection
+    contributions = sum(shared[size.key] + projection for size in sizes)
+    steps = [
+        max(
+            _decoder_bytes(size, decoder, model, training, item),
+            _comparison_bytes(size, training, item),
+            kept[k] + min(HANDOFF, 2 * item * size.n_entries * model.heads_dataset) + item * layers[k],
+        )
+        for k, (size, decoder) in enumerate(zip(sizes, decoders, strict=True))
+    ]
+    parts = {
+        "base": BASE,
+        "data": data_bytes,
+        "features": sum(item * s.n_genes * (s.n_fixed + s.n_related) for s in sizes),
+        "graphs": sum(_graph_bytes(s, model, training) for s in sizes) + _overlap_bytes(sizes),
+        "parameters": item * weights,
+        "moments": 2 * item * weights,
+        "gradients": item * (own + contributions),
+        "encoder": max(kept, default=0) if training.recompute else sum(kept),
+        "step": max(steps, default=0),
+    }
+    return MemoryEstimate(parts)
+
+
+def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, budget: int) -> MemoryEstimate:
+    """Stop before a training that does not fit.
+
+    Parameters
+    ----------
+    data
+        The data of the run.
+    model, training
+        Settings.
+    budget
+        Bytes that the process may use.
+
+    Returns
+    -------
+    MemoryEstimate
+        What training takes; it fits.
+
+    Raises
+    ------
+    RunError
+        E411 naming the parts that need most and settings that fit, if any of TRIES does. They change results, so
+        nothing is changed here.
+    """
+    sizes = [size_of(graph, model, _profile_columns(data, graph, model), data.words) for graph in data.graphs]
+    loaded, n_words = count_bytes((data.records, data.edges, data.graphs)), len(data.words)
+    found = estimate_memory(sizes, model, training, n_words=n_words, data_bytes=loaded)
+    if found.total <= budget:
+        return found
+    msg = f"training needs about {megabytes(found.total)} ({found.describe()}), got {megabytes(budget)}"
+    fix = f"give --memory {megabytes(found.total)} or more"
+    for changes in TRIES:
+        other = _changed(model, training, changes)
+        if other is None:
+            continue
+        total = estimate_memory(sizes, *other, n_words=n_words, data_bytes=loaded).total
+        if total <= budget:
+            fix += f", or set {', '.join(changes)} ({megabytes(total)}; results differ but for recompute)"
+            break
+    else:
+        fix += ", or train fewer datasets or genes; no setting of decoder, row blocks and recomputation fits"
+    raise RunError(msg, code="E411", where="memory", fix=fix)
+
+
+def size_of(graph: GraphData, model: ModelConfig, n_profile: int, words: Sequence[str]) -> DatasetSize:
+    """Describe a dataset.
+
+    Parameters
+    ----------
+    graph
+        The graph as training sees it.
+    model
+        Settings.
+    n_profile
+        Columns of the profile, aligned or not, that the model uses.
+    words
+        The vocabulary.
+    """
+    related = 0 if model.features == "profile" else len(set(words).intersection(graph.keys.tolist()))
+    return DatasetSize(
+        key=sharing_key(graph, model.share_by),
+        n_genes=graph.n_genes,
+        n_entries=graph.edges.n_edges,
+        n_fixed=n_profile,
+        n_related=related,
+    )
+
+
+def count_bytes(thing: Any) -> int:  # anything that holds arrays
+    """Add up the bytes of all different arrays in dataclasses, mappings and sequences."""
+    seen: dict[int, int] = {}
+
+    def visit(part: Any) -> None:
+        if isinstance(part, np.ndarray):
+            seen[id(part)] = part.nbytes
+        elif is_dataclass(part):
+            for field in fields(part):
+                visit(getattr(part, field.name))
+        elif isinstance(part, dict):
+            for value in part.values():
+                visit(value)
+        elif isinstance(part, list | tuple):
+            for value in part:
+                visit(value)
+
+    visit(thing)
+    return sum(seen.values())
+
+
+def megabytes(n_bytes: int) -> str:
+    """Write bytes as the command line takes them, rounded up."""
+    return f"{-(-n_bytes // 10**6)}MB"
+
+
+def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> int:
+    columns = int(data.records[graph.name].profile.shape[1])
+    return {"relational": 0, "aligned": min(model.dim, columns)}.get(model.features, columns)
+
+
+def _parameters(sizes: Sequence[DatasetSize], model: ModelConfig) -> tuple[list[int], dict[str, int], list[int]]:
+    """Count the weights of dataset layers, of shared layers by key, and of decoders, without making any."""
+    edge_dim = 2 if model.edge_features else None
+    hidden = model.dim * model.heads_dataset
+    with torch.device("meta"):
+        layers = [
+            _count(DatasetLayer(_width(s, model), model.dim, model.heads_dataset, edge_dim=edge_dim, n_own=0))
+            for s in sizes
+        ]
+        shared_layers = _count(SharedLayers(hidden, model.dim, model.heads_shared, edge_dim=edge_dim))
+        decoders = [
+            _count(make_decoder(model.decoder, s.n_genes, dim=model.dim, width=model.decoder_width)) for s in sizes
+        ]
+    return layers, {size.key: shared_layers for size in sizes}, decoders
+
+
+def _count(module: nn.Module) -> int:
+    return sum(int(parameter.numel()) for parameter in module.parameters())
+
+
+def _width(size: DatasetSize, model: ModelConfig) -> int:
+    return size.n_fixed + (model.relational_dim if model.features != "profile" else 0)
+
+
+def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
+    """Count the numbers per dataset that the encoder keeps: inputs, queries, keys, values, messages, norms."""
+    first, second, last = model.dim * model.heads_dataset, model.dim * model.heads_shared, model.dim
+    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * last
+    inputs = _width(size, model) * ((model.features != "profile") + 2 * (model.feature_dropout > 0.0))
+    return size.n_genes * (columns + inputs)
+
+
+def _graph_bytes(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> int:
+    per_entry = EDGE_GRAPH + TARGET + POSITIVE + PACKED
+    copied = model.edge_features and training.dtype != "float32"
+    return size.n_entries * (per_entry + (16 if copied else 0))
+
+
+def _overlap_bytes(sizes: Sequence[DatasetSize]) -> int:
+    n_pairs = len(sizes) * (len(sizes) - 1) // 2
+    per_pair = 40 * max((size.n_genes for size in sizes), default=0)
+    return min(n_pairs * per_pair, KEEP_BYTES + per_pair)
+
+
+def _decoder_bytes(size: DatasetSize, parameters: int, model: ModelConfig, training: TrainingConfig, item: int) -> int:
+    n = size.n_genes
+    if training.pairs is not None:
+        drawn = 2 * min(training.pairs, n * (n - 1) // 2)
+        return DRAWN_PAIR * drawn + item * PAIR_ARRAYS * min(PAIR_TILE_ENTRIES, drawn * model.decoder_width)
+    width = n * (model.decoder_width if model.decoder == "pairwise" else 1)
+    rows = n if training.row_block is None else min(training.row_block, n)
+    tile = max(1, TILE_ENTRIES // max(1, width))
+    again = parameters if rows > tile else 0  # tiles add their gradients to a sum
+    return item * (DECODER_ARRAYS[model.decoder] * min(rows, tile) * width + again) + 3 * 8 * size.n_entries * rows // n
+
+
+def _comparison_bytes(size: DatasetSize, training: TrainingConfig, item: int) -> int:
+    """Count the scores of contrast and alignment, as if the partner had all genes."""
+    loss, n = training.loss, size.n_genes
+    drawn = 2 * 2 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
+    shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
+    return item * SCORE_ARRAYS * (drawn**2 + shared**2)
+
+
+def _changed(
+    model: ModelConfig, training: TrainingConfig, changes: Sequence[str]
+) -> tuple[ModelConfig, TrainingConfig] | None:
+    """Apply settings; ``None`` when one of them does nothing here or does not go with the others."""
+    sections: dict[str, dict[str, Any]] = {"model": model.model_dump(), "training": training.model_dump()}
+    for change in changes:
+        name, _, text = change.partition("=")
+        *parents, last = name.split(".")
+        section = sections[parents[0]]
+        for parent in parents[1:]:
+            section = section[parent]
+        section[last] = {"true": True}.get(text, int(text) if text.isdigit() else text)
+    if sections["training"]["pairs"] is not None:
+        if sections["model"]["decoder"] == "mlp":
+            return None
+        sections["training"]["row_block"] = None
+    return type(model).model_validate(sections["model"]), type(training).model_validate(sections["training"])

@@ -1,0 +1,103 @@
+"""The memory estimate against what models hold and what processes take."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from musegnn.config import ModelConfig, TrainingConfig
+from musegnn.errors import RunError
+from musegnn.musegnn import MuSeGNN
+from musegnn.training.memory import DatasetSize, check_memory, count_bytes, estimate_memory, megabytes
+from musegnn.training.prepare import make_model, prepare
+
+PLENTY = 10**15
+
+
+@pytest.mark.parametrize("features", ["profile", "relational", "both", "aligned"])
+@pytest.mark.parametrize("decoder", ["mlp", "inner", "pairwise"])
+def test_parameters_are_counted_exactly(atlas, features, decoder):
+    store, config = atlas(model__features=features, model__decoder=decoder)
+    data = prepare(store, config)
+    parts = check_memory(data, config.model, config.training, PLENTY).parts
+    units = make_model(data, config).units.values()
+    held = sum(p.numel() * p.element_size() for unit in units for p in unit.parameters)
+    assert parts["parameters"] == held
+    assert parts["moments"] == 2 * held
+
+
+def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
+    size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_fixed=500, n_related=0)
+    training = TrainingConfig()
+    whole = estimate_memory([size], ModelConfig(), training, n_words=0, data_bytes=0).total
+    assert whole > 16 * 3 * 20_000**2  # weights, moments and gradients of three layers
+    store, config = atlas(4, model__decoder="mlp", training__loss={"alignment": 1.0})
+    data = prepare(store, config)
+    needed = check_memory(data, config.model, config.training, PLENTY).total
+    assert check_memory(data, config.model, config.training, needed).total == needed
+    with pytest.raises(RunError, match=r"E411.*training needs about.*--memory") as caught:
+        check_memory(data, config.model, config.training, needed - 1)
+    found = re.search(r"or set (\S+) \((\d+)MB", caught.value.fix)
+    assert found is not None
+    name, value = found[1].split("=")
+    changed = config.training.model_dump() | {name.removeprefix("training."): {"true": True}.get(value, value)}
+    smaller = check_memory(data, config.model, TrainingConfig.model_validate(changed), PLENTY).total
+    assert smaller < needed
+    assert megabytes(smaller) == f"{found[2]}MB"
+    with pytest.raises(RunError, match="no setting of decoder, row blocks and recomputation fits"):
+        check_memory(data, config.model, config.training, 10**6)
+    with pytest.raises(RunError, match="E411"):
+        MuSeGNN(store, config, memory=10**6)
+
+
+NO_PAIRS = {"loss": {"alignment": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("before", "model", "after", "less"),
+    [
+        (NO_PAIRS, {}, NO_PAIRS | {"row_block": 512}, "step"),
+        ({}, {"decoder": "pairwise"}, {"pairs": 50_000}, "parameters"),
+        ({}, {}, {"recompute": True}, "encoder"),
+        ({"row_block": 512}, {}, {"row_block": 512, "loss": {"n_alignment": 2000}}, "step"),
+    ],
+)
+def test_settings_save_what_they_are_said_to_save(before, model, after, less):
+    sizes = [DatasetSize(key="scrna", n_genes=6000, n_entries=10**6, n_fixed=500, n_related=0) for _ in range(3)]
+    one, other = (
+        estimate_memory(
+            sizes, ModelConfig.model_validate(kind), TrainingConfig.model_validate(part), n_words=0, data_bytes=0
+        )
+        for kind, part in (({}, before), (model, after))
+    )
+    assert other.parts[less] < one.parts[less]
+    assert other.total < one.total
+
+
+def test_arrays_are_counted_once():
+    a, b = np.zeros(10), np.zeros(3, dtype=np.int32)
+    assert count_bytes({"x": [a, a], "y": (b, "text", None)}) == 92
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "model", "training"),
+    [
+        ((2, 2500), {}, {}),
+        ((2, 2500), {}, {"row_block": 256}),
+        ((3, 2000), {"decoder": "pairwise"}, {"pairs": 20_000}),
+    ],
+)
+def test_peaks_of_processes_are_near_the_estimate(root, size, model, training):
+    """Within a factor 1.3 either way: allocators keep some memory, and libraries differ in what they load."""
+    work = {"n_datasets": size[0], "n_genes": size[1], "n_cells": 300, "density": 0.05}
+    settings = {"workload": work, "rounds": 2, "model": model, "training": training}
+    command = [sys.executable, "-m", "benchmarks.probes.training", json.dumps(settings)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert 1 / 1.3 < found["estimate"] / found["peak"] < 1.3
