@@ -70,16 +70,28 @@ def test_cuts_are_where_tiles_begin() -> None:
         assert cuts[t * 50 :][:50].tolist() == (want if t < 4 else pointers[1:].tolist())
 
 
-def results(n: int = 60, dim: int = 32, dropout: float = 0.0) -> list[torch.Tensor]:
+def results(n: int = 60, dim: int = 32, dropout: float = 0.0, impl: str = "numba") -> list[torch.Tensor]:
     rng = np.random.default_rng(3)
     mask = rng.random((n, n)) < 0.4
-    mask[5], mask[7] = True, False
+    mask[n // 3], mask[n // 2] = True, False
     graph = edge_graph(np.concatenate([[0], np.cumsum(mask.sum(1))]), np.nonzero(mask)[1])
     generator = torch.Generator().manual_seed(0)
     shapes = [(n, 3, dim)] * 3 + [(n, 3, 2), (graph.n_edges, 2)]
     inputs = [torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes]
-    out = edge_attention(*inputs, graph, impl="numba", dropout=dropout)
+    out = edge_attention(*inputs, graph, impl=impl, dropout=dropout)
     return [part.detach() for part in (*out, *torch.autograd.grad(out.o.sum() + out.z.square().sum(), inputs))]
+
+
+@pytest.mark.parametrize("n", [17, 1023])
+def test_odd_sizes_equal_the_reference(n: int) -> None:
+    for got, want in zip(results(n, dropout=0.1), results(n, dropout=0.1, impl="reference"), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+
+
+def test_ten_runs_give_the_same_bits() -> None:
+    want = results(150, dropout=0.1)
+    for _ in range(9):
+        assert all(torch.equal(g, w) for g, w in zip(results(150, dropout=0.1), want, strict=True))
 
 
 def test_tiles_change_results_by_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +181,7 @@ def test_vector_widths_agree_bit_by_bit_and_plain_code_to_rounding() -> None:
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert child(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 3
     assert child(NUMBA_CACHE_DIR=str(tmp_path))["compiled"] == 0
