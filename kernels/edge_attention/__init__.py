@@ -2,5 +2,14 @@
 
 from musegnn.kernels.edge_attention.api import EdgeAttentionOutput, available, edge_attention
 from musegnn.kernels.edge_attention.graph import EdgeGraph, edge_graph, edge_graph_from_pairs
+from musegnn.kernels.edge_attention.weights import attention_weights
 
-__all__ = ["EdgeAttentionOutput", "EdgeGraph", "available", "edge_attention", "edge_graph", "edge_graph_from_pairs"]
+__all__ = [
+    "EdgeAttentionOutput",
+    "EdgeGraph",
+    "attention_weights",
+    "available",
+    "edge_attention",
+    "edge_graph",
+    "edge_graph_from_pairs",
+]
