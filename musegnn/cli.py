@@ -321,11 +321,20 @@ def report(run: Path, *, common: Common = Common()) -> int:
 
 
 @app.command
-def doctor(*, common: Common = Common()) -> int:
-    """Show versions, devices, optional packages and free resources. Exit code 1 when something will not work."""
-    from musegnn.doctor import as_json, examine
+def doctor(*, warm_up: bool = False, common: Common = Common()) -> int:
+    """Show versions, devices, optional packages and free resources. Exit code 1 when something will not work.
+
+    Parameters
+    ----------
+    warm_up
+        Also compile the CPU kernels, which are kept for later processes.
+    """
+    from musegnn.doctor import Finding, as_json, examine
+    from musegnn.doctor import warm_up as compile_kernels
 
     findings = examine()
+    if warm_up:
+        findings.append(Finding("compilation", f"all CPU kernels are compiled; {compile_kernels():.0f} s", "ok"))
     if common.json:
         _print_json(as_json(findings))
     else:

@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +53,23 @@ def examine() -> list[Finding]:
     found += [_package(name, required=False) for name in OPTIONAL]
     found += [_device(), _kernels(), *_resources()]
     return found
+
+
+def warm_up() -> float:
+    """Compile for this machine what runs on its CPU, so that no later process waits for it.
+
+    Returns
+    -------
+    float
+        Seconds it took; a few when everything was compiled before.
+    """
+    from musegnn.coexpression.warm_up import warm_up as warm_up_coexpression
+    from musegnn.kernels.edge_attention.warm_up import warm_up as warm_up_attention
+
+    start = time.perf_counter()
+    warm_up_attention()
+    warm_up_coexpression()
+    return time.perf_counter() - start
 
 
 def as_json(findings: list[Finding]) -> list[dict[str, str]]:

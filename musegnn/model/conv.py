@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from musegnn.kernels.edge_attention import edge_attention
+from musegnn.kernels.edge_attention import EdgeGraph, attention_weights, edge_attention, edge_graph_from_pairs
 
 if TYPE_CHECKING:
-    from musegnn.kernels.edge_attention import EdgeGraph
     from musegnn.kernels.edge_attention.api import EdgeAttentionImpl
 
 
@@ -47,7 +46,8 @@ class EdgeFeaturedTransformerConv(nn.Module):
 
     The edge projection never meets an edge: with :math:`u = W_e^\top q` and the attention-weighted sum of
     attributes :math:`z`, the message is :math:`o + W_e z` (see kernels/edge_attention/README.md). Parameters,
-    their names and the result are those of ``torch_geometric.nn.TransformerConv``.
+    their names, the arguments and the result are those of ``torch_geometric.nn.TransformerConv``, except that a graph
+    has one kind of nodes and no edge twice.
 
     Parameters
     ----------
@@ -57,8 +57,6 @@ class EdgeFeaturedTransformerConv(nn.Module):
         D, width of each head.
     heads
         H, number of heads.
-    edge_dim
-        F, number of edge features; ``None``: edges have none.
     concat
         Concatenate the heads; otherwise average them.
     beta
@@ -66,6 +64,8 @@ class EdgeFeaturedTransformerConv(nn.Module):
         their difference. Needs ``root_weight``.
     dropout
         Share of attention weights dropped while training.
+    edge_dim
+        F, number of edge features; ``None``: edges have none.
     bias
         Whether the linear maps of nodes have biases.
     root_weight
@@ -73,8 +73,12 @@ class EdgeFeaturedTransformerConv(nn.Module):
 
     Notes
     -----
-    Shapes: ``x`` (N, in_channels), ``edge_attr`` (E, F) in CSR order, output (N, H * D), or (N, D) without
-    ``concat``.
+    Shapes: ``x`` (N, in_channels), ``edge_attr`` (E, F), output (N, H * D), or (N, D) without ``concat``.
+
+    Raises
+    ------
+    ValueError
+        When ``in_channels`` is not one positive number.
 
     References
     ----------
@@ -87,15 +91,20 @@ class EdgeFeaturedTransformerConv(nn.Module):
         in_channels: int,
         out_channels: int,
         heads: int = 1,
-        *,
-        edge_dim: int | None = None,
-        concat: bool = True,
-        beta: bool = False,
+        concat: bool = True,  # noqa: FBT001, FBT002  the order of PyG's arguments
+        beta: bool = False,  # noqa: FBT001, FBT002
         dropout: float = 0.0,
-        bias: bool = True,
-        root_weight: bool = True,
+        edge_dim: int | None = None,
+        bias: bool = True,  # noqa: FBT001, FBT002
+        root_weight: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__()
+        if not isinstance(in_channels, int) or in_channels < 1:
+            msg = (
+                f"in_channels must be one positive number, got {in_channels!r}: bipartite graphs and lazy widths are "
+                "not supported; use torch_geometric.nn.TransformerConv for them"
+            )
+            raise ValueError(msg)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads
@@ -131,55 +140,80 @@ class EdgeFeaturedTransformerConv(nn.Module):
     def forward(
         self,
         x: torch.Tensor,
-        graph: EdgeGraph,
+        edge_index: EdgeGraph | torch.Tensor,
         edge_attr: torch.Tensor | None = None,
+        return_attention_weights: bool | None = None,  # noqa: FBT001  as PyG's
         *,
-        seed: int = 0,
+        seed: int | None = None,
         impl: EdgeAttentionImpl = "auto",
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Give every node its message and its own transformed features.
 
         Parameters
         ----------
         x
             (N, in_channels) node features.
-        graph
-            Row i receives from the columns of row i.
+        edge_index
+            A graph in which row i receives from the columns of row i, or (2, E) sources and targets in any order,
+            which are sorted at every call: make them a graph once, where they stay the same.
         edge_attr
-            (E, F) edge features in CSR order; ``None`` exactly when the layer has no ``edge_dim``.
+            (E, F) edge features, in CSR order with a graph, else in the order of ``edge_index``; ``None`` exactly when
+            the layer has no ``edge_dim``.
+        return_attention_weights
+            Whether to give the weights, too; as in PyG, ``False`` gives them as well, ``None`` does not.
         seed
-            Keys the attention dropout.
+            Keys the attention dropout; ``None``: drawn from torch's global generator.
         impl
             Implementation of the attention.
 
         Returns
         -------
-        torch.Tensor
+        out
             (N, H * D), or (N, D) without ``concat``.
+        weights
+            If asked for: the pair of (2, E) sources and targets and (E, H) attention weights before dropout, both in
+            the order of ``edge_attr``. They are recomputed and have no gradient.
 
         Raises
         ------
         ValueError
-            When ``edge_attr`` does not fit the layer or the graph.
+            When ``edge_attr`` does not fit the layer or the graph, or an edge repeats.
+        TypeError
+            When ``x`` or ``edge_index`` is something else.
         """
         if (edge_attr is None) != (self.lin_edge is None):
             msg = f"a layer with edge_dim={self.edge_dim} got edge_attr={'None' if edge_attr is None else 'a tensor'}"
             raise ValueError(msg)
-        n_nodes, n_heads, dim = x.shape[0], self.heads, self.out_channels
-        q = self.lin_query(x).view(n_nodes, n_heads, dim)
-        k = self.lin_key(x).view(n_nodes, n_heads, dim)
-        v = self.lin_value(x).view(n_nodes, n_heads, dim)
+        _check_nodes(x)
+        graph, order = _as_graph(edge_index, x.shape[0])
+        a = x.new_zeros((graph.n_edges, 0)) if edge_attr is None else edge_attr
+        if order is not None:
+            if len(a) != len(order):
+                msg = f"edge_attr must have a row for each of {len(order)} edges, got {len(a)}"
+                raise ValueError(msg)
+            a = a[order.to(a.device)]
+        shape = (x.shape[0], self.heads, self.out_channels)
+        q, k, v = (linear(x).view(shape) for linear in (self.lin_query, self.lin_key, self.lin_value))
         dropout = self.dropout if self.training else 0.0
-        if self.lin_edge is None or edge_attr is None:
-            u, a = x.new_zeros((n_nodes, n_heads, 0)), x.new_zeros((graph.n_edges, 0))
-            out, _, _ = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
+        if seed is None:
+            seed = int(torch.randint(1 << 62, ())) if dropout > 0.0 else 0
+        if self.lin_edge is None:
+            u = x.new_zeros((*shape[:2], 0))
+            out, _, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
         else:
-            W_HDF = self.lin_edge.weight.view(n_heads, dim, -1)
+            W_HDF = self.lin_edge.weight.view(*shape[1:], -1)
             u = torch.einsum("nhd,hdf->nhf", q, W_HDF)
-            o, z, _ = edge_attention(q, k, v, u, edge_attr, graph, dropout=dropout, seed=seed, impl=impl)
+            o, z, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
             out = o + torch.einsum("nhf,hdf->nhd", z, W_HDF)
-        out = out.flatten(1) if self.concat else out.mean(1)
-        return self._add_root(x, out)
+        out = self._add_root(x, out.flatten(1) if self.concat else out.mean(1))
+        if return_attention_weights is None:
+            return out
+        weights = attention_weights(q, k, u, a, graph, lse, scale=1.0 / math.sqrt(self.out_channels))
+        if isinstance(edge_index, torch.Tensor) and order is not None:
+            listed = torch.empty_like(weights)
+            listed[order.to(weights.device)] = weights
+            return out, (edge_index, listed)
+        return out, (torch.stack([graph.col, graph.target]), weights)
 
     def _add_root(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         if not self.root_weight:
@@ -193,3 +227,22 @@ class EdgeFeaturedTransformerConv(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"{self.in_channels}, {self.out_channels}, heads={self.heads}, edge_dim={self.edge_dim}"
+
+
+def _check_nodes(x: object) -> None:
+    if not isinstance(x, torch.Tensor):
+        msg = f"x must be one tensor of node features, got {type(x).__name__}: bipartite graphs are not supported"
+        raise TypeError(msg)
+
+
+def _as_graph(edge_index: EdgeGraph | torch.Tensor, n_nodes: int) -> tuple[EdgeGraph, torch.Tensor | None]:
+    """Give the graph, and for listed edges the order in which it has them."""
+    if isinstance(edge_index, EdgeGraph):
+        return edge_index, None
+    if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        got = tuple(edge_index.shape) if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__
+        msg = f"edge_index must be an EdgeGraph or a tensor of shape (2, E), got {got}"
+        raise TypeError(msg)
+    source, target = edge_index.cpu().numpy()
+    graph, order = edge_graph_from_pairs(source, target, n_nodes)
+    return graph.to(edge_index.device), order

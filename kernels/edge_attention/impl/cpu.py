@@ -10,6 +10,7 @@ number of threads.
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
@@ -18,21 +19,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from musegnn.kernels.edge_attention.impl.numba import (
-    GOLDEN,
-    Options,
-    backward_columns_kernel,
-    backward_rows_kernel,
-    forward_kernel,
-    mix,
-)
+from musegnn.kernels.edge_attention.impl.gather import MULTIPLE
+from musegnn.kernels.edge_attention.impl.numba import backward_columns_kernel, backward_rows_kernel, forward_kernel
+from musegnn.kernels.edge_attention.impl.rows import GOLDEN, Options, mix, transpose
+from musegnn.kernels.edge_attention.impl.tiles import cut, largest_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HANDOFF_BYTES = 1 << 28
+HANDOFF_BYTES = 1 << 22
+KEPT_BYTES = 1 << 22
 SERIAL_WORK = 1 << 18
-BLOCKS_PER_THREAD = 4
+RANGES_PER_THREAD = 4
+TILE_BYTES = 1 << 19
+BLOCK_EDGES = 1 << 17
 
 
 def forward(
@@ -49,23 +49,21 @@ def forward(
     seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H)."""
-    n_nodes, n_heads, dim = q.shape
-    o, z = q.new_empty((n_heads, n_nodes, dim)), q.new_empty((n_heads, n_nodes, a.shape[1]))
+    n_nodes, n_heads, _ = q.shape
+    dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
+    q_, k_, v_ = (_head_major(name, part, dim) for name, part in (("q", q), ("k", k), ("v", v)))
+    u_ = _head_major("u", u, u.shape[2])
+    o, z = _zeros("o", q, q_.size), _workspace("z", u, u_.size)
     lse = q.new_empty((n_heads, n_nodes))
     if n_nodes > 0 and n_heads > 0:
-        pointers = rowptr.numpy()
+        pointers, columns = rowptr.numpy(), col.numpy()
+        tiling = _tiling(pointers, columns, dim * q.element_size())
+        options = _options(q, scale, dropout, seed)
         arguments = (
-            *(_head_major(part) for part in (q, k, v, u)),
-            _flat(a.T),
-            pointers,
-            col.numpy(),
-            _options(q, scale, dropout, seed),
-            _flat(o),
-            _flat(z),
-            _flat(lse),
-        )
-        _over_blocks(forward_kernel(dim), arguments, pointers, n_heads * dim)
-    return o.transpose(0, 1).contiguous(), z.transpose(0, 1).contiguous(), lse.T.contiguous()
+            q_, k_, v_, u_, _attributes_first(a), pointers, columns, options, o, z, lse.view(-1).numpy(), *tiling
+        )  # fmt: skip
+        _over_blocks(forward_kernel(dim), arguments, pointers, n_heads * dim, q)
+    return _node_major(o, q), _node_major(z, u), lse.T.contiguous()
 
 
 def backward(
@@ -86,37 +84,120 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
     rowptr, col, colptr, row, perm = (part.numpy() for part in graph)
-    n_nodes, n_heads, dim = q.shape
+    n_nodes, n_heads, _ = q.shape
+    dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
     n_edges, n_attributes = a.shape
-    dq, dk, dv = (q.new_empty((n_heads, n_nodes, dim)) for _ in range(3))
-    du = q.new_empty((n_heads, n_nodes, n_attributes))
+    named = (("q", q), ("k", k), ("v", v), ("o", do))
+    q_, k_, v_, do_ = (_head_major(name, part, dim) for name, part in named)
+    u_, dz_ = (_head_major(name, part, n_attributes) for name, part in (("u", u), ("z", dz)))
+    dq, dk, dv = (_zeros(name, q, q_.size) for name in ("dq", "dk", "dv"))
+    du = _workspace("du", u, u_.size)
     da = q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
-        q_, k_, v_, u_, do_, dz_ = (_head_major(part) for part in (q, k, v, u, do, dz))
-        a_, lse_ = _flat(a.T), _flat(lse.T)
+        tiles_of_rows = _tiling(rowptr, col, dim * q.element_size())
+        tiles_of_columns = _tiling(colptr, row, 2 * dim * q.element_size())
+        a_, lse_ = _attributes_first(a), _flat(lse.T)
         options = _options(q, scale, dropout, seed)
         group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
-        p, ds = (_flat(q.new_empty(group * n_edges)) for _ in range(2))
+        pairs = _workspace("pairs", a, 2 * group * n_edges)
         for head in range(0, n_heads, group):
             heads = (head, min(head + group, n_heads))
             work = (heads[1] - heads[0]) * dim
             _over_blocks(
                 backward_rows_kernel(dim),
-                (q_, k_, v_, u_, a_, rowptr, col, options, lse_, do_, dz_, _flat(dq), _flat(du),
-                 _flat(da), p, ds, *heads),
-                rowptr, 2 * work,
-            )  # fmt: skip
+                (
+                    q_,
+                    k_,
+                    v_,
+                    u_,
+                    a_,
+                    rowptr,
+                    col,
+                    options,
+                    lse_,
+                    do_,
+                    dz_,
+                    dq,
+                    du,
+                    _flat(da),
+                    pairs,
+                    *heads,
+                    *tiles_of_rows,
+                ),
+                rowptr,
+                2 * work,
+                q,
+            )
             _over_blocks(
                 backward_columns_kernel(dim),
-                (q_, do_, colptr, row, perm, p, ds, _flat(dk), _flat(dv), *heads),
-                colptr, 2 * work,
-            )  # fmt: skip
-    dq, dk, dv, du = (part.transpose(0, 1).contiguous() for part in (dq, dk, dv, du))
-    return dq, dk, dv, du, da.T.contiguous()
+                (q_, do_, colptr, row, perm, pairs, dk, dv, *heads, *tiles_of_columns),
+                colptr,
+                2 * work,
+                None,
+            )
+    dq_, dk_, dv_ = (_node_major(part, q) for part in (dq, dk, dv))
+    return dq_, dk_, dv_, _node_major(du, u), da.T.contiguous()
 
 
-def _head_major(part: torch.Tensor) -> np.ndarray[Any, Any]:
-    return _flat(part.transpose(0, 1))
+def _head_major(name: str, part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
+    """Lay out heads first, each row filled up to ``dim`` with zeros."""
+    n_nodes, n_heads, true_dim = part.shape
+    kept = _workspace(name, part, n_nodes * n_heads * dim)
+    heads = torch.from_numpy(kept).view(n_heads, n_nodes, dim)
+    heads[..., :true_dim].copy_(part.detach().transpose(0, 1))
+    heads[..., true_dim:] = 0
+    return kept
+
+
+def _node_major(kept: np.ndarray[Any, Any], like: torch.Tensor) -> torch.Tensor:
+    """Bring results back to the shape of ``like``, and new memory."""
+    n_nodes, n_heads, dim = like.shape
+    if like.numel() == 0:
+        return like.new_empty(like.shape)
+    heads = torch.from_numpy(kept).view(n_heads, n_nodes, -1)
+    return like.new_empty(like.shape).copy_(heads[..., :dim].transpose(0, 1))
+
+
+def _zeros(name: str, like: torch.Tensor, size: int) -> np.ndarray[Any, Any]:
+    kept = _workspace(name, like, size)
+    kept.fill(0)
+    return kept
+
+
+def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Lay out attributes (F, E), without a copy where they are stored so."""
+    n_edges, n_attributes = a.shape
+    if n_attributes <= 1 or a.T.is_contiguous():
+        return _flat(a.T)
+    out = _workspace("attributes", a, a.numel())
+    transpose(_flat(a), out, n_edges, n_attributes)
+    return out
+
+
+def _workspace(name: str, like: torch.Tensor, size: int) -> np.ndarray[Any, Any]:
+    """Give memory that the next call on this thread reuses, unless it is large.
+
+    New memory costs a page fault for every 4 KiB; of large arrays numpy asks for large pages.
+    """
+    dtype = np.dtype(np.float32 if like.dtype == torch.float32 else np.float64)
+    n_bytes = size * dtype.itemsize
+    if n_bytes > KEPT_BYTES:
+        return np.empty(size, dtype)
+    if not hasattr(_kept, name) or getattr(_kept, name).size < n_bytes:
+        setattr(_kept, name, np.empty(n_bytes, np.uint8))
+    kept: np.ndarray[Any, Any] = getattr(_kept, name)[:n_bytes].view(dtype)
+    return kept
+
+
+_kept = threading.local()
+
+
+def _tiling(pointers: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row_bytes: int) -> tuple[Any, int]:
+    """Give where tiles begin in each row, and the edges of a block of rows: one row where one tile is enough."""
+    n_nodes = pointers.size - 1
+    n_tiles = max(1, -(-n_nodes * row_bytes // TILE_BYTES))
+    tile = -(-n_nodes // n_tiles)
+    return cut(pointers, index, tile), BLOCK_EDGES if n_tiles > 1 else 0
 
 
 def _flat(part: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -132,20 +213,34 @@ def _options(like: torch.Tensor, scale: float, dropout: float, seed: int) -> Opt
 
 
 def _over_blocks(
-    kernel: Callable[..., None], arguments: tuple[Any, ...], pointers: np.ndarray[Any, Any], work: int
+    kernel: Callable[..., None],
+    arguments: tuple[Any, ...],
+    pointers: np.ndarray[Any, Any],
+    work: int,
+    scratch: torch.Tensor | None,
 ) -> None:
-    """Run a kernel over blocks of rows with about equal numbers of edges."""
+    """Run a kernel over ranges of rows with about equal numbers of edges.
+
+    The last argument is the number of edges of a block; with ``scratch`` each task adds memory of its dtype for one.
+    """
+
+    def run(first: int, last: int) -> None:
+        if scratch is None:
+            kernel(*arguments, first, last)
+            return
+        size = largest_block(pointers, first, last, arguments[-1])
+        kernel(*arguments, *(_workspace(name, scratch, size) for name in ("edges_1", "edges_2")), first, last)
+
     n_rows, n_edges = pointers.size - 1, int(pointers[-1])
     threads = torch.get_num_threads()
     if threads == 1 or n_edges * work < SERIAL_WORK:
-        kernel(*arguments, 0, n_rows)
+        run(0, n_rows)
         return
-    n_blocks = min(n_rows, threads * BLOCKS_PER_THREAD)
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_blocks + 1)[1:-1])
+    n_ranges = min(n_rows, threads * RANGES_PER_THREAD)
+    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_ranges + 1)[1:-1])
     ends = np.unique(np.concatenate([[0], inner, [n_rows]]))
-    tasks = [
-        _pool(threads, os.getpid()).submit(kernel, *arguments, int(first), int(last)) for first, last in pairwise(ends)
-    ]
+    pool = _pool(threads, os.getpid())
+    tasks = [pool.submit(run, int(first), int(last)) for first, last in pairwise(ends)]
     for task in tasks:
         task.result()
 
