@@ -6,6 +6,7 @@ Legend: N nodes, E edges, H heads, D head dimension, F edge attributes.
 from __future__ import annotations
 
 import math
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -17,7 +18,12 @@ from musegnn.kernels.edge_attention.impl import reference
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention.graph import EdgeGraph
 
-EdgeAttentionImpl = Literal["auto", "reference", "numba"]
+_HAS_NUMBA = find_spec("numba") is not None
+_HAS_TRITON = find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"  # Triton's kernels run on the CPU, to be checked
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+EdgeAttentionImpl = Literal["auto", "reference", "numba", "triton"]
 
 
 class EdgeAttentionOutput(NamedTuple):
@@ -74,8 +80,9 @@ def edge_attention(
         Which weights are dropped: a function of the seed, the edge's CSR position and the head.
     impl
         ``reference``: plain torch, any device and dtype; ``numba``: compiled for the CPU, float32 and float64,
-        no second derivatives, the same bits for any number of threads; ``auto``: ``numba`` where it applies, else
-        ``reference``. A named implementation is used or refused, never replaced.
+        no second derivatives, the same bits for any number of threads; ``triton``: compiled for CUDA devices,
+        float32, bfloat16 and float16, no second derivatives, the same bits at every call; ``auto``: ``numba`` or
+        ``triton`` where one applies, else ``reference``. A named implementation is used or refused, never replaced.
 
     Returns
     -------
@@ -87,9 +94,9 @@ def edge_attention(
     ValueError
         When shapes disagree, or an option is out of range.
     TypeError
-        When dtypes differ, or the named implementation does not take this dtype.
+        When dtypes differ, or the named implementation does not take this dtype or device.
     ImportError
-        When ``numba`` is asked for and not installed.
+        When ``numba`` or ``triton`` is asked for and not installed.
 
     References
     ----------
@@ -101,32 +108,37 @@ def edge_attention(
         msg = f"dropout must lie in [0, 1), got {dropout}"
         raise ValueError(msg)
     factor = 1.0 / math.sqrt(q.shape[2]) if scale is None else scale
-    if _choose(impl, q, graph) == "reference":
+    chosen = _choose(impl, q, graph)
+    if chosen == "reference":
         out = reference.attend(q, k, v, u, a, graph, scale=factor, dropout=dropout, seed=seed)
     else:
         word = (seed + (1 << 63)) % (1 << 64) - (1 << 63)
-        out = ops.attend(q, k, v, u, a, *graph, factor, dropout, word)
+        out = ops.attend(q, k, v, u, a, *graph, factor, dropout, word, chosen)
     return EdgeAttentionOutput(*out)
 
 
 def available() -> list[str]:
     """Name the implementations that this installation can run."""
-    return ["reference", "numba"] if _has_numba() else ["reference"]
-
-
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
+    has_device = torch.cuda.is_available() or _INTERPRETED
+    return ["reference", *["numba"] * _HAS_NUMBA, *["triton"] * (_HAS_TRITON and has_device)]
 
 
 def _choose(impl: str, q: torch.Tensor, graph: EdgeGraph) -> str:
-    if impl not in ("auto", "reference", "numba"):
-        msg = f"impl must be 'auto', 'reference' or 'numba', got {impl!r}"
+    if impl not in ("auto", "reference", "numba", "triton"):
+        msg = f"impl must be 'auto', 'reference', 'numba' or 'triton', got {impl!r}"
         raise ValueError(msg)
-    applies = q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
+    device = q.device.type
+    for_numba = device == "cpu" and q.dtype in (torch.float32, torch.float64)
+    for_triton = device == ("cpu" if _INTERPRETED else "cuda") and q.dtype in _TRITON_DTYPES
     if impl == "auto":
-        return "numba" if applies and graph.n_edges > 0 and _has_numba() else "reference"
-    if impl == "numba" and not applies:
+        if graph.n_edges > 0 and device == "cpu" and for_numba and _HAS_NUMBA:
+            return "numba"
+        return "triton" if graph.n_edges > 0 and device == "cuda" and for_triton and _HAS_TRITON else "reference"
+    if impl == "numba" and not for_numba:
         msg = f"impl='numba' takes float32 and float64 on the CPU, got {q.dtype} on {q.device}"
+        raise TypeError(msg)
+    if impl == "triton" and not for_triton:
+        msg = f"impl='triton' takes float32, bfloat16 and float16 on CUDA devices, got {q.dtype} on {q.device}"
         raise TypeError(msg)
     return impl
 

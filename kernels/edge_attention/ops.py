@@ -1,7 +1,7 @@
 """Edge attention as torch operators: schemas, shapes without data, and the derivative.
 
 The operators take tensors and numbers only, so that they trace and compile as one opaque node. The compiled
-implementation is imported at the first call on its device.
+implementation is imported at its first call.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from musegnn.kernels.edge_attention.graph import EdgeGraph
+
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
 
-@torch.library.custom_op("musegnn::edge_attention", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("musegnn::edge_attention", mutates_args=(), device_types=("cpu", "cuda"))
 def attend(
     q: Tensor,
     k: Tensor,
@@ -27,17 +29,24 @@ def attend(
     colptr: Tensor,
     row: Tensor,
     perm: Tensor,
+    offsets: Tensor,
     scale: float,
     dropout: float,
     seed: int,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute ``o``, ``z`` and ``lse``."""
+    """Compute ``o``, ``z`` and ``lse`` by ``impl``, ``numba`` or ``triton``."""
+    if impl == "triton":
+        from musegnn.kernels.edge_attention.impl.triton import launch
+
+        graph = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
+        return launch.forward(q, k, v, u, a, graph, scale=scale, dropout=dropout, seed=seed)
     from musegnn.kernels.edge_attention.impl import cpu
 
     return cpu.forward(q, k, v, u, a, rowptr, col, scale=scale, dropout=dropout, seed=seed)
 
 
-@torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def attend_backward(
     grad_o: Tensor,
     grad_z: Tensor,
@@ -46,18 +55,28 @@ def attend_backward(
     v: Tensor,
     u: Tensor,
     a: Tensor,
+    o: Tensor,
+    z: Tensor,
     lse: Tensor,
     rowptr: Tensor,
     col: Tensor,
     colptr: Tensor,
     row: Tensor,
     perm: Tensor,
+    offsets: Tensor,
     scale: float,
     dropout: float,
     seed: int,
+    impl: str,
     needs_da: bool,  # noqa: FBT001  operator schemas pass by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
+    if impl == "triton":
+        from musegnn.kernels.edge_attention.impl.triton import launch
+
+        whole = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
+        inputs = (q, k, v, u, a, o, z, lse, whole)
+        return launch.backward(grad_o, grad_z, *inputs, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da)
     from musegnn.kernels.edge_attention.impl import cpu
 
     graph = (rowptr, col, colptr, row, perm)
@@ -68,7 +87,8 @@ def attend_backward(
 
 @attend.register_fake
 def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(u.shape), q.new_empty(q.shape[:2])
+    lse = q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
+    return q.new_empty(q.shape), q.new_empty(u.shape), lse
 
 
 @attend_backward.register_fake
@@ -80,19 +100,19 @@ def _backward_shapes(
 
 
 def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *tensors, scale, dropout, seed = inputs
-    ctx.save_for_backward(*tensors, output[2])
+    *tensors, scale, dropout, seed, impl = inputs
+    ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[2])
-    ctx.options = (scale, dropout, seed)  # type: ignore[attr-defined]  # contexts take any attribute
+    ctx.options = (scale, dropout, seed, impl)  # type: ignore[attr-defined]  # contexts take any attribute
 
 
 def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, u, a, rowptr, col, colptr, row, perm, lse = ctx.saved_tensors
+    q, k, v, u, a, rowptr, col, colptr, row, perm, offsets, o, z, lse = ctx.saved_tensors
     needs_da = ctx.needs_input_grad[4]
     dq, dk, dv, du, da = attend_backward(
-        grad_o, grad_z, q, k, v, u, a, lse, rowptr, col, colptr, row, perm, *ctx.options, needs_da
+        grad_o, grad_z, q, k, v, u, a, o, z, lse, rowptr, col, colptr, row, perm, offsets, *ctx.options, needs_da
     )
-    return dq, dk, dv, du, da if needs_da else None, *[None] * 8
+    return dq, dk, dv, du, da if needs_da else None, *[None] * 10
 
 
 attend.register_autograd(_differentiate, setup_context=_keep)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from musegnn.kernels.edge_attention import EdgeGraph, edge_attention, edge_graph
+from musegnn.kernels.edge_attention import EdgeGraph, batch_graphs, edge_attention, edge_graph
 from musegnn.kernels.edge_attention.impl import cpu, reference
 
 if TYPE_CHECKING:
@@ -204,6 +204,24 @@ def test_same_bits_when_heads_are_handed_over_one_by_one(monkeypatch: pytest.Mon
     assert all(torch.equal(g, w) for g, w in zip(everything(inputs, graph, "numba"), want, strict=True))
 
 
+def test_same_bits_in_a_batch_as_alone() -> None:
+    kinds = [("half", 90), ("none", 3), ("hub", 40), ("sparse", 70)]
+    examples = [example(adjacency(kind, n, n), 3, 32, 2, torch.float32, n) for kind, n in kinds]
+    alone = [edge_attention(*inputs, graph, impl="numba") for inputs, graph in examples]
+    joined = tuple(torch.cat(parts).requires_grad_() for parts in zip(*(part for part, _ in examples), strict=True))
+    batch = edge_attention(*joined, batch_graphs([graph for _, graph in examples]), impl="numba")
+    for got, want in zip(batch, zip(*alone, strict=True), strict=True):
+        assert torch.equal(got, torch.cat(want))
+    got_grads = torch.autograd.grad(batch.o.square().sum() + batch.z.square().sum(), joined)
+    want_grads = []
+    for inputs, graph in examples:
+        parts = tuple(part.requires_grad_() for part in inputs)
+        out = edge_attention(*parts, graph, impl="numba")
+        want_grads.append(torch.autograd.grad(out.o.square().sum() + out.z.square().sum(), parts))
+    for got, want in zip(got_grads, zip(*want_grads, strict=True), strict=True):
+        assert torch.equal(got, torch.cat(want))
+
+
 def test_concurrent_callers_do_not_disturb_each_other() -> None:
     examples = [example(adjacency("half", 150, seed), 4, 32, 2, torch.float32, seed) for seed in range(4)]
     want = [everything(*part, "numba") for part in examples]
@@ -251,6 +269,8 @@ def test_named_implementation_is_never_replaced() -> None:
     inputs, graph = example(adjacency("half", 9), dtype=torch.bfloat16)
     with pytest.raises(TypeError, match="takes float32 and float64"):
         edge_attention(*inputs, graph, impl="numba")
+    with pytest.raises(TypeError, match="on CUDA devices, got"):
+        edge_attention(*inputs, graph, impl="triton")
     with pytest.raises(ValueError, match="impl must be"):
         edge_attention(*inputs, graph, impl="fast")
 
@@ -273,7 +293,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_operator_passes_the_checks_of_torch() -> None:
     inputs, graph = example(adjacency("half", 9))
-    arguments = (*(part.requires_grad_() for part in inputs), *graph, 0.5, 0.0, 0)
+    arguments = (*(part.requires_grad_() for part in inputs), *graph, 0.5, 0.0, 0, "numba")
     torch.library.opcheck(torch.ops.musegnn.edge_attention.default, arguments)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from musegnn.kernels.edge_attention import edge_graph, edge_graph_from_pairs
+from musegnn.kernels.edge_attention import batch_graphs, edge_graph, edge_graph_from_pairs
 
 
 @settings(max_examples=50, deadline=None)
@@ -72,3 +72,22 @@ def test_other_pairs_are_refused(source: list, target: list, message: str) -> No
 def test_moving_keeps_every_part() -> None:
     graph = edge_graph([0, 1, 2], [1, 0])
     assert all(torch.equal(a, b) for a, b in zip(graph, graph.to("cpu"), strict=True))
+
+
+def test_a_batch_is_the_graph_of_the_diagonal_blocks() -> None:
+    rng = np.random.default_rng(0)
+    blocks = [sparse.csr_matrix(rng.random((n, n)) < 0.4) for n in (5, 0, 1, 7)]
+    graphs = [edge_graph(block.indptr, block.indices) for block in blocks]
+    whole = sparse.csr_matrix(sparse.block_diag(blocks))
+    whole.sort_indices()
+    want = edge_graph(whole.indptr, whole.indices)
+    batch = batch_graphs(graphs)
+    assert all(torch.equal(got, part) for got, part in zip(batch[:5], want[:5], strict=True))
+    assert batch.offsets.tolist() == [0, 5, 5, 6, 13]
+    nested = batch_graphs([batch_graphs(graphs[:2]), *graphs[2:]])
+    assert all(torch.equal(a, b) for a, b in zip(nested, batch, strict=True))
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one graph"):
+        batch_graphs([])

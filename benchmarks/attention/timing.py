@@ -1,0 +1,68 @@
+"""Time jobs in turns on a GPU or CPU."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+WARM_UP = 2
+LEAST_ROUNDS, MOST_ROUNDS = 3, 50
+
+
+def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float) -> dict[str, float]:
+    """Give the median seconds of each job, timed in turns after a warm-up.
+
+    Parameters
+    ----------
+    jobs
+        By name.
+    device
+        Where they run; on a GPU, between events of its stream.
+    seconds
+        After about this long no further round starts; there are at least three, at most 50. 0: one round without a
+        warm-up.
+    """
+    warm_up, least = (WARM_UP, LEAST_ROUNDS) if seconds > 0 else (0, 1)
+    for job in jobs.values():
+        for _ in range(warm_up):
+            job()
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    end = time.perf_counter() + seconds
+    for number in range(MOST_ROUNDS):
+        if number >= least and time.perf_counter() > end:
+            break
+        for name, job in jobs.items():
+            times[name].append(_once(job, device))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes(job: Callable[[], object], device: torch.device) -> int | None:
+    """Give the memory that a job takes at its peak beyond what is there before; ``None`` on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    job()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _once(job: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        start = time.perf_counter()
+        job()
+        return time.perf_counter() - start
+    first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize(device)
+    first.record()
+    job()
+    last.record()
+    torch.cuda.synchronize(device)
+    return first.elapsed_time(last) / 1e3

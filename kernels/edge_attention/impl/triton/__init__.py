@@ -1,0 +1,1 @@
+"""Edge attention on GPUs. Importing this package imports Triton."""
