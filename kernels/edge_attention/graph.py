@@ -146,9 +146,8 @@ def batch_graphs(graphs: Sequence[EdgeGraph]) -> EdgeGraph:
     """Put graphs side by side, so that one call attends in all of them.
 
     Nodes and edges follow each other graph by graph, as ``torch.cat`` joins features and attributes. Without
-    dropout every graph gets the same result as alone: the same bits by ``triton``, and by ``numba`` as long as the
-    batch has one tile of columns (4096 nodes for D = 32 in float32), else up to the order of summation. Dropout is
-    keyed by the position in the batch.
+    dropout every graph gets the same bits as alone, by ``numba`` and by ``triton``. Dropout is keyed by the position
+    in the batch.
 
     Parameters
     ----------

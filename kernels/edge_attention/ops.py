@@ -43,7 +43,7 @@ def attend(
         return launch.forward(q, k, v, u, a, graph, scale=scale, dropout=dropout, seed=seed)
     from musegnn.kernels.edge_attention.impl import cpu
 
-    return cpu.forward(q, k, v, u, a, rowptr, col, scale=scale, dropout=dropout, seed=seed)
+    return cpu.forward(q, k, v, u, a, rowptr, col, offsets, scale=scale, dropout=dropout, seed=seed)
 
 
 @torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -71,17 +71,16 @@ def attend_backward(
     needs_da: bool,  # noqa: FBT001  operator schemas pass by position
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
+    whole = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
     if impl == "triton":
         from musegnn.kernels.edge_attention.impl.triton import launch
 
-        whole = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
         inputs = (q, k, v, u, a, o, z, lse, whole)
         return launch.backward(grad_o, grad_z, *inputs, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da)
     from musegnn.kernels.edge_attention.impl import cpu
 
-    graph = (rowptr, col, colptr, row, perm)
     return cpu.backward(
-        grad_o, grad_z, q, k, v, u, a, lse, graph, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da
+        grad_o, grad_z, q, k, v, u, a, lse, whole, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da
     )
 
 

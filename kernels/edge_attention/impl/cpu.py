@@ -27,6 +27,8 @@ from musegnn.kernels.edge_attention.impl.tiles import cut, largest_block
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from musegnn.kernels.edge_attention.graph import EdgeGraph
+
 HANDOFF_BYTES = 1 << 22
 KEPT_BYTES = 1 << 22
 SERIAL_WORK = 1 << 18
@@ -43,6 +45,7 @@ def forward(
     a: torch.Tensor,
     rowptr: torch.Tensor,
     col: torch.Tensor,
+    offsets: torch.Tensor,
     *,
     scale: float,
     dropout: float,
@@ -57,7 +60,7 @@ def forward(
     lse = q.new_empty((n_heads, n_nodes))
     if n_nodes > 0 and n_heads > 0:
         pointers, columns = rowptr.numpy(), col.numpy()
-        tiling = _tiling(pointers, columns, dim * q.element_size())
+        tiling = _tiling(pointers, columns, offsets.numpy(), dim * q.element_size())
         options = _options(q, scale, dropout, seed)
         arguments = (
             q_, k_, v_, u_, _attributes_first(a), pointers, columns, options, o, z, lse.view(-1).numpy(), *tiling
@@ -75,7 +78,7 @@ def backward(
     u: torch.Tensor,
     a: torch.Tensor,
     lse: torch.Tensor,
-    graph: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    graph: EdgeGraph,
     *,
     scale: float,
     dropout: float,
@@ -83,7 +86,7 @@ def backward(
     needs_da: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
-    rowptr, col, colptr, row, perm = (part.numpy() for part in graph)
+    rowptr, col, colptr, row, perm, offsets = (part.numpy() for part in graph)
     n_nodes, n_heads, _ = q.shape
     dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
     n_edges, n_attributes = a.shape
@@ -94,8 +97,8 @@ def backward(
     du = _workspace("du", u, u_.size)
     da = q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
-        tiles_of_rows = _tiling(rowptr, col, dim * q.element_size())
-        tiles_of_columns = _tiling(colptr, row, 2 * dim * q.element_size())
+        tiles_of_rows = _tiling(rowptr, col, offsets, dim * q.element_size())
+        tiles_of_columns = _tiling(colptr, row, offsets, 2 * dim * q.element_size())
         a_, lse_ = _attributes_first(a), _flat(lse.T)
         options = _options(q, scale, dropout, seed)
         group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
@@ -192,12 +195,14 @@ def _workspace(name: str, like: torch.Tensor, size: int) -> np.ndarray[Any, Any]
 _kept = threading.local()
 
 
-def _tiling(pointers: np.ndarray[Any, Any], index: np.ndarray[Any, Any], row_bytes: int) -> tuple[Any, int]:
+def _tiling(
+    pointers: np.ndarray[Any, Any], index: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any], row_bytes: int
+) -> tuple[Any, int]:
     """Give where tiles begin in each row, and the edges of a block of rows: one row where one tile is enough."""
-    n_nodes = pointers.size - 1
-    n_tiles = max(1, -(-n_nodes * row_bytes // TILE_BYTES))
-    tile = -(-n_nodes // n_tiles)
-    return cut(pointers, index, tile), BLOCK_EDGES if n_tiles > 1 else 0
+    n_nodes = np.diff(offsets)
+    n_tiles = np.maximum(1, -(-n_nodes * row_bytes // TILE_BYTES))
+    most = int(n_tiles.max(initial=1))
+    return cut(pointers, index, offsets, -(-n_nodes // n_tiles), most), BLOCK_EDGES if most > 1 else 0
 
 
 def _flat(part: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -28,24 +28,28 @@ FEW_LINES, SOME_LINES = 2, 4
 
 
 @njit(cache=True, nogil=True)
-def cut(pointers: Ints, index: Ints, tile: int) -> Ints:
-    """Find where each tile begins in each row; the last tile ends where one more would begin."""
+def cut(pointers: Ints, index: Ints, offsets: Ints, tiles: Ints, n_tiles: int) -> Ints:
+    """Find where each tile begins in each row; the last tile ends where one more would begin.
+
+    The tiles of graph g have ``tiles[g]`` nodes from ``offsets[g]`` on, so that a row is cut as in the graph alone;
+    graphs with fewer than ``n_tiles`` get empty ones.
+    """
     n_rows = pointers.size - 1
-    n_tiles = (n_rows + tile - 1) // tile
     cuts = np.zeros((n_tiles + 1) * n_rows + AHEAD, np.int64)
-    for i in range(n_rows):
-        low, end = pointers[i], pointers[i + 1]
-        cuts[i] = low
-        for t in range(1, n_tiles):
-            high = end
-            while low < high:
-                middle = (low + high) // 2
-                if index[middle] < t * tile:
-                    low = middle + 1
-                else:
-                    high = middle
-            cuts[t * n_rows + i] = low
-        cuts[n_tiles * n_rows + i] = end
+    for g in range(offsets.size - 1):
+        for i in range(offsets[g], offsets[g + 1]):
+            low, end = pointers[i], pointers[i + 1]
+            cuts[i] = low
+            for t in range(1, n_tiles):
+                bound, high = offsets[g] + t * tiles[g], end
+                while low < high:
+                    middle = (low + high) // 2
+                    if index[middle] < bound:
+                        low = middle + 1
+                    else:
+                        high = middle
+                cuts[t * n_rows + i] = low
+            cuts[n_tiles * n_rows + i] = end
     return cuts
 
 

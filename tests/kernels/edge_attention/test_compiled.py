@@ -64,7 +64,7 @@ def test_cuts_are_where_tiles_begin() -> None:
     rng = np.random.default_rng(0)
     rows = [np.sort(rng.choice(50, size, replace=False)) for size in rng.integers(0, 50, 50)]
     pointers, index = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
-    cuts = cut(pointers, index, 13)
+    cuts = cut(pointers, index, np.array([0, 50]), np.array([13]), 4)
     for t in range(5):
         want = [start + np.searchsorted(row, 13 * t) for start, row in zip(pointers[:-1], rows, strict=True)]
         assert cuts[t * 50 :][:50].tolist() == (want if t < 4 else pointers[1:].tolist())

@@ -204,7 +204,10 @@ def test_same_bits_when_heads_are_handed_over_one_by_one(monkeypatch: pytest.Mon
     assert all(torch.equal(g, w) for g, w in zip(everything(inputs, graph, "numba"), want, strict=True))
 
 
-def test_same_bits_in_a_batch_as_alone() -> None:
+@pytest.mark.parametrize("tile_bytes", [cpu.TILE_BYTES, 1 << 12])
+def test_same_bits_in_a_batch_as_alone(monkeypatch: pytest.MonkeyPatch, tile_bytes: int) -> None:
+    """Also where graphs of the batch have one, two and three tiles of columns."""
+    monkeypatch.setattr(cpu, "TILE_BYTES", tile_bytes)
     kinds = [("half", 90), ("none", 3), ("hub", 40), ("sparse", 70)]
     examples = [example(adjacency(kind, n, n), 3, 32, 2, torch.float32, n) for kind, n in kinds]
     alone = [edge_attention(*inputs, graph, impl="numba") for inputs, graph in examples]
