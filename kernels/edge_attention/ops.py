@@ -2,6 +2,9 @@
 
 The operators take tensors and numbers only, so that they trace and compile as one opaque node. The compiled
 implementation is imported at its first call.
+
+They are registered one by one, because ``torch.library.custom_op`` loads torch's compiler at the first call, which
+training does not use.
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
 
-@torch.library.custom_op("musegnn::edge_attention", mutates_args=(), device_types=("cpu", "cuda"))
-def attend(
+def _attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -46,8 +48,7 @@ def attend(
     return cpu.forward(q, k, v, u, a, rowptr, col, offsets, scale=scale, dropout=dropout, seed=seed)
 
 
-@torch.library.custom_op("musegnn::edge_attention_backward", mutates_args=(), device_types=("cpu", "cuda"))
-def attend_backward(
+def _attend_backward(
     grad_o: Tensor,
     grad_z: Tensor,
     q: Tensor,
@@ -84,13 +85,11 @@ def attend_backward(
     )
 
 
-@attend.register_fake
 def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     lse = q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
     return q.new_empty(q.shape), q.new_empty(u.shape), lse
 
 
-@attend_backward.register_fake
 def _backward_shapes(
     grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, *rest: object
 ) -> tuple[Tensor, ...]:
@@ -114,4 +113,15 @@ def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple
     return dq, dk, dv, du, da if needs_da else None, *[None] * 10
 
 
-attend.register_autograd(_differentiate, setup_context=_keep)
+_library = torch.library.Library("musegnn", "FRAGMENT")
+for _name, _compute, _shapes in (
+    ("edge_attention", _attend, _attend_shapes),
+    ("edge_attention_backward", _attend_backward, _backward_shapes),
+):
+    _library.define(_name + torch.library.infer_schema(_compute, mutates_args=()))
+    for _device in ("CPU", "CUDA"):
+        _library.impl(_name, _compute, _device)
+    torch.library.register_fake(f"musegnn::{_name}", _shapes, lib=_library)
+torch.library.register_autograd("musegnn::edge_attention", _differentiate, setup_context=_keep, lib=_library)
+attend = torch.ops.musegnn.edge_attention.default
+attend_backward = torch.ops.musegnn.edge_attention_backward.default
