@@ -113,14 +113,15 @@ def _differentiate(ctx: Any, grad_o: Tensor, grad_z: Tensor, _: Tensor) -> tuple
     return dq, dk, dv, du, da if needs_da else None, *[None] * 10
 
 
-_library = torch.library.Library("musegnn", "FRAGMENT")
+_library = torch.library.Library("musegnn", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it untyped
 for _name, _compute, _shapes in (
     ("edge_attention", _attend, _attend_shapes),
     ("edge_attention_backward", _attend_backward, _backward_shapes),
 ):
-    _library.define(_name + torch.library.infer_schema(_compute, mutates_args=()))
+    _schema = torch.library.infer_schema(_compute, mutates_args=())
+    _library.define(_name + _schema)  # type: ignore[no-untyped-call]
     for _device in ("CPU", "CUDA"):
-        _library.impl(_name, _compute, _device)
+        _library.impl(_name, _compute, _device)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"musegnn::{_name}", _shapes, lib=_library)
 torch.library.register_autograd("musegnn::edge_attention", _differentiate, setup_context=_keep, lib=_library)
 attend = torch.ops.musegnn.edge_attention.default
