@@ -1,1 +1,1 @@
-"""Parts of the GPU benchmark of edge attention: graphs, rates of the device, contestants."""
+"""Parts of the benchmarks of edge attention: settings, graphs, rates of the device, contestants."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks.attention import ATTRIBUTES, DIM, HEADS, random_graph, setting
+from benchmarks.attention.layers import ATTRIBUTES, DIM, HEADS, random_graph, setting
 from benchmarks.registry import Check, Measurement
 from benchmarks.run import interleave
 from musegnn.kernels.edge_attention import edge_attention

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.attention import setting
+from benchmarks.attention.layers import setting
 
 STATUS = Path("/proc/self/status")
 

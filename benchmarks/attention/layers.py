@@ -1,4 +1,4 @@
-"""One setting of edge attention for the timed comparison, the gate and the memory probe.
+"""Both layers with the same weights, for the timed comparison on the CPU, its gate and its memory probe.
 
 Legend: N nodes, E edges, H heads, D head dimension, F edge attributes.
 """
