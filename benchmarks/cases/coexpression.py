@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-9
 QUICK = ((5000, 1000, 0.1, None), (2000, 2000, 0.1, None))
 FULL = ((50_000, 1000, 0.1, 30.0), (10_000, 3000, 0.1, 15.0))
+DEPTHS = ((900, 29_000), (200, 63_000), (100, 100_000), (10, 100_000), (1, 1_000_000))
 GOLDEN = Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared")) / "golden"
 
 
@@ -44,8 +45,9 @@ class Coexpression:
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Time both on the same counts, and check every timed result."""
         rounds = 2 if quick else 5
+        yield from _depth_ranges()
         if GOLDEN.is_dir():
-            yield from _microglia(GOLDEN, rounds=5)
+            yield from _microglia(GOLDEN, rounds=15)
         for n_cells, n_genes, density, goal in QUICK if quick else FULL:
             counts, depth = SyntheticCounts(n_cells, n_genes, density).load()
             yield from _compare(_shape(counts), counts, depth, goal, rounds)
@@ -116,6 +118,25 @@ def _compare(
     yield Measurement(shape=shape, metric="largest_dz", value=float(z), unit="", goal=bound)
     yield Measurement(shape=shape, metric="largest_destimate", value=float(estimate), unit="", goal=bound)
     yield Measurement(shape=shape, metric="edges_that_differ", value=int(differ), unit="", goal=("value", "<=", 0.0))
+
+
+def _depth_ranges() -> Iterator[Measurement]:
+    """Compare z where depths range widely, with dense counts, whose numerators cancel most."""
+    rng = np.random.default_rng(0)
+    n_cells, n_genes = 3000, 60
+    for lowest, highest in DEPTHS:
+        depth = np.exp(rng.uniform(np.log(lowest), np.log(highest), n_cells)).round()
+        level = rng.gamma(2.0, 0.5, (n_cells, n_genes)) * rng.gamma(4.0, 0.25, (n_cells, 1))
+        counts = rng.poisson(depth[:, None] * level * 2e-3 * rng.lognormal(0.0, 1.0, n_genes))
+        ours, theirs = cscore(counts, depth), cscore_dense(counts.astype(np.float64), depth)
+        both = np.ix_(theirs.sigma > 0, theirs.sigma > 0)
+        yield Measurement(
+            shape=f"depths {lowest:g} to {highest:g}, K={ours.order}",
+            metric="largest_dz",
+            value=float(np.abs(ours.z - theirs.z)[both].max()),
+            unit="",
+            goal=("value", "<=", TOLERANCE) if highest <= 1000 * lowest else None,
+        )
 
 
 def _microglia(folder: Path, *, rounds: int) -> Iterator[Measurement]:

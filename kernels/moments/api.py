@@ -21,12 +21,12 @@ Impl = Literal["auto", "reference", "numba"]
 
 MIN_ORDER = 24
 MAX_ORDER = 256
-TARGET_ERROR = 1e-12
+TARGET_ERROR = 1e-16
 MIN_HALF_RANGE = 0.01
 
 
 def chebyshev_order(lowest: float, highest: float) -> int:
-    """Give the order K for which the expansion over a range of depths is exact to rounding.
+    """Give the order K for which what the expansion over a range of depths leaves out is below rounding.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def chebyshev_order(lowest: float, highest: float) -> int:
     Returns
     -------
     int
-        Smallest K of at least 24 with ``rho**-K < 1e-12`` (README, equation 4), at most 256.
+        Smallest K of at least 24 with ``rho**-K < 1e-16`` (README, equation 4), at most 256.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def chebyshev_order(lowest: float, highest: float) -> int:
     Examples
     --------
     >>> chebyshev_order(900, 29_000), chebyshev_order(100, 100_000)
-    (24, 34)
+    (28, 46)
     """
     ratio = math.pi / _half_range(lowest, highest)
     rho = ratio + math.sqrt(ratio * ratio + 1.0)

@@ -123,6 +123,19 @@ def test_equals_the_published_sums(seed):
     assert result.z[0, 1] > 5
 
 
+@pytest.mark.parametrize("lowest", [900, 100])
+def test_equals_the_published_sums_where_depths_range_a_thousandfold(lowest):
+    """Dense counts, whose numerators cancel most."""
+    rng = np.random.default_rng(0)
+    depth = np.exp(rng.uniform(np.log(lowest), np.log(100_000), 2000)).round()
+    level = rng.gamma(2.0, 0.5, (2000, 20)) * rng.gamma(4.0, 0.25, (2000, 1))
+    counts = rng.poisson(depth[:, None] * level * 2e-3 * rng.lognormal(0.0, 1.0, 20))
+    result, (_, sigma, z, _, _) = cscore(counts, depth), direct(counts, depth)
+    assert (sigma > 0).all()
+    assert np.abs(z).max() > 30
+    np.testing.assert_allclose(result.z, z, rtol=0, atol=1e-9)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.permutations(range(12)))
 def test_gene_order_does_not_matter(seed, order):
