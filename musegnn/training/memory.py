@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
     from musegnn.training.prepare import Prepared
 
-BASE = 560 * 10**6
-HANDOFF = 1 << 28
+BASE = 450 * 10**6
+HANDOFF = 1 << 22
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 CONV_ARRAYS, NORM_ARRAYS = 6, 5
 DECODER_ARRAYS = {"mlp": 8, "inner": 4, "pairwise": 6}
@@ -133,7 +133,7 @@ def estimate_memory(
         max(
             _decoder_bytes(size, decoder, model, training, item),
             _comparison_bytes(size, training, item),
-            kept[k] + min(HANDOFF, 2 * item * size.n_entries * model.heads_dataset) + item * layers[k],
+            kept[k] + _handed_over(item * size.n_entries, model.heads_dataset) + item * layers[k],
         )
         for k, (size, decoder) in enumerate(zip(sizes, decoders, strict=True))
     ]
@@ -279,6 +279,11 @@ def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
     columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * last
     inputs = _width(size, model) * ((model.features != "profile") + 2 * (model.feature_dropout > 0.0))
     return size.n_genes * (columns + inputs)
+
+
+def _handed_over(entries: int, heads: int) -> int:
+    """Count what the backward pass of attention keeps: two numbers per edge, of as many heads as fit, at least one."""
+    return max(2 * entries, min(HANDOFF, 2 * entries * heads))
 
 
 def _graph_bytes(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> int:
