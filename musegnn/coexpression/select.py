@@ -43,7 +43,8 @@ class SelectPlan(NamedTuple):
     basis
         The expansion over the range of depths.
     step_one
-        Positions among the M genes whose moments the sctransform fit on all cells takes, else empty, shape (S,).
+        Positions among the M genes whose moments the sctransform fit on all cells takes, shape (S,); none of them where
+        no gene is over-dispersed, ``None`` for other fits.
     sample
         Cells of the source for a fit on a subsample, else empty.
     space
@@ -51,7 +52,7 @@ class SelectPlan(NamedTuple):
     """
 
     basis: DepthBasis
-    step_one: NDArray[np.int64]
+    step_one: NDArray[np.int64] | None
     sample: NDArray[np.intp]
     space: SparkXBasis | None
 
@@ -97,7 +98,7 @@ def plan_selection(source: CountSource, dataset: DatasetConfig, config: GraphCon
     """
     lowest, highest = float(result.depth.min()), float(result.depth.max())
     basis = DepthBasis(lowest, highest, config.chebyshev_order or chebyshev_order(lowest, highest))
-    step_one, sample = np.zeros(0, np.int64), np.zeros(0, np.intp)
+    step_one, sample = None, np.zeros(0, np.intp)
     if config.residuals == "sctransform" and config.sct_cells == "all":
         step_one = step_one_genes(result.stats, config.min_cells, config.sct_genes, config.seed)
     elif config.residuals == "sctransform":
@@ -159,12 +160,12 @@ def select_shard(
     keep = load(scanned)["reasons"] == 0
     inside = np.flatnonzero(keep) + shard.start
     sampled = np.isin(inside, plan.sample)
-    moments = MomentScan(len(plan.step_one), plan.basis)
+    moments = None if plan.step_one is None else MomentScan(len(plan.step_one), plan.basis)
     tests = SparkXScan(plan.space, len(genes)) if plan.space is not None else None
     covariates = _covariates(source, config) if tests is not None else None
     rows, depths = [csr_matrix((0, len(genes)), dtype=np.int32)], [np.zeros(0)]
     for cells, block, depth in kept_blocks(source, config, shard, scanned, genes):
-        if len(plan.step_one):
+        if moments is not None:
             moments.update(block[:, plan.step_one], depth)
         if sampled[cells].any():
             rows.append(block[sampled[cells]])
@@ -174,7 +175,7 @@ def select_shard(
             numbers = None if covariates is None else covariates[inside[cells]]
             tests.update(block, source.coords[inside[cells]], numbers)
     result: Arrays = {}
-    if len(plan.step_one):
+    if moments is not None:
         at_nodes = moments.finish()
         result |= {"first": at_nodes.first, "cells": at_nodes.cells}
     if len(plan.sample):
@@ -197,7 +198,7 @@ def fit_model(config: GraphConfig, result: ScanResult, plan: SelectPlan, paths: 
     if config.residuals == "pearson":
         return pearson_model(result.stats, float(result.depth.sum()))
     parts = [load(path) for path in paths]
-    if len(plan.step_one):
+    if plan.step_one is not None:
         first, cells = parts[0]["first"], parts[0]["cells"]
         for part in parts[1:]:
             first += part["first"]
