@@ -397,7 +397,7 @@ class _CellsFit:
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give mean and variance of some genes over these cells."""
-        counts, n = self._counts[:, part], len(self._depth)
+        counts, n = self._counts[:, part].astype(np.float64), len(self._depth)  # squares exceed the counts' type
         mean = np.asarray(counts.mean(axis=0)).ravel()
         squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
         return mean, (squares - n * mean * mean) / (n - 1)
@@ -424,11 +424,14 @@ class _SumsFit:
         self.mean_depth = float(sums.cells @ sums.nodes) / stats.n_cells
 
     def _take(self, part: slice) -> DepthSums:
-        ends = self._sums.tail_ends
-        first = int(ends[part.start - 1]) if part.start else 0
-        ends = ends[part]
-        return self._sums._replace(
-            first=self._sums.first[part], tail_ends=ends - first, tails=self._sums.tails[first : int(ends[-1])]
+        sums, ends = self._sums, self._sums.tail_ends[part]
+        first = int(sums.tail_ends[part.start - 1]) if part.start else 0
+        runs = slice(first, int(ends[-1]))
+        return sums._replace(
+            first=sums.first[part],
+            tail_ends=ends - first,
+            tail_values=sums.tail_values[runs],
+            tails=sums.tails[runs],
         )
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
