@@ -15,7 +15,7 @@ from musegnn.coexpression.pairs import collect_pairs, keep_pairs
 from musegnn.coexpression.sparkx import sparkx
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import ArraySource, open_h5ad
-from musegnn.errors import GraphError, InputError
+from musegnn.errors import ConfigError, GraphError, InputError
 
 SMALL = GraphConfig(n_genes=60, block_rows=128)
 
@@ -225,3 +225,36 @@ def test_dense_graphs_are_pointed_out():
     record = build_dataset(source(np.hstack([x, other])), dataset(), GraphConfig(selection="all"))
     assert record.report["default_rule"]["density"] > 0.3
     assert any(w.startswith("W274") for w in record.report["warnings"])
+
+
+def stop_after_the_scan(stage: str, done: int, total: int) -> None:
+    del done, total
+    if stage != "scan":
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_build_goes_on_from_its_folder(tmp_path):
+    x = source(counts())
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(x, dataset(), SMALL, work=tmp_path, progress=stop_after_the_scan)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").iterdir()}
+    resumed, whole = build_dataset(x, dataset(), SMALL, work=tmp_path), build_dataset(x, dataset(), SMALL)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").iterdir()} == times
+    np.testing.assert_array_equal(resumed.pairs.z, whole.pairs.z)
+
+
+@pytest.mark.parametrize("change", ["counts", "settings", "mark", "damage"])
+def test_a_folder_of_another_build_is_refused(tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(source(counts()), dataset(), SMALL, work=tmp_path, progress=stop_after_the_scan)
+    if change == "mark":
+        (tmp_path / "build.npz").unlink()
+    elif change == "damage":
+        (tmp_path / "build.npz").write_bytes(b"PK")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    x = source(counts(seed=1 if change == "counts" else 0))
+    config = SMALL.model_copy(update={"min_cells": 7}) if change == "settings" else SMALL
+    with pytest.raises(ConfigError, match="holds files of another build.*Fix: give each build an empty") as caught:
+        build_dataset(x, dataset(), config, work=tmp_path)
+    assert caught.value.code == "E311"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == before
