@@ -114,8 +114,11 @@ def sum_run(begin: float, end: float, d: float) -> tuple[float, float]:
     value, slope = log_ratio(v)
     inner = 1.0 / (1.0 + v)
     first = length * low * (begin * (inner - v * value) + length * (inner + value))
-    second = length * low * low * (
-        begin * begin * inner - 2.0 * begin * length * value + length * length * (inner * inner - slope)
+    second = (
+        length
+        * low
+        * low
+        * (begin * begin * inner - 2.0 * begin * length * value + length * length * (inner * inner - slope))
     )
     at_low = begin * low
     at_high = end * high

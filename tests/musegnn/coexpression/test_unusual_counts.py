@@ -171,6 +171,8 @@ def test_wholly_binary_counts_are_poisson(modality):
     model = record.report["residuals"]
     assert (model["poisson_genes"], model["step1_genes"], model["has_trend"]) == (40, 0, False)
     assert any(warning.startswith("W254: 40 of 40") for warning in record.report["warnings"])
+    assert "W255: no gene kept a positive variance estimate" in " ".join(record.report["warnings"])
+    assert record.report["cscore"]["converged"] is False
     # The fit on a subsample of every cell has no gene to fit one by one either.
     sampled = build(counts, GraphConfig(sct_cells=5000), modality)
     assert sampled.report["residuals"] == model
