@@ -52,10 +52,6 @@ class DepthMoments:
     second: NDArray[np.float64]
     cells: NDArray[np.float64]
 
-    def select(self, genes: NDArray[np.intp]) -> DepthMoments:
-        """Keep some of the genes, in the order given."""
-        return DepthMoments(nodes=self.nodes, first=self.first[genes], second=self.second[genes], cells=self.cells)
-
 
 class MomentScan:
     """Collect :class:`DepthMoments` from blocks of cells.
