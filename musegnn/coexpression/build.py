@@ -138,8 +138,8 @@ def build_dataset(
     GraphError
         When fewer than two genes can be selected.
     ConfigError
-        E300 when a list of genes cannot be read; E310 when the profile does not fit into `memory`; E311 when `work` holds files of another build, none of which
-        is touched.
+        E300 when a list of genes cannot be read; E310 when the profile does not fit into `memory`; E311 when `work`
+        holds files of another build, none of which is touched.
     """
     if isinstance(config.genes, Path):
         config = config.model_copy(update={"genes": read_genes(config.genes)})
@@ -164,7 +164,7 @@ def _claim(work: Path, build: str, name: str) -> None:
     except (*DAMAGE, KeyError):
         found = "unknown"
     if found != build:
-        msg = f"{work} holds files of another build ({found[:8]}), expected those of {build[:8]}: same counts and settings"
+        msg = f"{work} holds files of another build ({found[:8]}), expected the counts and settings of {build[:8]}"
         raise ConfigError(
             msg, code="E311", where=name, fix="give each build an empty `work` folder, or remove this one"
         )

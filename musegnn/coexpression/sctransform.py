@@ -163,13 +163,13 @@ def fit_sctransform(
         msg = f"expected step1 of shape {(len(step1_depth), len(stats.total))} (cells, genes), got {step1.shape}"
         raise ValueError(msg)
     kept = modelled_genes(stats, min_cells)
-    mean, variance, geometric_mean = stats.mean[kept], stats.variance[kept], stats.geometric_mean[kept]
     by_gene = csc_matrix(step1)[:, kept]
     by_gene.eliminate_zeros()
-    candidates = np.flatnonzero((np.diff(by_gene.indptr) >= MIN_STEP_ONE_CELLS) & (variance > mean))
-    genes = sample_genes(candidates, np.log10(geometric_mean[candidates]), n_genes, seed=seed)
+    genes = _choose(np.diff(by_gene.indptr), kept, stats, n_genes, seed)
+    chosen = kept[genes]
+    mean, variance = stats.mean[chosen], stats.variance[chosen]
     step_one = fit_step_one(
-        by_gene[:, genes], step1_depth, genes=genes, mean=mean[genes], variance=variance[genes], bin_size=bin_size
+        by_gene[:, genes], step1_depth, genes=genes, mean=mean, variance=variance, bin_size=bin_size
     )
     return _smooth(step_one, kept, stats, median_nonzero)
 
@@ -194,9 +194,7 @@ def step_one_genes(stats: GeneStats, min_cells: int, n_genes: int, seed: int) ->
         Positions of over-dispersed genes, ascending, shape (M,), int64; may be empty.
     """
     kept = modelled_genes(stats, min_cells)
-    enough = stats.n_detected[kept] >= MIN_STEP_ONE_CELLS
-    candidates = kept[enough & (stats.variance[kept] > stats.mean[kept])]
-    return sample_genes(candidates, np.log10(stats.geometric_mean[candidates]), n_genes, seed=seed)
+    return kept[_choose(stats.n_detected[kept], kept, stats, n_genes, seed)]
 
 
 def fit_sctransform_all(
@@ -503,6 +501,14 @@ def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> fl
     order = np.argsort(y, kind="stable")
     upto = np.cumsum(weights[order])
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
+
+
+def _choose(
+    detected: NDArray[np.integer], kept: NDArray[np.int64], stats: GeneStats, n_genes: int, seed: int
+) -> NDArray[np.int64]:
+    """Choose genes to fit one by one among those with a model, detected in so many step-1 cells; positions there."""
+    candidates = np.flatnonzero((detected >= MIN_STEP_ONE_CELLS) & (stats.variance[kept] > stats.mean[kept]))
+    return sample_genes(candidates, np.log10(stats.geometric_mean[kept[candidates]]), n_genes, seed=seed)
 
 
 def _smooth(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:

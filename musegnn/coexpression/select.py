@@ -311,7 +311,7 @@ def choose_genes(
 def _listed(
     source: CountSource, config: GraphConfig, genes: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Find the genes of a list among some columns by name or identifier; give their positions and what was not found."""
+    """Find genes of a list by name or identifier among some columns; give positions and the names not found."""
     assert isinstance(config.genes, tuple)  # build_dataset reads a list that is a path
     wanted = np.unique(np.array(config.genes, dtype=np.str_))
     names, ids = source.gene[genes], source.gene_id[genes]

@@ -254,7 +254,7 @@ def test_a_folder_of_another_build_is_refused(tmp_path, change):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
     x = source(counts(seed=1 if change == "counts" else 0))
     config = SMALL.model_copy(update={"min_cells": 7}) if change == "settings" else SMALL
-    with pytest.raises(ConfigError, match="holds files of another build.*Fix: give each build an empty") as caught:
+    with pytest.raises(ConfigError, match=r"holds files of another build.*Fix: give each build an empty") as caught:
         build_dataset(x, dataset(), config, work=tmp_path)
     assert caught.value.code == "E311"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == before
@@ -265,7 +265,7 @@ def listed(*names: str, **settings) -> GraphConfig:
 
 
 def test_unknown_names_of_a_list_are_pointed_out():
-    with pytest.raises(GraphError, match="E273.*no gene named as 4 of the list") as caught:
+    with pytest.raises(GraphError, match=r"E273.*no gene named as 4 of the list") as caught:
         build_dataset(source(counts()), dataset(), listed("g1", "g2", "ENSG1", "TP53"))
     assert "(ENSG1, TP53, g1, ...)" in caught.value.message
     assert caught.value.fix == "check the names in graph.genes: case, and symbols or identifiers as in the dataset (G0)"
@@ -275,7 +275,7 @@ def test_names_of_a_list_that_are_known_but_rare_ask_for_fewer_cells():
     x = counts()
     x[:, :3] = 0
     x[:2, :3] = 1
-    with pytest.raises(GraphError, match="E273.*1 genes can be selected, expected at least 2. Fix: lower graph.min"):
+    with pytest.raises(GraphError, match=r"E273.*1 genes can be selected, expected at least 2. Fix: lower graph.min"):
         build_dataset(source(x), dataset(), listed("G0", "G1", "G2", "G3"))
 
 

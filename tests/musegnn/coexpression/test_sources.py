@@ -6,8 +6,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from musegnn.config import AtlasConfig
 from musegnn.coexpression.sources import expand_strata
+from musegnn.config import AtlasConfig
 from musegnn.errors import InputError
 
 
@@ -27,13 +27,13 @@ def test_labels_become_names(tmp_path):
 
 
 def test_labels_too_long_for_a_name_are_refused(tmp_path):
-    with pytest.raises(InputError, match="name of 152 characters, above 128.*Fix: shorten the label") as caught:
+    with pytest.raises(InputError, match=r"name of 152 characters, above 128.*Fix: shorten the label") as caught:
         expand_strata(atlas(tmp_path, ["B cell", "T" * 150]))
     assert caught.value.code == "E257"
 
 
 @pytest.mark.parametrize("other", ["x.T_cell", "x.B"])
 def test_names_that_other_datasets_have_are_refused(tmp_path, other):
-    with pytest.raises(InputError, match="name that another dataset has.*Fix: rename one of the datasets") as caught:
+    with pytest.raises(InputError, match=r"name that another dataset has.*Fix: rename one of the datasets") as caught:
         expand_strata(atlas(tmp_path, ["B", "T cell"], other))
     assert (caught.value.code, caught.value.where) == ("E257", other)
