@@ -139,7 +139,7 @@ def fit_sctransform(
     stats
         Moments of the G genes over all C cells.
     median_nonzero
-        Median of the non-zero counts, see :func:`median_of_histogram`.
+        Median of the non-zero counts of the genes with a model.
     min_cells
         Cells in which a gene must be detected to get a model.
     n_genes
@@ -353,37 +353,6 @@ def sample_genes(
     weight = 1.0 / (kernel_density(log_mean, bandwidth_nrd(log_mean)) + np.finfo(np.float64).eps)
     drawn = stream(seed, "sctransform_genes").choice(candidates, n_genes, replace=False, p=weight / weight.sum())
     return np.sort(drawn)
-
-
-def median_of_histogram(histogram: NDArray[np.int64]) -> float:
-    """Give the median of the non-zero counts.
-
-    Parameters
-    ----------
-    histogram
-        ``histogram[x]`` is how often the count x occurs, entry 0 ignored; shape (largest count + 1,), int64.
-
-    Returns
-    -------
-    float
-        The median; the mean of the two middle ones when their number is even.
-
-    Raises
-    ------
-    ValueError
-        When there is no non-zero count.
-
-    Examples
-    --------
-    >>> median_of_histogram(np.array([100, 3, 2, 1]))
-    1.5
-    """
-    upto = np.cumsum(histogram[1:])
-    if not len(upto) or upto[-1] == 0:
-        msg = "expected at least one non-zero count"
-        raise ValueError(msg)
-    middle = np.array([(upto[-1] + 1) // 2, upto[-1] // 2 + 1])
-    return float(np.mean(np.searchsorted(upto, middle) + 1))
 
 
 class _CellsFit:
