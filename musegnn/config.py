@@ -554,12 +554,28 @@ def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
     orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
     graph = atlas.graph
     if isinstance(graph.genes, Path):
-        graph = graph.model_copy(update={"genes": _read_genes(base / graph.genes)})
+        graph = graph.model_copy(update={"genes": read_genes(base / graph.genes)})
     return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs, "graph": graph})
 
 
-def _read_genes(path: Path) -> tuple[str, ...]:
-    """Read a gene list, so that the configuration holds the names themselves."""
+def read_genes(path: Path) -> tuple[str, ...]:
+    """Read a gene list, so that the configuration holds the names themselves.
+
+    Parameters
+    ----------
+    path
+        Text in UTF-8 with one name or identifier per line; empty lines are left out.
+
+    Returns
+    -------
+    tuple of str
+        As in the file.
+
+    Raises
+    ------
+    ConfigError
+        E300 when it cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Moments of counts over depth, and plain sums per gene, accumulated block by block.
+"""Moments of counts over depth, accumulated block by block.
 
 The derivation is in this folder's README.
 
@@ -196,54 +196,6 @@ def accumulate_moments(
     from musegnn.kernels.moments.impl import reference
 
     reference.moments(block, basis, m1, m2)
-
-
-def accumulate_gene_sums(
-    block: csr_matrix,
-    keep: NDArray[np.bool_],
-    total: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    log1p: NDArray[np.float64],
-    detected: NDArray[np.int64],
-    *,
-    impl: Impl = "auto",
-) -> None:
-    """Add each gene's sums of x, x^2, ln(1 + x) and [x > 0] over the kept cells of one block, in place.
-
-    Parameters
-    ----------
-    block
-        Counts, CSR without explicit zeros, shape (b, G), int32 data.
-    keep
-        Which cells count, shape (b,).
-    total, squares, log1p
-        Running sums, shape (G,), float64.
-    detected
-        Running number of cells with x > 0, shape (G,), int64.
-    impl
-        ``auto`` is ``numba``.
-
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, a column index is out of range or `impl` is unknown.
-    """
-    indptr, indices, data = csr_parts(block)
-    n_cells, n_genes = block.shape
-    check_array("keep", keep, (n_cells,), np.bool_)
-    for name, array in (("total", total), ("squares", squares), ("log1p", log1p)):
-        check_array(name, array, (n_genes,), np.float64)
-    check_array("detected", detected, (n_genes,), np.int64)
-    if use_numba(impl):
-        from musegnn.kernels.moments.impl import numba
-
-        numba.gene_sums(indptr, indices, data, keep, total, squares, log1p, detected)
-        return
-    from musegnn.kernels.moments.impl import reference
-
-    reference.gene_sums(block, keep, total, squares, log1p, detected)
 
 
 def csr_parts(block: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:

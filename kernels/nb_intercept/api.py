@@ -149,15 +149,18 @@ class DepthSums(NamedTuple):
     nodes
         Depths of the nodes, shape (K,), float64.
     tail_ends
-        End of each gene's part of `tails`, shape (G,), int64.
+        End of each gene's part of the next two, shape (G,), int64.
+    tail_values
+        Distinct counts above zero of each gene, ascending, shape (R,), int64.
     tails
-        Cells with a count above k, for k from 0 to below the gene's largest count, shape (T,), float64.
+        Cells with this count or a larger one, shape (R,), float64.
     """
 
     first: NDArray[np.float64]
     cells: NDArray[np.float64]
     nodes: NDArray[np.float64]
     tail_ends: NDArray[np.int64]
+    tail_values: NDArray[np.int64]
     tails: NDArray[np.float64]
 
 
@@ -216,9 +219,9 @@ def fit_dispersion_from_sums(
     """
     problem = _problem_of_sums(sums, intercept)
     _check_starts(start, intercept)
-    result: NDArray[np.float64] = _module("auto").fit_dispersion(
-        *problem, sums.tail_ends, sums.tails, np.exp(intercept), np.ascontiguousarray(start, np.float64), cox_reid
-    )
+    tails = (sums.tail_ends, sums.tail_values, sums.tails)
+    numbers = (np.exp(intercept), np.ascontiguousarray(start, np.float64), cox_reid)
+    result: NDArray[np.float64] = _module("auto").fit_dispersion(*problem, *tails, *numbers)
     return result
 
 

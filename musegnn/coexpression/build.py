@@ -30,10 +30,11 @@ from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.irls import fit_irls
 from musegnn.coexpression.plan import check_profile_memory
 from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
-from musegnn.coexpression.tasks import Task, opened, run_here, run_stage, save
-from musegnn.config import EdgeConfig
+from musegnn.coexpression.tasks import DAMAGE, Task, load, opened, run_here, run_stage, save
+from musegnn.config import EdgeConfig, read_genes
+from musegnn.data_store import build_id
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
-from musegnn.errors import GraphError
+from musegnn.errors import ConfigError, GraphError
 from musegnn.kernels.gram import scattered_genes
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 
     Call = tuple[Callable[..., Arrays], tuple[Any, ...]]  # a task's function and what it is called with
 
-ALGORITHM = "coexpression-3"
+ALGORITHM = "coexpression-4"
+MARK = "build.npz"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
 STRIPE_BYTES = 1 << 30
@@ -108,10 +110,11 @@ def build_dataset(
     dataset
         What the counts are of.
     config
-        How to select genes and test pairs.
+        How to select genes and test pairs. A list of genes that is a path is read, and its names are what provenance
+        holds.
     work
         Folder for the files of tasks, kept when the build is interrupted and taken up by the next call with the same
-        source and settings; ``None``: a temporary one.
+        source and settings, by which it is marked; ``None``: a temporary one.
     runner
         Where tasks run.
     parallel
@@ -135,14 +138,36 @@ def build_dataset(
     GraphError
         When fewer than two genes can be selected.
     ConfigError
-        E310 when the profile does not fit into `memory`.
+        E300 when a list of genes cannot be read; E310 when the profile does not fit into `memory`; E311 when `work`
+        holds files of another build, none of which is touched.
     """
+    if isinstance(config.genes, Path):
+        config = config.model_copy(update={"genes": read_genes(config.genes)})
     check_genes(source, config)
+    if work is not None:
+        _claim(work, build_id(source.fingerprint(), build_parameters(dataset, config), ALGORITHM), dataset.name)
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="musegnn-"))) if work is None else work
         stages = _Stages(folder, runner, stages_of(config, dataset.modality), source.n_cells, progress)
         return _build(source, dataset, config, stages, parallel, stripe_bytes, memory)
+
+
+def _claim(work: Path, build: str, name: str) -> None:
+    """Mark a folder as that of one build, or refuse one that holds files of another or of an unknown one."""
+    mark = work / MARK
+    if not mark.exists() and not any(work.glob("*/*.npz")):
+        save(mark, {"build": np.array(build)})
+        return
+    try:
+        found = str(load(mark)["build"])
+    except (*DAMAGE, KeyError):
+        found = "unknown"
+    if found != build:
+        msg = f"{work} holds files of another build ({found[:8]}), expected the counts and settings of {build[:8]}"
+        raise ConfigError(
+            msg, code="E311", where=name, fix="give each build an empty `work` folder, or remove this one"
+        )
 
 
 class _Stages:
@@ -349,7 +374,9 @@ def _report(
             f"W254: {negative} of {len(fit.mu)} genes ({share:.0f} %) have a negative variance estimate, as "
             f"binarised or otherwise under-dispersed counts give; {how}, estimate 0"
         )
-    if not fit.converged:
+    if fit.has_nothing_to_settle:
+        warnings.append("W255: no gene kept a positive variance estimate, so there was nothing to iterate on")
+    elif not fit.converged:
         warnings.append(f"W255: the variance estimates still moved after {fit.iterations} iterations")
     if len(fit.mu) < config.n_genes and config.selection not in {"all", "list"}:
         warnings.append(f"W256: {len(fit.mu)} genes could be selected, {config.n_genes} were asked for")
@@ -357,8 +384,8 @@ def _report(
         warnings.append(f"W257: SPARK-X kernels left out for these coordinates: {', '.join(selection.skipped)}")
     if selection.missing:
         warnings.append(
-            f"W259: {selection.missing} genes of the list are not among the {len(result.genes)} detected in "
-            f"{config.min_cells} cells or more"
+            f"W259: {len(selection.missing)} names of the list are of none of the {len(result.genes)} genes detected "
+            f"in {config.min_cells} cells or more ({select_stages.first_names(selection.missing)})"
         )
     return {
         "n_cells": result.n_cells,

@@ -116,26 +116,24 @@ class CountTable:
             n_detected=self.n_detected,
         )
 
-    def tails(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Count for each gene and each k below its largest count the cells with a count above k.
+    def tails(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Count for each distinct count of each gene the cells that have it or a larger one.
 
         Returns
         -------
         tuple
-            End of each gene's part, shape (G,), int64, and the numbers, float64; a gene without counts has none.
+            End of each gene's part, shape (G,), int64; the counts, ascending within a gene, int64; the numbers of
+            cells, float64. A gene without counts has none. Their size does not depend on how large counts are.
         """
-        gene, count, times = self.large()
-        largest = np.where(self._small > 0, np.arange(SMALL), 0).max(axis=1, initial=0)
-        np.maximum.at(largest, gene, count)
-        ends = np.cumsum(largest)
-        tails = np.zeros(int(ends[-1]) if len(ends) else 0)
-        before = ends - largest
         rows, values = np.nonzero(self._small)
-        tails[before[rows] + values - 1] = self._small[rows, values]
-        tails[before[gene] + count - 1] = times
-        for first, end in zip(before.tolist(), ends.tolist(), strict=True):
-            tails[first:end] = np.cumsum(tails[first:end][::-1])[::-1]
-        return ends, tails
+        gene, count, times = self.large()
+        genes = np.concatenate([rows, gene])
+        counts, occurrences = np.concatenate([values, count]), np.concatenate([self._small[rows, values], times])
+        order = np.lexsort((counts, genes))
+        ends = np.cumsum(np.bincount(genes, minlength=self.n_genes))
+        upto = np.concatenate([[0], np.cumsum(occurrences[order])])
+        tails = upto[ends][genes[order]] - upto[:-1]
+        return ends, counts[order], tails.astype(np.float64)
 
     def median_nonzero(self) -> float:
         """Give the median of all counts above zero, the mean of the two middle ones when their number is even.

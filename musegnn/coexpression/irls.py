@@ -52,10 +52,6 @@ class DepthMoments:
     second: NDArray[np.float64]
     cells: NDArray[np.float64]
 
-    def select(self, genes: NDArray[np.intp]) -> DepthMoments:
-        """Keep some of the genes, in the order given."""
-        return DepthMoments(nodes=self.nodes, first=self.first[genes], second=self.second[genes], cells=self.cells)
-
 
 class MomentScan:
     """Collect :class:`DepthMoments` from blocks of cells.
@@ -111,7 +107,8 @@ class IRLSFit:
     iterations
         Iterations done, at most 11.
     converged
-        Whether the last one moved no log theta by more than 0.05.
+        Whether the last one moved no log theta by more than 0.05; false where no gene had a positive theta before and
+        after it, so that there was none to compare (iterations stop there as in R).
     """
 
     mu: NDArray[np.float64]
@@ -119,6 +116,11 @@ class IRLSFit:
     theta_median: float
     iterations: int
     converged: bool
+
+    @property
+    def has_nothing_to_settle(self) -> bool:
+        """Whether iterations stopped for want of a gene with a positive variance, rather than at a fixed point."""
+        return not self.converged and self.iterations < MAX_ITERATIONS
 
     @property
     def slope(self) -> NDArray[np.float64]:
@@ -175,7 +177,7 @@ def fit_irls(moments: DepthMoments, *, compat: Compat = "R") -> IRLSFit:
         sigma=sigma,
         theta_median=_positive_median(theta),
         iterations=iterations,
-        converged=delta <= TOLERANCE,
+        converged=0.0 <= delta <= TOLERANCE,
     )
 
 
@@ -205,7 +207,6 @@ def _positive_median(theta: NDArray[np.float64]) -> float:
 
 
 def _largest_change(theta: NDArray[np.float64], previous: NDArray[np.float64]) -> float:
+    """Give the largest change of a log theta, and minus infinity where no two can be compared, as R's max does."""
     both = (theta > 0.0) & (previous > 0.0) & np.isfinite(theta)
-    if not both.any():
-        return 0.0
-    return float(np.abs(np.log(theta[both]) - np.log(previous[both])).max())
+    return float(np.abs(np.log(theta[both]) - np.log(previous[both])).max(initial=-np.inf))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from musegnn.coexpression.residuals import ResidualMoments, pearson_residuals, rank_variable
-from musegnn.coexpression.sctransform import fit_sctransform, median_of_histogram, modelled_genes
+from musegnn.coexpression.sctransform import fit_sctransform, modelled_genes
 from musegnn.coexpression.stats import GeneStats
 from musegnn.random import stream
 
@@ -134,8 +134,7 @@ def sctransform(
         msg = f"expected cells with counts, got {int((depth <= 0.0).sum())} without"
         raise ValueError(msg)
     stats = gene_stats(counts)
-    kept = np.isin(counts.indices, modelled_genes(stats, min_cells))
-    histogram = np.bincount(counts.data[kept].astype(np.int64), minlength=2)
+    kept = np.isin(counts.indices, modelled_genes(stats, min_cells)) & (counts.data > 0)
     rows = np.arange(len(depth))
     if len(rows) > n_cells:
         rows = np.sort(stream(seed, "sctransform_cells").choice(len(rows), n_cells, replace=False))
@@ -143,7 +142,7 @@ def sctransform(
         counts[rows],
         depth[rows],
         stats,
-        median_nonzero=median_of_histogram(histogram),
+        median_nonzero=float(np.median(counts.data[kept])),
         min_cells=min_cells,
         n_genes=n_genes,
         seed=seed,

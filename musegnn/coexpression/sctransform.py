@@ -139,7 +139,7 @@ def fit_sctransform(
     stats
         Moments of the G genes over all C cells.
     median_nonzero
-        Median of the non-zero counts, see :func:`median_of_histogram`.
+        Median of the non-zero counts of the genes with a model.
     min_cells
         Cells in which a gene must be detected to get a model.
     n_genes
@@ -163,13 +163,13 @@ def fit_sctransform(
         msg = f"expected step1 of shape {(len(step1_depth), len(stats.total))} (cells, genes), got {step1.shape}"
         raise ValueError(msg)
     kept = modelled_genes(stats, min_cells)
-    mean, variance, geometric_mean = stats.mean[kept], stats.variance[kept], stats.geometric_mean[kept]
     by_gene = csc_matrix(step1)[:, kept]
     by_gene.eliminate_zeros()
-    candidates = np.flatnonzero((np.diff(by_gene.indptr) >= MIN_STEP_ONE_CELLS) & (variance > mean))
-    genes = sample_genes(candidates, np.log10(geometric_mean[candidates]), n_genes, seed=seed)
+    genes = _choose(np.diff(by_gene.indptr), kept, stats, n_genes, seed)
+    chosen = kept[genes]
+    mean, variance = stats.mean[chosen], stats.variance[chosen]
     step_one = fit_step_one(
-        by_gene[:, genes], step1_depth, genes=genes, mean=mean[genes], variance=variance[genes], bin_size=bin_size
+        by_gene[:, genes], step1_depth, genes=genes, mean=mean, variance=variance, bin_size=bin_size
     )
     return _smooth(step_one, kept, stats, median_nonzero)
 
@@ -194,9 +194,7 @@ def step_one_genes(stats: GeneStats, min_cells: int, n_genes: int, seed: int) ->
         Positions of over-dispersed genes, ascending, shape (M,), int64; may be empty.
     """
     kept = modelled_genes(stats, min_cells)
-    enough = stats.n_detected[kept] >= MIN_STEP_ONE_CELLS
-    candidates = kept[enough & (stats.variance[kept] > stats.mean[kept])]
-    return sample_genes(candidates, np.log10(stats.geometric_mean[candidates]), n_genes, seed=seed)
+    return kept[_choose(stats.n_detected[kept], kept, stats, n_genes, seed)]
 
 
 def fit_sctransform_all(
@@ -357,37 +355,6 @@ def sample_genes(
     return np.sort(drawn)
 
 
-def median_of_histogram(histogram: NDArray[np.int64]) -> float:
-    """Give the median of the non-zero counts.
-
-    Parameters
-    ----------
-    histogram
-        ``histogram[x]`` is how often the count x occurs, entry 0 ignored; shape (largest count + 1,), int64.
-
-    Returns
-    -------
-    float
-        The median; the mean of the two middle ones when their number is even.
-
-    Raises
-    ------
-    ValueError
-        When there is no non-zero count.
-
-    Examples
-    --------
-    >>> median_of_histogram(np.array([100, 3, 2, 1]))
-    1.5
-    """
-    upto = np.cumsum(histogram[1:])
-    if not len(upto) or upto[-1] == 0:
-        msg = "expected at least one non-zero count"
-        raise ValueError(msg)
-    middle = np.array([(upto[-1] + 1) // 2, upto[-1] // 2 + 1])
-    return float(np.mean(np.searchsorted(upto, middle) + 1))
-
-
 class _CellsFit:
     """The likelihoods of M genes from the counts of some cells."""
 
@@ -397,7 +364,7 @@ class _CellsFit:
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give mean and variance of some genes over these cells."""
-        counts, n = self._counts[:, part], len(self._depth)
+        counts, n = self._counts[:, part].astype(np.float64), len(self._depth)  # squares exceed the counts' type
         mean = np.asarray(counts.mean(axis=0)).ravel()
         squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
         return mean, (squares - n * mean * mean) / (n - 1)
@@ -424,11 +391,14 @@ class _SumsFit:
         self.mean_depth = float(sums.cells @ sums.nodes) / stats.n_cells
 
     def _take(self, part: slice) -> DepthSums:
-        ends = self._sums.tail_ends
-        first = int(ends[part.start - 1]) if part.start else 0
-        ends = ends[part]
-        return self._sums._replace(
-            first=self._sums.first[part], tail_ends=ends - first, tails=self._sums.tails[first : int(ends[-1])]
+        sums, ends = self._sums, self._sums.tail_ends[part]
+        first = int(sums.tail_ends[part.start - 1]) if part.start else 0
+        runs = slice(first, int(ends[-1]))
+        return sums._replace(
+            first=sums.first[part],
+            tail_ends=ends - first,
+            tail_values=sums.tail_values[runs],
+            tails=sums.tails[runs],
         )
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -500,6 +470,14 @@ def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> fl
     order = np.argsort(y, kind="stable")
     upto = np.cumsum(weights[order])
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
+
+
+def _choose(
+    detected: NDArray[np.integer], kept: NDArray[np.int64], stats: GeneStats, n_genes: int, seed: int
+) -> NDArray[np.int64]:
+    """Choose genes to fit one by one among those with a model, detected in so many step-1 cells; positions there."""
+    candidates = np.flatnonzero((detected >= MIN_STEP_ONE_CELLS) & (stats.variance[kept] > stats.mean[kept]))
+    return sample_genes(candidates, np.log10(stats.geometric_mean[kept[candidates]]), n_genes, seed=seed)
 
 
 def _smooth(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:

@@ -18,6 +18,7 @@ from musegnn.coexpression.scan import kept_blocks
 from musegnn.coexpression.sctransform import fit_sctransform, fit_sctransform_all, step_one_genes
 from musegnn.coexpression.sparkx import SparkXBasis, SparkXScan
 from musegnn.coexpression.tasks import load
+from musegnn.data_store.validate import shorten
 from musegnn.errors import GraphError, InputError
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 from musegnn.random import stream
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from musegnn.config import DatasetConfig, GraphConfig
     from musegnn.data_store.readers import CountSource
 
+SHOWN = 3
+
 
 class SelectPlan(NamedTuple):
     """What the pass before the choice of genes collects.
@@ -43,7 +46,8 @@ class SelectPlan(NamedTuple):
     basis
         The expansion over the range of depths.
     step_one
-        Positions among the M genes whose moments the sctransform fit on all cells takes, else empty, shape (S,).
+        Positions among the M genes whose moments the sctransform fit on all cells takes, shape (S,); none of them where
+        no gene is over-dispersed, ``None`` for other fits.
     sample
         Cells of the source for a fit on a subsample, else empty.
     space
@@ -51,7 +55,7 @@ class SelectPlan(NamedTuple):
     """
 
     basis: DepthBasis
-    step_one: NDArray[np.int64]
+    step_one: NDArray[np.int64] | None
     sample: NDArray[np.intp]
     space: SparkXBasis | None
 
@@ -68,13 +72,13 @@ class Selection(NamedTuple):
     skipped
         SPARK-X kernels that the coordinates do not allow.
     missing
-        Genes of a list that are not among the M genes.
+        Names of a list that none of the M genes has, ascending.
     """
 
     genes: NDArray[np.intp]
     score: NDArray[np.float64]
     skipped: tuple[str, ...] = ()
-    missing: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def selects_by_place(config: GraphConfig, modality: str) -> bool:
@@ -97,7 +101,7 @@ def plan_selection(source: CountSource, dataset: DatasetConfig, config: GraphCon
     """
     lowest, highest = float(result.depth.min()), float(result.depth.max())
     basis = DepthBasis(lowest, highest, config.chebyshev_order or chebyshev_order(lowest, highest))
-    step_one, sample = np.zeros(0, np.int64), np.zeros(0, np.intp)
+    step_one, sample = None, np.zeros(0, np.intp)
     if config.residuals == "sctransform" and config.sct_cells == "all":
         step_one = step_one_genes(result.stats, config.min_cells, config.sct_genes, config.seed)
     elif config.residuals == "sctransform":
@@ -110,14 +114,23 @@ def plan_selection(source: CountSource, dataset: DatasetConfig, config: GraphCon
 
 
 def _space(source: CountSource, dataset: DatasetConfig, config: GraphConfig, result: ScanResult) -> SparkXBasis:
-    fix = "set modality: spatial or graph.selection: hvg"
     if source.coords is None:
         msg = f"selection of spatially variable genes needs coordinates, and {source.path.name} was read without"
-        raise InputError(msg, code="E260", where=dataset.name, fix=fix)
+        need = "give coordinates" if dataset.modality == "spatial" else "set modality: spatial"
+        raise InputError(msg, code="E260", where=dataset.name, fix=f"{need} or graph.selection: hvg")
+    coords = np.asarray(source.coords, np.float64)[result.keep]
+    bad = np.flatnonzero(~np.isfinite(coords.reshape(len(coords), -1)).all(axis=1))
+    if len(bad):
+        first = ", ".join(map(str, np.flatnonzero(result.keep)[bad[:SHOWN]]))
+        msg = f"{len(bad)} of {len(coords)} cells have no finite coordinates (first: {first})"
+        raise InputError(msg, code="E260", where=dataset.name, fix="remove these cells or correct their coordinates")
     covariates = _covariates(source, config)
     try:
-        return SparkXBasis(source.coords[result.keep], None if covariates is None else covariates[result.keep])
+        return SparkXBasis(coords, None if covariates is None else covariates[result.keep])
     except ValueError as error:
+        fix = (
+            f"correct the coordinates{' or graph.covariates' if config.covariates else ''}, or set graph.selection: hvg"
+        )
         raise InputError(str(error), code="E260", where=dataset.name, fix=fix) from None
 
 
@@ -159,12 +172,12 @@ def select_shard(
     keep = load(scanned)["reasons"] == 0
     inside = np.flatnonzero(keep) + shard.start
     sampled = np.isin(inside, plan.sample)
-    moments = MomentScan(len(plan.step_one), plan.basis)
+    moments = None if plan.step_one is None else MomentScan(len(plan.step_one), plan.basis)
     tests = SparkXScan(plan.space, len(genes)) if plan.space is not None else None
     covariates = _covariates(source, config) if tests is not None else None
     rows, depths = [csr_matrix((0, len(genes)), dtype=np.int32)], [np.zeros(0)]
     for cells, block, depth in kept_blocks(source, config, shard, scanned, genes):
-        if len(plan.step_one):
+        if moments is not None:
             moments.update(block[:, plan.step_one], depth)
         if sampled[cells].any():
             rows.append(block[sampled[cells]])
@@ -174,7 +187,7 @@ def select_shard(
             numbers = None if covariates is None else covariates[inside[cells]]
             tests.update(block, source.coords[inside[cells]], numbers)
     result: Arrays = {}
-    if len(plan.step_one):
+    if moments is not None:
         at_nodes = moments.finish()
         result |= {"first": at_nodes.first, "cells": at_nodes.cells}
     if len(plan.sample):
@@ -197,7 +210,7 @@ def fit_model(config: GraphConfig, result: ScanResult, plan: SelectPlan, paths: 
     if config.residuals == "pearson":
         return pearson_model(result.stats, float(result.depth.sum()))
     parts = [load(path) for path in paths]
-    if len(plan.step_one):
+    if plan.step_one is not None:
         first, cells = parts[0]["first"], parts[0]["cells"]
         for part in parts[1:]:
             first += part["first"]
@@ -272,7 +285,7 @@ def choose_genes(
     """
     score = np.full(len(result.genes), np.nan)
     skipped: tuple[str, ...] = ()
-    missing = 0
+    missing: tuple[str, ...] = ()
     if plan.space is not None:
         tests = SparkXScan(plan.space, len(result.genes))
         for path in collected:
@@ -287,14 +300,37 @@ def choose_genes(
         _, score = sums.finish(result.depth)
         ranking = rank_variable(score)[: config.n_genes]
     elif config.selection == "list":
-        assert isinstance(config.genes, tuple)
-        wanted = np.unique(np.array(config.genes, dtype=np.str_))
-        found = np.isin(source.gene[result.genes], wanted) | np.isin(source.gene_id[result.genes], wanted)
-        ranking = np.flatnonzero(found)
-        missing = max(len(wanted) - len(ranking), 0)
+        ranking, missing = _listed(source, config, result.genes)
     else:
         ranking = np.arange(len(result.genes))
     if len(ranking) < 2:
-        msg = f"{len(ranking)} genes can be selected, expected at least 2"
-        raise GraphError(msg, code="E273", where=dataset.name, fix="lower graph.min_cells or use selection: all")
+        raise _too_few(source, dataset, len(ranking), missing)
     return Selection(np.sort(ranking), score, skipped, missing)
+
+
+def _listed(
+    source: CountSource, config: GraphConfig, genes: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Find genes of a list by name or identifier among some columns; give positions and the names not found."""
+    assert isinstance(config.genes, tuple)  # build_dataset reads a list that is a path
+    wanted = np.unique(np.array(config.genes, dtype=np.str_))
+    names, ids = source.gene[genes], source.gene_id[genes]
+    missing = wanted[~(np.isin(wanted, names) | np.isin(wanted, ids))]
+    return np.flatnonzero(np.isin(names, wanted) | np.isin(ids, wanted)), tuple(missing.tolist())
+
+
+def _too_few(source: CountSource, dataset: DatasetConfig, n_genes: int, missing: tuple[str, ...]) -> GraphError:
+    """Make the error E273, which asks for other names where the source has no gene of a name of the list."""
+    msg, fix = f"{n_genes} genes can be selected, expected at least 2", "lower graph.min_cells or use selection: all"
+    names = np.array(missing, dtype=np.str_)
+    unknown = names[~(np.isin(names, source.gene) | np.isin(names, source.gene_id))].tolist()
+    if unknown:
+        msg += f"; the dataset has no gene named as {len(unknown)} of the list ({first_names(unknown)})"
+        have = first_names(np.unique([source.gene[0], source.gene_id[0]]).tolist())
+        fix = f"check the names in graph.genes: case, and symbols or identifiers as in the dataset ({have})"
+    return GraphError(msg, code="E273", where=dataset.name, fix=fix)
+
+
+def first_names(names: Sequence[str]) -> str:
+    """List the first few of some names for a message."""
+    return ", ".join([*(shorten(name, 24) for name in names[:SHOWN]), *(["..."] if len(names) > SHOWN else [])])

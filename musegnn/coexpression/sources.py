@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musegnn.config import NAME_PATTERN
 from musegnn.data_store import open_h5ad
 from musegnn.data_store.packed import slug, stratum_labels
+from musegnn.data_store.validate import shorten
 from musegnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
     Raises
     ------
     InputError
-        When a file cannot be used, has no such column, or no label has 50 cells (E251).
+        When a file cannot be used, has no such column, no label has 50 cells (E251), or a label makes no name of a
+        dataset or one that another dataset has (E257).
     """
     datasets: list[DatasetConfig] = []
     for dataset in atlas.datasets:
@@ -64,11 +68,26 @@ def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
         if not large:
             msg = f"no label of {dataset.by!r} has {MIN_CELLS} cells"
             raise InputError(msg, code="E251", where=dataset.name, fix="name a coarser column, or leave `by` out")
-        datasets += [
-            dataset.model_copy(update={"name": f"{dataset.name}.{slug(x)}", "stratum": x, "condition": x})
-            for x in large
-        ]
+        for label in large:
+            update = {"name": f"{dataset.name}.{slug(label)}", "stratum": label, "condition": label}
+            datasets.append(dataset.model_copy(update=update))
+    _check_names(datasets)
     return type(atlas).model_validate(atlas.model_copy(update={"datasets": tuple(datasets)}).model_dump())
+
+
+def _check_names(datasets: list[DatasetConfig]) -> None:
+    """Refuse names that strata cannot have: longer than names may be, or those of another dataset."""
+    names = [dataset.name for dataset in datasets]
+    for dataset in datasets:
+        if dataset.stratum is None:
+            continue
+        label, name = shorten(dataset.stratum, 30), shorten(dataset.name, 60)
+        if re.match(NAME_PATTERN, dataset.name) is None:
+            msg = f"label {label!r} of {dataset.by!r} makes a dataset name of {len(dataset.name)} characters, above 128"
+            raise InputError(msg, code="E257", where=name, fix="shorten the label or the name of the dataset")
+        if names.count(dataset.name) > 1:
+            msg = f"label {label!r} of {dataset.by!r} makes a dataset name that another dataset has"
+            raise InputError(msg, code="E257", where=name, fix="rename one of the datasets in the atlas")
 
 
 def resolve_device(device: str) -> str:

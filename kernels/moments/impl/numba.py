@@ -10,8 +10,6 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TABLE = 256
-
 
 @njit(nogil=True, cache=True)
 def moments(
@@ -38,31 +36,3 @@ def moments(
                 second = m2[j]
                 for q in range(order):
                     second[q] += pairs * row[q]
-
-
-@njit(nogil=True, cache=True)
-def gene_sums(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    keep: NDArray[np.bool_],
-    total: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    log1p: NDArray[np.float64],
-    detected: NDArray[np.int64],
-) -> None:
-    """Add the sums of one block, cell by cell, with a table of logarithms of small counts."""
-    table = np.empty(TABLE)
-    for small in range(TABLE):
-        table[small] = np.log1p(np.float64(small))
-    for i in range(len(indptr) - 1):
-        if not keep[i]:
-            continue
-        for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            count = data[e]
-            x = np.float64(count)
-            total[j] += x
-            squares[j] += x * x
-            log1p[j] += table[count] if 0 <= count < TABLE else np.log1p(x)
-            detected[j] += 1

@@ -1,6 +1,6 @@
 """Safeguarded Newton iterations per gene, compiled; derivation in the README of this kernel.
 
-Legend: E non-zeros, G genes, U distinct depths.
+Legend: E non-zeros, G genes, R distinct (gene, count) pairs, U distinct depths.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ LOG_D_MAX = math.log(1e16)
 D_PROBE = 1e-8
 NEWTON_STEPS = 100
 SERIES_BELOW = 1e-2
+SMOOTH_FROM = 64
+SHORT_RUN = 32
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -100,8 +102,41 @@ def log_ratio(t: float) -> tuple[float, float]:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
+def sum_run(begin: float, end: float, d: float) -> tuple[float, float]:
+    """Give the sums of ``k / (1 + k d)`` and of its square over begin <= k < end, where begin is at least 64.
+
+    Euler and Maclaurin's formula, README equations (7) to (9).
+    """
+    length = end - begin
+    low = 1.0 / (1.0 + begin * d)
+    high = 1.0 / (1.0 + end * d)
+    v = length * d * low
+    value, slope = log_ratio(v)
+    inner = 1.0 / (1.0 + v)
+    first = length * low * (begin * (inner - v * value) + length * (inner + value))
+    second = (
+        length
+        * low
+        * low
+        * (begin * begin * inner - 2.0 * begin * length * value + length * length * (inner * inner - slope))
+    )
+    at_low = begin * low
+    at_high = end * high
+    first -= 0.5 * (at_high - at_low)
+    second -= 0.5 * (at_high * at_high - at_low * at_low)
+    low2, high2, d2 = low * low, high * high, d * d
+    first += (high2 - low2) / 12.0
+    second += (at_high * high2 - at_low * low2) / 6.0
+    first -= d2 * (high2 * high2 - low2 * low2) / 120.0
+    first += d2 * d2 * (high2 * high2 * high2 - low2 * low2 * low2) / 252.0
+    second += d * (high2 * high2 * (2.0 * high - 1.0) - low2 * low2 * (2.0 * low - 1.0)) / 60.0
+    return first, second
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _dispersion_score(
     d: float,
+    values: NDArray[np.int64],
     tail: Floats,
     rate: float,
     data: NDArray[np.number],
@@ -113,10 +148,19 @@ def _dispersion_score(
     """Give the first and second derivative in d of the adjusted profile likelihood."""
     first = 0.0
     second = 0.0
-    for k in range(1, tail.shape[0]):
-        ratio = k / (1.0 + k * d)
-        first += tail[k] * ratio
-        second -= tail[k] * (ratio * ratio)
+    k = 1
+    for r in range(values.shape[0]):
+        end = values[r]
+        smooth = max(k, SMOOTH_FROM)
+        for each in range(k, smooth if end - smooth > SHORT_RUN else end):
+            ratio = each / (1.0 + each * d)
+            first += tail[r] * ratio
+            second -= tail[r] * (ratio * ratio)
+        if end - smooth > SHORT_RUN:
+            sums = sum_run(float(smooth), float(end), d)
+            first += tail[r] * sums[0]
+            second -= tail[r] * sums[1]
+        k = max(k, end)
     w = 0.0
     w_first = 0.0
     w_second = 0.0
@@ -147,49 +191,53 @@ def fit_dispersion(
     levels: Floats,
     cells: Floats,
     tail_ends: NDArray[np.int64],
+    tail_values: NDArray[np.int64],
     tails: Floats,
     rate: Floats,
     start: Floats,
     cox_reid: float,
 ) -> Floats:
-    """Find the maximum uphill of the start; arrays as above with rate and start (G,), tails (T,), their ends (G,)."""
+    """Find the maximum uphill of the start; arrays as above with rate and start (G,), tails (R,), their ends (G,)."""
     result = np.empty(start.shape[0])
     first = 0
     for j in range(start.shape[0]):
         x = data[indptr[j] : indptr[j + 1]]
         s = depth[indptr[j] : indptr[j + 1]]
+        values = tail_values[first : tail_ends[j]]
         tail = tails[first : tail_ends[j]]
         first = tail_ends[j]
-        if _dispersion_score(D_PROBE, tail, rate[j], x, s, levels, cells, cox_reid)[0] < 0.0:
+        if _dispersion_score(D_PROBE, values, tail, rate[j], x, s, levels, cells, cox_reid)[0] < 0.0:
             result[j] = 0.0
         else:
-            result[j] = math.exp(_climb(math.log(start[j]), tail, rate[j], x, s, levels, cells, cox_reid))
+            result[j] = math.exp(_climb(math.log(start[j]), values, tail, rate[j], x, s, levels, cells, cox_reid))
     return result
 
 
 @numba.njit(nogil=True, cache=True)
-def tail_counts(indptr: NDArray[np.integer], data: NDArray[np.number]) -> tuple[NDArray[np.int64], Floats]:
-    """Count for each gene and each k below its largest count the entries above k; give ends (G,) and tails (T,)."""
+def tail_counts(
+    indptr: NDArray[np.integer], data: NDArray[np.number]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Count for each distinct count of each gene the entries at or above it; ends (G,), counts (R,), tails (R,)."""
     n_genes = indptr.shape[0] - 1
     ends = np.empty(n_genes, dtype=np.int64)
+    values = np.empty(data.shape[0], dtype=np.int64)
+    tails = np.empty(data.shape[0])
     total = 0
     for j in range(n_genes):
-        total += int(data[indptr[j] : indptr[j + 1]].max())
+        x = np.sort(data[indptr[j] : indptr[j + 1]])
+        for e in range(x.shape[0]):
+            if e == 0 or x[e] != x[e - 1]:
+                values[total] = int(x[e])
+                tails[total] = x.shape[0] - e
+                total += 1
         ends[j] = total
-    tails = np.zeros(total)
-    first = 0
-    for j in range(n_genes):
-        for e in range(indptr[j], indptr[j + 1]):
-            tails[first + int(data[e]) - 1] += 1.0
-        for k in range(ends[j] - 2, first - 1, -1):
-            tails[k] += tails[k + 1]
-        first = ends[j]
-    return ends, tails
+    return ends, values[:total].copy(), tails[:total].copy()
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _climb(
     log_d: float,
+    values: NDArray[np.int64],
     tail: Floats,
     rate: float,
     data: NDArray[np.number],
@@ -200,7 +248,7 @@ def _climb(
 ) -> float:
     """Bracket the maximum by doubling steps uphill, then Newton in log d kept inside the bracket."""
     log_d = min(max(log_d, LOG_D_MIN), LOG_D_MAX)
-    first, second = _dispersion_score(math.exp(log_d), tail, rate, data, depth, levels, cells, cox_reid)
+    first, second = _dispersion_score(math.exp(log_d), values, tail, rate, data, depth, levels, cells, cox_reid)
     uphill = 1.0 if first > 0.0 else -1.0
     near = log_d
     far = log_d
@@ -211,7 +259,7 @@ def _climb(
         near = far
         far = min(max(far + uphill * step, LOG_D_MIN), LOG_D_MAX)
         step *= 2.0
-        first, second = _dispersion_score(math.exp(far), tail, rate, data, depth, levels, cells, cox_reid)
+        first, second = _dispersion_score(math.exp(far), values, tail, rate, data, depth, levels, cells, cox_reid)
     low = min(near, far)
     high = max(near, far)
     log_d = far
@@ -224,7 +272,7 @@ def _climb(
         if abs(proposal - log_d) < 1e-11:
             return proposal
         log_d = proposal
-        first, second = _dispersion_score(math.exp(log_d), tail, rate, data, depth, levels, cells, cox_reid)
+        first, second = _dispersion_score(math.exp(log_d), values, tail, rate, data, depth, levels, cells, cox_reid)
         if first > 0.0:
             low = log_d
         else:

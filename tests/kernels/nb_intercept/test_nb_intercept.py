@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_matrix
 
 from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
-from musegnn.kernels.nb_intercept.impl.numba import log_ratio
+from musegnn.kernels.nb_intercept.impl.numba import log_ratio, sum_run, tail_counts
 
 
 def simulate(seed: int, *, n_cells: int = 150, dispersion=(0.0, 0.05, 0.4, 2.0), mean: float = 3.0):
@@ -101,6 +101,40 @@ def test_cancelling_ratio_keeps_its_precision():
         got = log_ratio(float(t))
         assert got[0] == pytest.approx(float(value), rel=1e-12)
         assert got[1] == pytest.approx(float(slope), rel=1e-9)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(64, 97), (64, 5000), (700, 1_000_000), (64, 1 << 24)])
+def test_sums_over_runs_are_those_of_their_terms(begin, end):
+    for d in [0.0, *np.geomspace(1e-16, 1e16, 60)]:
+        with mpmath.workdps(60):
+            if end - begin < 10_000:
+                terms = [mpmath.mpf(k) / (1 + k * mpmath.mpf(float(d))) for k in range(begin, end)]
+                value, squares = mpmath.fsum(terms), mpmath.fsum(t * t for t in terms)
+            elif d == 0.0:
+                value = mpmath.mpf(end * (end - 1) - begin * (begin - 1)) / 2
+                squares = mpmath.mpf(sum((x - 1) * x * (2 * x - 1) * s for x, s in ((end, 1), (begin, -1)))) / 6
+            else:
+                r, n = 1 / mpmath.mpf(float(d)), end - begin
+                by_gamma = mpmath.digamma(end + r) - mpmath.digamma(begin + r)
+                value = r * (n - r * by_gamma)
+                by_gamma = 2 * r * by_gamma + r * r * (mpmath.psi(1, end + r) - mpmath.psi(1, begin + r))
+                squares = r * r * (n - by_gamma)
+        got = sum_run(float(begin), float(end), float(d))
+        assert got[0] == pytest.approx(float(value), rel=1e-13)
+        assert got[1] == pytest.approx(float(squares), rel=1e-10)
+
+
+def test_dispersion_with_counts_of_a_million():
+    counts, depth = simulate(5, n_cells=40, dispersion=(0.4,), mean=300.0)
+    x = counts.toarray().ravel()
+    x[7] = 1_000_000
+    counts = csc_matrix(x[:, None])
+    ends, values, tails = tail_counts(counts.indptr, counts.data)
+    assert ends.tolist() == [len(values)] == [len(np.unique(x))]
+    np.testing.assert_array_equal(tails, [(x >= value).sum() for value in values])
+    intercept = fit_intercept(counts, depth, np.array([2.0]))
+    fitted = fit_dispersion(counts, depth, intercept, np.array([0.5]))[0]
+    assert fitted == pytest.approx(exact_dispersion(x, np.exp(intercept[0]) * depth, fitted, 0.99), rel=1e-9)
 
 
 def test_underdispersed_counts_have_no_dispersion():

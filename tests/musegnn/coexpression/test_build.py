@@ -15,7 +15,7 @@ from musegnn.coexpression.pairs import collect_pairs, keep_pairs
 from musegnn.coexpression.sparkx import sparkx
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import ArraySource, open_h5ad
-from musegnn.errors import GraphError, InputError
+from musegnn.errors import ConfigError, GraphError, InputError
 
 SMALL = GraphConfig(n_genes=60, block_rows=128)
 
@@ -225,3 +225,101 @@ def test_dense_graphs_are_pointed_out():
     record = build_dataset(source(np.hstack([x, other])), dataset(), GraphConfig(selection="all"))
     assert record.report["default_rule"]["density"] > 0.3
     assert any(w.startswith("W274") for w in record.report["warnings"])
+
+
+def stop_after_the_scan(stage: str, done: int, total: int) -> None:
+    del done, total
+    if stage != "scan":
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_build_goes_on_from_its_folder(tmp_path):
+    x = source(counts())
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(x, dataset(), SMALL, work=tmp_path, progress=stop_after_the_scan)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").iterdir()}
+    resumed, whole = build_dataset(x, dataset(), SMALL, work=tmp_path), build_dataset(x, dataset(), SMALL)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "scan").iterdir()} == times
+    np.testing.assert_array_equal(resumed.pairs.z, whole.pairs.z)
+
+
+@pytest.mark.parametrize("change", ["counts", "settings", "mark", "damage"])
+def test_a_folder_of_another_build_is_refused(tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(source(counts()), dataset(), SMALL, work=tmp_path, progress=stop_after_the_scan)
+    if change == "mark":
+        (tmp_path / "build.npz").unlink()
+    elif change == "damage":
+        (tmp_path / "build.npz").write_bytes(b"PK")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    x = source(counts(seed=1 if change == "counts" else 0))
+    config = SMALL.model_copy(update={"min_cells": 7}) if change == "settings" else SMALL
+    with pytest.raises(ConfigError, match=r"holds files of another build.*Fix: give each build an empty") as caught:
+        build_dataset(x, dataset(), config, work=tmp_path)
+    assert caught.value.code == "E311"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.npz")} == before
+
+
+def listed(*names: str, **settings) -> GraphConfig:
+    return GraphConfig(selection="list", genes=names, **settings)
+
+
+def test_unknown_names_of_a_list_are_pointed_out():
+    with pytest.raises(GraphError, match=r"E273.*no gene named as 4 of the list") as caught:
+        build_dataset(source(counts()), dataset(), listed("g1", "g2", "ENSG1", "TP53"))
+    assert "(ENSG1, TP53, g1, ...)" in caught.value.message
+    assert caught.value.fix == "check the names in graph.genes: case, and symbols or identifiers as in the dataset (G0)"
+
+
+def test_names_of_a_list_that_are_known_but_rare_ask_for_fewer_cells():
+    x = counts()
+    x[:, :3] = 0
+    x[:2, :3] = 1
+    with pytest.raises(GraphError, match=r"E273.*1 genes can be selected, expected at least 2. Fix: lower graph.min"):
+        build_dataset(source(x), dataset(), listed("G0", "G1", "G2", "G3"))
+
+
+def test_names_of_a_list_that_match_no_gene_are_counted():
+    x = counts()
+    both = ArraySource(csr_matrix(x), [f"G{j}" for j in range(150)], gene_id=[f"ENSG{j:05d}" for j in range(150)])
+    config = listed("G0", "ENSG00000", "G1", "ENSG00001", "ENSG00002", "Z1", "Z2", "Z3", "Z4")
+    record = build_dataset(both, dataset(), config)
+    assert record.genes.gene.tolist() == ["G0", "G1", "G2"]
+    (warning,) = [text for text in record.report["warnings"] if text.startswith("W259")]
+    assert warning.startswith("W259: 4 names of the list are of none of the 150 genes")
+    assert warning.endswith("(Z1, Z2, Z3, ...)")
+
+
+def test_a_list_of_genes_may_be_a_path(tmp_path):
+    (tmp_path / "genes.txt").write_text("G0\nG1\n\nG2\n")
+    by_path = GraphConfig(selection="list", genes=tmp_path / "genes.txt")
+    record = build_dataset(source(counts()), dataset(), by_path)
+    expected = build_dataset(source(counts()), dataset(), listed("G0", "G1", "G2"))
+    np.testing.assert_array_equal(record.pairs.z, expected.pairs.z)
+    assert record.provenance == expected.provenance
+    with pytest.raises(ConfigError, match=r"E300.*none\.txt.*Fix: name a text file"):
+        build_dataset(source(counts()), dataset(), by_path.model_copy(update={"genes": tmp_path / "none.txt"}))
+
+
+@pytest.mark.parametrize(
+    ("modality", "selection", "fix"),
+    [
+        ("spatial", "auto", "give coordinates or graph.selection: hvg"),
+        ("scrna", "svg", "set modality: spatial or graph.selection: hvg"),
+    ],
+)
+def test_missing_coordinates_ask_for_them(modality, selection, fix):
+    with pytest.raises(InputError, match="needs coordinates") as caught:
+        build_dataset(source(counts()), dataset(modality), GraphConfig(selection=selection))
+    assert (caught.value.code, caught.value.fix) == ("E260", fix)
+
+
+def test_coordinates_that_are_not_numbers_are_named():
+    side = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+    side[[7, 11], 1] = np.nan
+    with pytest.raises(InputError, match=r"2 of 400 cells have no finite coordinates \(first: 7, 11\)") as caught:
+        build_dataset(source(counts(), side), dataset("spatial"), SMALL)
+    assert (caught.value.code, caught.value.fix) == ("E260", "remove these cells or correct their coordinates")
+    with pytest.raises(InputError, match="on a line or in one place") as caught:
+        build_dataset(source(counts(), np.zeros((400, 2))), dataset("spatial"), SMALL)
+    assert (caught.value.code, caught.value.fix) == ("E260", "correct the coordinates, or set graph.selection: hvg")

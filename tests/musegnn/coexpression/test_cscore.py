@@ -214,11 +214,19 @@ def test_all_genes_under_dispersed():
     for mode in ("clamp", "drop", "reference"):
         result = cscore(counts, depth, negative_variance=mode)
         assert np.isnan(result.fit.theta_median)
+        # R stops after one iteration, as the maximum over no change is minus infinity: at no fixed point.
+        assert (result.fit.iterations, result.fit.converged, result.fit.has_nothing_to_settle) == (1, False, True)
         assert (result.fit.sigma < 0).all()
         np.testing.assert_array_equal(result.estimate, np.eye(3))
         assert np.isnan(result.z).all() if mode == "drop" else np.isfinite(result.z).all()
     clamped = cscore(counts, depth)
     assert (clamped.z[np.triu_indices(3, 1)] < -1).all()
+
+
+def test_a_fixed_point_is_not_the_want_of_one():
+    fit = cscore(*draw(1)).fit
+    assert 1 < fit.iterations <= 11
+    assert (fit.converged, fit.has_nothing_to_settle) == (True, False)
 
 
 def test_one_common_depth():

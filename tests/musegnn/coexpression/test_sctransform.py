@@ -16,7 +16,6 @@ from musegnn.coexpression.residuals import ResidualMoments, pearson_residuals, r
 from musegnn.coexpression.sctransform import (
     fit_sctransform,
     fit_step_one,
-    median_of_histogram,
     running_median,
     sample_genes,
 )
@@ -235,19 +234,6 @@ def test_minimal_variance_bounds_the_denominator():
     variance = np.maximum(mu + mu**2 / result.model.theta, result.model.min_variance)
     expected = np.clip((dense - mu) / np.sqrt(variance), -np.sqrt(600), np.sqrt(600))
     np.testing.assert_allclose(result.residuals(np.arange(dense.shape[1])), expected, rtol=1e-12, atol=1e-13)
-
-
-@settings(max_examples=50, deadline=None)
-@given(counts=st.lists(st.integers(0, 12), min_size=1, max_size=40).filter(any))
-def test_median_of_a_histogram_is_the_median(counts):
-    x = np.array(counts)
-    assert median_of_histogram(np.bincount(x)) == np.median(x[x > 0])
-
-
-@pytest.mark.parametrize("histogram", [[5], [5, 0, 0], []])
-def test_median_of_nothing_is_refused(histogram):
-    with pytest.raises(ValueError, match="non-zero count"):
-        median_of_histogram(np.array(histogram, np.int64))
 
 
 @pytest.mark.parametrize("n", [1, 2, 99, 100, 101, 102, 240, 1500])

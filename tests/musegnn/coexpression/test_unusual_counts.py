@@ -26,8 +26,8 @@ def usual() -> tuple[np.ndarray, np.ndarray]:
     return rng.poisson(depth[:, None] * level * 4e-3), depth
 
 
-def build(counts: np.ndarray, config: GraphConfig = ALL):
-    about = DatasetConfig(name="one", path="one", modality="scrna", tissue="lung", species="human")
+def build(counts: np.ndarray, config: GraphConfig = ALL, modality: str = "scrna"):
+    about = DatasetConfig(name="one", path="one", modality=modality, tissue="lung", species="human")
     return build_dataset(ArraySource(csr_matrix(counts), [f"G{j}" for j in range(counts.shape[1])]), about, config)
 
 
@@ -160,3 +160,22 @@ def test_two_genes(usual):
     assert record.pairs.z == pytest.approx([alone.z[0, 1]] * 2, rel=1e-6)
     with pytest.raises(InputError, match="E253"):
         build(counts[:, :1])
+
+
+@pytest.mark.parametrize("modality", ["scrna", "scatac"])
+def test_wholly_binary_counts_are_poisson(modality):
+    rng = np.random.default_rng(0)
+    counts = (rng.random((300, 40)) < rng.uniform(0.1, 0.7, (300, 1)) * rng.uniform(0.3, 1.0, 40)).astype(int)
+    assert (counts.var(axis=0, ddof=1) < counts.mean(axis=0)).all()
+    record = build(counts, GraphConfig(), modality)
+    model = record.report["residuals"]
+    assert (model["poisson_genes"], model["step1_genes"], model["has_trend"]) == (40, 0, False)
+    assert any(warning.startswith("W254: 40 of 40") for warning in record.report["warnings"])
+    assert "W255: no gene kept a positive variance estimate" in " ".join(record.report["warnings"])
+    assert record.report["cscore"]["converged"] is False
+    # The fit on a subsample of every cell has no gene to fit one by one either.
+    sampled = build(counts, GraphConfig(sct_cells=5000), modality)
+    assert sampled.report["residuals"] == model
+    np.testing.assert_array_equal(record.profile, sampled.profile)
+    np.testing.assert_array_equal(record.genes.score, sampled.genes.score)
+    np.testing.assert_array_equal(z_of(record), z_of(sampled))
