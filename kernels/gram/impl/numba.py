@@ -1,7 +1,7 @@
 """The weighted Gram matrix as compiled loops without the interpreter lock; the README tells how.
 
 Legend: N genes in ascending density, R rows of the stripe, W padded columns from its first row on, P parts of at most
-512 cells in a batch, E entries of a batch.
+128 cells in a batch, E entries of a batch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from musegnn.kernels.gram.impl.simd import LANES, TILE_GENES, VECTORS, add_pair,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CELLS = 512
-PARTS = 16
-SCATTER_PARTS = 4
+CELLS = 128
+PARTS = 64
+SCATTER_PARTS = 16
 ENTRIES = 1 << 22
 TILE_ROWS = 512
 ROW = VECTORS * LANES
@@ -149,11 +149,14 @@ def _tiles(
     scattered: int,
     out: NDArray[np.float64],
 ) -> None:
-    """Add all rows against the genes from `scattered` on, which are made dense 32 genes x 512 cells at a time."""
+    """Add all rows against the genes from `scattered` on, which are made dense 32 genes x 128 cells at a time."""
     parts, n_genes = len(begin), begin.shape[1] - 1
     width = out.shape[1]
     flat = out.reshape(-1)
-    tile = np.zeros(CELLS * ROW)
+    # Vectors of the tile that begin within a cache line would each take two.
+    room = np.zeros(CELLS * ROW + LANES)
+    shift = (-(room.ctypes.data // 8)) % LANES
+    tile = room[shift : shift + CELLS * ROW]
     for left in range(max(start, scattered), n_genes, TILE_GENES):
         right = min(left + TILE_GENES, n_genes)
         for top in range(start, min(stop, right), TILE_ROWS):
