@@ -54,6 +54,8 @@ class _Job:
     graph: GraphConfig
     edges: EdgeConfig
     build: str
+    split: str | None
+    """Identity of the copy that the build reads; ``None``: it reads the file."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class _Site:
     stripe_bytes: int
     memory: int
     progress: Progress | None
-    packed: dict[tuple[Path, str | None, str | None], _Packed] = field(default_factory=dict)
+    packed: dict[str, _Packed] = field(default_factory=dict)
     failed: threading.Event = field(default_factory=threading.Event)
 
     def run(self, tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
@@ -140,7 +142,7 @@ def build_graphs(
         genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
         budget = memory_budget(memory)
         site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: job.split or ""):
             _pack(job, site, stack)
         return _build_all(jobs, site)
 
@@ -166,15 +168,26 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
         else:
-            jobs.append(_Job(file, dataset, graph, atlas.edges, build))
+            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, graph)))
     if not jobs:
         for file, dataset in zip(files, atlas.datasets, strict=True):
-            store.clear_workspace("packed", _packed_identity(file, dataset))
+            identity = _split_identity(file, dataset, graph)
+            if identity is not None:
+                store.clear_split(identity)
     return jobs
 
 
-def _packed_identity(file: H5adSource, dataset: DatasetConfig) -> str:
-    return build_id(file.fingerprint(), {"by": dataset.by, "layer": dataset.layer}, ALGORITHM)
+def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig) -> str | None:
+    """Name the copy of a file that is split or stored by columns by all that its pieces depend on."""
+    if dataset.by is None and not file.by_column:
+        return None
+    parameters = {
+        "by": dataset.by,
+        "layer": dataset.layer,
+        "shape": [file.n_cells, file.n_genes],  # which columns and cells are read is up to the dataset's settings
+        "rows": graph.block_rows,
+    }
+    return build_id(file.fingerprint(), parameters, ALGORITHM)
 
 
 def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
@@ -232,20 +245,15 @@ def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
         raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
 
 
-def _key(job: _Job) -> tuple[Path, str | None, str | None]:
-    return job.dataset.path, job.dataset.layer, job.dataset.by
-
-
 def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
     """Copy the counts of a file once by the labels of its cells, where it is split or stored by columns."""
-    if _key(job) in site.packed or (job.dataset.by is None and not job.file.by_column):
+    if job.split is None or job.split in site.packed:
         return
     if job.dataset.by is None:
         labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
     else:
         labels, codes = label_codes(job.file, job.dataset.by)
-    identity = _packed_identity(job.file, job.dataset)
-    folder = stack.enter_context(site.store.workspace("packed", identity))
+    folder = stack.enter_context(site.store.split_workspace(job.split))
     size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
     tasks = [
         Task(
@@ -269,7 +277,7 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
     pieces = [Piece(path=task.arguments[-1], **part) for task, part in zip(tasks, parts, strict=True)]
     cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
-    site.packed[_key(job)] = _Packed(pieces, labels, cells)
+    site.packed[job.split] = _Packed(pieces, labels, cells)
 
 
 def _pack_shard(
@@ -284,9 +292,9 @@ def _pack_shard(
 
 
 def _source(job: _Job, site: _Site) -> CountSource:
-    packed = site.packed.get(_key(job))
-    if packed is None:
+    if job.split is None:
         return job.file
+    packed = site.packed[job.split]
     code = packed.labels.index(job.dataset.stratum or "")
     about = {"by": job.dataset.by, "stratum": job.dataset.stratum} if job.dataset.stratum is not None else {}
     return PackedSource(job.file, packed.pieces, code, cells=packed.cells[code], **about)
