@@ -22,7 +22,7 @@ from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.plan import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.sources import expand_strata, open_source, resolve_device
-from musegnn.coexpression.tasks import Task, load, run_stage
+from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.data_store import build_id, check_group
 from musegnn.data_store.group import Member
 from musegnn.data_store.packed import PackedSource, Piece, label_codes, pack
@@ -270,14 +270,33 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         finished[0] += 1
         _tell(site, job.dataset.name, "split", 0, 1)
 
+    _drop_damaged(tasks)
     run_stage(tasks, site.run, done)
     parts = [load(task.path) for task in tasks]
     merged = sum(int(part.pop("merged")) for part in parts)
     if merged:
         logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
-    pieces = [Piece(path=task.arguments[-1], **part) for task, part in zip(tasks, parts, strict=True)]
+    pieces = [_piece(task, part) for task, part in zip(tasks, parts, strict=True)]
     cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
     site.packed[job.split] = _Packed(pieces, labels, cells)
+
+
+def _piece(task: Task, part: Arrays) -> Piece:
+    """Give the piece that the result of a task describes."""
+    return Piece(
+        path=task.arguments[-1],
+        n_cells=part["n_cells"],
+        n_entries=part["n_entries"],
+        size=int(part["size"]),
+        crc32=int(part["crc32"]),
+    )
+
+
+def _drop_damaged(tasks: Sequence[Task]) -> None:
+    """Remove results of a killed build whose counts are missing or differ, so that their tasks run again."""
+    for task in tasks:
+        if is_whole(task.path) and not _piece(task, load(task.path)).is_whole():
+            task.path.unlink()
 
 
 def _pack_shard(
@@ -287,6 +306,8 @@ def _pack_shard(
     return {
         "n_cells": piece.n_cells,
         "n_entries": piece.n_entries,
+        "size": np.array(piece.size),
+        "crc32": np.array(piece.crc32),
         "merged": np.array(source.n_merged(start, stop)),
     }
 

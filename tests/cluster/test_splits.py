@@ -98,3 +98,69 @@ def test_the_rest_of_a_split_that_ended_is_removed(tmp_path):
     (folder / "00000.counts").write_bytes(b"rest")
     assert build(store, dataset) == []
     assert not folder.exists()
+
+
+def committed(store: Store) -> dict[str, bytes]:
+    files = [p for p in store.path.rglob("*") if p.is_file() and p.relative_to(store.path).parts[0] in {"data", "refs"}]
+    return {str(p.relative_to(store.path)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip", "none"])
+def test_a_damaged_piece_of_a_killed_split_is_made_again(tmp_path, damage):
+    dataset = about("one", write(tmp_path / "one.h5ad", 0), by="half")
+    whole = Store.create(tmp_path / "whole")
+    build(whole, dataset)
+    store = Store.create(tmp_path / "store")
+    atlas = tmp_path / "atlas.json"
+    atlas.write_text(AtlasConfig(datasets=(dataset,), graph=GRAPH).model_dump_json())
+    done = subprocess.run([sys.executable, __file__, str(atlas), str(store.path)], check=False)
+    assert done.returncode == -9
+    folder = next((store.path / "tmp" / "work" / "_split").iterdir())
+    pieces = sorted(folder.glob("*.counts"))
+    assert len(pieces) == len(list(folder.glob("*.npz"))) == 4
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in pieces}
+    raw = bytearray(pieces[1].read_bytes())
+    if damage == "delete":
+        pieces[1].unlink()
+    elif damage == "truncate":
+        pieces[1].write_bytes(raw[: len(raw) // 2])
+    elif damage == "flip":
+        raw[len(raw) // 3] ^= 4
+        pieces[1].write_bytes(raw)
+    after: dict[str, tuple[bytes, int]] = {}
+
+    def see(task: str, done: int, total: int, note: str = "") -> None:
+        if note == "scan":
+            after.update({path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.counts")})
+
+    build_graphs(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, progress=see)
+    assert committed(store) == committed(whole)
+    assert {name: raw for name, (raw, _) in after.items()} == {name: raw for name, (raw, _) in before.items()}
+    again = {name for name in after if after[name] != before[name]}
+    assert again == (set() if damage == "none" else {pieces[1].name})
+
+
+def test_another_number_of_rows_is_another_split(tmp_path):
+    store = Store.create(tmp_path / "store")
+    dataset = about("one", write(tmp_path / "one.h5ad", 0), by="half")
+    plans = [
+        graphs._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH.model_copy(update={"block_rows": rows})), store, None)
+        for rows in (64, 65)
+    ]
+    assert plans[0][0].split == plans[0][1].split != plans[1][0].split
+
+
+def die_after_the_split(atlas: str, store: str) -> None:
+    """Build until the first stage that reads the split begins."""
+    import os
+    import signal
+
+    def kill(task: str, done: int, total: int, note: str = "") -> None:
+        if note == "scan":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    build_graphs(AtlasConfig.model_validate(json.loads(Path(atlas).read_text())), Store.open(store), progress=kill)
+
+
+if __name__ == "__main__":
+    die_after_the_split(*sys.argv[1:])
