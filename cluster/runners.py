@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 from dask.base import compute
 from dask.delayed import delayed
@@ -175,9 +176,12 @@ def _dask_runner(get: _Get, *, remote: bool) -> Runner:
 
     def run(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
         slim, shared = _without_shared(tasks)
-        leaves = [delayed(value, name=f"shared-{id(value)}", traverse=False) for value in shared]
+        # A scheduler that several builds share takes what has the same key for the same.
+        run_id = uuid4().hex
+        leaves = [delayed(v, name=f"musegnn-shared-{run_id}-{k}", traverse=False) for k, v in enumerate(shared)]
+        sealed = [delayed(_Sealed(t), name=f"musegnn-task-{run_id}-{k}", traverse=False) for k, t in enumerate(slim)]
         job = delayed(_complete, pure=False, traverse=False)
-        jobs = [job(delayed(_Sealed(task), traverse=False), remote, *leaves) for task in slim]
+        jobs = [job(task, remote, *leaves) for task in sealed]
         with _watched(tasks, done):
             compute(*jobs, scheduler=get, optimize_graph=False)  # type: ignore[no-untyped-call]  # dask has no types
 
@@ -189,9 +193,6 @@ class _Sealed:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-
-    def __dask_tokenize__(self) -> str:
-        return str(self.task.path)
 
 
 @dataclass(frozen=True, slots=True)
