@@ -8,7 +8,6 @@ what runs beside it, and a build that was killed goes on where it stopped.
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.cluster.runners import Workers, check_scheduler, open_workers
+from musegnn.cluster.runners import StoppedError, Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.plan import memory_budget, most_genes, task_memory
@@ -29,7 +28,7 @@ from musegnn.data_store.packed import PackedSource, Piece, label_codes, pack
 from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -68,13 +67,6 @@ class _Site:
     memory: int
     progress: Progress | None
     packed: dict[str, _Packed] = field(default_factory=dict)
-    failed: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
-        """Run a stage, unless another dataset has failed."""
-        if self.failed.is_set():
-            raise _StoppedError
-        self.workers.run(tasks, done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +76,6 @@ class _Packed:
     pieces: list[Piece]
     labels: list[str]
     cells: list[NDArray[np.intp]]
-
-
-class _StoppedError(Exception):
-    """Another dataset failed first."""
 
 
 def build_graphs(
@@ -197,16 +185,20 @@ def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
     def build(job: _Job) -> str | None:
         try:
             _build(job, site)
-        except _StoppedError:
+        except StoppedError:
             return None
         except BaseException as error:
             errors.append(error)
-            site.failed.set()
+            site.workers.stop.set()
             return None
         return job.dataset.name
 
     with ThreadPoolExecutor(min(len(jobs), site.workers.count, DRIVERS)) as drivers:
-        names = list(drivers.map(build, jobs))
+        try:
+            names = list(drivers.map(build, jobs))
+        except BaseException:  # Ctrl-C, which Python raises here whatever the drivers do
+            site.workers.stop.set()
+            raise
     if errors:
         raise errors[0]
     return [name for name in names if name is not None]
@@ -214,8 +206,8 @@ def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
 
 def _build(job: _Job, site: _Site) -> None:
     dataset, name = job.dataset, job.dataset.name
-    if site.failed.is_set():
-        raise _StoppedError
+    if site.workers.stop.is_set():
+        raise StoppedError
     with site.store.workspace(name, job.build) as work:
         if site.store.build_of(name) == job.build:
             return
@@ -224,7 +216,7 @@ def _build(job: _Job, site: _Site) -> None:
             dataset,
             job.graph,
             work=work,
-            runner=site.run,
+            runner=site.workers.run,
             parallel=site.workers.count,
             stripe_bytes=site.stripe_bytes,
             memory=site.memory,
@@ -271,7 +263,7 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         _tell(site, job.dataset.name, "split", 0, 1)
 
     _drop_damaged(tasks)
-    run_stage(tasks, site.run, done)
+    run_stage(tasks, site.workers.run, done)
     parts = [load(task.path) for task in tasks]
     merged = sum(int(part.pop("merged")) for part in parts)
     if merged:

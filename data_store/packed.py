@@ -358,7 +358,7 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
         raise
     except DAMAGE as error:
         msg = f"a file of split counts is damaged or missing ({shorten(' '.join(str(error).split()), 80)})"
-        raise InputError(msg, code="E231", where=where, fix="run the same command again, which makes it anew") from error
+        raise InputError(msg, code="E231", where=where, fix="run the same command again to make it anew") from error
 
 
 def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:
