@@ -8,7 +8,6 @@ what runs beside it, and a build that was killed goes on where it stopped.
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.cluster.runners import Workers, check_scheduler, open_workers
+from musegnn.cluster.runners import StoppedError, Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.plan import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.sources import expand_strata, open_source, resolve_device
-from musegnn.coexpression.tasks import Task, load, run_stage
+from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.data_store import build_id, check_group
 from musegnn.data_store.group import Member
 from musegnn.data_store.packed import PackedSource, Piece, label_codes, pack
 from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -54,6 +53,8 @@ class _Job:
     graph: GraphConfig
     edges: EdgeConfig
     build: str
+    split: str | None
+    """Identity of the copy that the build reads; ``None``: it reads the file."""
 
 
 @dataclass(slots=True)
@@ -65,14 +66,7 @@ class _Site:
     stripe_bytes: int
     memory: int
     progress: Progress | None
-    packed: dict[tuple[Path, str | None, str | None], _Packed] = field(default_factory=dict)
-    failed: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
-        """Run a stage, unless another dataset has failed."""
-        if self.failed.is_set():
-            raise _StoppedError
-        self.workers.run(tasks, done)
+    packed: dict[str, _Packed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +76,6 @@ class _Packed:
     pieces: list[Piece]
     labels: list[str]
     cells: list[NDArray[np.intp]]
-
-
-class _StoppedError(Exception):
-    """Another dataset failed first."""
 
 
 def build_graphs(
@@ -140,7 +130,7 @@ def build_graphs(
         genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
         budget = memory_budget(memory)
         site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: job.split or ""):
             _pack(job, site, stack)
         return _build_all(jobs, site)
 
@@ -166,15 +156,26 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
         else:
-            jobs.append(_Job(file, dataset, graph, atlas.edges, build))
+            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, graph)))
     if not jobs:
         for file, dataset in zip(files, atlas.datasets, strict=True):
-            store.clear_workspace("packed", _packed_identity(file, dataset))
+            identity = _split_identity(file, dataset, graph)
+            if identity is not None:
+                store.clear_split(identity)
     return jobs
 
 
-def _packed_identity(file: H5adSource, dataset: DatasetConfig) -> str:
-    return build_id(file.fingerprint(), {"by": dataset.by, "layer": dataset.layer}, ALGORITHM)
+def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig) -> str | None:
+    """Name the copy of a file that is split or stored by columns by all that its pieces depend on."""
+    if dataset.by is None and not file.by_column:
+        return None
+    parameters = {
+        "by": dataset.by,
+        "layer": dataset.layer,
+        "shape": [file.n_cells, file.n_genes],  # which columns and cells are read is up to the dataset's settings
+        "rows": graph.block_rows,
+    }
+    return build_id(file.fingerprint(), parameters, ALGORITHM)
 
 
 def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
@@ -184,16 +185,20 @@ def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
     def build(job: _Job) -> str | None:
         try:
             _build(job, site)
-        except _StoppedError:
+        except StoppedError:
             return None
         except BaseException as error:
             errors.append(error)
-            site.failed.set()
+            site.workers.stop.set()
             return None
         return job.dataset.name
 
     with ThreadPoolExecutor(min(len(jobs), site.workers.count, DRIVERS)) as drivers:
-        names = list(drivers.map(build, jobs))
+        try:
+            names = list(drivers.map(build, jobs))
+        except BaseException:  # Ctrl-C, which Python raises here whatever the drivers do
+            site.workers.stop.set()
+            raise
     if errors:
         raise errors[0]
     return [name for name in names if name is not None]
@@ -201,8 +206,8 @@ def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
 
 def _build(job: _Job, site: _Site) -> None:
     dataset, name = job.dataset, job.dataset.name
-    if site.failed.is_set():
-        raise _StoppedError
+    if site.workers.stop.is_set():
+        raise StoppedError
     with site.store.workspace(name, job.build) as work:
         if site.store.build_of(name) == job.build:
             return
@@ -211,7 +216,7 @@ def _build(job: _Job, site: _Site) -> None:
             dataset,
             job.graph,
             work=work,
-            runner=site.run,
+            runner=site.workers.run,
             parallel=site.workers.count,
             stripe_bytes=site.stripe_bytes,
             memory=site.memory,
@@ -232,20 +237,15 @@ def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
         raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
 
 
-def _key(job: _Job) -> tuple[Path, str | None, str | None]:
-    return job.dataset.path, job.dataset.layer, job.dataset.by
-
-
 def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
     """Copy the counts of a file once by the labels of its cells, where it is split or stored by columns."""
-    if _key(job) in site.packed or (job.dataset.by is None and not job.file.by_column):
+    if job.split is None or job.split in site.packed:
         return
     if job.dataset.by is None:
         labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
     else:
         labels, codes = label_codes(job.file, job.dataset.by)
-    identity = _packed_identity(job.file, job.dataset)
-    folder = stack.enter_context(site.store.workspace("packed", identity))
+    folder = stack.enter_context(site.store.split_workspace(job.split))
     size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
     tasks = [
         Task(
@@ -262,14 +262,33 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
         finished[0] += 1
         _tell(site, job.dataset.name, "split", 0, 1)
 
-    run_stage(tasks, site.run, done)
+    _drop_damaged(tasks)
+    run_stage(tasks, site.workers.run, done)
     parts = [load(task.path) for task in tasks]
     merged = sum(int(part.pop("merged")) for part in parts)
     if merged:
         logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
-    pieces = [Piece(path=task.arguments[-1], **part) for task, part in zip(tasks, parts, strict=True)]
+    pieces = [_piece(task, part) for task, part in zip(tasks, parts, strict=True)]
     cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
-    site.packed[_key(job)] = _Packed(pieces, labels, cells)
+    site.packed[job.split] = _Packed(pieces, labels, cells)
+
+
+def _piece(task: Task, part: Arrays) -> Piece:
+    """Give the piece that the result of a task describes."""
+    return Piece(
+        path=task.arguments[-1],
+        n_cells=part["n_cells"],
+        n_entries=part["n_entries"],
+        size=int(part["size"]),
+        crc32=int(part["crc32"]),
+    )
+
+
+def _drop_damaged(tasks: Sequence[Task]) -> None:
+    """Remove results of a killed build whose counts are missing or differ, so that their tasks run again."""
+    for task in tasks:
+        if is_whole(task.path) and not _piece(task, load(task.path)).is_whole():
+            task.path.unlink()
 
 
 def _pack_shard(
@@ -279,14 +298,16 @@ def _pack_shard(
     return {
         "n_cells": piece.n_cells,
         "n_entries": piece.n_entries,
+        "size": np.array(piece.size),
+        "crc32": np.array(piece.crc32),
         "merged": np.array(source.n_merged(start, stop)),
     }
 
 
 def _source(job: _Job, site: _Site) -> CountSource:
-    packed = site.packed.get(_key(job))
-    if packed is None:
+    if job.split is None:
         return job.file
+    packed = site.packed[job.split]
     code = packed.labels.index(job.dataset.stratum or "")
     about = {"by": job.dataset.by, "stratum": job.dataset.stratum} if job.dataset.stratum is not None else {}
     return PackedSource(job.file, packed.pieces, code, cells=packed.cells[code], **about)

@@ -6,11 +6,16 @@ run anywhere that sees the files, in any order and more than once, without chang
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import threading
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 from dask.base import compute
 from dask.delayed import delayed
@@ -42,11 +47,18 @@ class Workers:
         Tasks that run at a time.
     per_process
         Tasks that run at a time within one process, and so share its memory.
+    stop
+        Set it, and tasks that have not begun never will: `run` raises :class:`StoppedError` within about a task.
     """
 
     run: Runner
     count: int
     per_process: int
+    stop: threading.Event
+
+
+class StoppedError(Exception):
+    """A build was told to stop."""
 
 
 class _Get(Protocol):
@@ -87,18 +99,21 @@ def open_workers(scheduler: str) -> Iterator[Workers]:
         Ready.
     """
     check_scheduler(scheduler)
+    stop = threading.Event()
     if scheduler == "synchronous":
-        with threadpool_limits(limits=1, user_api="blas"):
-            yield Workers(run_here, 1, 1)
+        opened = _synchronous(stop)
     elif scheduler == "threads":
-        with _threads() as workers:
-            yield workers
+        opened = _threads(stop)
     elif scheduler == "ray":
-        with _ray() as workers:
-            yield workers
+        opened = _ray(stop)
     else:
-        with _distributed(None if scheduler == "distributed" else scheduler) as workers:
+        opened = _distributed(None if scheduler == "distributed" else scheduler, stop)
+    with opened as workers:
+        try:
             yield workers
+        except BaseException:
+            stop.set()
+            raise
 
 
 def expected_workers(scheduler: str) -> tuple[int, int]:
@@ -114,38 +129,96 @@ def cores() -> int:
 
 
 @contextmanager
-def _threads() -> Iterator[Workers]:
+def _synchronous(stop: threading.Event) -> Iterator[Workers]:
+    def run(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        for task in tasks:
+            _check(stop)
+            run_here([task], done)
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield Workers(run, 1, 1, stop)
+
+
+@contextmanager
+def _threads(stop: threading.Event) -> Iterator[Workers]:
     from concurrent.futures import ThreadPoolExecutor
-    from functools import partial
 
     from dask.threaded import get
 
     # Set here, because libraries take the limit of one controlling thread only, and it has to outlast all tasks.
     warm_up()
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
-        yield Workers(_dask_runner(partial(get, pool=pool), remote=False), cores(), cores())
+        yield Workers(_dask_runner(partial(get, pool=pool), stop, remote=False), cores(), cores(), stop)
 
 
 @contextmanager
-def _distributed(address: str | None) -> Iterator[Workers]:
+def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers]:
     from distributed import Client, LocalCluster
 
-    local = None
-    if address is None:
-        local = LocalCluster(  # type: ignore[no-untyped-call]  # distributed publishes no types
-            n_workers=cores(), threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
-        )
-    try:
-        with Client(address or local, set_as_default=False) as client:  # type: ignore[no-untyped-call]  # as above
-            threads = list(client.nthreads().values())
-            yield Workers(_dask_runner(client.get, remote=True), max(sum(threads), 1), max(threads, default=1))
-    finally:
-        if local is not None:
-            local.close()
+    with ExitStack() as stack:
+        place: Any = address  # distributed publishes no types
+        if address is None:
+            stack.enter_context(_only_errors("distributed"))
+            place = LocalCluster(  # type: ignore[no-untyped-call]  # as above
+                n_workers=cores(),
+                threads_per_worker=1,
+                dashboard_address=None,
+                host="127.0.0.1",
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                silence_logs=logging.ERROR,
+            )
+            stack.callback(place.close)
+        try:
+            client = stack.enter_context(Client(place, set_as_default=False))  # type: ignore[no-untyped-call]  # as above
+        except OSError as error:
+            msg = f"no dask scheduler answers at {address} ({type(error).__name__})"
+            raise GraphError(msg, code="E276", where="scheduler", fix="check the address, and that it runs") from error
+        if address is None:
+            client.register_worker_callbacks(setup=_ignore_interrupts)
+        threads = list(client.nthreads().values())
+        run = _dask_runner(client.get, stop, remote=True)
+        yield Workers(_explained(run), max(sum(threads), 1), max(threads, default=1), stop)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that builds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def _ray() -> Iterator[Workers]:
+def _only_errors(name: str) -> Iterator[None]:
+    """Hold a logger and those below it to errors."""
+    known = [logging.getLogger(n) for n in [name, *logging.root.manager.loggerDict] if f"{n}.".startswith(f"{name}.")]
+    levels = [logger.level for logger in known]
+    for logger in known:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(known, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _explained(run: Runner) -> Runner:
+    """Say in words of ours when workers of a dask cluster are lost."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    def explained(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        try:
+            run(tasks, done)
+        except (KilledWorker, CommClosedError, CancelledError, TimeoutError) as error:
+            msg = f"workers of the dask cluster died, probably of memory ({type(error).__name__})"
+            fix = "give less --memory or fewer workers, and run the same command again to go on"
+            raise GraphError(msg, code="E276", where="scheduler", fix=fix) from error
+
+    return explained
+
+
+@contextmanager
+def _ray(stop: threading.Event) -> Iterator[Workers]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -164,24 +237,57 @@ def _ray() -> Iterator[Workers]:
     try:
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray publishes no type here
         count = max(int(resources.get("CPU", 1)), 1)
-        yield Workers(_dask_runner(ray_dask_get, remote=True), count, 1)
+        yield Workers(_dask_runner(ray_dask_get, stop, remote=True), count, 1, stop)
     finally:
         if started:
             ray.shutdown()
 
 
-def _dask_runner(get: _Get, *, remote: bool) -> Runner:
-    """Run stages by a scheduler of dask."""
+def _dask_runner(get: _Get, stop: threading.Event, *, remote: bool) -> Runner:
+    """Run stages by a scheduler of dask.
+
+    Tasks in this process look for `stop` themselves. Those elsewhere are left to their cluster, which drops what has
+    not begun when it is closed or its client leaves.
+    """
 
     def run(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
         slim, shared = _without_shared(tasks)
-        leaves = [delayed(value, name=f"shared-{id(value)}", traverse=False) for value in shared]
+        # A scheduler that several builds share takes what has the same key for the same.
+        run_id = uuid4().hex
+        leaves = [delayed(v, name=f"musegnn-shared-{run_id}-{k}", traverse=False) for k, v in enumerate(shared)]
+        sealed = [delayed(_Sealed(t), name=f"musegnn-task-{run_id}-{k}", traverse=False) for k, t in enumerate(slim)]
         job = delayed(_complete, pure=False, traverse=False)
-        jobs = [job(delayed(_Sealed(task), traverse=False), remote, *leaves) for task in slim]
+        jobs = [job(task, None if remote else stop, *leaves) for task in sealed]
+        _check(stop)
         with _watched(tasks, done):
-            compute(*jobs, scheduler=get, optimize_graph=False)  # type: ignore[no-untyped-call]  # dask has no types
+            start = partial(compute, *jobs, scheduler=get, optimize_graph=False)
+            if remote:
+                _wait(start, stop)
+            else:
+                start()
 
     return run
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise StoppedError
+
+
+def _wait(function: Callable[[], object], stop: threading.Event) -> None:
+    """Call a function in a thread of its own and wait for its end, or until told to stop."""
+    call: Future[object] = Future()
+
+    def work() -> None:
+        try:
+            call.set_result(function())
+        except BaseException as error:
+            call.set_exception(error)
+
+    threading.Thread(target=work, name="musegnn-build-stage", daemon=True).start()
+    while not wait([call], timeout=POLL_SECONDS).done:
+        _check(stop)
+    call.result()
 
 
 class _Sealed:
@@ -189,9 +295,6 @@ class _Sealed:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-
-    def __dask_tokenize__(self) -> str:
-        return str(self.task.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +328,12 @@ def _without_shared(tasks: Sequence[Task]) -> tuple[list[Task], list[Any]]:  # w
     return slim, shared
 
 
-def _complete(sealed: _Sealed, remote: bool, *shared: Any) -> None:  # noqa: FBT001  called by dask
-    if remote:
+def _complete(sealed: _Sealed, stop: threading.Event | None, *shared: Any) -> None:  # whatever functions take
+    """Complete a task; `stop` is ``None`` in processes that do not have it."""
+    if stop is None:
         _hold_blas()
+    else:
+        _check(stop)
     task = sealed.task
     arguments = tuple(shared[value.place] if isinstance(value, _Shared) else value for value in task.arguments)
     complete(replace(task, arguments=arguments))

@@ -2,7 +2,8 @@
 
 A piece is the file of one range: a ``.npz`` archive, uncompressed. The cells of a label lie in pages of some 2^20 to
 2^22 counts, each with its CRC-32, so that reading a range of a label costs in proportion to it and finds damage. Pieces
-are scratch files: they are not synchronised to disk, and one that is damaged or missing is made again from the source.
+are scratch files, synchronised to disk before :func:`pack` returns. Who keeps a :class:`Piece` from one process to the
+next asks :meth:`Piece.is_whole` first, and packs the range again where the file is missing or differs.
 
     counts       bytes of one page after another: row pointers int32, columns uint16 (int32 above 2^16 genes), and
                  counts uint8, uint16 or int32, whichever holds them
@@ -14,6 +15,7 @@ Legend: C cells of the source, L labels, n cells of a label, d spatial dimension
 from __future__ import annotations
 
 import io
+import os
 import secrets
 import struct
 import zipfile
@@ -56,11 +58,22 @@ class Piece:
         The file.
     n_cells, n_entries
         Cells and counts of each label, shape (L,), int64.
+    size, crc32
+        Bytes of the file and their checksum.
     """
 
     path: Path
     n_cells: NDArray[np.int64]
     n_entries: NDArray[np.int64]
+    size: int
+    crc32: int
+
+    def is_whole(self) -> bool:
+        """Tell whether the file is there with the bytes that were written."""
+        try:
+            return _measure(self.path) == (self.size, self.crc32)
+        except OSError:
+            return False
 
 
 def pack(
@@ -119,7 +132,17 @@ def pack(
     n_cells, n_entries = np.zeros((2, n_labels), dtype=np.int64)
     np.add.at(n_cells, table[:, 0], table[:, 1])
     np.add.at(n_entries, table[:, 0], table[:, 2])
-    return Piece(path=path, n_cells=n_cells, n_entries=n_entries)
+    size, crc32 = _measure(path)
+    return Piece(path=path, n_cells=n_cells, n_entries=n_entries, size=size, crc32=crc32)
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """Give the size and CRC-32 of a file."""
+    size = crc32 = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            size, crc32 = size + len(part), zlib.crc32(part, crc32)
+    return size, crc32
 
 
 class _Pages:
@@ -170,12 +193,15 @@ def _index_type(n_genes: int) -> np.dtype[Any]:  # integers
 
 @contextmanager
 def _new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Write an archive beside its place and give it its name when it is whole."""
+    """Write an archive beside its place and give it its name when it is whole and on disk."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         try:
-            with zipfile.ZipFile(aside, "x", zipfile.ZIP_STORED) as archive:
-                yield archive
+            with aside.open("xb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    yield archive
+                file.flush()
+                os.fsync(file.fileno())
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
@@ -332,7 +358,7 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
         raise
     except DAMAGE as error:
         msg = f"a file of split counts is damaged or missing ({shorten(' '.join(str(error).split()), 80)})"
-        raise InputError(msg, code="E231", where=where, fix="delete it and run the same command again") from error
+        raise InputError(msg, code="E231", where=where, fix="run the same command again to make it anew") from error
 
 
 def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:

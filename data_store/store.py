@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT_FILE = "FORMAT.json"
 WORK = "work"
+SPLIT = "_split"  # no dataset can have this name
 SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
 
@@ -274,21 +275,50 @@ class Store:
     def workspace(self, name: str, build: str) -> Iterator[Path]:
         """Give a folder for the unfinished files of one build, which no reader of the store sees.
 
-        One process or thread at a time has it. It is removed when the block ends without an error and kept otherwise,
-        so that the next try finds what was done.
+        One process or thread at a time has one of this dataset. It is removed when the block ends without an error and
+        kept otherwise, so that the next try finds what was done.
         """
-        folder = self.path / TEMPORARY / WORK / check_dataset_name(name) / check_dataset_name(build)
-        with one_writer(self.path, f"{WORK}-{name}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            yield folder
-            _remove_work(folder)
+        with self._work(check_dataset_name(name), build):
+            yield self._work_folder(name, build)
 
     def clear_workspace(self, name: str, build: str) -> None:
         """Remove what a process that was killed between its last step and its end left of a workspace."""
-        folder = self.path / TEMPORARY / WORK / check_dataset_name(name) / check_dataset_name(build)
+        self._clear_work(check_dataset_name(name), build)
+
+    @contextmanager
+    def split_workspace(self, identity: str) -> Iterator[Path]:
+        """Give a folder for the copy of one file's counts, which several builds share; else as :meth:`workspace`.
+
+        Who needs several at a time enters them in ascending order, so that two processes never wait for each other.
+
+        Parameters
+        ----------
+        identity
+            What the copy depends on, from :func:`build_id`. Each has a lock of its own.
+        """
+        with self._work(SPLIT, identity):
+            yield self._work_folder(SPLIT, identity)
+
+    def clear_split(self, identity: str) -> None:
+        """Remove what a process that was killed left of a split; as :meth:`clear_workspace`."""
+        self._clear_work(SPLIT, identity)
+
+    @contextmanager
+    def _work(self, name: str, build: str) -> Iterator[None]:
+        folder = self._work_folder(name, build)
+        with one_writer(self.path, _work_lock(name, build)):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield
+            _remove_work(folder)
+
+    def _clear_work(self, name: str, build: str) -> None:
+        folder = self._work_folder(name, build)
         if folder.exists():
-            with one_writer(self.path, f"{WORK}-{name}"):
+            with one_writer(self.path, _work_lock(name, build)):
                 _remove_work(folder)
+
+    def _work_folder(self, name: str, build: str) -> Path:
+        return self.path / TEMPORARY / WORK / name / check_dataset_name(build)
 
     def gc(self, *, grace_hours: float = 24.0, dry_run: bool = True) -> list[str]:
         """Remove builds that no reference shows, and unfinished files.
@@ -385,6 +415,11 @@ class Store:
         if needed > VERSION:
             msg = f"the store needs a reader of version {needed}, this program reads version {VERSION}"
             raise StoreError(msg, code="E290", where=str(self.path), fix="use a newer musegnn")
+
+
+def _work_lock(name: str, build: str) -> str:
+    """Name the lock of a workspace: one per dataset, and one per split. No dataset's own lock starts like this."""
+    return f"_{WORK}-{build}" if name == SPLIT else f"_{WORK}-{name}"
 
 
 def _remove_work(folder: Path) -> None:

@@ -29,6 +29,7 @@ app = cyclopts.App(
     exit_on_error=False,
     print_error=False,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 store_app = cyclopts.App(name="store", help="Look at a store of co-expression graphs.")
 app.command(store_app)
