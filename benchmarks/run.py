@@ -23,6 +23,9 @@ COLUMNS = ("case", "shape", "metric", "value", "unit", "rival", "rival_value", "
 COLUMNS += ("device", "threads", "versions", "date")
 PACKAGES = ("numpy", "scipy", "numba", "torch", "torch-geometric")
 
+IDLE_SECONDS = 0.3
+"""How long a job waits for threads of the one before, which spin for a while, to fall asleep: their time would count."""
+
 Row = dict[str, str | float | int | bool | None]
 
 
@@ -89,6 +92,7 @@ def interleave(ours: Callable[[], object], rival: Callable[[], object], *, round
     rival()
     for _ in range(rounds):
         for job, seconds in zip((ours, rival), times, strict=True):
+            time.sleep(IDLE_SECONDS)
             start = time.process_time()
             job()
             seconds.append(time.process_time() - start)
