@@ -24,7 +24,7 @@ COLUMNS += ("device", "threads", "versions", "date")
 PACKAGES = ("numpy", "scipy", "numba", "torch", "torch-geometric")
 
 IDLE_SECONDS = 0.3
-"""How long a job waits for threads of the one before, which spin for a while, to fall asleep: their time would count."""
+"""How long a job waits for threads of the one before, which spin for a while, to sleep: their time would count."""
 
 Row = dict[str, str | float | int | bool | None]
 
