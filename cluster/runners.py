@@ -204,7 +204,7 @@ def _explained(run: Runner) -> Runner:
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     def explained(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
         try:
