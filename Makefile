@@ -4,7 +4,6 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
-PACKAGES := musegnn musegnn.kernels musegnn.data_store musegnn.cluster
 UV     := $(shell command -v uv 2>/dev/null)
 
 .PHONY: demo test lint bench scatter
@@ -24,7 +23,6 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest -q -n 2
-	$(BIN)/pytest -q --doctest-modules --doctest-ignore-import-errors --pyargs $(PACKAGES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
