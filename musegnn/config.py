@@ -319,6 +319,16 @@ class TrainingConfig(_Section):
     pairs
         Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
         that score single pairs (``inner``, ``pairwise``). The loss is an unbiased estimate of that of all pairs.
+    partners
+        Whom a dataset is compared with in parallel order: ``cycle``: along a random cycle through all, so that each is
+        partner exactly once per round; ``uniform``: each draws its own, as published (sequential order always does).
+    exchange
+        How others' vectors enter the losses between datasets, in parallel order: ``exact``: the gradient goes back to
+        their owners; ``stopgrad``: it does not; ``stale``: nor are the vectors of this round but of the one before,
+        for networks so slow that waiting matters. Only ``exact`` is the gradient of the loss.
+    reduce
+        How gradients of shared modules are added over datasets: ``fixed``: in fixed point, so that any number of
+        processes gives the same bits; ``float``: equal up to rounding.
     recompute
         Encode again for the backward pass instead of keeping the encoder's intermediate results: less memory, more
         time, the same bits. In parallel order.
@@ -336,6 +346,9 @@ class TrainingConfig(_Section):
     dtype: Literal["float32", "float64"] = "float32"
     row_block: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
+    partners: Literal["cycle", "uniform"] = "cycle"
+    exchange: Literal["exact", "stopgrad", "stale"] = "exact"
+    reduce: Literal["fixed", "float"] = "fixed"
     recompute: bool = False
     loss: LossConfig = LossConfig()
 

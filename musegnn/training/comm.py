@@ -8,44 +8,75 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+
+from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import torch
+    Vectors = dict[int, torch.Tensor]
+    Contributions = Mapping[str, Mapping[int, torch.Tensor]]
+
+Reduce = Literal["fixed", "float"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The outcome of a round, before anybody steps.
+
+    Attributes
+    ----------
+    sums
+        Flat gradient per shared unit owned here, summed over all datasets that contributed; empty when there are
+        objections.
+    objections
+        Datasets of any process whose numbers are not finite, ascending. The step is taken only when it is empty.
+    """
+
+    sums: Mapping[str, torch.Tensor]
+    objections: Sequence[int]
 
 
 class Comm(Protocol):
-    """What the engine needs of a group of processes.
+    """What training needs of a group of processes.
+
+    Every method is called by all processes together, in the same order.
 
     Attributes
     ----------
     rank, size
-        Number of this process and of all. Every method is called by all processes together.
+        Number of this process and of all.
+    sent
+        Bytes sent to other processes so far.
     """
 
     rank: int
     size: int
+    sent: int
 
-    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> dict[int, torch.Tensor]:
-        """Give each dataset the vectors of its partner.
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+        """Begin to give each dataset the vectors of its partner.
 
         Parameters
         ----------
         z
-            Detached vectors (N, d) of the datasets owned here.
+            Detached vectors (N, d) of the datasets owned here that take part in the round.
         partner
             Partner of each dataset of the atlas, -1 for none; shape (T,).
 
         Returns
         -------
-        dict
-            For each owned dataset with a partner, the partner's vectors as a tensor of its own.
+        callable
+            Waits, and gives the vectors of the partners of owned datasets, by partner. They may share memory with
+            `z` and must not be written to.
         """
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> dict[int, torch.Tensor]:
-        """Return gradients to the owners of the vectors they belong to.
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+        """Begin to return gradients to the owners of the vectors they belong to.
 
         Parameters
         ----------
@@ -57,75 +88,67 @@ class Comm(Protocol):
 
         Returns
         -------
-        dict
-            Gradients by vectors owned here, by the dataset (of any process) whose loss they come from.
+        callable
+            Waits, and gives the gradients by vectors owned here, by the dataset (of any process) whose loss they
+            come from.
         """
 
-    def sum_shared(
-        self, contributions: Mapping[str, Mapping[int, torch.Tensor]], members: Mapping[str, Sequence[int]]
-    ) -> dict[str, torch.Tensor]:
-        """Add up the gradients of shared modules over datasets, in ascending dataset index.
+    def reduce(
+        self, contributions: Contributions, members: Mapping[str, Sequence[int]], objections: Iterable[int]
+    ) -> Reduction:
+        """Add up the gradients of shared modules over datasets, unless somebody objects to the step.
 
         Parameters
         ----------
         contributions
-            Per unit owned here and dataset owned here, the flat gradient.
+            Per shared unit and dataset owned here, the flat gradient; a unit or dataset without one is missing.
         members
-            Datasets that share each unit, owned here or not.
-
-        Returns
-        -------
-        dict
-            Flat sum per unit owned here, the same bits whichever processes the datasets are on.
-        """
-
-    def vote(self, objections: Iterable[int]) -> list[int]:
-        """Gather objections to a step.
-
-        Parameters
-        ----------
+            Datasets that share each unit, owned here or not, for all units of the atlas.
         objections
             Owned datasets whose numbers are not finite.
-
-        Returns
-        -------
-        list of int
-            Those of all processes, ascending. The step is taken only when it is empty.
         """
 
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Gather records of all processes in order of rank; every process gets all."""
+        """Gather JSON records of all processes in order of rank; every process gets all."""
 
 
 class LocalComm:
-    """A group of one process."""
+    """A group of one process.
+
+    Parameters
+    ----------
+    reduce
+        ``fixed``: sums in fixed point, as in several processes, so that these give the same bits; ``float``: sums in
+        ascending dataset index.
+    """
 
     rank = 0
     size = 1
+    sent = 0
 
-    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> dict[int, torch.Tensor]:
-        """Give each dataset a copy of the vectors of its partner."""
-        return {i: z[int(partner[i])].clone() for i in sorted(z) if partner[i] >= 0}
+    def __init__(self, reduce: Reduce = "fixed") -> None:
+        self._reduce = reduce
 
-    def give_back(
-        self,
-        gradients: Mapping[int, torch.Tensor],
-        partner: Sequence[int],
-    ) -> dict[int, torch.Tensor]:
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+        """Give the vectors of partners as they are."""
+        found = {int(partner[i]): z[int(partner[i])] for i in sorted(z) if partner[i] >= 0}
+        return lambda: found
+
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
         """Give the gradients back as they are."""
-        return dict(gradients)
+        found = dict(gradients)
+        return lambda: found
 
-    def sum_shared(
-        self,
-        contributions: Mapping[str, Mapping[int, torch.Tensor]],
-        members: Mapping[str, Sequence[int]],
-    ) -> dict[str, torch.Tensor]:
-        """Add up gradients in ascending dataset index."""
-        return {unit: add_ascending(parts) for unit, parts in contributions.items()}
-
-    def vote(self, objections: Iterable[int]) -> list[int]:
-        """Give the objections, ascending."""
-        return sorted(objections)
+    def reduce(
+        self, contributions: Contributions, members: Mapping[str, Sequence[int]], objections: Iterable[int]
+    ) -> Reduction:
+        """Add up the gradients of this process."""
+        found = sorted(objections)
+        if found:
+            return Reduction({}, found)
+        if self._reduce == "float":
+            return Reduction({unit: add_ascending(parts) for unit, parts in contributions.items()}, [])
+        return Reduction({unit: _fixed_sum(parts, len(members[unit])) for unit, parts in contributions.items()}, [])
 
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Give the records."""
@@ -145,3 +168,16 @@ def add_ascending(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
     for key in others:
         total += parts[key]
     return total
+
+
+def largest(parts: Iterable[torch.Tensor]) -> float:
+    """Give the largest magnitude in some tensors; 0 when they are empty."""
+    return max((part.abs().amax().item() for part in parts if part.numel()), default=0.0)
+
+
+def _fixed_sum(parts: Mapping[int, torch.Tensor], n_members: int) -> torch.Tensor:
+    some = next(iter(parts.values()))
+    scale = scale_for(largest(parts.values()), n_members)
+    total = torch.zeros(some.shape, dtype=torch.int64, device=some.device)
+    add_rounded(parts.values(), scale, total)
+    return to_float(total, scale, some.dtype)

@@ -19,11 +19,12 @@ from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
 from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
+from musegnn.training.phases import Phases
 from musegnn.training.reconstruction import Reconstruction
 from musegnn.training.schedule import draw_alignment, draw_contrast, partners
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import nn
 
@@ -42,6 +43,8 @@ class Engine:
         Losses, learning rates, order and seed.
     comm
         The group of processes; ``None``: this one alone.
+    phases
+        Told what is being done.
 
     Raises
     ------
@@ -49,10 +52,13 @@ class Engine:
         When the order is ``sequential`` and there is more than one process.
     """
 
-    def __init__(self, model: AtlasModel, config: TrainingConfig, *, comm: Comm | None = None) -> None:
+    def __init__(
+        self, model: AtlasModel, config: TrainingConfig, *, comm: Comm | None = None, phases: Phases | None = None
+    ) -> None:
         self.model = model
         self.config = config
-        self.comm: Comm = LocalComm() if comm is None else comm
+        self.comm: Comm = LocalComm(config.reduce) if comm is None else comm
+        self.phases = Phases() if phases is None else phases
         if config.order == "sequential" and self.comm.size > 1:
             msg = "sequential order runs in one process"
             raise ValueError(msg)
@@ -66,19 +72,24 @@ class Engine:
             name: Adam(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay)
             for name, unit in model.units.items()
         }
+        self._layers = {model.layer_unit(i): i for i in model.owned}
+        self._previous: dict[int | None, torch.Tensor] = {}
 
-    def round(self, round_: int) -> list[dict[str, Any]]:
+    def round(self, round_: int, *, before_step: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
         """Train one round: every dataset is once the subject.
 
         Parameters
         ----------
         round_
             Number of the round, from 1.
+        before_step
+            Called when all processes have agreed on the step and before any weight changes; in sequential order before
+            the first dataset.
 
         Returns
         -------
         list of dict
-            Per owned dataset: ``round``, ``dataset``, ``partner``, ``loss`` (weighted sum), the unweighted losses
+            Per owned dataset that takes part: ``round``, ``dataset``, ``partner``, ``loss`` (weighted sum), the unweighted losses
             that took part, ``n_shared`` genes compared and ``n_contrast`` genes drawn.
 
         Raises
@@ -87,44 +98,75 @@ class Engine:
             E410 when a loss or a gradient is not finite. No weight has changed then in parallel order; in
             sequential order the datasets before the one named have taken their steps.
         """
-        return self._sequential(round_) if self.config.order == "sequential" else self._parallel(round_)
+        if self.config.order == "sequential":
+            return self._sequential(round_, before_step)
+        return self._parallel(round_, before_step)
 
-    def _parallel(self, round_: int) -> list[dict[str, Any]]:
-        model, owned = self.model, self.model.owned
-        partner = partners(self.config.seed, round_, len(self._graphs), "cycle").tolist()
-        with torch.set_grad_enabled(not self.config.recompute):
-            z = {i: model.encode(i, round_=round_) for i in owned}
+    def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
+        config, enter = self.config, self.phases.enter
+        partner = self._partners(round_)
+        owned = [i for i in self.model.owned if partner[i] >= 0 or len(self._graphs) == 1]
+        kept = {i: self._previous.get(i) for i in owned} if config.exchange == "stale" else {}
+        z: dict[int, torch.Tensor] = {}
+        for i in owned:
+            enter("encode", round_, self._graphs[i].name)
+            with torch.set_grad_enabled(not config.recompute):
+                z[i] = self.model.encode(i, round_=round_)
         leaves = {i: z[i].detach().requires_grad_() for i in owned}
-        others = self.comm.exchange({i: leaves[i].detach() for i in owned}, partner)
+        sent = {i: leaf.detach() for i, leaf in leaves.items()} | {i: old for i, old in kept.items() if old is not None}
+        receive = self.comm.exchange(sent, partner)
+        if config.exchange == "stale":
+            self._previous |= {i: leaf.detach().clone() for i, leaf in leaves.items()}
         rows: dict[int, dict[str, Any]] = {}
+        losses: dict[int, dict[str, torch.Tensor]] = {}
         by_own: dict[int, torch.Tensor | None] = {}
         by_other: dict[int, torch.Tensor] = {}
         decoder_gradients: dict[int, list[torch.Tensor | None]] = {}
         for i in owned:
-            losses = self._reconstruction(round_, i, leaves[i])
-            decoder = self._unit(model.decoder_unit(i)).parameters
-            by_own[i], *decoder_gradients[i] = _gradients(self._weighted(losses), [leaves[i], *decoder])
-            compared: dict[str, torch.Tensor] = {}
-            if i in others:
-                other = others[i].requires_grad_()
-                compared = self._comparison(round_, i, partner[i], leaves[i], other)
-                if compared:
-                    own, across = _gradients(self._weighted(compared), [leaves[i], other])
-                    by_own[i] = _add(by_own[i], own)
-                    if across is not None:
-                        by_other[i] = across
-            rows[i] = self._row(round_, i, partner[i], losses | compared)
-        returned = self.comm.give_back(by_other, partner)
-        layer_gradients, contributions = self._backward(round_, z, by_own, returned, partner)
-        summed = self.comm.sum_shared(contributions, model.shared.members)
-        self._vote(round_, rows, [layer_gradients, decoder_gradients], contributions)
+            enter("reconstruct", round_, self._graphs[i].name)
+            found = self._reconstruction(round_, i, leaves[i])
+            decoder = self._unit(self.model.decoder_unit(i)).parameters
+            by_own[i], *decoder_gradients[i] = _gradients(self._weighted(found), [leaves[i], *decoder])
+            losses[i] = {name: loss.detach() for name, loss in found.items()}
+        enter("exchange", round_)
+        others = receive()
         for i in owned:
-            self._step(self._unit(model.layer_unit(i)), layer_gradients[i])
-            self._step(self._unit(model.decoder_unit(i)), decoder_gradients[i])
-        for name, total in summed.items():
+            enter("compare", round_, self._graphs[i].name)
+            compared: dict[str, torch.Tensor] = {}
+            if partner[i] >= 0:
+                other = others[partner[i]].detach().requires_grad_(config.exchange == "exact")
+                compared = self._comparison(round_, i, partner[i], leaves[i], other)
+                wanted = [leaves[i], other] if other.requires_grad else [leaves[i]]
+                own, *across = _gradients(self._weighted(compared), wanted)
+                by_own[i] = _add(by_own[i], own)
+                by_other |= {i: gradient for gradient in across if gradient is not None}
+            rows[i] = self._row(round_, i, partner[i], losses[i] | compared)
+        returned = by_other
+        if config.exchange == "exact":
+            collect = self.comm.give_back(by_other, partner)
+            enter("return", round_)
+            returned = collect()
+        layer_gradients, contributions = self._backward(round_, z, by_own, returned, partner)
+        enter("reduce", round_)
+        bad = _not_finite(rows, [layer_gradients, decoder_gradients], contributions)
+        reduction = self.comm.reduce(contributions, self.model.shared.members, bad)
+        self._refuse(round_, reduction.objections)
+        before_step()
+        for i in owned:
+            enter("step", round_, self._graphs[i].name)
+            self._step(self._unit(self.model.layer_unit(i)), layer_gradients[i])
+            self._step(self._unit(self.model.decoder_unit(i)), decoder_gradients[i])
+        enter("step", round_)
+        for name, total in reduction.sums.items():
             unit = self._unit(name)
             self._step(unit, _unflatten(total, unit.parameters))
         return [rows[i] for i in owned]
+
+    def _partners(self, round_: int) -> list[int]:
+        """Give the partner of every dataset in this round, -1 for those that do not take part."""
+        law = "uniform" if self.config.order == "sequential" else self.config.partners
+        found: list[int] = partners(self.config.seed, round_, len(self._graphs), law).tolist()
+        return found
 
     def _backward(
         self,
@@ -137,7 +179,8 @@ class Engine:
         """Run the encoders' backward passes on the gradients by their vectors, added in ascending dataset index."""
         layer_gradients: dict[int, list[torch.Tensor | None]] = {}
         contributions: dict[str, dict[int, torch.Tensor]] = {}
-        for j in self.model.owned:
+        for j in z:
+            self.phases.enter("backward", round_, self._graphs[j].name)
             parts = {i: gradient for i, gradient in returned.items() if partner[i] == j}
             own = by_own[j]
             if own is not None:
@@ -156,12 +199,14 @@ class Engine:
                 contributions.setdefault(name, {})[j] = _flatten([next(found) for _ in parameters], parameters)
         return layer_gradients, contributions
 
-    def _sequential(self, round_: int) -> list[dict[str, Any]]:
+    def _sequential(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
         model = self.model
-        partner = partners(self.config.seed, round_, len(self._graphs), "uniform").tolist()
+        partner = self._partners(round_)
         rows = []
+        before_step()
         for i in model.owned:
             j = partner[i]
+            self.phases.enter("encode", round_, self._graphs[i].name)
             z_i = model.encode(i, round_=round_)
             losses = self._reconstruction(round_, i, z_i)
             touched = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
@@ -173,7 +218,7 @@ class Engine:
             units = [self._unit(name) for name in touched]
             found = iter(_gradients(self._weighted(losses), [p for unit in units for p in unit.parameters]))
             gradients = {unit.name: [next(found) for _ in unit.parameters] for unit in units}
-            self._vote(round_, {i: row}, [{i: parts} for parts in gradients.values()], {})
+            self._refuse(round_, _not_finite({i: row}, [{i: parts} for parts in gradients.values()], {}))
             for unit in units:
                 self._step(unit, gradients[unit.name])
             rows.append(row)
@@ -227,22 +272,10 @@ class Engine:
             "n_shared": len(self._overlaps.pair(i, j).rows_i) if j >= 0 else 0,
         }
 
-    def _vote(
-        self,
-        round_: int,
-        rows: Mapping[int, dict[str, Any]],
-        gradients: Sequence[Mapping[int, Sequence[torch.Tensor | None]]],
-        contributions: Mapping[str, Mapping[int, torch.Tensor]],
-    ) -> None:
+    def _refuse(self, round_: int, objections: Collection[int]) -> None:
         """Stop before any step when a loss or a gradient of any process is not finite."""
-        bad = {i for i, row in rows.items() if not np.isfinite(row["loss"])}
-        for group in gradients:
-            bad |= {i for i, parts in group.items() if not _all_finite([part for part in parts if part is not None])}
-        for parts in contributions.values():
-            bad |= {i for i, part in parts.items() if not _all_finite([part])}
-        objections = self.comm.vote(bad)
         if objections:
-            names = ", ".join(self._graphs[i].name for i in objections)
+            names = ", ".join(self._graphs[i].name for i in sorted(objections))
             msg = f"round {round_}: a loss or a gradient is not finite (datasets: {names}; seed {self.config.seed})"
             raise RunError(msg, code="E410", where="training", fix="lower the learning rates, or leave the dataset out")
 
@@ -255,9 +288,13 @@ class Engine:
         Returns
         -------
         dict
-            ``weight/NAME`` and, once a parameter has been stepped, ``adam/NAME/KEY``.
+            ``weight/NAME`` and, once a parameter has been stepped, ``adam/NAME/KEY``; with ``exchange: stale`` also
+            ``vectors``, which others compare with in the next round, beside the weights of a dataset's layer.
         """
         state: dict[str, torch.Tensor] = {}
+        owner = self._layers.get(unit)
+        if owner in self._previous:
+            state["vectors"] = self._previous[owner].cpu()
         for name, parameter in self._unit(unit).module.named_parameters():
             state[f"weight/{name}"] = parameter.detach().cpu().contiguous()
             for key, value in self._optimizers[unit].state.get(parameter, {}).items():
@@ -286,6 +323,10 @@ class Engine:
             moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if moments:
                 optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in moments.items()}
+        if unit in self._layers:
+            self._previous.pop(self._layers[unit], None)
+            if "vectors" in state:
+                self._previous[self._layers[unit]] = state["vectors"].clone().to(self.model.device)
 
     def _unit(self, name: str) -> Unit:
         return self.model.units[name]
@@ -314,6 +355,20 @@ def _flatten(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.P
 def _unflatten(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
     parts = torch.split(flat, [p.numel() for p in parameters])
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+
+
+def _not_finite(
+    rows: Mapping[int, dict[str, Any]],
+    gradients: Sequence[Mapping[int, Sequence[torch.Tensor | None]]],
+    contributions: Mapping[str, Mapping[int, torch.Tensor]],
+) -> set[int]:
+    """Give the datasets with a loss or a gradient that is not finite."""
+    bad = {i for i, row in rows.items() if not np.isfinite(row["loss"])}
+    for group in gradients:
+        bad |= {i for i, parts in group.items() if not _all_finite([part for part in parts if part is not None])}
+    for parts in contributions.values():
+        bad |= {i for i, part in parts.items() if not _all_finite([part])}
+    return bad
 
 
 def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:

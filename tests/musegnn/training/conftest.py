@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from torch import distributed
 
 from musegnn.config import AtlasConfig, validate_atlas
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
+from musegnn.training.torch_comm import PeerLostError, make_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +129,31 @@ def atlas(tmp_path):
         return make_store(tmp_path, config, full_profile=full_profile), config
 
     return make
+
+
+def run_ranks(size, work):
+    """Call ``work(rank, group)`` in one thread per rank of a gloo group and give the results in order of rank."""
+    store, results, errors = distributed.HashStore(), [None] * size, []
+
+    def run(rank):
+        try:
+            group = make_group(distributed.PrefixStore("test", store), rank, size)
+            results[rank] = work(rank, group)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    if errors:
+        raise next((e for e in errors if not isinstance(e, PeerLostError)), errors[0])
+    assert not any(thread.is_alive() for thread in threads)
+    return results
+
+
+@pytest.fixture
+def in_ranks():
+    """Give :func:`run_ranks`."""
+    return run_ranks

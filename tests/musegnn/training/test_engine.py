@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -12,11 +10,12 @@ from torch.nn import functional
 from torch_geometric.nn import GraphNorm, TransformerConv
 
 from musegnn.errors import RunError
-from musegnn.training.comm import add_ascending
+from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import fingerprint, make_model, prepare
 from musegnn.training.schedule import draw_contrast, partners
+from musegnn.training.torch_comm import TorchComm
 
 PUBLISHED = {
     "model__features": "profile",
@@ -194,85 +193,110 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder, part):
             np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-class ThreadComm:
-    """A group of threads of one process that meet at a barrier."""
+def connect(group, owner, data, config):
+    sizes = [graph.n_genes for graph in data.graphs]
+    dtype = getattr(torch, config.training.dtype)
+    return TorchComm(group, owner, sizes, config.model.dim, dtype=dtype, reduce=config.training.reduce)
 
-    def __init__(self, rank, owner, board, barrier):
-        self.rank, self.size = rank, max(owner) + 1
-        self._owner, self._board, self._barrier = owner, board, barrier
 
-    def _all(self, value):
-        self._board[self.rank] = value
-        self._barrier.wait()
-        values = [self._board[rank] for rank in range(self.size)]
-        self._barrier.wait()
-        return values
+def train_on(owner, in_ranks, data, config, rounds):
+    """Train on one gloo process group and give the engines and the rows in the order of the atlas."""
 
-    def exchange(self, z, partner):
-        every = {i: tensor for part in self._all(dict(z)) for i, tensor in part.items()}
-        return {i: every[partner[i]].clone() for i in z if partner[i] >= 0}
+    def work(rank, group):
+        owned = [i for i, o in enumerate(owner) if o == rank]
+        comm = connect(group, owner, data, config)
+        engine = Engine(make_model(data, config, owned=owned), config.training, comm=comm)
+        return engine, [row for r in rounds for row in comm.gather(engine.round(r))]
 
-    def give_back(self, gradients, partner):
-        every = {i: tensor for part in self._all(dict(gradients)) for i, tensor in part.items()}
-        return {i: tensor for i, tensor in every.items() if self._owner[partner[i]] == self.rank}
-
-    def sum_shared(self, contributions, members):
-        parts = self._all(contributions)
-        return {
-            unit: add_ascending({i: t for part in parts for i, t in part.get(unit, {}).items()})
-            for unit in contributions
-        }
-
-    def vote(self, objections):
-        return sorted(i for part in self._all(list(objections)) for i in part)
-
-    def gather(self, rows):
-        return [row for part in self._all(list(rows)) for row in part]
+    found = in_ranks(max(owner) + 1, work)
+    names = [graph.name for graph in data.graphs]
+    rows = sorted(found[0][1], key=lambda row: (row["round"], names.index(row["dataset"])))
+    assert all(len(each) == len(rows) for _, each in found)
+    return [engine for engine, _ in found], rows
 
 
 @pytest.mark.parametrize(
     ("owner", "settings"),
     [
+        ([0, 0, 0, 0], {}),
         ([0, 0, 1, 1], {}),
         ([1, 0, 1, 0], {}),
+        ([2, 1, 2, 0], {}),
         ([0, 1, 2, 3], {}),
         ([1, 0, 1, 0], {"training__row_block": 7, "training__recompute": True}),
         ([0, 1, 2, 3], {"model__decoder": "pairwise", "training__pairs": 30}),
+        ([2, 1, 0, 2], {"training__partners": "uniform", "model__edge_dropout": 0.1}),
+        ([1, 0, 1, 0], {"training__exchange": "stopgrad"}),
+        ([0, 1, 2, 3], {"training__exchange": "stale"}),
+        ([0, 1, 2, 3], {"training__dtype": "float64", "model__share_by": ["modality", "tissue", "species"]}),
+        ([1, 0, 1, 0], {"training__loss": {"similarity": 0.0, "contrast": 0.0, "alignment": 0.0}}),
     ],
 )
-def test_placement_changes_no_bit(atlas, owner, settings):
+def test_placement_changes_no_bit(atlas, in_ranks, owner, settings):
     store, config = atlas(**settings)
     data = prepare(store, config)
     alone = Engine(make_model(data, config), config.training)
-    alone_rows = [alone.round(r) for r in (1, 2, 3)]
-    board, barrier = {}, threading.Barrier(max(owner) + 1, timeout=60)
-    engines, rows, errors = {}, {}, []
+    rounds = (1, 2, 3)
+    alone_rows = [row for r in rounds for row in alone.round(r)]
 
-    def work(rank):
-        try:
-            owned = [i for i, o in enumerate(owner) if o == rank]
-            comm = ThreadComm(rank, owner, board, barrier)
-            engines[rank] = Engine(make_model(data, config, owned=owned), config.training, comm=comm)
-            rows[rank] = [comm.gather(engines[rank].round(r)) for r in (1, 2, 3)]
-        except BaseException as error:
-            errors.append(error)
-            barrier.abort()
+    engines, rows = train_on(owner, in_ranks, data, config, rounds)
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(max(owner) + 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    key = lambda row: (row["round"], row["dataset"])  # noqa: E731
-    assert sorted((r for part in rows[0] for r in part), key=key) == sorted(
-        (r for part in alone_rows for r in part), key=key
-    )
-    for engine in engines.values():
+    assert rows == alone_rows
+    for engine in engines:
         for unit in engine.model.units:
             found, expected = engine.state(unit), alone.state(unit)
             assert found.keys() == expected.keys()
             assert all(found[k].equal(expected[k]) for k in expected), unit
+
+
+def test_floating_sums_are_close_over_placements(atlas, in_ranks):
+    store, config = atlas(training__reduce="float")
+    data = prepare(store, config)
+    alone = Engine(make_model(data, config), config.training)
+    for r in range(1, 21):
+        alone.round(r)
+
+    engines, _ = train_on([1, 0, 1, 0], in_ranks, data, config, range(1, 21))
+
+    for engine in engines:
+        for i in engine.model.owned:
+            np.testing.assert_allclose(
+                engine.model.encode(i).detach(), alone.model.encode(i).detach(), rtol=0, atol=1e-4
+            )
+
+
+def test_stopping_gradients_leaves_out_exactly_what_goes_back(atlas):
+    """The layer of a dataset that nobody owns but its partner's loss uses is stepped by its own loss alone."""
+    store, config = atlas(2, training__exchange="stopgrad", training__dtype="float64")
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    taken = {}
+    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    engine.round(4)
+
+    z = [engine.model.encode(i, round_=4) for i in range(2)]
+    for i in range(2):
+        losses = engine._reconstruction(4, i, z[i]) | engine._comparison(4, i, 1 - i, z[i], z[1 - i].detach())
+        total = sum(getattr(config.training.loss, name) * loss for name, loss in losses.items())
+        layer = engine.model.units[engine.model.layer_unit(i)]
+        expected = torch.autograd.grad(total, layer.parameters, retain_graph=True)
+        for found, gradient in zip(taken[layer.name], expected, strict=True):
+            np.testing.assert_allclose(found, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_stale_exchange_compares_with_the_vectors_of_the_round_before(atlas):
+    store, config = atlas(2, training__exchange="stale", training__dtype="float64")
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    engine.round(1)
+    old = {i: engine.state(engine.model.layer_unit(i))["vectors"].clone() for i in range(2)}
+    z = [engine.model.encode(i, round_=2) for i in range(2)]
+    expected = [engine._comparison(2, i, 1 - i, z[i], old[1 - i])["alignment"].item() for i in range(2)]
+
+    rows = engine.round(2)
+
+    np.testing.assert_allclose([row["alignment"] for row in rows], expected, rtol=1e-12)
+    assert not old[0].equal(z[0])
 
 
 @pytest.mark.parametrize("decoder", ["mlp", "pairwise"])
@@ -296,7 +320,8 @@ def test_recomputation_changes_no_bit(atlas, decoder):
 def test_several_processes_refuse_sequential_order(atlas):
     store, config = atlas(2, training__order="sequential")
     data = prepare(store, config)
-    comm = ThreadComm(0, [0, 1], {}, None)
+    comm = LocalComm()
+    comm.size = 2
     with pytest.raises(ValueError, match="sequential"):
         Engine(make_model(data, config, owned=[0]), config.training, comm=comm)
 

@@ -1,0 +1,57 @@
+r"""Sums of floating-point tensors that do not depend on the order of the summands.
+
+With M summands, none larger than :math:`2^e` in magnitude, each is rounded to a multiple of
+:math:`2^{e + \lceil \log_2 M \rceil - 61}` and added as a 64-bit integer. The sum of integers is exact and cannot
+overflow, so any grouping of the summands gives the same bits. The rounding is far below float32: of the largest
+summand, 61 - log2 M binary digits are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+BITS = 61
+
+
+def scale_for(largest: float, n: int) -> float:
+    """Give the power of two by which summands are multiplied before they are rounded.
+
+    Parameters
+    ----------
+    largest
+        No summand is larger in magnitude; finite. All who add must use the same value.
+    n
+        Number of summands M, at least 1.
+    """
+    if largest == 0.0:
+        return 1.0
+    _, exponent = math.frexp(largest)
+    digits = BITS - exponent - math.ceil(math.log2(n))
+    return math.ldexp(1.0, min(digits, 1023))  # sums of tensors below 2^-962 lose digits, not their order
+
+
+def add_rounded(parts: Iterable[torch.Tensor], scale: float, total: torch.Tensor) -> None:
+    """Add tensors to a sum of rounded multiples.
+
+    Parameters
+    ----------
+    parts
+        Summands, of the shape of `total`.
+    scale
+        See :func:`scale_for`.
+    total
+        The sum so far, int64; changed in place.
+    """
+    for part in parts:
+        total += part.double().mul_(scale).round_().long()
+
+
+def to_float(total: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """Give the value of a sum of rounded multiples, rounded once to float64 and once to `dtype`."""
+    return total.double().div_(scale).to(dtype)

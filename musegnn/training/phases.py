@@ -1,0 +1,85 @@
+"""What a process of a training run is doing, since when, and how long each phase took.
+
+A round goes through the phases in this order. Those that wait for other processes do nothing else, so their seconds
+are waiting time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Phase = Literal[
+    "load", "encode", "reconstruct", "exchange", "compare", "return", "backward", "reduce", "step", "checkpoint"
+]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+WAITS: tuple[Phase, ...] = ("exchange", "return", "reduce")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a process does at a time.
+
+    Attributes
+    ----------
+    round
+        The round under way; 0 before the first.
+    phase
+        The phase.
+    dataset
+        The dataset that is computed, where the phase goes from dataset to dataset.
+    since
+        When the phase of this dataset began, seconds since the epoch.
+    count
+        Phases entered so far: as long as it grows, the process moves.
+    """
+
+    round: int
+    phase: Phase
+    dataset: str | None
+    since: float
+    count: int
+
+
+class Phases:
+    """Follows a process through the phases of its rounds.
+
+    Parameters
+    ----------
+    on_enter
+        Called with each new moment before its work begins.
+
+    Attributes
+    ----------
+    now
+        The present moment; may be read by other threads.
+    """
+
+    def __init__(self, on_enter: Callable[[Moment], None] | None = None) -> None:
+        self._on_enter = on_enter
+        self._seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+        self.now = Moment(0, "load", None, time.time(), 0)
+
+    def enter(self, phase: Phase, round_: int, dataset: str | None = None) -> None:
+        """Begin a phase, which ends the one before it."""
+        self._close()
+        self.now = Moment(round_, phase, dataset, time.time(), self.now.count + 1)
+        if self._on_enter is not None:
+            self._on_enter(self.now)
+
+    def take(self) -> dict[str, float]:
+        """Give the seconds of each phase since this was last asked."""
+        self._close()
+        seconds, self._seconds = self._seconds, {}
+        return {phase: seconds[phase] for phase in PHASES if phase in seconds}
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        phase = self.now.phase
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._began
+        self._began = now

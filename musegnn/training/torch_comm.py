@@ -1,0 +1,293 @@
+"""A group of processes on ``torch.distributed``: gloo between CPUs, NCCL between GPUs.
+
+The group is an object of its own, not torch's global default: after a failure the living processes drop it and make
+the next one, with a new name in the same key-value store, without leaving their memory or their devices.
+
+NCCL has not been run by this project: it goes through the same calls as gloo, which the tests cover.
+
+Legend: P processes, T datasets, N genes of a dataset, d dimensions of the embedding, U shared units of the atlas.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import distributed
+
+from musegnn.errors import RunError
+from musegnn.training.comm import Reduction, add_ascending, largest
+from musegnn.training.fixed_point import add_rounded, scale_for, to_float
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from musegnn.training.comm import Contributions, Reduce, Vectors
+
+Backend = Literal["gloo", "nccl"]
+TIMEOUT = timedelta(minutes=30)  # a peer that is alive but slow is no failure; who watches decides what is
+JOIN_TIMEOUT = timedelta(seconds=20)
+JOINING = "joining the group"
+
+
+class PeerLostError(RunError):
+    """Another process of the group is gone, or has left it."""
+
+
+def make_group(
+    store: distributed.Store, rank: int, size: int, *, backend: Backend = "gloo", host: str = "127.0.0.1"
+) -> Any:  # torch publishes no type for backends
+    """Join a group of processes; returns when all have.
+
+    Parameters
+    ----------
+    store
+        Where the members find one another. Groups that follow one another need stores with other prefixes.
+    rank, size
+        Number of this process and of all.
+    backend
+        ``gloo`` or ``nccl``.
+    host
+        Address or name of this machine's interface on which gloo listens.
+
+    Raises
+    ------
+    PeerLostError
+        E441 when not all have joined within 20 seconds.
+    """
+    try:
+        if backend == "nccl":
+            group: Any = distributed.ProcessGroupNCCL(store, rank, size, TIMEOUT)
+        else:
+            options = distributed.ProcessGroupGloo._Options()
+            options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
+            options._timeout = JOIN_TIMEOUT
+            group = distributed.ProcessGroupGloo(store, rank, size, options)
+            group._set_default_timeout(TIMEOUT)
+        group.barrier().wait()
+    except RuntimeError as error:
+        raise _lost(JOINING, error) from error
+    return group
+
+
+class TorchComm:
+    """A group of processes that own datasets.
+
+    Parameters
+    ----------
+    group
+        What :func:`make_group` gives.
+    owner
+        Rank that owns each dataset, shape (T,).
+    n_genes
+        N of each dataset, shape (T,).
+    dim
+        d.
+    dtype, device
+        Of the vectors.
+    reduce
+        ``fixed``: the sums of gradients have the same bits for any number of processes and any placement; ``float``:
+        they are equal up to rounding.
+    """
+
+    def __init__(
+        self,
+        group: Any,  # torch publishes no type for backends
+        owner: Sequence[int],
+        n_genes: Sequence[int],
+        dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        reduce: Reduce = "fixed",
+    ) -> None:
+        self.rank: int = group.rank()
+        self.size: int = group.size()
+        self.sent = 0
+        self._group = group
+        self._owner, self._n_genes, self._dim = list(owner), list(n_genes), dim
+        self._dtype, self._device, self._reduce = dtype, torch.device(device), reduce
+
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+        """Send the vectors of each dataset once to every process that compares with it."""
+        wanted = self._wanted(partner)
+        outgoing = [[z[j].reshape(-1) for j in wanted[rank][self.rank]] for rank in range(self.size)]
+        incoming = [wanted[self.rank][rank] for rank in range(self.size)]
+        counts = [sum(self._n_genes[j] for j in js) * self._dim for js in incoming]
+        receive = self._all_to_all(outgoing, counts, "the exchange of vectors")
+
+        def found() -> Vectors:
+            vectors = {j: z[j] for j in map(int, {partner[i] for i in z}) if j in z}
+            for js, part in zip(incoming, receive(), strict=True):
+                for j, piece in zip(js, part.split([self._n_genes[j] * self._dim for j in js]), strict=True):
+                    vectors[j] = piece.view(self._n_genes[j], self._dim)
+            return vectors
+
+        return found
+
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+        """Send each gradient to the owner of the partner, behind a number that says whether there is one."""
+        subjects = [i for i, j in enumerate(partner) if j >= 0]
+        places = [
+            [
+                [i for i in subjects if self._owner[i] == source and self._owner[partner[i]] == target]
+                for target in range(self.size)
+            ]
+            for source in range(self.size)
+        ]
+        outgoing = [
+            [
+                part
+                for i in ([] if rank == self.rank else places[self.rank][rank])
+                for part in self._marked(gradients, i, partner)
+            ]
+            for rank in range(self.size)
+        ]
+        incoming = [[] if rank == self.rank else places[rank][self.rank] for rank in range(self.size)]
+        counts = [sum(1 + self._n_genes[partner[i]] * self._dim for i in part) for part in incoming]
+        receive = self._all_to_all(outgoing, counts, "the return of gradients")
+
+        def found() -> Vectors:
+            returned = {i: g for i, g in gradients.items() if self._owner[partner[i]] == self.rank}
+            for subjects, part in zip(incoming, receive(), strict=True):
+                sizes = [1 + self._n_genes[partner[i]] * self._dim for i in subjects]
+                for i, piece in zip(subjects, part.split(sizes), strict=True):
+                    if piece[0].item():
+                        returned[i] = piece[1:].view(self._n_genes[partner[i]], self._dim)
+            return returned
+
+        return found
+
+    def reduce(
+        self, contributions: Contributions, members: Mapping[str, Sequence[int]], objections: Iterable[int]
+    ) -> Reduction:
+        """Agree on the step and on a common scale by one all-reduce, then add integers by another."""
+        mine, units = sorted(objections), sorted(members)
+        agreed = self._agree(contributions, units, objects=bool(mine))
+        if agreed.objected:
+            every = self.gather([{"dataset": i} for i in mine])
+            return Reduction({}, sorted({int(row["dataset"]) for row in every}))
+        units = [unit for unit in units if agreed.sizes[unit]]
+        sizes = [agreed.sizes[unit] for unit in units]
+        scales = {unit: scale_for(agreed.largest[unit], len(members[unit])) for unit in units}
+        fixed = self._reduce == "fixed"
+        total = torch.zeros(sum(sizes), dtype=torch.int64 if fixed else self._dtype, device=self._device)
+        places = dict(zip(units, total.split(sizes), strict=True))
+        for unit, parts in contributions.items():
+            if fixed:
+                add_rounded(parts.values(), scales[unit], places[unit])
+            elif parts:
+                places[unit] += add_ascending(parts)
+        if self.size > 1:
+            self._all_reduce(total, distributed.ReduceOp.SUM)
+        here = {
+            unit for unit, ranks in ((u, {self._owner[i] for i in members[u]}) for u in units) if self.rank in ranks
+        }
+        sums = {u: to_float(places[u], scales[u], self._dtype) if fixed else places[u] for u in units if u in here}
+        return Reduction(sums, [])
+
+    def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Gather JSON records of all processes in order of rank."""
+        text = torch.frombuffer(bytearray(json.dumps(list(rows)).encode()), dtype=torch.uint8).to(self._device)
+        lengths = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
+        self._wait(
+            lambda: self._group.allgather([lengths], [torch.tensor([text.numel()], device=self._device)]), "a report"
+        )
+        longest = max(int(n.item()) for n in lengths)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self._device)
+        padded[: text.numel()] = text
+        parts = [torch.zeros_like(padded) for _ in range(self.size)]
+        self._wait(lambda: self._group.allgather([parts], [padded]), "a report")
+        self.sent += (self.size - 1) * (8 + longest)
+        return [
+            row
+            for n, part in zip(lengths, parts, strict=True)
+            for row in json.loads(part[: int(n)].cpu().numpy().tobytes())
+        ]
+
+    def _wanted(self, partner: Sequence[int]) -> list[list[list[int]]]:
+        """List the datasets whose vectors each process (first index) needs of each other one (second), ascending."""
+        wanted: list[list[set[int]]] = [[set() for _ in range(self.size)] for _ in range(self.size)]
+        for i, j in enumerate(partner):
+            if j >= 0 and self._owner[i] != self._owner[j]:
+                wanted[self._owner[i]][self._owner[j]].add(int(j))
+        return [[sorted(js) for js in row] for row in wanted]
+
+    def _marked(self, gradients: Mapping[int, torch.Tensor], i: int, partner: Sequence[int]) -> list[torch.Tensor]:
+        gradient = gradients.get(i)
+        size = self._n_genes[partner[i]] * self._dim
+        mark = torch.full((1,), float(gradient is not None), dtype=self._dtype, device=self._device)
+        empty = torch.zeros(size, dtype=self._dtype, device=self._device)
+        return [mark, empty if gradient is None else gradient.reshape(-1)]
+
+    def _all_to_all(
+        self, outgoing: Sequence[Sequence[torch.Tensor]], counts: Sequence[int], what: str
+    ) -> Callable[[], Sequence[torch.Tensor]]:
+        """Begin to send a list of tensors to each rank; the result waits for the numbers that each rank sent."""
+        flat = [part for parts in outgoing for part in parts]
+        sizes = [sum(part.numel() for part in parts) for parts in outgoing]
+        self.sent += sum(sizes) * self._dtype.itemsize
+        nothing = torch.empty(0, dtype=self._dtype, device=self._device)
+        send = torch.cat(flat) if flat else nothing
+        received = torch.empty(sum(counts), dtype=self._dtype, device=self._device)
+        work = self._start(lambda: self._group.alltoall_base(received, send, list(counts), sizes), what)
+
+        def receive() -> Sequence[torch.Tensor]:
+            assert send is not None  # held until all has been sent
+            self._finish(work, what)
+            return received.split(list(counts))
+
+        return receive
+
+    def _agree(self, contributions: Contributions, units: Sequence[str], *, objects: bool) -> _Agreement:
+        """Take the maximum over processes of who objects and of each unit's largest gradient and size."""
+        found = torch.zeros(1 + 2 * len(units), dtype=torch.float64)
+        found[0] = objects
+        if not objects:
+            for k, unit in enumerate(units):
+                parts = contributions.get(unit, {})
+                found[1 + 2 * k] = largest(parts.values())
+                found[2 + 2 * k] = max((part.numel() for part in parts.values()), default=0)
+        found = found.to(self._device)
+        if self.size > 1:
+            self._all_reduce(found, distributed.ReduceOp.MAX)
+        objected, *pairs = found.tolist()
+        return _Agreement(
+            bool(objected),
+            dict(zip(units, pairs[::2], strict=True)),
+            dict(zip(units, map(int, pairs[1::2]), strict=True)),
+        )
+
+    def _all_reduce(self, tensor: torch.Tensor, how: Any) -> None:  # torch publishes no type for operations
+        options = distributed.AllreduceOptions()
+        options.reduceOp = how
+        self.sent += 2 * (self.size - 1) * tensor.numel() * tensor.itemsize // self.size
+        self._wait(lambda: self._group.allreduce([tensor], options), "the sum of shared gradients")
+
+    def _wait(self, start: Callable[[], Any], what: str) -> None:  # torch publishes no type for works
+        self._finish(self._start(start, what), what)
+
+    def _start(self, start: Callable[[], Any], what: str) -> Any:  # as above
+        try:
+            return start()
+        except RuntimeError as error:
+            raise _lost(what, error) from error
+
+    def _finish(self, work: Any, what: str) -> None:  # as above
+        try:
+            work.wait()
+        except RuntimeError as error:
+            raise _lost(what, error) from error
+
+
+class _Agreement:
+    def __init__(self, objected: bool, largest: dict[str, float], sizes: dict[str, int]) -> None:  # noqa: FBT001
+        self.objected, self.largest, self.sizes = objected, largest, sizes
+
+
+def _lost(what: str, error: Exception) -> PeerLostError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    msg = f"another process of the group was lost during {what} ({first})"
+    return PeerLostError(msg, code="E441", where="training", fix="look for the error of the process that failed first")
