@@ -32,19 +32,34 @@ class _Genes:
     held_out_gene: NDArray[np.bool_]
 
 
-def align_profiles(
-    graphs: Sequence[GraphData], profiles: Mapping[str, NDArray[np.float32]], dim: int
-) -> dict[str, NDArray[np.float32]]:
-    """Rotate the leading principal components of all profiles into one space.
+def leading_components(profile: NDArray[np.float32], dim: int) -> NDArray[np.float64]:
+    """Give the leading principal components of a profile.
+
+    Parameters
+    ----------
+    profile
+        Residual profile, shape (N, R).
+    dim
+        Number of components d.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (N, d), float64.
+    """
+    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
+        return pca_vectors(profile, dim)
+
+
+def align(graphs: Sequence[GraphData], components: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float32]]:
+    """Rotate the leading components of all profiles into one space.
 
     Parameters
     ----------
     graphs
         All datasets. Only trainable genes that two datasets share decide the rotations.
-    profiles
-        Residual profile of each dataset by name, shape (N, R).
-    dim
-        Number of components d.
+    components
+        See :func:`leading_components`, by name, shape (N, d).
 
     Returns
     -------
@@ -52,7 +67,6 @@ def align_profiles(
         By dataset name, unit rows in common coordinates (0 for a gene without variance), shape (N, d), float32.
     """
     genes = [_Genes(g.name, g.keys, ~g.trainable) for g in graphs]
-    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
-        components = {g.name: pca_vectors(profiles[g.name], dim) for g in graphs}
-        aligned = consensus_alignment(genes, components)
+    with threadpool_limits(1, "blas"):  # as above
+        aligned = consensus_alignment(genes, dict(components))
     return {name: vectors.astype(np.float32) for name, vectors in aligned.items()}

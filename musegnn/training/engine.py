@@ -89,8 +89,8 @@ class Engine:
         Returns
         -------
         list of dict
-            Per owned dataset that takes part: ``round``, ``dataset``, ``partner``, ``loss`` (weighted sum), the unweighted losses
-            that took part, ``n_shared`` genes compared and ``n_contrast`` genes drawn.
+            Per owned dataset that takes part: ``round``, ``dataset``, ``partner``, ``loss`` (weighted sum), the
+            unweighted losses that took part and ``n_shared`` genes compared.
 
         Raises
         ------
@@ -137,9 +137,10 @@ class Engine:
                 other = others[partner[i]].detach().requires_grad_(config.exchange == "exact")
                 compared = self._comparison(round_, i, partner[i], leaves[i], other)
                 wanted = [leaves[i], other] if other.requires_grad else [leaves[i]]
-                own, *across = _gradients(self._weighted(compared), wanted)
-                by_own[i] = _add(by_own[i], own)
-                by_other |= {i: gradient for gradient in across if gradient is not None}
+                gradients = _gradients(self._weighted(compared), wanted)
+                by_own[i] = _add(by_own[i], gradients[0])
+                if other.requires_grad and gradients[1] is not None:
+                    by_other[i] = gradients[1]
             rows[i] = self._row(round_, i, partner[i], losses[i] | compared)
         returned = by_other
         if config.exchange == "exact":

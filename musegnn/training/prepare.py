@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from musegnn.coexpression.edges import EdgeSet, select_edges
+from musegnn.coexpression.edges import select_edges
 from musegnn.errors import ConfigError
 from musegnn.model.features import NodeFeatures, relations, vocabulary
 from musegnn.model.model import AtlasModel
-from musegnn.training.align import align_profiles
+from musegnn.training.align import align, leading_components
 from musegnn.training.data import GraphData
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from musegnn.config import AtlasConfig
+    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.config import AtlasConfig, DatasetConfig
     from musegnn.data_store.records import DatasetRecord
 
 
@@ -44,20 +45,24 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The data of a training run.
+    """The data of a training run, as one process holds it.
 
     Attributes
     ----------
     records
-        Datasets as stored, by name, in the order of the atlas.
+        Owned datasets as stored, by name, in the order of the atlas.
     edges
-        The whole graph of each dataset, held-out edges included.
+        The whole graph of each owned dataset, held-out edges included.
     holdout
-        What training must not see.
+        What training must not see: genes of all datasets, edges of the owned ones.
     graphs
-        What training sees, in the order of the atlas.
+        What training sees of every dataset, owned or not, in the order of the atlas.
     words
         The common vocabulary: gene keys, sorted.
+    aligned
+        With ``features: aligned``, the leading components of each profile in common coordinates, by name.
+    digests
+        sha256 of what decides a trained bit in each dataset, in the order of the atlas.
     """
 
     records: Mapping[str, DatasetRecord]
@@ -65,9 +70,11 @@ class Prepared:
     holdout: Holdout
     graphs: Sequence[GraphData]
     words: Sequence[str]
+    aligned: Mapping[str, NDArray[np.float32]]
+    digests: Sequence[str]
 
 
-def prepare(store: Records, config: AtlasConfig) -> Prepared:
+def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | None = None) -> Prepared:
     """Read the datasets of an atlas, apply the edge rule and the hold-outs.
 
     Parameters
@@ -76,6 +83,9 @@ def prepare(store: Records, config: AtlasConfig) -> Prepared:
         Holds every dataset of the atlas.
     config
         The configuration.
+    owned
+        Datasets whose records are kept, by their place in the atlas; ``None``: all. All are read, one at a time, since
+        any of them may be somebody's partner.
 
     Raises
     ------
@@ -87,48 +97,66 @@ def prepare(store: Records, config: AtlasConfig) -> Prepared:
         E252 when two datasets are the same data, E303 when the labels of the store and of the configuration differ,
         E304 when a species is missing in the ortholog table.
     """
-    records = {d.name: store.read(d.name) for d in config.datasets}
-    for d in config.datasets:
-        record = records[d.name]
-        there, here = (record.modality, record.tissue, record.species), (d.modality, d.tissue, d.species)
-        if there != here:
-            msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
-            raise ConfigError(msg, code="E303", where=d.name, fix="correct the atlas file, or build the dataset again")
-    _refuse_copies(records)
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
-    keys = {name: gene_keys(record.genes.gene, record.species, orthologs) for name, record in records.items()}
-    edges = {name: select_edges(record.pairs, record.n_cells, config.edges) for name, record in records.items()}
-    split = holdout(edges, keys, config.evaluation)
-    graphs = [
-        GraphData(
+    records, edges, splits, components = {}, {}, {}, {}
+    graphs, digests, hidden = [], [], set()
+    seen: dict[str, str] = {}
+    for i, dataset in enumerate(config.datasets):
+        name, record = dataset.name, store.read(dataset.name)
+        _check_labels(dataset, record)
+        _refuse_copy(record, seen)
+        keys = gene_keys(record.genes.gene, record.species, orthologs)
+        whole = select_edges(record.pairs, record.n_cells, config.edges)
+        split = holdout({name: whole}, {name: keys}, config.evaluation)
+        hidden |= split.held_out_keys
+        part = split.datasets[name]
+        graph = GraphData(
             name=name,
             modality=record.modality,
             tissue=record.tissue,
             species=record.species,
-            keys=keys[name],
-            trainable=split.trainable(keys[name]),
-            edges=split.datasets[name].train,
-            masked_rows=split.datasets[name].masked_rows,
-            masked_columns=split.datasets[name].masked_columns,
+            keys=keys,
+            trainable=split.trainable(keys),
+            edges=part.train,
+            masked_rows=part.masked_rows,
+            masked_columns=part.masked_columns,
         )
-        for name, record in records.items()
-    ]
-    words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+        graphs.append(graph)
+        digests.append(_digest(graph, record))
+        if config.model.features == "aligned":
+            components[name] = leading_components(record.profile, config.model.dim)
+        if owned is None or i in owned:
+            records[name], edges[name], splits[name] = record, whole, part
     _warn_of_strangers(graphs)
-    return Prepared(records=records, edges=edges, holdout=split, graphs=graphs, words=words)
+    return Prepared(
+        records=records,
+        edges=edges,
+        holdout=Holdout(datasets=splits, held_out_keys=frozenset(hidden)),
+        graphs=graphs,
+        words=vocabulary([g.keys for g in graphs], [g.trainable for g in graphs]),
+        aligned=align(graphs, components) if components else {},
+        digests=digests,
+    )
 
 
-def _refuse_copies(records: Mapping[str, DatasetRecord]) -> None:
-    seen: dict[bytes, str] = {}
-    for name, record in records.items():
-        digest = hashlib.sha256()
-        for array in (record.pairs.indptr, record.pairs.indices, record.pairs.z):
-            digest.update(np.ascontiguousarray(array).data)
-        if digest.digest() in seen:
-            msg = f"has the same graph as {seen[digest.digest()]}: what is held out of one would be seen in the other"
-            raise ConfigError(msg, code="E252", where=name, fix="leave one of the two out")
-        seen[digest.digest()] = name
+def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
+    there = (record.modality, record.tissue, record.species)
+    here = (dataset.modality, dataset.tissue, dataset.species)
+    if there != here:
+        msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
+        raise ConfigError(
+            msg, code="E303", where=dataset.name, fix="correct the atlas file, or build the dataset again"
+        )
+
+
+def _refuse_copy(record: DatasetRecord, seen: dict[str, str]) -> None:
+    pairs = record.pairs
+    digest = _sha256([pairs.indptr, pairs.indices, pairs.z])
+    if digest in seen:
+        msg = f"has the same graph as {seen[digest]}: what is held out of one would be seen in the other"
+        raise ConfigError(msg, code="E252", where=record.name, fix="leave one of the two out")
+    seen[digest] = record.name
 
 
 def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None:
@@ -163,23 +191,19 @@ def make_model(
     config
         The configuration.
     owned
-        Datasets of this process, by their place in the atlas; ``None``: all.
+        Datasets of this process, by their place in the atlas, whose records `data` holds; ``None``: all.
     device
         Where to compute.
     """
     dtype: torch.dtype = getattr(torch, config.training.dtype)
     kind, dim = config.model.features, config.model.relational_dim
-    aligned = {}
-    if kind == "aligned":
-        profiles = {name: record.profile for name, record in data.records.items()}
-        aligned = align_profiles(data.graphs, profiles, config.model.dim)
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
         held_out = (graph.masked_rows, graph.masked_columns)
         features[i] = NodeFeatures(
             profile=record.profile if kind in {"profile", "both"} else None,
-            aligned=aligned.get(graph.name),
+            aligned=data.aligned.get(graph.name),
             related=relations(record.pairs, held_out, graph.keys, data.words) if kind != "profile" else None,
             n_cells=record.n_cells,
             dim=dim,
@@ -205,17 +229,21 @@ def fingerprint(data: Prepared, config: AtlasConfig) -> str:
     """
     training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every", "recompute"})
     settings = {"model": config.model.model_dump(mode="json"), "training": training}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for graph in data.graphs:
-        labels = [graph.name, graph.modality, graph.tissue, graph.species, *graph.keys.tolist()]
-        digest.update(json.dumps(labels).encode())
-        edges = graph.edges
-        arrays: list[NDArray[np.generic]] = [graph.trainable, graph.masked_rows, graph.masked_columns]
-        arrays += [edges.indptr, edges.indices, edges.z, edges.estimate]
-        record = data.records[graph.name]
-        pairs = record.pairs
-        arrays += [pairs.indptr, pairs.indices, pairs.z, pairs.estimate, record.profile, np.array(record.n_cells)]
-        for array in arrays:
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+    return hashlib.sha256(json.dumps([settings, *data.digests], sort_keys=True).encode()).hexdigest()
+
+
+def _digest(graph: GraphData, record: DatasetRecord) -> str:
+    edges, pairs = graph.edges, record.pairs
+    arrays: list[NDArray[np.generic]] = [graph.trainable, graph.masked_rows, graph.masked_columns]
+    arrays += [edges.indptr, edges.indices, edges.z, edges.estimate]
+    arrays += [pairs.indptr, pairs.indices, pairs.z, pairs.estimate, record.profile, np.array(record.n_cells)]
+    labels = [graph.name, graph.modality, graph.tissue, graph.species, *graph.keys.tolist()]
+    return _sha256(arrays, json.dumps(labels))
+
+
+def _sha256(arrays: Sequence[NDArray[np.generic]], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

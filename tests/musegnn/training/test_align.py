@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from musegnn.training.align import align_profiles
+from musegnn.training.align import align, leading_components
 from musegnn.training.prepare import make_model, prepare
 
 
@@ -18,6 +18,10 @@ def data(atlas):
 
 def profiles(data):
     return {name: record.profile for name, record in data.records.items()}
+
+
+def align_profiles(graphs, profiles, dim):
+    return align(graphs, {name: leading_components(profile, dim) for name, profile in profiles.items()})
 
 
 def test_alignment_is_a_rotation_of_components(data):

@@ -199,17 +199,18 @@ def connect(group, owner, data, config):
     return TorchComm(group, owner, sizes, config.model.dim, dtype=dtype, reduce=config.training.reduce)
 
 
-def train_on(owner, in_ranks, data, config, rounds):
+def train_on(owner, in_ranks, store, config, rounds):
     """Train on one gloo process group and give the engines and the rows in the order of the atlas."""
 
     def work(rank, group):
         owned = [i for i, o in enumerate(owner) if o == rank]
+        data = prepare(store, config, owned=owned)
         comm = connect(group, owner, data, config)
         engine = Engine(make_model(data, config, owned=owned), config.training, comm=comm)
         return engine, [row for r in rounds for row in comm.gather(engine.round(r))]
 
     found = in_ranks(max(owner) + 1, work)
-    names = [graph.name for graph in data.graphs]
+    names = [dataset.name for dataset in config.datasets]
     rows = sorted(found[0][1], key=lambda row: (row["round"], names.index(row["dataset"])))
     assert all(len(each) == len(rows) for _, each in found)
     return [engine for engine, _ in found], rows
@@ -239,7 +240,7 @@ def test_placement_changes_no_bit(atlas, in_ranks, owner, settings):
     rounds = (1, 2, 3)
     alone_rows = [row for r in rounds for row in alone.round(r)]
 
-    engines, rows = train_on(owner, in_ranks, data, config, rounds)
+    engines, rows = train_on(owner, in_ranks, store, config, rounds)
 
     assert rows == alone_rows
     for engine in engines:
@@ -256,7 +257,7 @@ def test_floating_sums_are_close_over_placements(atlas, in_ranks):
     for r in range(1, 21):
         alone.round(r)
 
-    engines, _ = train_on([1, 0, 1, 0], in_ranks, data, config, range(1, 21))
+    engines, _ = train_on([1, 0, 1, 0], in_ranks, store, config, range(1, 21))
 
     for engine in engines:
         for i in engine.model.owned:
@@ -297,6 +298,19 @@ def test_stale_exchange_compares_with_the_vectors_of_the_round_before(atlas):
 
     np.testing.assert_allclose([row["alignment"] for row in rows], expected, rtol=1e-12)
     assert not old[0].equal(z[0])
+
+
+def test_a_process_keeps_the_records_it_owns_and_knows_the_rest(atlas):
+    store, config = atlas()
+    whole, part = prepare(store, config), prepare(store, config, owned=[2, 0])
+
+    assert list(part.records) == list(part.edges) == list(part.holdout.datasets) == ["lung.a", "brain"]
+    assert part.holdout.held_out_keys == whole.holdout.held_out_keys
+    assert part.words == whole.words
+    assert [g.name for g in part.graphs] == [g.name for g in whole.graphs]
+    assert fingerprint(part, config) == fingerprint(whole, config)
+    one, other = make_model(whole, config), make_model(part, config, owned=[0, 2])
+    assert other.encode(2).equal(one.encode(2))
 
 
 @pytest.mark.parametrize("decoder", ["mlp", "pairwise"])
