@@ -100,7 +100,8 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
     records, edges, splits, components = {}, {}, {}, {}
-    graphs, digests, hidden = [], [], set()
+    graphs, digests = [], []
+    hidden: set[str] = set()
     seen: dict[str, str] = {}
     for i, dataset in enumerate(config.datasets):
         name, record = dataset.name, store.read(dataset.name)

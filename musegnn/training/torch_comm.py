@@ -37,8 +37,8 @@ class PeerLostError(RunError):
 
 
 def make_group(
-    store: distributed.Store, rank: int, size: int, *, backend: Backend = "gloo", host: str = "127.0.0.1"
-) -> Any:  # torch publishes no type for backends
+    store: Any, rank: int, size: int, *, backend: Backend = "gloo", host: str = "127.0.0.1"
+) -> Any:  # torch publishes no types for stores and backends
     """Join a group of processes; returns when all have.
 
     Parameters
@@ -57,14 +57,17 @@ def make_group(
     PeerLostError
         E441 when not all have joined within 20 seconds.
     """
+    kinds: Any = distributed  # as above
     try:
         if backend == "nccl":
-            group: Any = distributed.ProcessGroupNCCL(store, rank, size, TIMEOUT)
+            options = kinds.ProcessGroupNCCL.Options()
+            options._timeout = TIMEOUT
+            group = kinds.ProcessGroupNCCL(store, rank, size, options)
         else:
-            options = distributed.ProcessGroupGloo._Options()
-            options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
+            options = kinds.ProcessGroupGloo._Options()
+            options._devices = [kinds.ProcessGroupGloo.create_device(hostname=host)]
             options._timeout = JOIN_TIMEOUT
-            group = distributed.ProcessGroupGloo(store, rank, size, options)
+            group = kinds.ProcessGroupGloo(store, rank, size, options)
             group._set_default_timeout(TIMEOUT)
         group.barrier().wait()
     except RuntimeError as error:
@@ -121,7 +124,7 @@ class TorchComm:
         def found() -> Vectors:
             vectors = {j: z[j] for j in map(int, {partner[i] for i in z}) if j in z}
             for js, part in zip(incoming, receive(), strict=True):
-                for j, piece in zip(js, part.split([self._n_genes[j] * self._dim for j in js]), strict=True):
+                for j, piece in zip(js, torch.split(part, [self._n_genes[j] * self._dim for j in js]), strict=True):
                     vectors[j] = piece.view(self._n_genes[j], self._dim)
             return vectors
 
@@ -153,7 +156,7 @@ class TorchComm:
             returned = {i: g for i, g in gradients.items() if self._owner[partner[i]] == self.rank}
             for subjects, part in zip(incoming, receive(), strict=True):
                 sizes = [1 + self._n_genes[partner[i]] * self._dim for i in subjects]
-                for i, piece in zip(subjects, part.split(sizes), strict=True):
+                for i, piece in zip(subjects, torch.split(part, sizes), strict=True):
                     if piece[0].item():
                         returned[i] = piece[1:].view(self._n_genes[partner[i]], self._dim)
             return returned
@@ -174,7 +177,7 @@ class TorchComm:
         scales = {unit: scale_for(agreed.largest[unit], len(members[unit])) for unit in units}
         fixed = self._reduce == "fixed"
         total = torch.zeros(sum(sizes), dtype=torch.int64 if fixed else self._dtype, device=self._device)
-        places = dict(zip(units, total.split(sizes), strict=True))
+        places = dict(zip(units, torch.split(total, sizes), strict=True))
         for unit, parts in contributions.items():
             if fixed:
                 add_rounded(parts.values(), scales[unit], places[unit])
@@ -237,7 +240,7 @@ class TorchComm:
         def receive() -> Sequence[torch.Tensor]:
             assert send is not None  # held until all has been sent
             self._finish(work, what)
-            return received.split(list(counts))
+            return torch.split(received, list(counts))
 
         return receive
 
