@@ -21,6 +21,7 @@ from dask.base import compute
 from dask.delayed import delayed
 from threadpoolctl import threadpool_limits
 
+from musegnn.cluster.session import ray_session
 from musegnn.coexpression.tasks import Task, complete, run_here
 from musegnn.coexpression.warm_up import warm_up
 from musegnn.errors import ConfigError, GraphError
@@ -219,28 +220,15 @@ def _explained(run: Runner) -> Runner:
 
 @contextmanager
 def _ray(stop: threading.Event) -> Iterator[Workers]:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        from ray.util.dask import ray_dask_get
-    except ImportError as error:
-        msg = f"Ray cannot be used ({error})"
-        raise ConfigError(msg, code="E303", where="scheduler", fix="pip install ray pyarrow") from None
-    started = not ray.is_initialized()
-    if started:
-        address = os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}  # of ray.init
-        if address is None:
-            options |= {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": 256 * 2**20}
-        ray.init(address=address, **options)
-    try:
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray publishes no type here
+    with ray_session(None, cpus=cores()) as ray:
+        try:
+            from ray.util.dask import ray_dask_get
+        except ImportError as error:
+            msg = f"Ray cannot run dask's tasks ({error})"
+            raise ConfigError(msg, code="E303", where="scheduler", fix="pip install ray pyarrow") from None
+        resources = ray.cluster_resources()
         count = max(int(resources.get("CPU", 1)), 1)
         yield Workers(_dask_runner(ray_dask_get, stop, remote=True), count, 1, stop)
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _dask_runner(get: _Get, stop: threading.Event, *, remote: bool) -> Runner:

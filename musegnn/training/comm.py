@@ -58,7 +58,7 @@ class Comm(Protocol):
     size: int
     sent: int
 
-    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Begin to give each dataset the vectors of its partner.
 
         Parameters
@@ -66,7 +66,7 @@ class Comm(Protocol):
         z
             Detached vectors (N, d) of the datasets owned here that take part in the round.
         partner
-            Partner of each dataset of the atlas, -1 for none; shape (T,).
+            Partner of each dataset that takes part, -1 for none.
 
         Returns
         -------
@@ -75,7 +75,7 @@ class Comm(Protocol):
             `z` and must not be written to.
         """
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Begin to return gradients to the owners of the vectors they belong to.
 
         Parameters
@@ -129,12 +129,12 @@ class LocalComm:
     def __init__(self, reduce: Reduce = "fixed") -> None:
         self._reduce = reduce
 
-    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Give the vectors of partners as they are."""
-        found = {int(partner[i]): z[int(partner[i])] for i in sorted(z) if partner[i] >= 0}
+        found = {partner[i]: z[partner[i]] for i in sorted(z) if partner[i] >= 0}
         return lambda: found
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Give the gradients back as they are."""
         found = dict(gradients)
         return lambda: found

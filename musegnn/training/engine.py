@@ -21,7 +21,7 @@ from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
 from musegnn.training.phases import Phases
 from musegnn.training.reconstruction import Reconstruction
-from musegnn.training.schedule import draw_alignment, draw_contrast, partners
+from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, partners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,6 +45,8 @@ class Engine:
         The group of processes; ``None``: this one alone.
     phases
         Told what is being done.
+    left_out
+        Datasets of the atlas that take no part.
 
     Raises
     ------
@@ -53,7 +55,13 @@ class Engine:
     """
 
     def __init__(
-        self, model: AtlasModel, config: TrainingConfig, *, comm: Comm | None = None, phases: Phases | None = None
+        self,
+        model: AtlasModel,
+        config: TrainingConfig,
+        *,
+        comm: Comm | None = None,
+        phases: Phases | None = None,
+        left_out: Collection[int] = (),
     ) -> None:
         self.model = model
         self.config = config
@@ -73,6 +81,7 @@ class Engine:
             for name, unit in model.units.items()
         }
         self._layers = {model.layer_unit(i): i for i in model.owned}
+        self._left_out = frozenset(left_out)
         self._previous: dict[int | None, torch.Tensor] = {}
 
     def round(self, round_: int, *, before_step: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
@@ -105,7 +114,7 @@ class Engine:
     def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
         config, enter = self.config, self.phases.enter
         partner = self._partners(round_)
-        owned = [i for i in self.model.owned if partner[i] >= 0 or len(self._graphs) == 1]
+        owned = [i for i in self.model.owned if i in partner]
         kept = {i: self._previous.get(i) for i in owned} if config.exchange == "stale" else {}
         z: dict[int, torch.Tensor] = {}
         for i in owned:
@@ -163,11 +172,12 @@ class Engine:
             self._step(unit, _unflatten(total, unit.parameters))
         return [rows[i] for i in owned]
 
-    def _partners(self, round_: int) -> list[int]:
-        """Give the partner of every dataset in this round, -1 for those that do not take part."""
+    def _partners(self, round_: int) -> dict[int, int]:
+        """Give the partner of each dataset that takes part in this round, -1 when it is the only one."""
         law = "uniform" if self.config.order == "sequential" else self.config.partners
-        found: list[int] = partners(self.config.seed, round_, len(self._graphs), law).tolist()
-        return found
+        members = [i for i in range(len(self._graphs)) if i not in self._left_out]
+        found = partners(self.config.seed, round_, len(members), law).tolist()
+        return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
 
     def _backward(
         self,
@@ -175,7 +185,7 @@ class Engine:
         z: Mapping[int, torch.Tensor],
         by_own: Mapping[int, torch.Tensor | None],
         returned: Mapping[int, torch.Tensor],
-        partner: Sequence[int],
+        partner: Mapping[int, int],
     ) -> tuple[dict[int, list[torch.Tensor | None]], dict[str, dict[int, torch.Tensor]]]:
         """Run the encoders' backward passes on the gradients by their vectors, added in ascending dataset index."""
         layer_gradients: dict[int, list[torch.Tensor | None]] = {}
@@ -205,8 +215,7 @@ class Engine:
         partner = self._partners(round_)
         rows = []
         before_step()
-        for i in model.owned:
-            j = partner[i]
+        for i, j in partner.items():
             self.phases.enter("encode", round_, self._graphs[i].name)
             z_i = model.encode(i, round_=round_)
             losses = self._reconstruction(round_, i, z_i)

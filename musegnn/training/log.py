@@ -1,7 +1,8 @@
 """What a run leaves to look at: ``metrics.jsonl`` and TensorBoard, and whether the space has collapsed.
 
-Every line of ``metrics.jsonl`` is one JSON object with ``round`` and ``kind``: ``losses`` (one per dataset and round)
-or ``space`` (one per dataset and checkpoint).
+Every line of ``metrics.jsonl`` is one JSON object with ``round`` and ``kind``: ``losses`` (one per dataset and round),
+``space`` (one per dataset and checkpoint) or ``process`` (one per process and checkpoint: seconds per phase since the
+checkpoint before, bytes sent so far, largest memory).
 
 Legend: N genes, d dimensions of the embedding.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.utils.tensorboard import SummaryWriter
 
-NOT_SCALARS = ("round", "kind", "dataset", "partner", "seconds")
+NOT_SCALARS = ("round", "kind", "dataset", "process", "partner", "seconds")
 
 
 class RunLog:
@@ -69,15 +70,16 @@ class RunLog:
             self._board.close()
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write records, each with ``round``, ``kind`` and ``dataset``."""
+        """Write records, each with ``round``, ``kind`` and ``dataset`` or ``process``."""
         for row in rows:
             self.history.append(row)
             if self._handle is None or self._board is None:
                 continue
             self._handle.write(json.dumps(row) + "\n")
+            whose = row.get("dataset", f"process {row.get('process')}")
             for name, value in row.items():
                 if name not in NOT_SCALARS:
-                    self._board.add_scalar(f"{name}/{row['dataset']}", value, row["round"])
+                    self._board.add_scalar(f"{name}/{whose}", value, row["round"])
         if self._handle is not None:
             self._handle.flush()
 

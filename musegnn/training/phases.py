@@ -72,10 +72,10 @@ class Phases:
         if self._on_enter is not None:
             self._on_enter(self.now)
 
-    def take(self) -> dict[str, float]:
-        """Give the seconds of each phase since this was last asked."""
-        self._close()
-        seconds, self._seconds = self._seconds, {}
+    def seconds(self) -> dict[str, float]:
+        """Give the seconds spent in each phase so far; may be called by other threads."""
+        seconds, phase, began = dict(self._seconds), self.now.phase, self._began
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
         return {phase: seconds[phase] for phase in PHASES if phase in seconds}
 
     def _close(self) -> None:

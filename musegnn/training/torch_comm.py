@@ -113,7 +113,7 @@ class TorchComm:
         self._owner, self._n_genes, self._dim = list(owner), list(n_genes), dim
         self._dtype, self._device, self._reduce = dtype, torch.device(device), reduce
 
-    def exchange(self, z: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Send the vectors of each dataset once to every process that compares with it."""
         wanted = self._wanted(partner)
         outgoing = [[z[j].reshape(-1) for j in wanted[rank][self.rank]] for rank in range(self.size)]
@@ -122,7 +122,7 @@ class TorchComm:
         receive = self._all_to_all(outgoing, counts, "the exchange of vectors")
 
         def found() -> Vectors:
-            vectors = {j: z[j] for j in map(int, {partner[i] for i in z}) if j in z}
+            vectors = {j: z[j] for j in {partner[i] for i in z} if j in z}
             for js, part in zip(incoming, receive(), strict=True):
                 for j, piece in zip(js, torch.split(part, [self._n_genes[j] * self._dim for j in js]), strict=True):
                     vectors[j] = piece.view(self._n_genes[j], self._dim)
@@ -130,9 +130,9 @@ class TorchComm:
 
         return found
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Sequence[int]) -> Callable[[], Vectors]:
+    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Send each gradient to the owner of the partner, behind a number that says whether there is one."""
-        subjects = [i for i, j in enumerate(partner) if j >= 0]
+        subjects = [i for i, j in sorted(partner.items()) if j >= 0]
         places = [
             [
                 [i for i in subjects if self._owner[i] == source and self._owner[partner[i]] == target]
@@ -210,15 +210,15 @@ class TorchComm:
             for row in json.loads(part[: int(n)].cpu().numpy().tobytes())
         ]
 
-    def _wanted(self, partner: Sequence[int]) -> list[list[list[int]]]:
+    def _wanted(self, partner: Mapping[int, int]) -> list[list[list[int]]]:
         """List the datasets whose vectors each process (first index) needs of each other one (second), ascending."""
         wanted: list[list[set[int]]] = [[set() for _ in range(self.size)] for _ in range(self.size)]
-        for i, j in enumerate(partner):
+        for i, j in partner.items():
             if j >= 0 and self._owner[i] != self._owner[j]:
-                wanted[self._owner[i]][self._owner[j]].add(int(j))
+                wanted[self._owner[i]][self._owner[j]].add(j)
         return [[sorted(js) for js in row] for row in wanted]
 
-    def _marked(self, gradients: Mapping[int, torch.Tensor], i: int, partner: Sequence[int]) -> list[torch.Tensor]:
+    def _marked(self, gradients: Mapping[int, torch.Tensor], i: int, partner: Mapping[int, int]) -> list[torch.Tensor]:
         gradient = gradients.get(i)
         size = self._n_genes[partner[i]] * self._dim
         mark = torch.full((1,), float(gradient is not None), dtype=self._dtype, device=self._device)

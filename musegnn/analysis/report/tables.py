@@ -39,6 +39,8 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     found: dict[str, dict[int, dict[str, float]]] = {}
     for row in history:
+        if row.get("kind") == "process":
+            continue
         line = str(row.get("dataset", "all"))
         for name, value in row.items():
             if name not in NOT_MEASURES and isinstance(value, int | float):

@@ -26,11 +26,11 @@ def make_round(seed, n=5):
     """Draw vectors, partners, gradients and contributions, with gaps."""
     random = np.random.default_rng(seed)
     n_genes = random.integers(1, 6, n).tolist()
-    partner = [int(random.choice([k for k in range(n) if k != i] + [-1])) for i in range(n)]
+    partner = {i: int(random.choice([k for k in range(n) if k != i] + [-1])) for i in range(n)}
     z = {i: torch.from_numpy(random.normal(size=(n_genes[i], D)).astype(np.float32)) for i in range(n)}
     gradients = {
         i: torch.from_numpy(random.normal(size=(n_genes[j], D)).astype(np.float32))
-        for i, j in enumerate(partner)
+        for i, j in partner.items()
         if j >= 0 and random.random() < 0.7
     }
     contributions = {
@@ -113,7 +113,7 @@ def test_records_come_in_order_of_rank(in_ranks):
 
 def test_vectors_wanted_twice_by_one_process_travel_once(in_ranks):
     n_genes = [4, 2, 2]
-    partner = [-1, 0, 0]
+    partner = {0: -1, 1: 0, 2: 0}
     z = {i: torch.ones(n, D) for i, n in enumerate(n_genes)}
 
     def work(rank, group):
@@ -130,7 +130,7 @@ def test_vectors_of_the_past_may_be_sent_and_received_ones_do_not_change(in_rank
     def work(rank, group):
         comm = TorchComm(group, [0, 1], [2, 2], D)
         z = torch.full((2, D), float(rank))
-        receive = comm.exchange({rank: z}, [1, 0])
+        receive = comm.exchange({rank: z}, {0: 1, 1: 0})
         z.fill_(9.0)
         return receive()[1 - rank]
 
@@ -152,7 +152,7 @@ def test_a_process_that_leaves_is_noticed_by_those_who_wait_for_it():
             return
         left.wait(20)
         try:
-            comm.exchange({rank: torch.zeros(1, D)}, [2, 0, 1])()
+            comm.exchange({rank: torch.zeros(1, D)}, {0: 2, 1: 0, 2: 1})()
             comm.reduce({}, MEMBERS, [])
         except PeerLostError as error:
             errors[rank] = error

@@ -1,0 +1,284 @@
+"""Rounds, metrics and checkpoints: the same program in every process of a training run.
+
+Processes agree on what to do without anybody in charge: which checkpoint to take up is settled among them, each writes
+the units it owns, and the one of rank 0 writes the manifest when all have written. Whoever starts them, Ray, torchrun
+or nobody, calls :meth:`Trainer.run`.
+
+A checkpoint is written while the next round is computed and becomes valid before that round's step, so a failure costs
+at most the rounds between two checkpoints.
+
+Legend: N genes, d dimensions of the embedding.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from musegnn.errors import RunError
+from musegnn.training.checkpoint import AsyncWriter, Shard, commit, manifests, read_units
+from musegnn.training.comm import LocalComm
+from musegnn.training.engine import Engine
+from musegnn.training.log import RunLog, describe_space
+from musegnn.training.phases import Phases
+from musegnn.training.prepare import fingerprint, make_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from musegnn.config import AtlasConfig
+    from musegnn.training.checkpoint import Manifest
+    from musegnn.training.comm import Comm
+    from musegnn.training.prepare import Prepared
+
+
+class PausedError(Exception):
+    """Training stopped at a checkpoint because a process wanted to."""
+
+
+class Trainer:
+    """Trains the datasets of one process.
+
+    Parameters
+    ----------
+    data
+        The data of the run; holds the records of the owned datasets.
+    config
+        The configuration.
+    comm
+        The group of processes; ``None``: this one alone.
+    owner
+        Rank that owns each dataset, shape (T,); ``None``: all are this process's.
+    device
+        Where to compute.
+    phases
+        Told what is being done.
+    plan, generation
+        Recorded in checkpoints: who owned what, and how many groups of processes there were before this one.
+    left_out
+        Datasets of the atlas that take no part.
+    wants_pause
+        Asked at every checkpoint; when it gives true in one process, all stop there.
+
+    Attributes
+    ----------
+    model, engine
+        What is trained.
+    history
+        Records so far; of all processes where this one has rank 0.
+    rounds
+        Rounds trained.
+    """
+
+    def __init__(
+        self,
+        data: Prepared,
+        config: AtlasConfig,
+        *,
+        comm: Comm | None = None,
+        owner: Sequence[int] | None = None,
+        device: torch.device | str = "cpu",
+        phases: Phases | None = None,
+        plan: dict[str, Any] | None = None,  # JSON
+        generation: int = 0,
+        left_out: Collection[int] = (),
+        wants_pause: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.config = config
+        self.comm: Comm = LocalComm(config.training.reduce) if comm is None else comm
+        self.phases = Phases() if phases is None else phases
+        self._owner = [0] * len(data.graphs) if owner is None else list(owner)
+        owned = [i for i, rank in enumerate(self._owner) if rank == self.comm.rank]
+        self.model = make_model(data, config, owned=owned, device=device)
+        self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
+        self.history: list[dict[str, Any]] = []
+        self.rounds = 0
+        self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
+        self._saving: tuple[int, AsyncWriter] | None = None
+        self._unsent: list[dict[str, Any]] = []
+        self._told: dict[str, float] = {}
+        self._fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of all data and settings that decide a trained bit, as hex digits."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._data, self.config)
+        return self._fingerprint
+
+    def take_up(self, folder: Path) -> bool:
+        """Set weights and moments to the newest checkpoint that is whole for all processes.
+
+        Parameters
+        ----------
+        folder
+            The run folder.
+
+        Returns
+        -------
+        bool
+            Whether there was a checkpoint.
+
+        Raises
+        ------
+        RunError
+            E402 when it is of other data or settings, E403 when there are checkpoints and none is whole.
+        """
+        self.phases.enter("load", self.rounds)
+        found = manifests(folder / "checkpoints")
+        failure: RunError | None = None
+        for manifest in found:
+            try:
+                units = self._read(folder, manifest)
+            except RunError as error:
+                if error.code != "E403":
+                    raise
+                units, failure = None, error
+            if all(row["whole"] for row in self.comm.gather([{"whole": units is not None}])):
+                assert units is not None
+                for unit, state in units.items():
+                    self.engine.load_state(unit, state)
+                self.rounds = manifest.round
+                return True
+        if found:
+            msg = "no checkpoint is whole for all processes"
+            fix = "train again without --resume into another folder"
+            raise failure or RunError(msg, code="E403", where=str(folder), fix=fix)
+        return False
+
+    def _read(self, folder: Path, manifest: Manifest) -> Any:
+        if manifest.fingerprint != self.fingerprint or not set(self.model.units) <= set(manifest.units):
+            msg = "the checkpoint was trained on other data or with other settings"
+            raise RunError(msg, code="E402", where=str(folder), fix="use the store and the configuration of the run")
+        return read_units(folder / "checkpoints", manifest, list(self.model.units))
+
+    def run(
+        self, folder: Path | None = None, *, progress: Callable[[int, list[dict[str, Any]]], None] | None = None
+    ) -> None:
+        """Train until ``config.training.rounds`` rounds are done.
+
+        Parameters
+        ----------
+        folder
+            Run folder for checkpoints and metrics; ``None`` writes nothing.
+        progress
+            Called after each round with its number and the records of this process.
+
+        Raises
+        ------
+        RunError
+            E410 when numbers stop being finite, E441 when another process is lost.
+        PausedError
+            When a process wanted to pause; the newest checkpoint is of the last round trained.
+        """
+        training, alone = self.config.training, self.comm.size == 1
+        place = folder if self.comm.rank == 0 else None
+        with (
+            threads(training.threads),
+            RunLog(place, after=self.rounds, history=self.history) as log,
+        ):
+            self.history = log.history
+            while self.rounds < training.rounds:
+                began = time.perf_counter()
+                rows = self.engine.round(self.rounds + 1, before_step=lambda: self._settle(folder, log))
+                self.rounds += 1
+                seconds = time.perf_counter() - began
+                self._unsent += [{"kind": "losses", **row, "seconds": seconds} for row in rows]
+                last = self.rounds == training.rounds
+                if self.rounds % training.checkpoint_every == 0 or last:
+                    self._describe()
+                    if folder is not None:
+                        self._save(folder)
+                if alone or last:
+                    self._write(log)
+                if progress is not None:
+                    progress(self.rounds, rows)
+            if folder is not None and self._saving is None and not manifests(folder / "checkpoints"):
+                self._save(folder)
+            self._settle(folder, log)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of the present round and wait until it is valid."""
+        self._save(folder)
+        self._settle(folder, None)
+
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Give the vectors of all genes of each owned dataset, by dataset name, shape (N, d)."""
+        with torch.no_grad(), threads(self.config.training.threads):
+            return {
+                self.model.graphs[i].name: self.model.encode(i).cpu().numpy().astype(np.float32)
+                for i in self.model.owned
+            }
+
+    def _describe(self) -> None:
+        self._unsent += describe_space(self.vectors(), self.rounds)
+        seconds = self.phases.seconds()
+        spent = {f"{phase}_seconds": total - self._told.get(phase, 0.0) for phase, total in seconds.items()}
+        self._told = seconds
+        about = {"kind": "process", "round": self.rounds, "process": self.comm.rank}
+        self._unsent.append(about | spent | {"sent_bytes": self.comm.sent, "peak_bytes": peak_bytes()})
+
+    def _save(self, folder: Path) -> None:
+        """Begin to write the units whose home is this process."""
+        self.phases.enter("checkpoint", self.rounds)
+        writer = AsyncWriter(folder / "checkpoints")
+        writer.start({name: self.engine.state(name) for name in self.model.units if self._is_home(name)})
+        self._saving = (self.rounds, writer)
+
+    def _settle(self, folder: Path | None, log: RunLog | None) -> None:
+        """Make the checkpoint under way valid, together with the metrics up to its round."""
+        if self._saving is None or folder is None:
+            return
+        (round_, writer), self._saving = self._saving, None
+        self.phases.enter("checkpoint", self.phases.now.round)
+        mine = {"shards": [shard.to_json() for shard in writer.wait()], "pause": self._wants_pause()}
+        reports = self.comm.gather([mine])
+        if log is not None:
+            self._write(log)
+        if self.comm.rank == 0:
+            commit(
+                folder / "checkpoints",
+                round_,
+                [Shard.from_json(entry) for report in reports for entry in report["shards"]],
+                fingerprint=self.fingerprint,
+                plan=self._plan,
+                generation=self._generation,
+            )
+        self.comm.gather([])  # nobody steps before the checkpoint is valid
+        if round_ < self.config.training.rounds and any(report["pause"] for report in reports):
+            raise PausedError
+
+    def _is_home(self, unit: str) -> bool:
+        """Tell whether this process writes a unit: that of its first dataset does."""
+        members = self.model.shared.members.get(unit)
+        return members is None or self._owner[members[0]] == self.comm.rank
+
+    def _write(self, log: RunLog) -> None:
+        rows, self._unsent = self.comm.gather(self._unsent), []
+        names = [graph.name for graph in self.model.graphs]
+        order = {name: i for i, name in enumerate(names)}
+        log.write(sorted(rows, key=lambda row: (row["round"], row["kind"], order.get(row.get("dataset", ""), 0))))
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Compute with a fixed number of torch threads, which sums depend on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_bytes() -> int:
+    """Give the largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
