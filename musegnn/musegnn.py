@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,14 +12,12 @@ from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
 from musegnn.model.decoder import score_pairs
 from musegnn.run_folder import RunFolder
-from musegnn.training.checkpoint import has_checkpoint, newest_checkpoint, write_checkpoint
-from musegnn.training.engine import Engine
-from musegnn.training.log import RunLog, describe_space
 from musegnn.training.memory import check_memory
-from musegnn.training.prepare import fingerprint, make_model, prepare
+from musegnn.training.prepare import prepare
+from musegnn.training.trainer import Trainer, refuse_old_checkpoints, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from musegnn.data_store import Store
     from musegnn.data_store.records import DatasetRecord
     from musegnn.progress import Progress
-    from musegnn.training.checkpoint import Checkpoint
     from musegnn.training.data import GraphData
     from musegnn.training.holdout import Holdout
 
@@ -68,10 +63,6 @@ class MuSeGNN:
         Held-out edges by dataset name, and held-out gene keys.
     graphs
         What training sees, in the order of the atlas: gene keys, training edges, trainable genes.
-    history
-        The lines of ``metrics.jsonl``.
-    rounds
-        Rounds trained.
 
     References
     ----------
@@ -89,14 +80,20 @@ class MuSeGNN:
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
         self.holdout: Holdout = self._data.holdout
         self.graphs: Sequence[GraphData] = self._data.graphs
-        self._fingerprint: str | None = None
         self._reset()
 
     def _reset(self) -> None:
-        self._model = make_model(self._data, self.config, device=self.device)
-        self._engine = Engine(self._model, self.config.training)
-        self.history: list[dict[str, Any]] = []
-        self.rounds = 0
+        self._trainer = Trainer(self._data, self.config, device=self.device)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds trained."""
+        return self._trainer.rounds
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        return self._trainer.history
 
     def untrained(self) -> MuSeGNN:
         """Give a model on the same data with the initial weights."""
@@ -106,9 +103,7 @@ class MuSeGNN:
 
     def fingerprint(self) -> str:
         """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._data, self.config)
-        return self._fingerprint
+        return self._trainer.fingerprint
 
     def train(self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> Self:
         """Train until ``config.training.rounds`` rounds are done.
@@ -136,34 +131,21 @@ class MuSeGNN:
         """
         folder = None if out is None else RunFolder.create(out, self.config, store=self.store.path).path
         if folder is not None:
-            self._take_up(folder, resume=resume)
-        rounds, every = self.config.training.rounds, self.config.training.checkpoint_every
-        with _threads(self.config.training.threads), RunLog(folder, after=self.rounds, history=self.history) as log:
-            self.history = log.history
-            while self.rounds < rounds:
-                began = time.perf_counter()
-                rows = self._engine.round(self.rounds + 1)
-                self.rounds += 1
-                seconds = time.perf_counter() - began
-                log.write({"kind": "losses", **row, "seconds": seconds} for row in rows)
-                if self.rounds % every == 0 or self.rounds == rounds:
-                    log.write(describe_space(self.vectors(), self.rounds))
-                    if folder is not None:
-                        self._write_checkpoint(folder)
-                if progress is not None:
-                    mean = float(np.mean([row["loss"] for row in rows]))
-                    progress("train", self.rounds, rounds, f"loss {mean:.4f}")
-        if folder is not None and not has_checkpoint(folder / "checkpoints"):
-            self._write_checkpoint(folder)
+            refuse_old_checkpoints(folder, resume=resume)
+            self._trainer.take_up(folder)
+        rounds = self.config.training.rounds
+
+        def tell(round_: int, rows: list[dict[str, Any]]) -> None:
+            if progress is not None:
+                mean = float(np.mean([row["loss"] for row in rows]))
+                progress("train", round_, rounds, f"loss {mean:.4f}")
+
+        self._trainer.run(folder, progress=tell)
         return self
 
     def vectors(self) -> dict[str, NDArray[np.float32]]:
         """Give the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
-        with torch.no_grad(), _threads(self.config.training.threads):
-            return {
-                graph.name: self._model.encode(i).cpu().numpy().astype(np.float32)
-                for i, graph in enumerate(self.graphs)
-            }
+        return self._trainer.vectors()
 
     def embeddings(self) -> AnnData:
         """Give the vectors of all genes of all datasets.
@@ -222,12 +204,10 @@ class MuSeGNN:
             Mean of the logits of both directions, shape (P,), float32.
         """
         i = [graph.name for graph in self.graphs].index(dataset)
-        with torch.no_grad(), _threads(self.config.training.threads):
-            z, ends = (
-                self._model.encode(i),
-                (torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(cols.astype(np.int64))),
-            )
-            return score_pairs(self._model.decoder(i), z, *ends).cpu().numpy().astype(np.float32)
+        model = self._trainer.model
+        with torch.no_grad(), threads(self.config.training.threads):
+            ends = torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(cols.astype(np.int64))
+            return score_pairs(model.decoder(i), model.encode(i), *ends).cpu().numpy().astype(np.float32)
 
     def graph_reports(self) -> list[dict[str, Any]]:
         """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
@@ -264,7 +244,7 @@ class MuSeGNN:
             Made when missing; refused when it holds something else.
         """
         run = RunFolder.create(folder, self.config, store=self.store.path)
-        self._write_checkpoint(run.path)
+        self._trainer.save(run.path)
         return run.path
 
     @classmethod
@@ -298,45 +278,9 @@ class MuSeGNN:
         RunError
             As :meth:`load`.
         """
-        checkpoint = newest_checkpoint(folder / "checkpoints")
-        if checkpoint is None:
+        model = cls(store, config, device=device)
+        if not model._trainer.take_up(folder):
             msg = "the run has no checkpoint yet"
             raise RunError(msg, code="E401", where=str(folder), fix="train it first")
-        model = cls(store, config, device=device)
-        model._restore(checkpoint, folder)
-        model.history = RunFolder(folder).history()
+        model._trainer.history = RunFolder(folder).history()
         return model
-
-    def _take_up(self, folder: Path, *, resume: bool) -> None:
-        checkpoints = folder / "checkpoints"
-        if not has_checkpoint(checkpoints):
-            return
-        if not resume:
-            msg = "the folder holds checkpoints of an earlier training"
-            raise RunError(msg, code="E404", where=str(folder), fix="resume it, or choose another folder")
-        checkpoint = newest_checkpoint(checkpoints)
-        if checkpoint is not None:
-            self._restore(checkpoint, folder)
-
-    def _restore(self, checkpoint: Checkpoint, folder: Path) -> None:
-        if checkpoint.fingerprint != self.fingerprint() or set(checkpoint.units) != set(self._model.units):
-            msg = "the checkpoint was trained on other data or with other settings"
-            raise RunError(msg, code="E402", where=str(folder), fix="use the store and the configuration of the run")
-        for unit, state in checkpoint.units.items():
-            self._engine.load_state(unit, state)
-        self.rounds = checkpoint.round
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        units = ((name, self._engine.state(name)) for name in self._model.units)
-        write_checkpoint(folder / "checkpoints", self.rounds, units, fingerprint=self.fingerprint())
-
-
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """Compute with a fixed number of torch threads, which sums depend on."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -24,7 +24,7 @@ from musegnn.training.reconstruction import Reconstruction
 from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, partners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -291,6 +291,10 @@ class Engine:
 
     def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
         self._optimizers[unit.name].step(gradients)
+
+    def leave_out(self, datasets: Iterable[int]) -> None:
+        """Let more datasets take no part from now on."""
+        self._left_out |= frozenset(datasets)
 
     def state(self, unit: str) -> dict[str, torch.Tensor]:
         """Give the weights and Adam moments of a unit, on the CPU.

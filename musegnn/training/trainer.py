@@ -12,6 +12,7 @@ Legend: N genes, d dimensions of the embedding.
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.checkpoint import AsyncWriter, Shard, commit, manifests, read_units
+from musegnn.training.checkpoint import AsyncWriter, Shard, commit, has_checkpoint, manifests, read_units
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
 from musegnn.training.phases import Phases
 from musegnn.training.prepare import fingerprint, make_model
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -142,10 +145,12 @@ class Trainer:
                 if error.code != "E403":
                     raise
                 units, failure = None, error
+                logger.warning("%s; trying the checkpoint before it", error)
             if all(row["whole"] for row in self.comm.gather([{"whole": units is not None}])):
                 assert units is not None
                 for unit, state in units.items():
                     self.engine.load_state(unit, state)
+                self.engine.leave_out((manifest.plan or {}).get("left_out", ()))
                 self.rounds = manifest.round
                 return True
         if found:
@@ -266,6 +271,19 @@ class Trainer:
         names = [graph.name for graph in self.model.graphs]
         order = {name: i for i, name in enumerate(names)}
         log.write(sorted(rows, key=lambda row: (row["round"], row["kind"], order.get(row.get("dataset", ""), 0))))
+
+
+def refuse_old_checkpoints(folder: Path, *, resume: bool) -> None:
+    """Refuse a run folder with checkpoints unless they shall be taken up.
+
+    Raises
+    ------
+    RunError
+        E404.
+    """
+    if not resume and has_checkpoint(folder / "checkpoints"):
+        msg = "the folder holds checkpoints of an earlier training"
+        raise RunError(msg, code="E404", where=str(folder), fix="resume it, or choose another folder")
 
 
 @contextmanager

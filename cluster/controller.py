@@ -1,0 +1,300 @@
+"""Trains a run with actors, through failures.
+
+Actors work in *generations*: a generation is one group of processes, from the newest checkpoint to the end of the run,
+or until one of them is lost. Then all others leave the group, and a new generation begins with those that live and
+with spares that are ready; replacements join at a later checkpoint. Since everything random is a function of seed,
+round and dataset and sums do not depend on who adds, no failure and no change of the number of actors changes a bit.
+
+The controller computes nothing and holds no state that a checkpoint does not: when it dies, its actors die with it,
+and the same command goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from musegnn.cluster.crew import BEAT_SECONDS
+from musegnn.cluster.orders import Order
+from musegnn.errors import RunError
+from musegnn.training.phases import WAITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from musegnn.cluster.crew import Crew, Member
+    from musegnn.cluster.orders import Fault, Outcome
+    from musegnn.cluster.plan import Plan
+    from musegnn.cluster.status import Watch
+
+logger = logging.getLogger(__name__)
+
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the controller waits, in seconds.
+
+    Attributes
+    ----------
+    start
+        For the first actors to be ready.
+    silent
+        For the pulse of an actor before it counts as frozen.
+    stall
+        For an actor to leave a phase in which it computes before it is reported, and ended, as stalled; ten times the
+        median round where that is longer.
+    leave
+        For the others to leave a broken group before they are ended.
+    """
+
+    start: float = 120.0
+    silent: float = 8.0
+    stall: float = 300.0
+    leave: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What ended a generation.
+
+    Attributes
+    ----------
+    generation, rank, actor
+        Which group, and who in it.
+    cause
+        In one sentence.
+    round, phase, dataset
+        What it was doing, as far as known.
+    trace
+        A traceback, where there is one.
+    """
+
+    generation: int
+    rank: int
+    actor: str
+    cause: str
+    round: int
+    phase: str
+    dataset: str | None
+    trace: str = ""
+
+    def __str__(self) -> str:
+        """Say it on one line, as the log does."""
+        what = f", dataset {self.dataset}" if self.dataset else ""
+        return f"{self.actor}, rank {self.rank}: {self.cause} (round {self.round}, phase {self.phase}{what})"
+
+
+class Controller:
+    """Runs generations until all rounds are trained.
+
+    Parameters
+    ----------
+    crew
+        The actors.
+    names
+        Names of the datasets, in the order of the atlas.
+    make_plan
+        Decides who owns what, for a number of actors and the plan before.
+    actors, min_actors
+        How many shall train, and how few may.
+    first_generation
+        Number of the first generation; above those of earlier runs.
+    announce
+        Called with the number of each generation before it begins; fences what is left of earlier ones.
+    address
+        Host and port of the key-value store in which actors find one another.
+    watch
+        Told what happens.
+    on_poison
+        What to do with a dataset on which actors fail again and again: ``fail`` stops the run, ``skip`` goes on
+        without it.
+    limits
+        How long to wait.
+    faults
+        Failures to play; their generations are counted from 1.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        names: Sequence[str],
+        make_plan: Callable[[int, Plan | None], Plan],
+        *,
+        actors: int,
+        min_actors: int,
+        first_generation: int,
+        announce: Callable[[int], None],
+        address: tuple[str, int],
+        watch: Watch,
+        on_poison: str = "fail",
+        limits: Limits | None = None,
+        faults: Sequence[Fault] = (),
+        left_out: Sequence[int] = (),
+    ) -> None:
+        self._crew, self._names, self._make_plan, self._watch = crew, list(names), make_plan, watch
+        self._target, self._fewest = actors, min_actors
+        self._generation = first_generation - 1
+        self._announce, self._address, self._on_poison = announce, address, on_poison
+        self._limits = limits or Limits()
+        shift = first_generation - 1
+        self._faults = tuple(replace(fault, generation=fault.generation + shift) for fault in faults)
+        self._left_out = set(left_out)
+        self._plan: Plan | None = None
+        self._blamed: Counter[tuple[str | None, int]] = Counter()
+
+    def run(self) -> None:
+        """Train until all rounds are done.
+
+        Raises
+        ------
+        RunError
+            The actors' own error where it would come again (such as E410); E442 when too few actors can be had, E443
+            when actors fail again and again at the same place.
+        """
+        self._gather(self._target, self._limits.start)
+        while True:
+            members = self._gather(self._fewest, self._limits.start)[: self._target]
+            self._generation += 1
+            self._announce(self._generation)
+            self._plan = self._make_plan(len(members), self._plan)
+            outcomes, failure = self._work(members, self._plan)
+            if failure is None and all(outcome is not None and outcome.kind == "done" for outcome in outcomes):
+                self._watch.finished()
+                return
+            if failure is not None:
+                self._watch.failed(failure)
+                logger.error("generation %d ended: %s", self._generation, failure)
+                if failure.trace:
+                    logger.info("%s", failure.trace)
+                self._judge(failure, outcomes)
+            missing = self._target - len(self._crew.ready) - len(self._crew.starting)
+            self._crew.hire(max(missing, 0))
+
+    def _gather(self, n: int, seconds: float) -> list[Member]:
+        """Wait until enough actors are ready."""
+        until = time.monotonic() + seconds
+        while len(self._crew.ready) < n:
+            short = n - len(self._crew.ready) - len(self._crew.starting)
+            if time.monotonic() > until:
+                msg = f"{len(self._crew.ready)} of {n} actors were ready after {seconds:.0f} s"
+                why = {member.dead for member in self._crew.members if member.dead and member.facts is None}
+                fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
+                raise RunError("; ".join([msg, *sorted(why)]), code="E442", where="cluster", fix=fix)
+            self._crew.hire(max(short, 0))
+            self._watch.waiting(self._crew, n)
+            self._crew.listen(BEAT_SECONDS)
+        self._crew.prepare_agents()
+        return self._crew.ready
+
+    def _work(self, members: Sequence[Member], plan: Plan) -> tuple[list[Outcome | None], Failure | None]:
+        """Run one generation and give how it ended for each member, and the root cause if it broke."""
+        host, port = self._address
+        running: dict[Any, int] = {}  # Ray's references
+        for rank, member in enumerate(members):
+            order = Order(
+                generation=self._generation,
+                rank=rank,
+                size=len(members),
+                owner=tuple(plan.owner),
+                left_out=tuple(sorted(self._left_out)),
+                host=host,
+                port=port,
+                plan=plan.to_json() | {"left_out": sorted(self._left_out)},
+                faults=self._faults,
+            )
+            running[self._crew.begin(member, order)] = rank
+        self._watch.began(self._generation, members, plan)
+        outcomes: list[Outcome | None] = [None] * len(members)
+        suspects: list[Failure] = []
+        broken_at: float | None = None
+        while running:
+            self._crew.listen(BEAT_SECONDS)
+            self._watch.heard(self._crew, members)
+            for ref in self._crew.finished(running):
+                rank = running.pop(ref)
+                outcomes[rank] = outcome = self._crew.outcome(members[rank], ref)
+                if outcome is None or outcome.kind in {"lost", "failed", "refused"}:
+                    suspects.append(self._failure(members[rank], rank, outcome))
+                    broken_at = broken_at or time.monotonic()
+            suspects += self._end_who_does_not_move(members, set(running.values()), broken_at)
+            if suspects and broken_at is None:
+                broken_at = time.monotonic()
+            if broken_at is None:
+                self._grow(members)
+        return outcomes, min(suspects, key=_weight) if suspects else None
+
+    def _end_who_does_not_move(
+        self, members: Sequence[Member], working: set[int], broken_at: float | None
+    ) -> list[Failure]:
+        """End actors that are frozen, stalled, or do not leave a broken group."""
+        now, found = time.monotonic(), []
+        for rank in sorted(working):
+            member = members[rank]
+            pulse, cause = member.pulse, ""
+            if now - member.heard > self._limits.silent:
+                cause = f"gave no sign of life for {now - member.heard:.0f} s"
+            elif broken_at is not None and now - broken_at > self._limits.leave:
+                cause = "did not leave the broken group"
+            elif pulse is not None and pulse.generation == self._generation and pulse.now.phase not in WAITS:
+                since = time.time() - pulse.now.since
+                if since > max(self._limits.stall, 10 * self._watch.median_round_seconds()):
+                    cause = f"was in one phase for {since:.0f} s"
+                    logger.warning("%s stalls; its stacks:\n%s", member, self._crew.stacks(member))
+            if cause and not member.dead:
+                self._crew.end(member, cause)
+                found.append(self._failure(member, rank, None))
+        return found
+
+    def _grow(self, members: Sequence[Member]) -> None:
+        """Stop at the next checkpoint when there are actors for a larger group."""
+        if len(members) < min(self._target, len(self._crew.ready)):
+            self._crew.pause(members[:1])
+
+    def _failure(self, member: Member, rank: int, outcome: Outcome | None) -> Failure:
+        pulse = member.pulse if member.pulse is not None and member.pulse.generation == self._generation else None
+        now = outcome.now if outcome is not None else pulse.now if pulse is not None else None
+        if outcome is None:
+            cause = f"died ({member.dead})"
+        else:
+            cause = {"lost": "lost its group", "failed": "failed", "refused": "refused"}[outcome.kind]
+            cause += f": {outcome.message}" if outcome.message else ""
+        return Failure(
+            generation=self._generation,
+            rank=rank,
+            actor=str(member),
+            cause=cause,
+            round=0 if now is None else now.round,
+            phase="load" if now is None else now.phase,
+            dataset=None if now is None else now.dataset,
+            trace="" if outcome is None or outcome.kind == "lost" else outcome.trace,
+        )
+
+    def _judge(self, failure: Failure, outcomes: Sequence[Outcome | None]) -> None:
+        """Stop the run where going on would only fail again."""
+        for outcome in outcomes:
+            if outcome is not None and outcome.kind == "refused":
+                raise RunError(outcome.message, code=outcome.code, where=failure.actor, fix=outcome.fix)
+        place = (failure.dataset, failure.round)
+        self._blamed[place] += 1
+        if self._blamed[place] < TRIES:
+            return
+        what = failure.dataset or f"phase {failure.phase}"
+        if failure.dataset is not None and self._on_poison == "skip":
+            self._left_out.add(self._names.index(failure.dataset))
+            logger.error("the run goes on without %s: %d actors failed on it", failure.dataset, TRIES)
+            self._watch.quarantined(failure.dataset)
+            return
+        msg = f"{TRIES} actors failed in round {failure.round} at {what}; the last one: {failure}"
+        fix = "read run.log for the traceback; `--on-poison skip` goes on without such a dataset"
+        raise RunError(msg, code="E443", where="training", fix=fix)
+
+
+def _weight(failure: Failure) -> tuple[int, int]:
+    """Order suspects: who failed by itself before who died, and both before who merely lost the others."""
+    kinds = ("refused", "failed", "died", "lost")
+    return next(k for k, kind in enumerate(kinds) if failure.cause.startswith(kind)), failure.rank

@@ -1,0 +1,289 @@
+"""What a run on a cluster is doing: written to the run folder for `musegnn status`, and told to Prometheus.
+
+``status.json`` is replaced as a whole once a second. It is a report only: nothing reads it to decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from musegnn.errors import RunError
+from musegnn.training.phases import WAITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from musegnn.cluster.controller import Failure
+    from musegnn.cluster.crew import Crew, Member
+    from musegnn.cluster.metrics import Metrics
+    from musegnn.cluster.plan import Plan
+    from musegnn.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+FILE = "status.json"
+WRITE_SECONDS = 1.0
+OLD_SECONDS = 15.0
+STALL_SECONDS = 30.0
+RECENT_ROUNDS = 50
+
+
+class Watch:
+    """Follows a run and says how it goes.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    names
+        Names of the datasets, in the order of the atlas.
+    rounds
+        Rounds to train.
+    progress
+        Called after each round.
+    metrics
+        Told the same for Prometheus; ``None``: nobody is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        rounds: int,
+        *,
+        progress: Progress | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._path, self._names, self._total = folder / FILE, list(names), rounds
+        self._progress, self._metrics = progress, metrics
+        self._state = "starting"
+        self._generation = 0
+        self._owned: list[list[str]] = []
+        self._failures: list[dict[str, Any]] = []  # JSON
+        self._quarantined: list[str] = []
+        self._round, self._round_at = 0, time.monotonic()
+        self._seconds: list[float] = []
+        self._broke_at: float | None = None
+        self._recoveries: list[float] = []
+        self._written = 0.0
+        self._reported: set[tuple[str, float]] = set()
+
+    def waiting(self, crew: Crew, n: int) -> None:
+        """Actors are awaited."""
+        self._write(crew.members, note=f"{len(crew.ready)} of {n} actors are ready")
+
+    def began(self, generation: int, members: Sequence[Member], plan: Plan) -> None:
+        """A generation has begun."""
+        self._state, self._generation = "training", generation
+        self._owned = [
+            [name for name, owner in zip(self._names, plan.owner, strict=True) if owner == rank]
+            for rank in range(len(members))
+        ]
+        self._round_at = time.monotonic()
+        self._write(members, now=True)
+
+    def heard(self, crew: Crew, members: Sequence[Member]) -> None:
+        """Pulses have come."""
+        pulses = [m.pulse for m in members if m.pulse is not None and m.pulse.generation == self._generation]
+        done = min((pulse.rounds for pulse in pulses), default=0) if len(pulses) == len(members) else 0
+        if pulses and done > self._round:
+            at = time.monotonic()
+            if self._broke_at is not None:
+                self._recoveries.append(at - self._broke_at)
+                self._broke_at = None
+            else:
+                self._seconds += [(at - self._round_at) / (done - self._round)] * (done - self._round)
+                del self._seconds[:-RECENT_ROUNDS]
+            self._round, self._round_at = done, at
+            if self._progress is not None:
+                loss = statistics.fmean(pulse.loss for pulse in pulses)
+                self._progress("train", done, self._total, f"loss {loss:.4f}, {len(members)} actors")
+        if self._metrics is not None:
+            self._metrics.tell(self._describe(members))
+        self._report_stalls(crew, members)
+        self._write(members)
+
+    def failed(self, failure: Failure) -> None:
+        """A generation has broken."""
+        self._state = "recovering"
+        self._broke_at = self._broke_at or time.monotonic()
+        entry = {**asdict(failure), "time": time.time()}
+        del entry["trace"]
+        self._failures.append(entry)
+        self._round = 0
+        if self._metrics is not None:
+            self._metrics.failed(failure.cause.split()[0])
+
+    def quarantined(self, dataset: str) -> None:
+        """A dataset is left out from now on."""
+        self._quarantined.append(dataset)
+
+    def finished(self) -> None:
+        """All rounds are trained."""
+        self._state, self._round = "done", self._total
+        self._write([], now=True)
+
+    def stopped(self, error: BaseException) -> None:
+        """The run ends without having finished."""
+        self._state = "stopped"
+        self._write([], now=True, note=str(error) or type(error).__name__)
+
+    def median_round_seconds(self) -> float:
+        """Give the median time of the last rounds; 0 before one."""
+        return statistics.median(self._seconds) if self._seconds else 0.0
+
+    @property
+    def recoveries(self) -> list[float]:
+        """Seconds from each failure to the end of the first round after it."""
+        return list(self._recoveries)
+
+    def _report_stalls(self, crew: Crew, members: Sequence[Member]) -> None:
+        """Log once who holds the others up, where it is, and its stacks."""
+        after = max(STALL_SECONDS, 10 * self.median_round_seconds())
+        for member, line in _holding_up(members, self._generation, after):
+            assert member.pulse is not None
+            key = (member.name, member.pulse.now.since)
+            if key not in self._reported:
+                self._reported.add(key)
+                logger.warning("%s; its stacks:\n%s", line, crew.stacks(member))
+
+    def _describe(self, members: Sequence[Member]) -> dict[str, Any]:  # JSON
+        seconds = self.median_round_seconds()
+        actors = []
+        for rank, member in enumerate(members):
+            pulse = member.pulse if member.pulse is not None and member.pulse.generation == self._generation else None
+            about: dict[str, Any] = {
+                "actor": member.name,
+                "rank": rank,
+                "host": member.facts.host if member.facts else None,
+                "pid": member.facts.pid if member.facts else None,
+                "device": member.facts.device if member.facts else None,
+                "datasets": self._owned[rank] if rank < len(self._owned) else [],
+                "silent_seconds": round(time.monotonic() - member.heard, 1),
+            }
+            if pulse is not None:
+                about |= {
+                    "round": pulse.now.round,
+                    "phase": pulse.now.phase,
+                    "dataset": pulse.now.dataset,
+                    "since_seconds": round(time.time() - pulse.now.since, 1),
+                    "rounds": pulse.rounds,
+                    "seconds": pulse.seconds,
+                    "sent_bytes": pulse.sent_bytes,
+                    "peak_bytes": pulse.peak_bytes,
+                }
+            actors.append(about)
+        busy = [
+            sum(s for phase, s in a["seconds"].items() if phase not in {*WAITS, "load"})
+            for a in actors
+            if "seconds" in a
+        ]
+        after = max(STALL_SECONDS, 10 * seconds)
+        return {
+            "format": "musegnn-status",
+            "state": self._state,
+            "updated": time.time(),
+            "generation": self._generation,
+            "rounds": self._round,
+            "total": self._total,
+            "seconds_per_round": seconds,
+            "datasets_per_second": len(self._names) / seconds if seconds else 0.0,
+            "imbalance": max(busy) / statistics.fmean(busy) if busy and sum(busy) else 1.0,
+            "actors": actors,
+            "failures": self._failures[-20:],
+            "recovery_seconds": self._recoveries[-20:],
+            "quarantined": self._quarantined,
+            "stalled": [line for _, line in _holding_up(members, self._generation, after)],
+        }
+
+    def _write(self, members: Sequence[Member], *, now: bool = False, note: str = "") -> None:
+        if not now and time.monotonic() - self._written < WRITE_SECONDS:
+            return
+        self._written = time.monotonic()
+        status = self._describe(members) | ({"note": note} if note else {})
+        partial = self._path.with_name(f"{FILE}.partial")
+        partial.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self._path)
+
+
+def _holding_up(members: Sequence[Member], generation: int, after: float) -> list[tuple[Member, str]]:
+    """Give who has been in one phase for long while it is not waiting for others, and who is silent."""
+    found = []
+    for rank, member in enumerate(members):
+        pulse = member.pulse
+        if pulse is None or pulse.generation != generation:
+            continue
+        now, silent = pulse.now, time.monotonic() - member.heard
+        since = time.time() - now.since
+        if (now.phase not in WAITS and since > after) or silent > after:
+            what = f" of dataset {now.dataset}" if now.dataset else ""
+            line = f"{member}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {since:.0f} s"
+            found.append((member, line + (f", silent for {silent:.0f} s" if silent > after else "")))
+    return found
+
+
+def read_status(folder: Path) -> dict[str, Any]:  # JSON
+    """Read what a run on a cluster last said of itself.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+
+    Returns
+    -------
+    dict
+        The content of ``status.json`` with ``age_seconds``; empty when the run was never on a cluster.
+
+    Raises
+    ------
+    RunError
+        E401 when the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        status["age_seconds"] = time.time() - float(status["updated"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{FILE} cannot be read ({error})"
+        raise RunError(
+            msg, code="E401", where=str(folder), fix="delete it; a running training writes it again"
+        ) from None
+    return status
+
+
+def show_status(status: dict[str, Any]) -> str:  # JSON
+    """Lay a status out for a terminal."""
+    old = status["state"] in {"starting", "training", "recovering"} and status["age_seconds"] > OLD_SECONDS
+    state = f"{status['state']}, but not heard for {status['age_seconds']:.0f} s" if old else status["state"]
+    lines = [
+        f"{state}: round {status['rounds']} of {status['total']}, generation {status['generation']}"
+        + (f", {status['note']}" if status.get("note") else "")
+    ]
+    if status["seconds_per_round"]:
+        lines.append(
+            f"{status['seconds_per_round']:.2f} s per round, {status['datasets_per_second']:.1f} datasets per second, "
+            f"imbalance {status['imbalance']:.2f}"
+        )
+    for actor in status["actors"]:
+        doing = "no word yet"
+        if "phase" in actor:
+            what = f" {actor['dataset']}" if actor["dataset"] else ""
+            doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"
+            doing += f"; {actor['sent_bytes'] / 1e6:.1f} MB sent, {actor['peak_bytes'] / 1e9:.2f} GB at most"
+        place = f"{actor['host']} pid {actor['pid']}"
+        lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
+    lines += [f"stalled: {line}" for line in status["stalled"]]
+    lines += [f"left out: {name}" for name in status["quarantined"]]
+    for failure in status["failures"][-5:]:
+        at = time.strftime("%H:%M:%S", time.localtime(failure["time"]))
+        lines.append(f"failure at {at}: {failure['actor']}, rank {failure['rank']}: {failure['cause']}")
+    return "\n".join(lines)
