@@ -25,8 +25,6 @@ from musegnn.cluster.orders import Facts, Outcome, Pulse
 from musegnn.errors import MuseGNNError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from musegnn.cluster.orders import Kind, Order
     from musegnn.training.phases import Moment
     from musegnn.training.prepare import Prepared
@@ -44,13 +42,15 @@ class TrainerActor:
         The run folder, seen under this path by all nodes.
     device
         ``auto``: the GPU that Ray gave this actor, else the CPU; or the name of a device.
+    memory
+        Bytes that training may take on a CPU; ``None``: not checked.
     """
 
-    def __init__(self, folder: str, device: str = "auto") -> None:
+    def __init__(self, folder: str, device: str = "auto", memory: int | None = None) -> None:
         from musegnn.training.phases import Phases
 
         self._folder = Path(folder)
-        self._device = device
+        self._device, self._memory = device, memory
         self._phases = Phases()
         self._trainer: Trainer | None = None
         self._order: Order | None = None
@@ -76,9 +76,12 @@ class TrainerActor:
 
     def run(self, order: Order) -> Outcome:
         """Train in a group until all rounds are done, somebody wants to pause, or the group breaks."""
+        from musegnn.training.phases import Phases
         from musegnn.training.torch_comm import PeerLostError
         from musegnn.training.trainer import PausedError
 
+        self._rounds, self._loss = 0, math.nan
+        self._phases = Phases(self._play)
         self._order = order
         self._pause.clear()
         try:
@@ -97,23 +100,23 @@ class TrainerActor:
         return self._outcome("done")
 
     def _train(self, order: Order) -> None:
+        import torch
         from torch import distributed
 
         from musegnn.run_folder import RunFolder
-        from musegnn.training.phases import Phases
+        from musegnn.training.memory import check_memory
         from musegnn.training.torch_comm import TorchComm, make_group
         from musegnn.training.trainer import Trainer
 
-        self._phases = Phases(self._play)
         self._phases.enter("load", 0)
         config = RunFolder.open(self._folder).atlas()
         data = self._read(order)
+        if self._memory is not None and self._device == "cpu":
+            check_memory(data, config.model, config.training, self._memory)
         store = distributed.TCPStore(order.host, order.port, None, False, STORE_TIMEOUT)  # noqa: FBT003  by place only
         backend = "nccl" if self._device.startswith("cuda") else "gloo"
         prefix = distributed.PrefixStore(f"generation-{order.generation}", store)
         host = ray.util.get_node_ip_address() if order.host != "127.0.0.1" else order.host
-        import torch
-
         comm = TorchComm(
             make_group(prefix, order.rank, order.size, backend=backend, host=host),
             order.owner,

@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from musegnn.cluster.actor import NodeAgent, TrainerActor
 from musegnn.errors import RunError
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.25
-PASSED_ON = ("OMP_WAIT_POLICY", "NUMBA_CACHE_DIR", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "MUSEGNN_RAY_TEST")
 
 
 @dataclass(eq=False, slots=True)
@@ -78,6 +76,8 @@ class Crew:
         That Ray sets aside for each actor.
     device
         ``auto``, or where every actor computes.
+    memory
+        Bytes that each actor may take on a CPU; ``None``: not checked.
     environment
         Variables set in the actors.
     """
@@ -90,15 +90,15 @@ class Crew:
         cpus: float = 1.0,
         gpus: float = 0.0,
         device: str = "auto",
+        memory: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._ray, self._folder, self._device = ray, folder, device
+        self._ray, self._arguments = ray, (folder, device, memory)
         self._options = {
             "num_cpus": cpus,
             "num_gpus": gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
-            "concurrency_groups": {"control": 2},
             "runtime_env": {"env_vars": dict(environment or {})},
         }
         self._count = itertools.count()
@@ -119,10 +119,12 @@ class Crew:
 
     def hire(self, n: int) -> None:
         """Start actors; they are ready later."""
-        remote = self._ray.remote(TrainerActor)
+        from musegnn.cluster.actor import TrainerActor
+
+        remote = self._ray.remote(concurrency_groups={"control": 2})(TrainerActor)
         for _ in range(n):
             number = next(self._count)
-            handle = remote.options(**self._options).remote(self._folder, self._device)
+            handle = remote.options(**self._options).remote(*self._arguments)
             member = Member(f"musegnn:trainer:{number}", handle)
             member._starting = handle.facts.remote()
             self.members.append(member)
@@ -221,6 +223,8 @@ class Crew:
         if node not in self._agents:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+            from musegnn.cluster.actor import NodeAgent
+
             place = NodeAffinitySchedulingStrategy(node, soft=False)
             options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": place}
             self._agents[node] = self._ray.remote(NodeAgent).options(**options).remote()
@@ -235,6 +239,6 @@ class Crew:
 
 def reason(error: BaseException) -> str:
     """Say in one line why Ray gave up on an actor."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    known = [line for line in lines if "exit" in line.lower() or "killed" in line.lower() or "died" in line.lower()]
-    return (known or lines or [type(error).__name__])[-1][:300]
+    text = " ".join(str(error).split())
+    detail = text.partition("Worker exit detail: ")[2] or text or type(error).__name__
+    return detail.partition(" Some common causes")[0][:300].rstrip(". ")

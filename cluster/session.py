@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 256 * 2**20
-SETTINGS = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # A frozen or lost node is noticed in seconds; Ray's own default is more than a minute.
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "5",
-}
 
 
 @contextmanager
@@ -31,7 +22,8 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     ----------
     address
         ``auto`` or ``host:port`` of a cluster that runs; ``None``: the one that ``RAY_ADDRESS`` names, else a cluster
-        of our own on this machine, which listens on the loopback interface only and has no dashboard.
+        of our own on this machine, which has no dashboard and listens on the loopback interface only (unless the
+        program has imported Ray before).
     cpus
         CPUs that a cluster of our own offers.
     metrics_port
@@ -47,8 +39,10 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     ConfigError
         E303 when Ray is missing, or no cluster answers.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # Read when Ray is imported; without it Ray listens on all interfaces, except on other systems than Linux.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
@@ -57,11 +51,10 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     if ray.is_initialized():
         yield ray
         return
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}  # of ray.init
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}  # of ray.init
     if address is None:
         options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        options |= {"_node_ip_address": "127.0.0.1", "_metrics_export_port": metrics_port}
+        options |= {"_metrics_export_port": metrics_port}
     try:
         ray.init(address=address, **options)
     except ConnectionError as error:

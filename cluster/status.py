@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from musegnn.cluster.metrics import Metrics
     from musegnn.cluster.plan import Plan
     from musegnn.progress import Progress
+    from musegnn.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +76,11 @@ class Watch:
         self._reported: set[tuple[str, float]] = set()
 
     def waiting(self, crew: Crew, n: int) -> None:
-        """Actors are awaited."""
+        """Note that actors are awaited."""
         self._write(crew.members, note=f"{len(crew.ready)} of {n} actors are ready")
 
     def began(self, generation: int, members: Sequence[Member], plan: Plan) -> None:
-        """A generation has begun."""
+        """Note that a generation has begun."""
         self._state, self._generation = "training", generation
         self._owned = [
             [name for name, owner in zip(self._names, plan.owner, strict=True) if owner == rank]
@@ -89,7 +90,7 @@ class Watch:
         self._write(members, now=True)
 
     def heard(self, crew: Crew, members: Sequence[Member]) -> None:
-        """Pulses have come."""
+        """Note the pulses that have come."""
         pulses = [m.pulse for m in members if m.pulse is not None and m.pulse.generation == self._generation]
         done = min((pulse.rounds for pulse in pulses), default=0) if len(pulses) == len(members) else 0
         if pulses and done > self._round:
@@ -110,7 +111,7 @@ class Watch:
         self._write(members)
 
     def failed(self, failure: Failure) -> None:
-        """A generation has broken."""
+        """Note that a generation has broken."""
         self._state = "recovering"
         self._broke_at = self._broke_at or time.monotonic()
         entry = {**asdict(failure), "time": time.time()}
@@ -121,16 +122,16 @@ class Watch:
             self._metrics.failed(failure.cause.split()[0])
 
     def quarantined(self, dataset: str) -> None:
-        """A dataset is left out from now on."""
+        """Note that a dataset is left out from now on."""
         self._quarantined.append(dataset)
 
     def finished(self) -> None:
-        """All rounds are trained."""
+        """Note that all rounds are trained."""
         self._state, self._round = "done", self._total
         self._write([], now=True)
 
     def stopped(self, error: BaseException) -> None:
-        """The run ends without having finished."""
+        """Note that the run ends without having finished."""
         self._state = "stopped"
         self._write([], now=True, note=str(error) or type(error).__name__)
 
@@ -228,8 +229,8 @@ def _holding_up(members: Sequence[Member], generation: int, after: float) -> lis
     return found
 
 
-def read_status(folder: Path) -> dict[str, Any]:  # JSON
-    """Read what a run on a cluster last said of itself.
+def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
+    """Read what a run last said of itself.
 
     Parameters
     ----------
@@ -239,25 +240,50 @@ def read_status(folder: Path) -> dict[str, Any]:  # JSON
     Returns
     -------
     dict
-        The content of ``status.json`` with ``age_seconds``; empty when the run was never on a cluster.
+        The content of ``status.json`` with ``age_seconds``. For a run in one process, which writes none, the same as
+        far as its metrics tell it: the state is ``done`` or ``training``, as of the newest record.
 
     Raises
     ------
     RunError
         E401 when the file is damaged.
     """
-    path = folder / FILE
+    path = folder.path / FILE
     if not path.is_file():
-        return {}
+        return _from_metrics(folder)
     try:
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         status["age_seconds"] = time.time() - float(status["updated"])
     except (ValueError, KeyError, TypeError) as error:
-        msg = f"{FILE} cannot be read ({error})"
-        raise RunError(
-            msg, code="E401", where=str(folder), fix="delete it; a running training writes it again"
-        ) from None
+        msg, fix = f"{FILE} cannot be read ({error})", "delete it; a running training writes it again"
+        raise RunError(msg, code="E401", where=str(folder.path), fix=fix) from None
     return status
+
+
+def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
+    losses = [row for row in folder.history() if row["kind"] == "losses"]
+    total, done = folder.atlas().training.rounds, max((row["round"] for row in losses), default=0)
+    recent = {row["round"]: row["seconds"] for row in losses if row["round"] > done - RECENT_ROUNDS}
+    seconds = statistics.median(recent.values()) if recent else 0.0
+    n_datasets = len({row["dataset"] for row in losses})
+    updated = folder.metrics.stat().st_mtime if folder.metrics.is_file() else folder.lock.stat().st_mtime
+    return {
+        "format": "musegnn-status",
+        "state": "done" if done >= total else "training",
+        "updated": updated,
+        "age_seconds": time.time() - updated,
+        "generation": 0,
+        "rounds": done,
+        "total": total,
+        "seconds_per_round": seconds,
+        "datasets_per_second": n_datasets / seconds if seconds else 0.0,
+        "imbalance": 1.0,
+        "actors": [],
+        "failures": [],
+        "recovery_seconds": [],
+        "quarantined": [],
+        "stalled": [],
+    }
 
 
 def show_status(status: dict[str, Any]) -> str:  # JSON

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -77,12 +77,45 @@ class Work:
         return None if self.memory is None else _bytes(self.memory)
 
 
+@Parameter(name="*", negative=())
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Options of training with several processes; none of them changes a result, but for skipping datasets."""
+
+    actors: int | None = None
+    "Train with so many processes on Ray, each of which owns datasets; without it in this process alone."
+    address: str | None = None
+    "A Ray cluster that runs, auto or host:port; without it one on this machine."
+    spares: int = 0
+    "Processes more, which stand by to replace one that fails."
+    min_actors: int = 1
+    "Go on with as few as this while replacements start."
+    gpus: float | None = None
+    "GPUs per process; without it one each where the cluster has so many, else none."
+    cpus: float = 1.0
+    "CPUs per process."
+    on_poison: Literal["fail", "skip"] = "fail"
+    "When three processes in turn fail on one dataset: stop, or go on without it."
+    metrics_port: int | None = None
+    "Port at which a Ray cluster of our own offers its metrics to Prometheus."
+
+    def options(self) -> dict[str, Any] | None:
+        """Give the options of training on a cluster, or ``None`` when nobody asked for it."""
+        if self.actors is None:
+            if self.address is not None:
+                msg = "an address needs a number of actors"
+                raise ConfigError(msg, code="E303", where="--address", fix="add --actors N")
+            return None
+        return asdict(self)
+
+
 @app.command
 def run(
     atlas: Path,
     *,
     out: Path,
     work: Work = Work(),
+    cluster: Cluster = Cluster(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -100,7 +133,14 @@ def run(
 
     config = _load(atlas, settings)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        folder = pipeline.run(config, out, scheduler=work.scheduler, memory=work.memory_bytes, progress=progress)
+        folder = pipeline.run(
+            config,
+            out,
+            scheduler=work.scheduler,
+            memory=work.memory_bytes,
+            cluster=cluster.options(),
+            progress=progress,
+        )
     results = {name: str(folder.path / name) for name in _RESULTS}
     if common.json:
         _print_json({"run": str(folder.path), "files": results})
@@ -175,6 +215,7 @@ def train(
     atlas: Path | None = None,
     resume: bool = False,
     memory: str | None = None,
+    cluster: Cluster = Cluster(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -191,7 +232,7 @@ def train(
     resume
         Take up the newest checkpoint in the run folder.
     memory
-        What training may use, such as 6GB; without it half of what is free. It changes no result.
+        What training may use (each process of it), such as 6GB; without it half of what is free. It changes no result.
     """
     from musegnn import pipeline
     from musegnn.coexpression.sources import expand_strata
@@ -204,10 +245,28 @@ def train(
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         limit = None if memory is None else _bytes(memory)
-        model = pipeline.train(folder, opened, resume=resume, memory=limit, progress=progress)
+        options = cluster.options()
+        model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=options, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
     _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0
+
+
+@app.command
+def status(run: Path, *, common: Common = Common()) -> int:
+    """Show what a training is doing: rounds, actors, phases, failures. Exit code 1 when it has stopped or stalls.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    """
+    from musegnn import pipeline
+    from musegnn.run_folder import RunFolder
+
+    found, text = pipeline.status(RunFolder.open(run))
+    _tell(common, found, text)
+    return int(found["state"] == "stopped" or bool(found["stalled"]))
 
 
 @app.command

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from musegnn.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
 
     from musegnn.cluster.estimate import AtlasEstimate
@@ -75,6 +77,7 @@ def run(
     *,
     scheduler: str = "threads",
     memory: int | None = None,
+    cluster: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
     """Do everything: graphs, training, embeddings, evaluation and report.
@@ -89,6 +92,8 @@ def run(
         The run folder.
     scheduler, memory, progress
         As in :func:`build_graphs`.
+    cluster
+        As in :func:`train`.
 
     Returns
     -------
@@ -101,7 +106,7 @@ def run(
     folder = RunFolder.create(out, atlas)
     with folder.logging():
         store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, memory=memory, progress=progress)
-        model = train(folder, store, progress=progress, resume=True, memory=memory)
+        model = train(folder, store, progress=progress, resume=True, memory=memory, cluster=cluster)
         write_results(folder, model, progress=progress)
     return folder
 
@@ -132,6 +137,7 @@ def train(
     *,
     resume: bool,
     memory: int | None = None,
+    cluster: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> MuSeGNN:
     """Train the model of a run folder on a store.
@@ -146,6 +152,9 @@ def train(
         Take up the newest good checkpoint; without it an existing checkpoint is an error.
     memory
         Bytes that training may take; ``None``: half of what this machine has free.
+    cluster
+        Train with several processes on Ray: the options of :func:`musegnn.cluster.train.train_on_cluster`, at least
+        ``actors``; ``None``: in this process. The result is the same.
     progress
         Called after each round.
 
@@ -162,9 +171,22 @@ def train(
     from musegnn.coexpression.plan import memory_budget
     from musegnn.musegnn import MuSeGNN
 
+    if cluster is not None:
+        from musegnn.cluster.train import train_on_cluster
+
+        train_on_cluster(folder, store, resume=resume, memory=memory, progress=progress, **cluster)
+        return load_model(folder)
     model = MuSeGNN(store, folder.atlas(), memory=memory_budget(memory))
     model.train(folder.path, resume=resume, progress=progress)
     return model
+
+
+def status(folder: RunFolder) -> tuple[dict[str, Any], str]:  # JSON
+    """Say what the training of a run folder is doing, as data and as text for a terminal."""
+    from musegnn.cluster.status import read_status, show_status
+
+    found = read_status(folder)
+    return found, show_status(found)
 
 
 def load_model(folder: RunFolder) -> MuSeGNN:

@@ -1,16 +1,17 @@
-"""Checkpoints: everything needed to go on with the same bits.
+"""Checkpoints: everything needed to go on with the same bits, on any number of processes.
 
 ::
 
     checkpoints/
-      round-000010/
-        unit-0000.safetensors   weights and Adam moments of one unit
-        ...
-        MANIFEST.json           round, fingerprint, name, size and sha256 of every unit; its own sha256; written last
+      shards/UNIT-SHA256.safetensors   weights and Adam moments of one unit, named by content
+      round-000010.json                manifest: round, fingerprint, plan, name, size and sha256 of every unit; its own
+                                       sha256; written last
+      GENERATION                       number of the newest group of processes
 
-There is no other state: every random draw is a function of seed and round. A checkpoint is written into a folder of
-its own under another name, made durable and then renamed, so a folder called ``round-*`` is complete unless damaged
-later. Units are read only after their digest has been checked, and no pickle is involved.
+There is no other state: every random draw is a function of seed and round. Each process writes the units it owns; a
+unit that has not changed is not written again. One process writes the manifest when all units are on disk, so what a
+manifest names is complete unless damaged later. Units are read only after their digest has been checked, and no pickle
+is involved. A process that was frozen while others went on without it finds a newer generation and commits nothing.
 """
 
 from __future__ import annotations
@@ -20,32 +21,68 @@ import json
 import logging
 import os
 import re
-import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 from safetensors.torch import load, save
 
 from musegnn.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    Tensors = Mapping[str, torch.Tensor]
+
 logger = logging.getLogger(__name__)
 
 FORMAT = "musegnn-checkpoint"
-VERSION = 1
+VERSION = 2
 KEEP = 2
-MANIFEST = "MANIFEST.json"
-FOLDER = re.compile(r"round-(\d{6,})")
+MANIFEST = re.compile(r"round-(\d{6,})\.json")
+OLD_FOLDER = re.compile(r"round-\d{6,}")
+SHARDS = "shards"
+GENERATION = "GENERATION"
+PARTIAL = ".partial"
+NEW_FOLDER = "train again into another folder if no older checkpoint is left"
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A verified checkpoint.
+class Shard:
+    """The file of one unit.
+
+    Attributes
+    ----------
+    name
+        Of the unit.
+    file
+        Name of the file in ``shards``.
+    bytes, sha256
+        Of its content.
+    """
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Make it from :meth:`to_json`."""
+        return cls(str(data["name"]), str(data["file"]), int(data["bytes"]), str(data["sha256"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a checkpoint consists of.
 
     Attributes
     ----------
@@ -53,170 +90,335 @@ class Checkpoint:
         Rounds trained.
     fingerprint
         Of data and configuration, see :meth:`musegnn.MuSeGNN.fingerprint`.
+    generation
+        Number of the group of processes that wrote it.
+    plan
+        Who owned what; JSON.
     units
-        Weights and moments by unit name.
+        Shards by unit name.
     """
 
     round: int
     fingerprint: str
-    units: Mapping[str, Mapping[str, torch.Tensor]]
+    generation: int
+    plan: Mapping[str, Any]
+    units: Mapping[str, Shard]
 
 
-def write_checkpoint(
-    folder: Path, round_: int, units: Iterable[tuple[str, Mapping[str, torch.Tensor]]], *, fingerprint: str
-) -> Path:
-    """Write a checkpoint and drop all but the newest two.
+def write_shard(folder: Path, name: str, tensors: Tensors) -> Shard:
+    """Write a unit, unless the same content is there already.
 
     Parameters
     ----------
     folder
         The folder of all checkpoints; made when missing.
-    round_
-        Rounds trained.
-    units
-        Unit names with their tensors; taken one at a time.
-    fingerprint
-        Of data and configuration.
+    name
+        Of the unit.
+    tensors
+        Its weights and moments.
 
     Returns
     -------
-    pathlib.Path
-        The folder of this checkpoint. Equal content gives equal bytes.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"round-{round_:06d}"
-    partial = folder / f"{final.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir()
-    entries = []
-    for index, (name, tensors) in enumerate(units):
-        data = save(dict(tensors))
-        file = f"unit-{index:04d}.safetensors"
-        _write_durable(partial / file, data)
-        digest = hashlib.sha256(data).hexdigest()
-        entries.append({"name": name, "file": file, "bytes": len(data), "sha256": digest})
-    body = {"format": FORMAT, "version": VERSION, "round": round_, "fingerprint": fingerprint, "units": entries}
-    manifest = {**body, "sha256": _digest(body)}
-    _write_durable(partial / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    _sync_folder(partial)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    _sync_folder(folder)
-    rounds = _folders(folder)
-    newest = [r for r in rounds if r <= round_][-KEEP:]
-    for old in set(rounds) - set(newest):  # later rounds are of a damaged checkpoint that was passed over
-        shutil.rmtree(folder / f"round-{old:06d}")
-    return final
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint and check every byte of it.
-
-    Parameters
-    ----------
-    path
-        The folder ``round-*``.
+    Shard
+        On disk. Equal content gives equal bytes.
 
     Raises
     ------
     RunError
-        E403 naming what is missing or damaged; E290 when it was written by a newer program.
+        E407 when it cannot be written.
     """
-    manifest = _read_manifest(path)
-    units = {}
-    for entry in manifest["units"]:
-        data = _read(path / entry["file"], f"unit `{entry['name']}`")
-        if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise _damaged(path, f"unit `{entry['name']}` is not what was written")
-        units[entry["name"]] = load(data)
-    return Checkpoint(manifest["round"], manifest["fingerprint"], units)
+    data = save(dict(tensors))
+    digest = hashlib.sha256(data).hexdigest()
+    file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:128]}-{digest}.safetensors"
+    path = folder / SHARDS / file
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+            _write_durable(path, data)
+    except OSError as error:
+        msg = f"unit `{name}` cannot be written ({error.strerror or error})"
+        fix = "check space and permissions, then resume"
+        raise RunError(msg, code="E407", where=str(path.parent), fix=fix) from error
+    return Shard(name, file, len(data), digest)
 
 
-def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; a damaged one is logged and left aside.
+def commit(
+    folder: Path,
+    round_: int,
+    shards: Iterable[Shard],
+    *,
+    fingerprint: str,
+    plan: Mapping[str, Any] | None = None,
+    generation: int = 0,
+) -> Path:
+    """Make a checkpoint valid and drop all but the newest two.
 
     Parameters
     ----------
     folder
         The folder of all checkpoints.
+    round_
+        Rounds trained.
+    shards
+        Of all units, from whichever process.
+    fingerprint
+        Of data and configuration.
+    plan
+        Who owned what; JSON.
+    generation
+        Number of this group of processes.
 
     Returns
     -------
-    Checkpoint or None
-        ``None`` when the folder is missing or holds no checkpoint at all.
+    pathlib.Path
+        The manifest.
 
     Raises
     ------
     RunError
-        E403 when there are checkpoints and none is whole.
+        E403 when a shard is not on disk, E407 when the manifest cannot be written, E444 when a newer group of
+        processes has taken over.
     """
-    rounds = _folders(folder)
+    _check_generation(folder, generation)
+    units = {shard.name: shard for shard in sorted(shards, key=lambda shard: shard.name)}
+    for shard in units.values():
+        path = folder / SHARDS / shard.file
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            raise _damaged(folder, f"unit `{shard.name}` is not on disk")
+    body = {
+        "format": FORMAT,
+        "version": VERSION,
+        "round": round_,
+        "fingerprint": fingerprint,
+        "generation": generation,
+        "plan": dict(plan or {}),
+        "units": [shard.to_json() for shard in units.values()],
+    }
+    path = folder / f"round-{round_:06d}.json"
+    text = json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n"
+    try:
+        _write_durable(path, text.encode())
+    except OSError as error:
+        msg = f"the manifest cannot be written ({error.strerror or error})"
+        raise RunError(msg, code="E407", where=str(folder), fix="check space and permissions, then resume") from error
+    _check_generation(folder, generation)
+    _prune(folder, round_)
+    return path
+
+
+def manifests(folder: Path) -> list[Manifest]:
+    """Read the manifests of a folder, the newest first; damaged ones are logged and left aside.
+
+    Parameters
+    ----------
+    folder
+        The folder of all checkpoints; may be missing.
+
+    Raises
+    ------
+    RunError
+        E403 when there are manifests and none is whole; E290 for checkpoints of another version of the format.
+    """
+    rounds = _rounds(folder)
+    found = []
     for round_ in reversed(rounds):
         try:
-            return read_checkpoint(folder / f"round-{round_:06d}")
+            found.append(_read_manifest(folder / f"round-{round_:06d}.json"))
         except RunError as error:
             if error.code != "E403":
                 raise
             logger.warning("%s; trying the checkpoint before it", error)
-    if rounds:
-        raise _damaged(folder, "no checkpoint is whole")
-    return None
+    if rounds and not found:
+        raise _damaged(folder, "no manifest is whole")
+    return found
+
+
+def read_units(folder: Path, manifest: Manifest, names: Sequence[str] | None = None) -> dict[str, Tensors]:
+    """Read units of a checkpoint and check every byte of them.
+
+    Parameters
+    ----------
+    folder
+        The folder of all checkpoints.
+    manifest
+        Of the checkpoint.
+    names
+        Units to read; ``None``: all.
+
+    Returns
+    -------
+    dict
+        Weights and moments by unit name.
+
+    Raises
+    ------
+    RunError
+        E403 naming the unit that is missing or damaged.
+    """
+    units: dict[str, Tensors] = {}
+    for name in manifest.units if names is None else names:
+        if name not in manifest.units:
+            raise _damaged(folder, f"unit `{name}` is not part of round {manifest.round}")
+        shard = manifest.units[name]
+        data = _read(folder / SHARDS / shard.file, folder, f"unit `{name}`")
+        if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise _damaged(folder, f"unit `{name}` of round {manifest.round} is not what was written")
+        units[name] = load(data)
+    return units
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Tell whether the folder holds a checkpoint, whole or not."""
-    return bool(_folders(folder))
+    return bool(_rounds(folder))
 
 
-def _folders(folder: Path) -> list[int]:
+def announce(folder: Path, generation: int) -> None:
+    """Note that a group of processes begins, so that those before it commit nothing more.
+
+    Raises
+    ------
+    RunError
+        E444 when a newer one has begun.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_generation(folder, generation)
+    _write_durable(folder / GENERATION, f"{generation}\n".encode())
+
+
+def newest_generation(folder: Path) -> int:
+    """Give the number of the newest group of processes; 0 before the first."""
+    path = folder / GENERATION
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError):
+        raise _damaged(folder, f"{GENERATION} cannot be read") from None
+
+
+class Writer:
+    """Writes units in the background while training goes on.
+
+    Parameters
+    ----------
+    folder
+        The folder of all checkpoints.
+    units
+        Tensors by unit name; copied before this returns, so that later steps do not change what is written.
+    """
+
+    def __init__(self, folder: Path, units: Mapping[str, Tensors]) -> None:
+        self._folder = folder
+        self._units = {name: {k: t.clone() for k, t in tensors.items()} for name, tensors in units.items()}
+        self._shards: list[Shard] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="musegnn-checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> list[Shard]:
+        """Wait until all is on disk.
+
+        Raises
+        ------
+        RunError
+            E407 when a unit could not be written.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._shards
+
+    def _write(self) -> None:
+        try:
+            for name in list(self._units):
+                self._shards.append(write_shard(self._folder, name, self._units.pop(name)))
+        except BaseException as error:
+            self._error = error
+
+
+def _rounds(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    matches = (FOLDER.fullmatch(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    entries = list(folder.iterdir())
+    if any(OLD_FOLDER.fullmatch(entry.name) for entry in entries):
+        msg = f"the checkpoints are {FORMAT} version 1, this program reads version {VERSION}"
+        raise RunError(msg, code="E290", where=str(folder), fix="train again into another folder")
+    matches = (MANIFEST.fullmatch(entry.name) for entry in entries if entry.is_file())
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:  # JSON
+def _read_manifest(path: Path) -> Manifest:
     try:
-        manifest = json.loads(_read(path / MANIFEST, "the manifest"))
-        body = {key: value for key, value in manifest.items() if key != "sha256"}
-        whole = manifest["sha256"] == _digest(body)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(path, "the manifest is not what was written") from None
+        data = json.loads(_read(path, path.parent, f"the manifest {path.name}"))
+        body = {key: value for key, value in data.items() if key != "sha256"}
+        whole = data["sha256"] == _digest(body)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _damaged(path.parent, f"the manifest {path.name} is not what was written") from None
     if not whole:
-        raise _damaged(path, "the manifest is not what was written")
+        raise _damaged(path.parent, f"the manifest {path.name} is not what was written")
     if body["format"] != FORMAT or body["version"] != VERSION:
         msg = f"expected {FORMAT} version {VERSION}, got {body['format']} version {body['version']}"
         raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
-    return body
+    units = {entry["name"]: Shard.from_json(entry) for entry in body["units"]}
+    return Manifest(body["round"], body["fingerprint"], body["generation"], body["plan"], units)
+
+
+def _prune(folder: Path, round_: int) -> None:
+    """Remove what the newest manifests do not name; later rounds are of a damaged checkpoint that was passed over."""
+    rounds = _rounds(folder)
+    kept = [r for r in rounds if r <= round_][-KEEP:]
+    for old in set(rounds) - set(kept):
+        (folder / f"round-{old:06d}.json").unlink(missing_ok=True)
+    named: set[str] = set()
+    for each in kept:
+        try:
+            named |= {shard.file for shard in _read_manifest(folder / f"round-{each:06d}.json").units.values()}
+        except RunError as error:
+            logger.warning("%s; removed", error)
+            (folder / f"round-{each:06d}.json").unlink(missing_ok=True)
+    for path in (folder / SHARDS).iterdir():
+        if path.name not in named and path.name.endswith((".safetensors", PARTIAL)):
+            path.unlink(missing_ok=True)
+    for path in folder.glob(f"*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def _check_generation(folder: Path, generation: int) -> None:
+    newest = newest_generation(folder)
+    if generation < newest:
+        msg = f"generation {newest} has taken over from generation {generation}"
+        raise RunError(msg, code="E444", where=str(folder), fix="nothing: the newer processes go on with the run")
 
 
 def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, folder: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _damaged(path.parent, f"{what} cannot be read ({error.strerror})") from None
+        raise _damaged(folder, f"{what} cannot be read ({error.strerror})") from None
 
 
-def _damaged(path: Path, what: str) -> RunError:
-    fix = "train again without --resume into another folder if no older checkpoint is left"
-    return RunError(f"the checkpoint is damaged: {what}", code="E403", where=str(path), fix=fix)
+def _damaged(folder: Path, what: str) -> RunError:
+    return RunError(f"the checkpoint is damaged: {what}", code="E403", where=str(folder), fix=NEW_FOLDER)
 
 
 def _write_durable(path: Path, data: bytes) -> None:
-    with path.open("xb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if path.is_dir():
+            path.rmdir()
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.checkpoint import AsyncWriter, Shard, commit, has_checkpoint, manifests, read_units
+from musegnn.training.checkpoint import Shard, Writer, commit, has_checkpoint, manifests, read_units
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
@@ -105,7 +105,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
         self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
-        self._saving: tuple[int, AsyncWriter] | None = None
+        self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
         self._told: dict[str, float] = {}
         self._fingerprint: str | None = None
@@ -150,7 +150,7 @@ class Trainer:
                 assert units is not None
                 for unit, state in units.items():
                     self.engine.load_state(unit, state)
-                self.engine.leave_out((manifest.plan or {}).get("left_out", ()))
+                self.engine.leave_out(manifest.plan.get("left_out", ()))
                 self.rounds = manifest.round
                 return True
         if found:
@@ -234,9 +234,8 @@ class Trainer:
     def _save(self, folder: Path) -> None:
         """Begin to write the units whose home is this process."""
         self.phases.enter("checkpoint", self.rounds)
-        writer = AsyncWriter(folder / "checkpoints")
-        writer.start({name: self.engine.state(name) for name in self.model.units if self._is_home(name)})
-        self._saving = (self.rounds, writer)
+        units = {name: self.engine.state(name) for name in self.model.units if self._is_home(name)}
+        self._saving = (self.rounds, Writer(folder / "checkpoints", units))
 
     def _settle(self, folder: Path | None, log: RunLog | None) -> None:
         """Make the checkpoint under way valid, together with the metrics up to its round."""

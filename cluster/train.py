@@ -1,0 +1,176 @@
+"""Training a run folder with actors on a Ray cluster: the entry that puts the parts together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from musegnn.cluster.plan import dataset_costs, make_plan
+from musegnn.cluster.runners import cores
+from musegnn.cluster.session import ray_session
+from musegnn.cluster.status import Watch
+from musegnn.errors import ConfigError
+from musegnn.training.checkpoint import announce, newest_generation
+from musegnn.training.trainer import refuse_old_checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.orders import Fault
+    from musegnn.cluster.plan import Plan
+    from musegnn.data_store import Store
+    from musegnn.progress import Progress
+    from musegnn.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+PASSED_ON = ("OMP_WAIT_POLICY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "NUMBA_CACHE_DIR")
+LOOPBACK = "127.0.0.1"
+
+
+def train_on_cluster(
+    folder: RunFolder,
+    store: Store,
+    *,
+    actors: int,
+    address: str | None = None,
+    spares: int = 0,
+    min_actors: int = 1,
+    cpus: float = 1.0,
+    gpus: float | None = None,
+    resume: bool = False,
+    memory: int | None = None,
+    on_poison: Literal["fail", "skip"] = "fail",
+    metrics_port: int | None = None,
+    progress: Progress | None = None,
+    limits: Limits | None = None,
+    faults: Sequence[Fault] = (),
+) -> Watch:
+    """Train the model of a run folder with several actors. The result has the same bits as that of one process.
+
+    Parameters
+    ----------
+    folder
+        Run folder whose configuration is used; all nodes must see it, and the store, under the same path.
+    store
+        Holds the graphs.
+    actors
+        How many processes train; at most one per dataset is used.
+    address
+        ``auto`` or ``host:port`` of a Ray cluster; ``None``: one of our own on this machine.
+    spares
+        Actors more, which stand by to replace one that fails at once.
+    min_actors
+        Training goes on with as few as this while replacements start.
+    cpus, gpus
+        That Ray sets aside per actor; ``gpus=None``: one where the cluster has one for each actor, else none.
+    resume
+        Take up the newest whole checkpoint; without it an existing checkpoint is an error.
+    memory
+        Bytes that each actor may take on a CPU; ``None``: not checked.
+    on_poison
+        What to do with a dataset on which three actors in turn have failed: ``fail`` stops, ``skip`` goes on
+        without it.
+    metrics_port
+        Port for Prometheus of a cluster of our own; ``None``: Ray chooses.
+    progress
+        Called after each round.
+    limits
+        How long to wait for what.
+    faults
+        Failures to play, for tests.
+
+    Returns
+    -------
+    Watch
+        What was seen: recovery times and the last status.
+
+    Raises
+    ------
+    ConfigError
+        E303 for numbers of actors that make no sense, sequential order, or a cluster that does not answer.
+    RunError
+        E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
+        need more than `memory`; E442 when too few actors can be had; E443 when actors fail again and again.
+    """
+    config = folder.atlas()
+    names = [dataset.name for dataset in config.datasets]
+    _check(actors, min_actors, spares, order=config.training.order)
+    refuse_old_checkpoints(folder.path, resume=resume)
+    actors, min_actors = min(actors, len(names)), min(min_actors, len(names))
+    costs = dataset_costs(store, config)
+    with ray_session(address, cpus=max(cores(), actors + spares + 1), metrics_port=metrics_port) as ray:
+        from musegnn.cluster.controller import Controller
+        from musegnn.cluster.crew import Crew
+
+        here = ray.util.get_node_ip_address()
+        per_actor = _gpus(ray.cluster_resources(), actors) if gpus is None else gpus
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        watch = Watch(folder.path, names, config.training.rounds, progress=progress, metrics=_metrics(folder.path.name))
+        crew = Crew(ray, str(folder.path), cpus=cpus, gpus=per_actor, memory=memory, environment=environment)
+        checkpoints = folder.path / "checkpoints"
+        checkpoints.mkdir(parents=True, exist_ok=True)
+
+        def plan_for(n: int, previous: Plan | None) -> Plan:
+            return make_plan(costs, n, previous=previous)
+
+        try:
+            with crew, _meeting_place(here) as place:
+                crew.hire(actors + spares)
+                Controller(
+                    crew,
+                    names,
+                    plan_for,
+                    actors=actors,
+                    min_actors=min_actors,
+                    first_generation=newest_generation(checkpoints) + 1,
+                    announce=lambda generation: announce(checkpoints, generation),
+                    address=place,
+                    watch=watch,
+                    on_poison=on_poison,
+                    limits=limits,
+                    faults=faults,
+                ).run()
+        except BaseException as error:
+            watch.stopped(error)
+            raise
+    return watch
+
+
+def _check(actors: int, min_actors: int, spares: int, *, order: str) -> None:
+    if actors < 1 or not 1 <= min_actors <= actors or spares < 0:
+        msg = f"got {actors} actors, at least {min_actors}, and {spares} spares"
+        raise ConfigError(msg, code="E303", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
+    if order == "sequential":
+        msg = "sequential order takes one step after the other and so runs in one process"
+        raise ConfigError(msg, code="E303", where="training.order", fix="train without --actors, or in parallel order")
+
+
+def _gpus(resources: dict[str, float], actors: int) -> float:
+    return 1.0 if resources.get("GPU", 0.0) >= actors else 0.0
+
+
+def _metrics(run: str) -> Any:  # imported at use
+    from musegnn.cluster.metrics import Metrics
+
+    return Metrics(run)
+
+
+@contextmanager
+def _meeting_place(host: str) -> Iterator[tuple[str, int]]:
+    """Offer the key-value store in which actors find one another, on the interface that Ray uses and no other."""
+    from torch import distributed
+
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        listener.listen(1024)
+        port = listener.getsockname()[1]
+        timeout = timedelta(seconds=60)
+        store = distributed.TCPStore(host, port, None, True, timeout, False, False, os.dup(listener.fileno()))  # noqa: FBT003  by place only
+        yield host, port
+        del store
