@@ -57,7 +57,7 @@ class TrainerActor:
         self._data: tuple[frozenset[int], Prepared] | None = None
         self._pause = threading.Event()
         self._loss = math.nan
-        self._rounds = 0
+        self._rounds = self._first = 0
 
     def facts(self) -> Facts:
         """Say where this actor lives; answers once it is ready to work."""
@@ -80,7 +80,7 @@ class TrainerActor:
         from musegnn.training.torch_comm import PeerLostError
         from musegnn.training.trainer import PausedError
 
-        self._rounds, self._loss = 0, math.nan
+        self._rounds, self._first, self._loss = 0, 0, math.nan
         self._phases = Phases(self._play)
         self._order = order
         self._pause.clear()
@@ -140,7 +140,7 @@ class TrainerActor:
         )
         self._trainer = trainer
         trainer.take_up(self._folder)
-        self._rounds = trainer.rounds
+        self._rounds = self._first = trainer.rounds
         trainer.run(self._folder, progress=self._note)
 
     def _read(self, order: Order) -> Prepared:
@@ -208,9 +208,14 @@ class TrainerActor:
             rounds=self._rounds,
             loss=self._loss,
             seconds=self._phases.seconds(),
+            dataset_seconds=self._per_round(),
             sent_bytes=0 if trainer is None else trainer.comm.sent,
             peak_bytes=peak_bytes(),
         )
+
+    def _per_round(self) -> dict[str, float]:
+        done = self._rounds - self._first
+        return {name: spent / done for name, spent in self._phases.dataset_seconds().items()} if done > 0 else {}
 
     @ray.method(concurrency_group="control")
     def pause(self) -> None:

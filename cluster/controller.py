@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.crew import BEAT_SECONDS
 from musegnn.cluster.orders import Order
+from musegnn.cluster.plan import make_plan, measured, should_replan
 from musegnn.errors import RunError
 from musegnn.training.phases import WAITS
 
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
     from musegnn.cluster.crew import Crew, Member
     from musegnn.cluster.orders import Fault, Outcome
-    from musegnn.cluster.plan import Plan
+    from musegnn.cluster.plan import DatasetCost, Plan
     from musegnn.cluster.status import Watch
 
 logger = logging.getLogger(__name__)
 
 TRIES = 3
+REPLAN_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +98,8 @@ class Controller:
     ----------
     crew
         The actors.
-    names
-        Names of the datasets, in the order of the atlas.
-    make_plan
-        Decides who owns what, for a number of actors and the plan before.
+    costs
+        Of the datasets, in the order of the atlas.
     actors, min_actors
         How many shall train, and how few may.
     first_generation
@@ -110,6 +110,8 @@ class Controller:
         Host and port of the key-value store in which actors find one another.
     watch
         Told what happens.
+    memory
+        Bytes that each actor may take; ``None``: no bound.
     on_poison
         What to do with a dataset on which actors fail again and again: ``fail`` stops the run, ``skip`` goes on
         without it.
@@ -117,13 +119,14 @@ class Controller:
         How long to wait.
     faults
         Failures to play; their generations are counted from 1.
+    left_out
+        Datasets that take no part.
     """
 
     def __init__(
         self,
         crew: Crew,
-        names: Sequence[str],
-        make_plan: Callable[[int, Plan | None], Plan],
+        costs: Sequence[DatasetCost],
         *,
         actors: int,
         min_actors: int,
@@ -131,20 +134,22 @@ class Controller:
         announce: Callable[[int], None],
         address: tuple[str, int],
         watch: Watch,
+        memory: int | None = None,
         on_poison: str = "fail",
         limits: Limits | None = None,
         faults: Sequence[Fault] = (),
         left_out: Sequence[int] = (),
     ) -> None:
-        self._crew, self._names, self._make_plan, self._watch = crew, list(names), make_plan, watch
+        self._crew, self._costs, self._watch = crew, list(costs), watch
         self._target, self._fewest = actors, min_actors
         self._generation = first_generation - 1
         self._announce, self._address, self._on_poison = announce, address, on_poison
-        self._limits = limits or Limits()
+        self._limits, self._memory = limits or Limits(), memory
+        self._replan_after = REPLAN_ROUNDS
         shift = first_generation - 1
         self._faults = tuple(replace(fault, generation=fault.generation + shift) for fault in faults)
         self._left_out = set(left_out)
-        self._plan: Plan | None = None
+        self._seconds: dict[str, float] = {}
         self._blamed: Counter[tuple[str | None, int]] = Counter()
 
     def run(self) -> None:
@@ -161,8 +166,7 @@ class Controller:
             members = self._gather(self._fewest, self._limits.start)[: self._target]
             self._generation += 1
             self._announce(self._generation)
-            self._plan = self._make_plan(len(members), self._plan)
-            outcomes, failure = self._work(members, self._plan)
+            outcomes, failure = self._work(members, self._make_plan(members))
             if failure is None and all(outcome is not None and outcome.kind == "done" for outcome in outcomes):
                 self._watch.finished()
                 return
@@ -190,6 +194,13 @@ class Controller:
             self._crew.listen(BEAT_SECONDS)
         self._crew.prepare_agents()
         return self._crew.ready
+
+    def _make_plan(self, members: Sequence[Member]) -> Plan:
+        held = {i: rank for rank, member in enumerate(members) for i in member.owned}
+        plan = make_plan(measured(self._costs, self._seconds), len(members), memory=self._memory, held=held)
+        for rank, member in enumerate(members):
+            member.owned = frozenset(i for i, owner in enumerate(plan.owner) if owner == rank)
+        return plan
 
     def _work(self, members: Sequence[Member], plan: Plan) -> tuple[list[Outcome | None], Failure | None]:
         """Run one generation and give how it ended for each member, and the root cause if it broke."""
@@ -225,7 +236,7 @@ class Controller:
             if suspects and broken_at is None:
                 broken_at = time.monotonic()
             if broken_at is None:
-                self._grow(members)
+                self._improve(members, plan)
         return outcomes, min(suspects, key=_weight) if suspects else None
 
     def _end_who_does_not_move(
@@ -250,10 +261,20 @@ class Controller:
                 found.append(self._failure(member, rank, None))
         return found
 
-    def _grow(self, members: Sequence[Member]) -> None:
-        """Stop at the next checkpoint when there are actors for a larger group."""
-        if len(members) < min(self._target, len(self._crew.ready)):
+    def _improve(self, members: Sequence[Member], plan: Plan) -> None:
+        """Stop at the next checkpoint when there are actors for a larger group, or a plan that is much better."""
+        done = []
+        for member in members:
+            pulse = member.pulse
+            if pulse is not None and pulse.generation == self._generation and pulse.dataset_seconds:
+                self._seconds |= pulse.dataset_seconds
+                done.append(pulse.rounds)
+        grows = len(members) < min(self._target, len(self._crew.ready))
+        knows = len(done) == len(members) and min(done) >= self._replan_after
+        if grows or (knows and should_replan(plan, measured(self._costs, self._seconds), memory=self._memory)):
             self._crew.pause(members[:1])
+        if knows:
+            self._replan_after = min(done) + REPLAN_ROUNDS
 
     def _failure(self, member: Member, rank: int, outcome: Outcome | None) -> Failure:
         pulse = member.pulse if member.pulse is not None and member.pulse.generation == self._generation else None
@@ -285,7 +306,7 @@ class Controller:
             return
         what = failure.dataset or f"phase {failure.phase}"
         if failure.dataset is not None and self._on_poison == "skip":
-            self._left_out.add(self._names.index(failure.dataset))
+            self._left_out.add([cost.name for cost in self._costs].index(failure.dataset))
             logger.error("the run goes on without %s: %d actors failed on it", failure.dataset, TRIES)
             self._watch.quarantined(failure.dataset)
             return

@@ -39,6 +39,8 @@ class Member:
         Where it lives; ``None`` until it is ready.
     pulse, heard
         What it did when it was last heard, and when that was (monotonic seconds).
+    owned
+        Datasets that it has in memory.
     dead
         Why it is no longer used; empty while it is.
     """
@@ -48,6 +50,7 @@ class Member:
     facts: Facts | None = None
     pulse: Pulse | None = None
     heard: float = field(default_factory=time.monotonic)
+    owned: frozenset[int] = frozenset()
     dead: str = ""
     _asked: Any = None  # Ray publishes no type
     _starting: Any = None  # as above

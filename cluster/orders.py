@@ -104,6 +104,8 @@ class Pulse:
         Mean loss of its datasets in the last round; NaN before one.
     seconds
         Spent in each phase so far.
+    dataset_seconds
+        Per round in this group, by dataset; empty before the first round has ended.
     sent_bytes, peak_bytes
         Sent to other actors so far; largest resident memory.
     """
@@ -113,6 +115,7 @@ class Pulse:
     rounds: int
     loss: float
     seconds: dict[str, float]
+    dataset_seconds: dict[str, float]
     sent_bytes: int
     peak_bytes: int
 

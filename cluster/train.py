@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from musegnn.cluster.plan import dataset_costs, make_plan
+from musegnn.cluster.plan import dataset_costs
 from musegnn.cluster.runners import cores
 from musegnn.cluster.session import ray_session
 from musegnn.cluster.status import Watch
 from musegnn.errors import ConfigError
-from musegnn.training.checkpoint import announce, newest_generation
+from musegnn.training.checkpoint import announce, manifests, newest_generation
 from musegnn.training.trainer import refuse_old_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from musegnn.cluster.controller import Limits
     from musegnn.cluster.orders import Fault
-    from musegnn.cluster.plan import Plan
     from musegnn.data_store import Store
     from musegnn.progress import Progress
     from musegnn.run_folder import RunFolder
@@ -116,22 +116,20 @@ def train_on_cluster(
         checkpoints = folder.path / "checkpoints"
         checkpoints.mkdir(parents=True, exist_ok=True)
 
-        def plan_for(n: int, previous: Plan | None) -> Plan:
-            return make_plan(costs, n, previous=previous)
-
         try:
             with crew, _meeting_place(here) as place:
                 crew.hire(actors + spares)
                 Controller(
                     crew,
-                    names,
-                    plan_for,
+                    costs,
                     actors=actors,
                     min_actors=min_actors,
                     first_generation=newest_generation(checkpoints) + 1,
                     announce=lambda generation: announce(checkpoints, generation),
                     address=place,
                     watch=watch,
+                    memory=memory,
+                    left_out=_left_out(checkpoints),
                     on_poison=on_poison,
                     limits=limits,
                     faults=faults,
@@ -140,6 +138,12 @@ def train_on_cluster(
             watch.stopped(error)
             raise
     return watch
+
+
+def _left_out(checkpoints: Path) -> list[int]:
+    """Give the datasets that an earlier part of the run went on without."""
+    found = manifests(checkpoints)
+    return list(found[0].plan.get("left_out", ())) if found else []
 
 
 def _check(actors: int, min_actors: int, spares: int, *, order: str) -> None:

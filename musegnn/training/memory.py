@@ -174,7 +174,11 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
         E411 naming the parts that need most and settings that fit, if any of TRIES does. They change results, so
         nothing is changed here.
     """
-    sizes = [size_of(graph, model, _profile_columns(data, graph, model), data.words) for graph in data.graphs]
+    sizes = [
+        size_of(graph, model, _profile_columns(data, graph, model), data.words)
+        for graph in data.graphs
+        if graph.name in data.records
+    ]
     loaded, n_words = count_bytes((data.records, data.edges, data.graphs)), len(data.words)
     found = estimate_memory(sizes, model, training, n_words=n_words, data_bytes=loaded)
     if found.total <= budget:

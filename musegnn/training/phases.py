@@ -62,6 +62,7 @@ class Phases:
     def __init__(self, on_enter: Callable[[Moment], None] | None = None) -> None:
         self._on_enter = on_enter
         self._seconds: dict[str, float] = {}
+        self._by_dataset: dict[str, float] = {}
         self._began = time.perf_counter()
         self.now = Moment(0, "load", None, time.time(), 0)
 
@@ -78,8 +79,14 @@ class Phases:
         seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
         return {phase: seconds[phase] for phase in PHASES if phase in seconds}
 
+    def dataset_seconds(self) -> dict[str, float]:
+        """Give the seconds spent on each dataset so far; may be called by other threads."""
+        return dict(self._by_dataset)
+
     def _close(self) -> None:
-        now = time.perf_counter()
-        phase = self.now.phase
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._began
-        self._began = now
+        end = time.perf_counter()
+        phase, dataset, spent = self.now.phase, self.now.dataset, end - self._began
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + spent
+        if dataset is not None:
+            self._by_dataset[dataset] = self._by_dataset.get(dataset, 0.0) + spent
+        self._began = end
