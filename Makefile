@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint bench scatter
+.PHONY: demo test chaos lint bench scatter
 
 $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest -q -n 2
+
+chaos: $(STAMP)
+	$(BIN)/pytest -m chaos -rP tests/cluster/test_train.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

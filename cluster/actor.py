@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import traceback
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,8 @@ if TYPE_CHECKING:
     from musegnn.cluster.orders import Kind, Order
     from musegnn.training.phases import Moment
     from musegnn.training.prepare import Prepared
+    from musegnn.training.torch_comm import Backend
     from musegnn.training.trainer import Trainer
-
-STORE_TIMEOUT = timedelta(seconds=20)
 
 
 class TrainerActor:
@@ -70,7 +68,7 @@ class TrainerActor:
             pid=os.getpid(),
             started=started(os.getpid()),
             node=context.get_node_id(),
-            host=ray.util.get_node_ip_address(),
+            host=_address(),
             device=self._device,
         )
 
@@ -101,11 +99,10 @@ class TrainerActor:
 
     def _train(self, order: Order) -> None:
         import torch
-        from torch import distributed
 
         from musegnn.run_folder import RunFolder
         from musegnn.training.memory import check_memory
-        from musegnn.training.torch_comm import TorchComm, make_group
+        from musegnn.training.torch_comm import TorchComm, find_members, make_group
         from musegnn.training.trainer import Trainer
 
         self._phases.enter("load", 0)
@@ -113,12 +110,10 @@ class TrainerActor:
         data = self._read(order)
         if self._memory is not None and self._device == "cpu":
             check_memory(data, config.model, config.training, self._memory)
-        store = distributed.TCPStore(order.host, order.port, None, False, STORE_TIMEOUT)  # noqa: FBT003  by place only
-        backend = "nccl" if self._device.startswith("cuda") else "gloo"
-        prefix = distributed.PrefixStore(f"generation-{order.generation}", store)
-        host = ray.util.get_node_ip_address() if order.host != "127.0.0.1" else order.host
+        backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
+        store = find_members(order.host, order.port, f"generation-{order.generation}")
         comm = TorchComm(
-            make_group(prefix, order.rank, order.size, backend=backend, host=host),
+            make_group(store, order.rank, order.size, backend=backend, host=_address()),
             order.owner,
             [graph.n_genes for graph in data.graphs],
             config.model.dim,
@@ -166,7 +161,7 @@ class TrainerActor:
         order = self._order
         assert order is not None
         for fault in order.faults:
-            here = (fault.rank, fault.generation, fault.phase) == (order.rank, order.generation, now.phase)
+            here = (fault.rank, fault.phase) == (order.rank, now.phase)
             if here and fault.round in {None, now.round}:
                 if fault.how == "exit":
                     os._exit(13)
@@ -193,6 +188,7 @@ class TrainerActor:
             code=code,
             message=message,
             fix=fix,
+            datasets=getattr(error, "datasets", ()),
             trace=trace,
         )
 
@@ -253,6 +249,11 @@ class NodeAgent:
                 os.kill(pid, signal.SIGKILL)
                 return True
         return False
+
+
+def _address() -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray publishes no type here
+    return address
 
 
 def started(pid: int) -> int:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.crew import BEAT_SECONDS
 from musegnn.cluster.orders import Order
-from musegnn.cluster.plan import make_plan, measured, should_replan
+from musegnn.cluster.plan import gain, make_plan, measured, place
 from musegnn.errors import RunError
 from musegnn.training.phases import WAITS
 
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 TRIES = 3
 REPLAN_ROUNDS = 20
+REPLAN_SECONDS = 30.0  # what it takes to stop, load and go on, with some to spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,8 @@ class Controller:
         The actors.
     costs
         Of the datasets, in the order of the atlas.
+    rounds
+        To train.
     actors, min_actors
         How many shall train, and how few may.
     first_generation
@@ -118,7 +121,10 @@ class Controller:
     limits
         How long to wait.
     faults
-        Failures to play; their generations are counted from 1.
+        Failures to play: those of the first entry in the first generation that has such ranks, those of the second in
+        the next one after that, and so on.
+    placement
+        Rank that owns each dataset in groups of so many actors, instead of a plan; ``None``: plans.
     left_out
         Datasets that take no part.
     """
@@ -128,6 +134,7 @@ class Controller:
         crew: Crew,
         costs: Sequence[DatasetCost],
         *,
+        rounds: int,
         actors: int,
         min_actors: int,
         first_generation: int,
@@ -137,17 +144,17 @@ class Controller:
         memory: int | None = None,
         on_poison: str = "fail",
         limits: Limits | None = None,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[Sequence[Fault]] = (),
+        placement: Sequence[int] | None = None,
         left_out: Sequence[int] = (),
     ) -> None:
         self._crew, self._costs, self._watch = crew, list(costs), watch
-        self._target, self._fewest = actors, min_actors
+        self._rounds, self._target, self._fewest = rounds, actors, min_actors
         self._generation = first_generation - 1
         self._announce, self._address, self._on_poison = announce, address, on_poison
         self._limits, self._memory = limits or Limits(), memory
         self._replan_after = REPLAN_ROUNDS
-        shift = first_generation - 1
-        self._faults = tuple(replace(fault, generation=fault.generation + shift) for fault in faults)
+        self._faults, self._placement = deque(tuple(entry) for entry in faults), placement
         self._left_out = set(left_out)
         self._seconds: dict[str, float] = {}
         self._blamed: Counter[tuple[str | None, int]] = Counter()
@@ -171,6 +178,8 @@ class Controller:
                 self._watch.finished()
                 return
             if failure is not None:
+                if self._due(len(members)):
+                    self._faults.popleft()
                 self._watch.failed(failure)
                 logger.error("generation %d ended: %s", self._generation, failure)
                 if failure.trace:
@@ -195,9 +204,16 @@ class Controller:
         self._crew.prepare_agents()
         return self._crew.ready
 
+    def _due(self, size: int) -> tuple[Fault, ...]:
+        """Give the failures to play in a group of so many."""
+        return self._faults[0] if self._faults and all(fault.rank < size for fault in self._faults[0]) else ()
+
     def _make_plan(self, members: Sequence[Member]) -> Plan:
         held = {i: rank for rank, member in enumerate(members) for i in member.owned}
-        plan = make_plan(measured(self._costs, self._seconds), len(members), memory=self._memory, held=held)
+        if self._placement is not None and max(self._placement) + 1 == len(members):
+            plan = place(measured(self._costs, self._seconds), self._placement)
+        else:
+            plan = make_plan(measured(self._costs, self._seconds), len(members), memory=self._memory, held=held)
         for rank, member in enumerate(members):
             member.owned = frozenset(i for i, owner in enumerate(plan.owner) if owner == rank)
         return plan
@@ -216,7 +232,7 @@ class Controller:
                 host=host,
                 port=port,
                 plan=plan.to_json() | {"left_out": sorted(self._left_out)},
-                faults=self._faults,
+                faults=self._due(len(members)),
             )
             running[self._crew.begin(member, order)] = rank
         self._watch.began(self._generation, members, plan)
@@ -271,9 +287,12 @@ class Controller:
                 done.append(pulse.rounds)
         grows = len(members) < min(self._target, len(self._crew.ready))
         knows = len(done) == len(members) and min(done) >= self._replan_after
-        if grows or (knows and should_replan(plan, measured(self._costs, self._seconds), memory=self._memory)):
+        if grows:
             self._crew.pause(members[:1])
-        if knows:
+        elif knows and self._placement is None:
+            saved = gain(plan, measured(self._costs, self._seconds), memory=self._memory)
+            if saved * (self._rounds - min(done)) > REPLAN_SECONDS:
+                self._crew.pause(members[:1])
             self._replan_after = min(done) + REPLAN_ROUNDS
 
     def _failure(self, member: Member, rank: int, outcome: Outcome | None) -> Failure:
@@ -299,6 +318,7 @@ class Controller:
         """Stop the run where going on would only fail again."""
         for outcome in outcomes:
             if outcome is not None and outcome.kind == "refused":
+                self._watch.refused(outcome)
                 raise RunError(outcome.message, code=outcome.code, where=failure.actor, fix=outcome.fix)
         place = (failure.dataset, failure.round)
         self._blamed[place] += 1

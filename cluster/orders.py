@@ -18,8 +18,8 @@ class Fault:
 
     Attributes
     ----------
-    rank, generation
-        Who fails, in which group of processes (1: the first).
+    rank
+        Who fails.
     phase, round
         When: as this phase of this round begins; with ``round=None`` in any round.
     how
@@ -31,7 +31,6 @@ class Fault:
     phase: Phase
     round: int | None
     how: How
-    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +136,8 @@ class Outcome:
         Rounds trained.
     code, message, fix
         Of the error, where there is one.
+    datasets
+        Those whose numbers are not finite.
     trace
         Its traceback.
     """
@@ -149,4 +150,5 @@ class Outcome:
     code: str = ""
     message: str = ""
     fix: str = ""
+    datasets: tuple[str, ...] = ()
     trace: str = ""

@@ -244,13 +244,20 @@ def make_plan(
     return Plan(tuple(owner), tuple(loads))
 
 
-def should_replan(plan: Plan, costs: Sequence[DatasetCost], *, memory: int | None = None) -> bool:
-    """Tell whether a new plan would shorten rounds by more than a tenth, given what is known now."""
-    loads = [0.0] * len(plan.loads)
-    for rank, cost in zip(plan.owner, costs, strict=True):
+def place(costs: Sequence[DatasetCost], owner: Sequence[int]) -> Plan:
+    """Make a plan of owners that somebody chose."""
+    loads = [0.0] * (max(owner) + 1)
+    for rank, cost in zip(owner, costs, strict=True):
         loads[rank] += cost.seconds
-    held = dict(enumerate(plan.owner))
-    return max(loads) > WORTH * max(make_plan(costs, len(loads), memory=memory, held=held).loads)
+    return Plan(tuple(owner), tuple(loads))
+
+
+def gain(plan: Plan, costs: Sequence[DatasetCost], *, memory: int | None = None) -> float:
+    """Give the seconds per round that a new plan would save, given what is known now; 0 unless it saves a tenth."""
+    loads = place(costs, plan.owner).loads
+    better = make_plan(costs, len(loads), memory=memory, held=dict(enumerate(plan.owner)))
+    saved = max(loads) - max(better.loads)
+    return saved if max(loads) > WORTH * max(better.loads) else 0.0
 
 
 def _size(about: Mapping[str, Any], model: ModelConfig) -> DatasetSize:  # JSON

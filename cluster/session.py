@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from musegnn.errors import ConfigError
@@ -61,6 +62,7 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
         msg = f"no Ray cluster answers at {address} ({error})"
         raise ConfigError(msg, code="E303", where="address", fix="start one with `ray start --head`") from None
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # where Ray writes its messages, standard output is for results
+            yield ray
     finally:
         ray.shutdown()

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from musegnn.errors import RunError
+from musegnn.training.checkpoint import manifests
 from musegnn.training.phases import WAITS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from musegnn.cluster.controller import Failure
     from musegnn.cluster.crew import Crew, Member
     from musegnn.cluster.metrics import Metrics
+    from musegnn.cluster.orders import Outcome
     from musegnn.cluster.plan import Plan
     from musegnn.progress import Progress
     from musegnn.run_folder import RunFolder
@@ -69,6 +71,7 @@ class Watch:
         self._failures: list[dict[str, Any]] = []  # JSON
         self._quarantined: list[str] = []
         self._round, self._round_at = 0, time.monotonic()
+        self._furthest = 0
         self._seconds: list[float] = []
         self._broke_at: float | None = None
         self._recoveries: list[float] = []
@@ -92,6 +95,7 @@ class Watch:
     def heard(self, crew: Crew, members: Sequence[Member]) -> None:
         """Note the pulses that have come."""
         pulses = [m.pulse for m in members if m.pulse is not None and m.pulse.generation == self._generation]
+        self._furthest = max([self._furthest, *(pulse.rounds for pulse in pulses)])
         done = min((pulse.rounds for pulse in pulses), default=0) if len(pulses) == len(members) else 0
         if pulses and done > self._round:
             at = time.monotonic()
@@ -111,15 +115,35 @@ class Watch:
         self._write(members)
 
     def failed(self, failure: Failure) -> None:
-        """Note that a generation has broken."""
+        """Note that a generation has broken, and how many rounds it costs."""
         self._state = "recovering"
         self._broke_at = self._broke_at or time.monotonic()
-        entry = {**asdict(failure), "time": time.time()}
+        kept = max((manifest.round for manifest in manifests(self._path.parent / "checkpoints")), default=0)
+        entry = {**asdict(failure), "time": time.time(), "rounds_lost": max(0, self._furthest - kept)}
         del entry["trace"]
+        self._furthest = 0
         self._failures.append(entry)
         self._round = 0
         if self._metrics is not None:
             self._metrics.failed(failure.cause.split()[0])
+
+    def refused(self, outcome: Outcome) -> None:
+        """Keep what is needed to see an error again in one process."""
+        if not outcome.datasets:
+            return
+        folder = self._path.parent
+        about = {
+            "code": outcome.code,
+            "message": outcome.message,
+            "round": outcome.now.round,
+            "datasets": list(outcome.datasets),
+            "checkpoint_round": max((m.round for m in manifests(folder / "checkpoints")), default=0),
+            "reproduce": f"musegnn train STORE --atlas ATLAS --out {folder.name} --resume",
+        }
+        path = folder / "failures" / f"round-{outcome.now.round:06d}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        logger.error("what is needed to reproduce it is in %s", path)
 
     def quarantined(self, dataset: str) -> None:
         """Note that a dataset is left out from now on."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from musegnn.cluster.plan import dataset_costs
@@ -15,10 +12,11 @@ from musegnn.cluster.session import ray_session
 from musegnn.cluster.status import Watch
 from musegnn.errors import ConfigError
 from musegnn.training.checkpoint import announce, manifests, newest_generation
+from musegnn.training.torch_comm import meeting_place
 from musegnn.training.trainer import refuse_old_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from musegnn.cluster.controller import Limits
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PASSED_ON = ("OMP_WAIT_POLICY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "NUMBA_CACHE_DIR")
-LOOPBACK = "127.0.0.1"
 
 
 def train_on_cluster(
@@ -49,7 +46,8 @@ def train_on_cluster(
     metrics_port: int | None = None,
     progress: Progress | None = None,
     limits: Limits | None = None,
-    faults: Sequence[Fault] = (),
+    placement: Sequence[int] | None = None,
+    faults: Sequence[Sequence[Fault]] = (),
 ) -> Watch:
     """Train the model of a run folder with several actors. The result has the same bits as that of one process.
 
@@ -82,8 +80,10 @@ def train_on_cluster(
         Called after each round.
     limits
         How long to wait for what.
+    placement
+        Rank that owns each dataset, instead of a plan; ``None``: datasets are spread by their cost.
     faults
-        Failures to play, for tests.
+        Failures to play, for tests; see :class:`musegnn.cluster.controller.Controller`.
 
     Returns
     -------
@@ -117,11 +117,12 @@ def train_on_cluster(
         checkpoints.mkdir(parents=True, exist_ok=True)
 
         try:
-            with crew, _meeting_place(here) as place:
+            with crew, meeting_place(here) as place:
                 crew.hire(actors + spares)
                 Controller(
                     crew,
                     costs,
+                    rounds=config.training.rounds,
                     actors=actors,
                     min_actors=min_actors,
                     first_generation=newest_generation(checkpoints) + 1,
@@ -133,6 +134,7 @@ def train_on_cluster(
                     on_poison=on_poison,
                     limits=limits,
                     faults=faults,
+                    placement=placement,
                 ).run()
         except BaseException as error:
             watch.stopped(error)
@@ -163,18 +165,3 @@ def _metrics(run: str) -> Any:  # imported at use
     from musegnn.cluster.metrics import Metrics
 
     return Metrics(run)
-
-
-@contextmanager
-def _meeting_place(host: str) -> Iterator[tuple[str, int]]:
-    """Offer the key-value store in which actors find one another, on the interface that Ray uses and no other."""
-    from torch import distributed
-
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        listener.listen(1024)
-        port = listener.getsockname()[1]
-        timeout = timedelta(seconds=60)
-        store = distributed.TCPStore(host, port, None, True, timeout, False, False, os.dup(listener.fileno()))  # noqa: FBT003  by place only
-        yield host, port
-        del store

@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from musegnn.model.model import AtlasModel, Unit
 
 
+class NotFiniteError(RunError):
+    """A loss or a gradient is not finite.
+
+    Attributes
+    ----------
+    datasets
+        Whose.
+    """
+
+    datasets: tuple[str, ...] = ()
+
+
 class Engine:
     """Trains the datasets that this process owns.
 
@@ -285,9 +297,12 @@ class Engine:
     def _refuse(self, round_: int, objections: Collection[int]) -> None:
         """Stop before any step when a loss or a gradient of any process is not finite."""
         if objections:
-            names = ", ".join(self._graphs[i].name for i in sorted(objections))
-            msg = f"round {round_}: a loss or a gradient is not finite (datasets: {names}; seed {self.config.seed})"
-            raise RunError(msg, code="E410", where="training", fix="lower the learning rates, or leave the dataset out")
+            names = tuple(self._graphs[i].name for i in sorted(objections))
+            found = f"(datasets: {', '.join(names)}; seed {self.config.seed})"
+            msg, fix = f"round {round_}: a loss or a gradient is not finite {found}", "lower the learning rates"
+            error = NotFiniteError(msg, code="E410", where="training", fix=f"{fix}, or leave the dataset out")
+            error.datasets = names
+            raise error
 
     def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
         self._optimizers[unit.name].step(gradients)

@@ -11,6 +11,9 @@ Legend: P processes, T datasets, N genes of a dataset, d dimensions of the embed
 from __future__ import annotations
 
 import json
+import os
+import socket
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +25,7 @@ from musegnn.training.comm import Reduction, add_ascending, largest
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from musegnn.training.comm import Contributions, Reduce, Vectors
 
@@ -34,6 +37,59 @@ JOINING = "joining the group"
 
 class PeerLostError(RunError):
     """Another process of the group is gone, or has left it."""
+
+
+@contextmanager
+def meeting_place(host: str) -> Iterator[tuple[str, int]]:
+    """Offer a key-value store in which processes find one another, on one interface and no other.
+
+    Parameters
+    ----------
+    host
+        Address of the interface.
+
+    Yields
+    ------
+    tuple
+        Host and port for :func:`find_members`.
+    """
+    kinds: Any = distributed  # torch publishes no types for stores
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        listener.listen(1024)
+        port = listener.getsockname()[1]
+        store = kinds.TCPStore(
+            host,
+            port,
+            is_master=True,
+            timeout=JOIN_TIMEOUT,
+            wait_for_workers=False,
+            master_listen_fd=os.dup(listener.fileno()),
+        )
+        yield host, port
+        del store
+
+
+def find_members(host: str, port: int, name: str) -> Any:  # torch publishes no types for stores
+    """Connect to the store of a :func:`meeting_place`.
+
+    Parameters
+    ----------
+    host, port
+        Where it is.
+    name
+        Of the group; every group needs another.
+
+    Raises
+    ------
+    PeerLostError
+        E441 when nobody answers within 20 seconds.
+    """
+    kinds: Any = distributed  # as above
+    try:
+        return kinds.PrefixStore(name, kinds.TCPStore(host, port, is_master=False, timeout=JOIN_TIMEOUT))
+    except RuntimeError as error:
+        raise _lost(JOINING, error) from error
 
 
 def make_group(

@@ -22,7 +22,16 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.checkpoint import Shard, Writer, commit, has_checkpoint, manifests, read_units
+from musegnn.training.checkpoint import (
+    Shard,
+    Writer,
+    announce,
+    commit,
+    has_checkpoint,
+    manifests,
+    newest_generation,
+    read_units,
+)
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
@@ -65,7 +74,8 @@ class Trainer:
     phases
         Told what is being done.
     plan, generation
-        Recorded in checkpoints: who owned what, and how many groups of processes there were before this one.
+        Recorded in checkpoints: who owned what, and the number of this group of processes, which who starts it has
+        announced; ``None``: the next one, announced when training begins.
     left_out
         Datasets of the atlas that take no part.
     wants_pause
@@ -91,7 +101,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         phases: Phases | None = None,
         plan: dict[str, Any] | None = None,  # JSON
-        generation: int = 0,
+        generation: int | None = None,
         left_out: Collection[int] = (),
         wants_pause: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -185,6 +195,7 @@ class Trainer:
             When a process wanted to pause; the newest checkpoint is of the last round trained.
         """
         training, alone = self.config.training, self.comm.size == 1
+        self._announce(folder)
         place = folder if self.comm.rank == 0 else None
         with (
             threads(training.threads),
@@ -212,6 +223,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""
+        self._announce(folder)
         self._save(folder)
         self._settle(folder, None)
 
@@ -222,6 +234,11 @@ class Trainer:
                 self.model.graphs[i].name: self.model.encode(i).cpu().numpy().astype(np.float32)
                 for i in self.model.owned
             }
+
+    def _announce(self, folder: Path | None) -> None:
+        if folder is not None and self._generation is None:
+            self._generation = newest_generation(folder / "checkpoints") + 1
+            announce(folder / "checkpoints", self._generation)
 
     def _describe(self) -> None:
         self._unsent += describe_space(self.vectors(), self.rounds)
@@ -248,6 +265,7 @@ class Trainer:
         if log is not None:
             self._write(log)
         if self.comm.rank == 0:
+            assert self._generation is not None
             commit(
                 folder / "checkpoints",
                 round_,

@@ -1,0 +1,59 @@
+"""An atlas on disk for tests of training on Ray, and one Ray session per module."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+KINDS = ("scrna", "spatial", "scatac")
+
+
+def load_synthetic():
+    """Load the maker of synthetic records that the tests of training use."""
+    path = Path(__file__).parents[1] / "musegnn" / "training" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("synthetic_records", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["synthetic_records"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_run(folder, *, n=12, **training):
+    """Store `n` datasets, of which every third shares no gene with the others, and configure a training on them."""
+    from musegnn.config import validate_atlas
+    from musegnn.data_store import Store
+
+    synthetic = load_synthetic()
+    store, datasets = Store.create(folder / "store.zarr"), []
+    for k in range(n):
+        labels = (KINDS[k % 3], f"tissue{k % 4}", "mouse" if k % 3 == 2 else "human")
+        record = synthetic.make_record(f"d{k:02d}", *labels, n_genes=24 + 3 * k, seed=k)
+        store.commit(record, f"build-{k:02d}")
+        names = dict(zip(("modality", "tissue", "species"), labels, strict=True))
+        datasets.append({"name": record.name, "path": str(store.path), **names})
+    model = {"dim": 8, "relational_dim": 16, "features": "both", "edge_dropout": 0.1}
+    settings = {"rounds": 20, "checkpoint_every": 5, "threads": 1} | training
+    return store, validate_atlas({"datasets": datasets, "model": model, "training": settings}, where="test")
+
+
+def units(run):
+    """Name the content of every unit in the newest checkpoint: weights, moments and all."""
+    from musegnn.training.checkpoint import manifests
+
+    newest = manifests(Path(run) / "checkpoints")[0]
+    return newest.round, {name: shard.sha256 for name, shard in newest.units.items()}
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """Connect to a Ray cluster of our own for all tests of a module."""
+    from musegnn.cluster.session import ray_session
+
+    with ray_session(None, cpus=10) as ray:
+        yield ray

@@ -1,0 +1,218 @@
+"""Training on Ray against training in one process: the same bits, whoever owns what and whoever fails."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from musegnn.cluster.orders import Fault
+from musegnn.errors import ConfigError, RunError
+from musegnn.musegnn import MuSeGNN
+from musegnn.run_folder import RunFolder
+from musegnn.training.phases import PHASES
+
+pytestmark = pytest.mark.slow
+HOWS = ("exit", "kill", "stop", "exception")
+
+
+@pytest.fixture(scope="module")
+def helpers():
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def alone(helpers, tmp_path_factory):
+    """Train in one process, without Ray."""
+    folder = tmp_path_factory.mktemp("alone")
+    store, config = helpers.make_run(folder)
+    model = MuSeGNN(store, config).train(folder / "run")
+    return store, config, model, helpers.units(folder / "run")
+
+
+@pytest.fixture
+def train(ray_cluster, alone, tmp_path):
+    """Give a function that trains on Ray and gives the watch and the run folder."""
+    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.train import train_on_cluster
+
+    store, config, _, _ = alone
+
+    def run(actors, *, name="run", rounds=None, limits=None, **options):
+        training = config.training.model_copy(update={"rounds": rounds or config.training.rounds})
+        folder = RunFolder.create(tmp_path / name, config.model_copy(update={"training": training}), store=store.path)
+        limits = limits or Limits(silent=4.0)
+        return train_on_cluster(folder, store, actors=actors, limits=limits, **options), folder
+
+    return run
+
+
+def status_of(folder):
+    return json.loads((folder.path / "status.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("actors", "placement"),
+    [(1, None), (2, None), (3, None), (4, None), (2, [k % 2 for k in range(12)]), (3, [2, 0, 0, 1] * 3)],
+)
+def test_any_number_of_actors_gives_the_bits_of_one_process(train, alone, helpers, actors, placement):
+    _, folder = train(actors, placement=placement)
+
+    assert helpers.units(folder.path) == alone[3]
+    rows = [row for row in folder.history() if row["kind"] == "losses"]
+    expected = [row for row in alone[2].history if row["kind"] == "losses"]
+    drop = lambda row: {k: v for k, v in row.items() if k != "seconds"}  # noqa: E731
+    assert [drop(row) for row in rows] == [drop(row) for row in expected]
+    assert {row["process"] for row in folder.history() if row["kind"] == "process"} == set(range(actors))
+
+
+def test_embeddings_are_those_of_one_process(train, alone):
+    store, _, model, _ = alone
+    _, folder = train(2)
+
+    np.testing.assert_array_equal(MuSeGNN.load(folder.path, store).embeddings().X, model.embeddings().X)
+
+
+def test_the_number_of_actors_may_change_at_every_stop(train, alone, helpers):
+    for actors, rounds in ((4, 5), (2, 10), (3, 15), (1, 20)):
+        _, folder = train(actors, rounds=rounds, resume=rounds > 5)
+
+    assert helpers.units(folder.path) == alone[3]
+
+
+def test_one_process_goes_on_where_actors_stopped(train, alone, helpers, tmp_path):
+    store, config, _, expected = alone
+    train(3, rounds=10)
+    MuSeGNN(store, config).train(tmp_path / "run", resume=True)
+
+    assert helpers.units(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(rank=1, phase="backward", round=8, how="kill")],
+        [Fault(rank=0, phase="checkpoint", round=5, how="exit")],
+        [Fault(rank=2, phase="exchange", round=7, how="stop")],
+        [Fault(rank=0, phase="step", round=6, how="exception")],
+    ],
+    ids=lambda faults: "-".join([faults[0].phase, faults[0].how]),
+)
+def test_a_failure_leaves_no_trace(train, alone, helpers, faults):
+    watch, folder = train(3, spares=1, faults=[faults])
+
+    assert helpers.units(folder.path) == alone[3]
+    (failure,) = status_of(folder)["failures"]
+    assert failure["rank"] == faults[0].rank
+    assert failure["cause"].startswith("failed" if faults[0].how == "exception" else "died")
+    assert failure["rounds_lost"] <= 5
+    assert len(watch.recoveries) == 1
+
+
+def test_failures_during_recovery_and_of_two_at_once_leave_no_trace(train, alone, helpers):
+    faults = [
+        [
+            Fault(rank=0, phase="compare", round=7, how="kill"),
+            Fault(rank=2, phase="reconstruct", round=7, how="exit"),
+        ],
+        [Fault(rank=0, phase="load", round=None, how="kill")],
+    ]
+    _, folder = train(3, faults=faults)
+
+    assert helpers.units(folder.path) == alone[3]
+    assert len(status_of(folder)["failures"]) == 2
+
+
+def test_an_actor_that_dies_is_replaced_at_a_later_checkpoint(train, alone, helpers):
+    _, folder = train(2, rounds=20, faults=[[Fault(rank=1, phase="encode", round=2, how="kill")]])
+
+    assert helpers.units(folder.path) == alone[3]
+    sizes = [len({row["process"] for row in group}) for _, group in processes_by_round(folder)]
+    assert sizes[0] == 1 or sizes[0] == 2
+    assert sizes[-1] == 2
+
+
+def processes_by_round(folder):
+    rows = sorted((r for r in folder.history() if r["kind"] == "process"), key=lambda r: r["round"])
+    return [(k, list(g)) for k, g in itertools.groupby(rows, key=lambda r: r["round"])]
+
+
+def test_a_dataset_that_kills_its_actors_stops_the_run_with_its_name(train, alone):
+    faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
+    with pytest.raises(RunError, match=r"E443.*round 3.*d\d\d"):
+        train(2, faults=faults, placement=[0] + [1] * 11)
+
+
+def test_a_dataset_that_kills_its_actors_can_be_left_out(train, alone, helpers):
+    store, config, _, _ = alone
+    faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
+    _, folder = train(2, faults=faults, placement=[0] + [1] * 11, on_poison="skip")
+
+    assert status_of(folder)["quarantined"] == ["d00"]
+    rows = [row for row in folder.history() if row["kind"] == "losses"]
+    assert {row["dataset"] for row in rows} == {f"d{k:02d}" for k in range(1, 12)}
+    resumed = MuSeGNN.from_run(folder.path, store, config)
+    assert resumed.rounds == 20
+
+
+def test_numbers_that_are_not_finite_stop_before_the_step_and_say_how_to_reproduce_it(helpers, ray_cluster, tmp_path):
+    from musegnn.cluster.train import train_on_cluster
+
+    store, config = helpers.make_run(tmp_path, n=3, lr_dataset=1e30, lr_shared=1e30, lr_decoder=1e30)
+    folder = RunFolder.create(tmp_path / "run", config, store=store.path)
+    with pytest.raises(RunError, match="E410"):
+        train_on_cluster(folder, store, actors=2)
+
+    (dump,) = (folder.path / "failures").glob("*.json")
+    about = json.loads(dump.read_text())
+    assert about["round"] >= 2
+    assert about["datasets"]
+    with pytest.raises(RunError, match=rf"E410.*round {about['round']}\b"):
+        MuSeGNN(store, config).train(folder.path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"actors": 0}, "actors"),
+        ({"actors": 2, "min_actors": 3}, "min_actors"),
+        ({"actors": 2, "spares": -1}, "spares"),
+    ],
+)
+def test_numbers_of_actors_that_make_no_sense_are_refused(train, options, match):
+    with pytest.raises(ConfigError, match=match):
+        train(**options)
+
+
+def test_an_earlier_training_is_not_overwritten(train):
+    train(2, rounds=5)
+    with pytest.raises(RunError, match="E404"):
+        train(2, rounds=5)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, phase, rank):
+    """Exit, SIGKILL, SIGSTOP and an exception, one after the other."""
+    rounds = {"load": [None] * 4, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
+    faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, HOWS, strict=True)]
+    watch, folder = train(3, spares=1, faults=faults)
+
+    assert helpers.units(folder.path) == alone[3]
+    failures = status_of(folder)["failures"]
+    print(
+        f"CHAOS {phase} rank {rank}: {[round(s, 1) for s in watch.recoveries]} s, "
+        f"rounds lost {[f['rounds_lost'] for f in failures]}"
+    )
+    assert len(failures) == 4
+    assert all(failure["rounds_lost"] <= 5 for failure in failures)
+    assert all(seconds <= 30 for seconds in watch.recoveries)
