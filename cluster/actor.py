@@ -98,11 +98,10 @@ class TrainerActor:
         return self._outcome("done")
 
     def _train(self, order: Order) -> None:
-        import torch
-
         from musegnn.run_folder import RunFolder
         from musegnn.training.memory import check_memory
-        from musegnn.training.torch_comm import TorchComm, find_members, make_group
+        from musegnn.training.spmd import connect
+        from musegnn.training.torch_comm import find_members, make_group
         from musegnn.training.trainer import Trainer
 
         self._phases.enter("load", 0)
@@ -112,19 +111,11 @@ class TrainerActor:
             check_memory(data, config.model, config.training, self._memory)
         backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
         store = find_members(order.host, order.port, f"generation-{order.generation}")
-        comm = TorchComm(
-            make_group(store, order.rank, order.size, backend=backend, host=_address()),
-            order.owner,
-            [graph.n_genes for graph in data.graphs],
-            config.model.dim,
-            dtype=getattr(torch, config.training.dtype),
-            device=self._device,
-            reduce=config.training.reduce,
-        )
+        group = make_group(store, order.rank, order.size, backend=backend, host=_address())
         trainer = Trainer(
             data,
             config,
-            comm=comm,
+            comm=connect(group, order.owner, data, config, device=self._device),
             owner=order.owner,
             device=self._device,
             phases=self._phases,

@@ -58,7 +58,7 @@ class Limits:
     start: float = 120.0
     silent: float = 8.0
     stall: float = 300.0
-    leave: float = 10.0
+    leave: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +267,7 @@ class Controller:
                 cause = f"gave no sign of life for {now - member.heard:.0f} s"
             elif broken_at is not None and now - broken_at > self._limits.leave:
                 cause = "did not leave the broken group"
+                logger.info("%s stays; its stacks:\n%s", member, self._crew.stacks(member))
             elif pulse is not None and pulse.generation == self._generation and pulse.now.phase not in WAITS:
                 since = time.time() - pulse.now.since
                 if since > max(self._limits.stall, 10 * self._watch.median_round_seconds()):

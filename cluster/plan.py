@@ -208,7 +208,7 @@ def make_plan(
     Returns
     -------
     Plan
-        At most 4/3 of the shortest possible longest load, when memory does not bind.
+        When memory does not bind, no load is more than 1.03 times the mean load plus the longest dataset.
 
     Raises
     ------

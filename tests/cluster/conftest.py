@@ -57,3 +57,9 @@ def ray_cluster():
 
     with ray_session(None, cpus=10) as ray:
         yield ray
+
+
+@pytest.fixture
+def cluster_run(tmp_path):
+    """Give a store of twelve datasets and a configuration."""
+    return make_run(tmp_path)

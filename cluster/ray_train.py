@@ -1,0 +1,71 @@
+"""The same training under Ray Train, for sites that run everything through it.
+
+Ray Train starts the workers and, when one fails, starts all of them again from the newest checkpoint
+(``FailureConfig``). :func:`musegnn.cluster.train.train_on_cluster` keeps the living ones and so goes on sooner; the
+result has the same bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from musegnn.run_folder import RunFolder
+
+
+def trainer_for(folder: RunFolder, *, workers: int, use_gpu: bool = False, **options: Any) -> Any:  # Ray's class
+    """Make a Ray Train trainer that trains a run folder; call its ``fit()``.
+
+    Parameters
+    ----------
+    folder
+        Run folder; all nodes must see it, and its store, under the same path. Its newest checkpoint is taken up.
+    workers
+        Number of workers, at most one per dataset.
+    use_gpu
+        Give each worker a GPU.
+    options
+        Passed to ``ray.train.torch.TorchTrainer``, such as ``run_config`` with a ``FailureConfig``.
+
+    Returns
+    -------
+    ray.train.torch.TorchTrainer
+        The outcome is in the run folder, from which embeddings and evaluation are made as of any run.
+    """
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"folder": str(folder.path)},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        **options,
+    )
+
+
+def train_loop_per_worker(config: Mapping[str, Any]) -> None:
+    """Train as one of the workers that Ray Train has started.
+
+    Parameters
+    ----------
+    config
+        ``folder``: path of the run folder.
+    """
+    import ray.train
+    from torch import distributed
+
+    from musegnn.cluster.plan import dataset_costs, make_plan
+    from musegnn.data_store import Store
+    from musegnn.run_folder import RunFolder
+    from musegnn.training.spmd import train_as_rank
+
+    folder = RunFolder.open(Path(config["folder"]))
+    store = Store.open(folder.store_path())
+    context = ray.train.get_context()
+    plan = make_plan(dataset_costs(store, folder.atlas()), context.get_world_size())
+    group = distributed.distributed_c10d._get_default_group()
+    backend: Any = group._get_backend(ray.train.torch.get_device())  # torch publishes no type
+    train_as_rank(folder, store, backend, plan.owner, device=ray.train.torch.get_device(), plan=plan.to_json())

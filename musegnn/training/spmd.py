@@ -1,0 +1,91 @@
+"""Training as one of several processes that something else has started, such as torchrun or Ray Train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from musegnn.training.checkpoint import announce, newest_generation
+from musegnn.training.prepare import prepare
+from musegnn.training.torch_comm import TorchComm
+from musegnn.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store import Store
+    from musegnn.run_folder import RunFolder
+    from musegnn.training.prepare import Prepared
+
+
+def connect(
+    group: Any,  # torch publishes no type for backends
+    owner: Sequence[int],
+    data: Prepared,
+    config: AtlasConfig,
+    *,
+    device: torch.device | str = "cpu",
+) -> TorchComm:
+    """Make of a group of processes what training needs of it; the parameters are those of :func:`train_as_rank`."""
+    return TorchComm(
+        group,
+        owner,
+        [graph.n_genes for graph in data.graphs],
+        config.model.dim,
+        dtype=getattr(torch, config.training.dtype),
+        device=device,
+        reduce=config.training.reduce,
+    )
+
+
+def train_as_rank(
+    folder: RunFolder,
+    store: Store,
+    group: Any,  # torch publishes no type for backends
+    owner: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+    plan: dict[str, Any] | None = None,  # JSON
+) -> int:
+    """Train the datasets of this process until all rounds are done; called by all processes of a group.
+
+    Parameters
+    ----------
+    folder
+        The run folder, the same for all; its newest checkpoint is taken up.
+    store
+        Holds the graphs.
+    group
+        A backend of ``torch.distributed``: gloo between CPUs, NCCL between GPUs.
+    owner
+        Rank that owns each dataset, the same for all, shape (T,).
+    device
+        Where to compute.
+    plan
+        Recorded in checkpoints.
+
+    Returns
+    -------
+    int
+        Rounds trained.
+
+    Raises
+    ------
+    RunError
+        As :meth:`musegnn.training.trainer.Trainer.run`.
+    """
+    config = folder.atlas()
+    rank = group.rank()
+    data = prepare(store, config, owned=[i for i, r in enumerate(owner) if r == rank])
+    comm = connect(group, owner, data, config, device=device)
+    checkpoints = folder.path / "checkpoints"
+    mine = newest_generation(checkpoints) + 1
+    generation = max(int(row["generation"]) for row in comm.gather([{"generation": mine}]))
+    if rank == 0:
+        announce(checkpoints, generation)
+    trainer = Trainer(data, config, comm=comm, owner=owner, device=device, plan=plan, generation=generation)
+    trainer.take_up(folder.path)
+    trainer.run(folder.path)
+    return trainer.rounds
