@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/musegnn run examples/atlas/atlas.yaml --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos -rP tests/cluster/test_train.py

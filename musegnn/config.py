@@ -319,6 +319,9 @@ class TrainingConfig(_Section):
     pairs
         Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
         that score single pairs (``inner``, ``pairwise``). The loss is an unbiased estimate of that of all pairs.
+    round_size
+        At most so many datasets take part in a round of parallel order, in turns, and are compared among themselves;
+        ``None``: all. For atlases so large that a step per round is too rare.
     partners
         Whom a dataset is compared with in parallel order: ``cycle``: along a random cycle through all, so that each is
         partner exactly once per round; ``uniform``: each draws its own, as published (sequential order always does).
@@ -346,6 +349,7 @@ class TrainingConfig(_Section):
     dtype: Literal["float32", "float64"] = "float32"
     row_block: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
+    round_size: int | None = Field(default=None, ge=2)
     partners: Literal["cycle", "uniform"] = "cycle"
     exchange: Literal["exact", "stopgrad", "stale"] = "exact"
     reduce: Literal["fixed", "float"] = "fixed"

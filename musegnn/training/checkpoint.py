@@ -6,7 +6,7 @@
       shards/UNIT-SHA256.safetensors   weights and Adam moments of one unit, named by content
       round-000010.json                manifest: round, fingerprint, plan, name, size and sha256 of every unit; its own
                                        sha256; written last
-      GENERATION                       number of the newest group of processes
+      GENERATION                       number of the newest group of processes, where several have trained
 
 There is no other state: every random draw is a function of seed and round. Each process writes the units it owns; a
 unit that has not changed is not written again. One process writes the manifest when all units are on disk, so what a
@@ -90,8 +90,6 @@ class Manifest:
         Rounds trained.
     fingerprint
         Of data and configuration, see :meth:`musegnn.MuSeGNN.fingerprint`.
-    generation
-        Number of the group of processes that wrote it.
     plan
         Who owned what; JSON.
     units
@@ -100,7 +98,6 @@ class Manifest:
 
     round: int
     fingerprint: str
-    generation: int
     plan: Mapping[str, Any]
     units: Mapping[str, Shard]
 
@@ -190,7 +187,6 @@ def commit(
         "version": VERSION,
         "round": round_,
         "fingerprint": fingerprint,
-        "generation": generation,
         "plan": dict(plan or {}),
         "units": [shard.to_json() for shard in units.values()],
     }
@@ -360,7 +356,7 @@ def _read_manifest(path: Path) -> Manifest:
         msg = f"expected {FORMAT} version {VERSION}, got {body['format']} version {body['version']}"
         raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
     units = {entry["name"]: Shard.from_json(entry) for entry in body["units"]}
-    return Manifest(body["round"], body["fingerprint"], body["generation"], body["plan"], units)
+    return Manifest(body["round"], body["fingerprint"], body["plan"], units)
 
 
 def _prune(folder: Path, round_: int) -> None:

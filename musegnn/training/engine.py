@@ -21,7 +21,7 @@ from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
 from musegnn.training.phases import Phases
 from musegnn.training.reconstruction import Reconstruction
-from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, partners
+from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, participants, partners
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -187,7 +187,9 @@ class Engine:
     def _partners(self, round_: int) -> dict[int, int]:
         """Give the partner of each dataset that takes part in this round, -1 when it is the only one."""
         law = "uniform" if self.config.order == "sequential" else self.config.partners
-        members = [i for i in range(len(self._graphs)) if i not in self._left_out]
+        size = None if self.config.order == "sequential" else self.config.round_size
+        chosen = participants(self.config.seed, round_, len(self._graphs), size)
+        members = [i for i in chosen if i not in self._left_out]
         found = partners(self.config.seed, round_, len(members), law).tolist()
         return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
 

@@ -61,6 +61,39 @@ def partners(seed: int, round_: int, n: int, law: Literal["cycle", "uniform"] = 
     return result
 
 
+def participants(seed: int, round_: int, n: int, round_size: int | None = None) -> list[int]:
+    """Choose the datasets that take part in a round.
+
+    Datasets are dealt at random into ceil(T / R) parts of about equal size, which take turns; then they are dealt anew.
+    So each takes part once in that many rounds.
+
+    Parameters
+    ----------
+    seed, round_
+        Seed of the run and number of the round, from 1.
+    n
+        Number of datasets T.
+    round_size
+        At most so many, R; ``None``: all.
+
+    Returns
+    -------
+    list of int
+        Ascending.
+
+    Examples
+    --------
+    >>> [participants(0, round_, 5, 3) for round_ in (1, 2)]
+    [[0, 2, 4], [1, 3]]
+    """
+    if round_size is None or round_size >= n:
+        return list(range(n))
+    parts = -(-n // round_size)
+    deal, turn = divmod(round_ - 1, parts)
+    order = stream(seed, "participants", deal).permutation(n)
+    return sorted(np.array_split(order, parts)[turn].tolist())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContrastDraw:
     """Genes of the contrast between dataset i (subject) and dataset j (partner).

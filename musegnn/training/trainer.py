@@ -74,8 +74,8 @@ class Trainer:
     phases
         Told what is being done.
     plan, generation
-        Recorded in checkpoints: who owned what, and the number of this group of processes, which who starts it has
-        announced; ``None``: the next one, announced when training begins.
+        Recorded in checkpoints: who owned what; and the number of this group of processes, which whoever started it
+        has announced (``None``: one process, that nobody started).
     left_out
         Datasets of the atlas that take no part.
     wants_pause
@@ -236,9 +236,12 @@ class Trainer:
             }
 
     def _announce(self, folder: Path | None) -> None:
-        if folder is not None and self._generation is None:
-            self._generation = newest_generation(folder / "checkpoints") + 1
-            announce(folder / "checkpoints", self._generation)
+        """Take over from groups of processes that trained here before, if any."""
+        if self._generation is None:
+            before = 0 if folder is None else newest_generation(folder / "checkpoints")
+            self._generation = before + 1 if before else 0
+            if folder is not None and before:
+                announce(folder / "checkpoints", self._generation)
 
     def _describe(self) -> None:
         self._unsent += describe_space(self.vectors(), self.rounds)

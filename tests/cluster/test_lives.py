@@ -19,7 +19,7 @@ from musegnn.cluster.orders import Fault
 from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 CONFTEST = Path(__file__).with_name("conftest.py")
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ def start(folder, port=0):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=240.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()

@@ -8,7 +8,11 @@ from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import manifests
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray Train's own deprecations
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray Train's own deprecations
 
 
 def units(run):

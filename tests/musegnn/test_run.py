@@ -103,7 +103,7 @@ def digests(run: Path) -> dict[str, str]:
 
 def losses(run: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines if line["kind"] != "process"]
 
 
 def builds(run: Path) -> dict[str, float]:

@@ -63,9 +63,9 @@ def read_newest(folder):
 
 
 def test_written_tensors_come_back(tmp_path):
-    write(tmp_path, plan={"owner": [0, 1]}, generation=3)
+    write(tmp_path, plan={"owner": [0, 1]})
     manifest, units = read_newest(tmp_path)
-    assert (manifest.round, manifest.fingerprint, manifest.generation) == (7, "f", 3)
+    assert (manifest.round, manifest.fingerprint) == (7, "f")
     assert manifest.plan == {"owner": [0, 1]}
     assert units.keys() == UNITS.keys()
     for name, tensors in UNITS.items():
@@ -252,7 +252,7 @@ def test_equal_seeds_give_equal_bytes(atlas, tmp_path, order):
     for name in ("one", "two"):
         MuSeGNN(store, config).train(tmp_path / name)
     one = tree(tmp_path / "one" / "checkpoints")
-    assert len(one) == 2 * (3 * 2 + 2 + 1) + 3  # shards of two rounds, all changed; manifests, generation
+    assert len(one) == 2 * (3 * 2 + 2 + 1) + 2  # shards of two rounds, all changed, and two manifests
     assert one == tree(tmp_path / "two" / "checkpoints")
     other = atlas(3, training__order=order, model__edge_dropout=0.1, training__seed=1)[1]
     MuSeGNN(store, other).train(tmp_path / "three")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import prepare
-from musegnn.training.schedule import draw_alignment, draw_contrast, partners
+from musegnn.training.schedule import draw_alignment, draw_contrast, participants, partners
 
 
 @given(st.integers(0, 100), st.integers(1, 10**6), st.integers(2, 50))
@@ -93,3 +93,21 @@ def test_alignment_draws_each_shared_gene_at_most_once():
         == draw_alignment(0, 1, ("a", "b"), 5, None).tolist()
         == [*range(5)]
     )
+
+
+@pytest.mark.parametrize(("n", "size"), [(7, 3), (12, 5), (9, 9), (4, 2)])
+def test_datasets_take_part_equally_often(n, size):
+    parts = -(-n // size)
+    for deal in range(5):
+        chosen = [participants(1, deal * parts + turn + 1, n, size) for turn in range(parts)]
+        assert sorted(i for part in chosen for i in part) == list(range(n))
+        assert max(map(len, chosen)) <= size
+        assert max(map(len, chosen)) - min(map(len, chosen)) <= 1
+    assert participants(1, 3, n) == list(range(n))
+
+
+def test_who_takes_part_is_drawn_anew_and_is_a_function_of_seed_and_round():
+    rounds = [tuple(participants(1, r, 10, 5)) for r in range(1, 41)]
+    assert rounds == [tuple(participants(1, r, 10, 5)) for r in range(1, 41)]
+    assert len(set(rounds)) > 20
+    assert rounds != [tuple(participants(2, r, 10, 5)) for r in range(1, 41)]

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Trains one run on 4 nodes with 8 GPUs each: sbatch --export=ALL,STORE=...,ATLAS=...,RUN=... slurm.sh
+# STORE, ATLAS and RUN are on storage that all nodes see under the same path, and musegnn is installed there.
+#SBATCH --job-name=musegnn
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+# One secret for all nodes; without it nobody may use the cluster.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$HOME/.ray/musegnn-$SLURM_JOB_ID.token" RAY_USAGE_STATS_ENABLED=0
+if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
+  (umask 077 && mkdir -p "$HOME/.ray" && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
+fi
+# A lost node is noticed in seconds.
+export RAY_health_check_initial_delay_ms=1000 RAY_health_check_period_ms=1000
+export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=5
+
+# A job that is put back into the queue goes on from its newest checkpoint: --resume.
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_NNODES" -- \
+  musegnn train "$STORE" --atlas "$ATLAS" --out "$RUN" --actors 32 --min-actors 8 --address auto --resume
