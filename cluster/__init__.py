@@ -4,7 +4,6 @@ import os
 
 # Ray reads these once, when it is first imported.
 for _name, _value in {
-    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A frozen or lost node is noticed in seconds; Ray's own default is more than a minute.
     "RAY_health_check_initial_delay_ms": "1000",

@@ -195,9 +195,12 @@ class Controller:
             short = n - len(self._crew.ready) - len(self._crew.starting)
             if time.monotonic() > until:
                 msg = f"{len(self._crew.ready)} of {n} actors were ready after {seconds:.0f} s"
-                why = {member.dead for member in self._crew.members if member.dead and member.facts is None}
                 fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
-                raise RunError("; ".join([msg, *sorted(why)]), code="E442", where="cluster", fix=fix)
+                raise RunError(msg, code="E442", where="cluster", fix=fix)
+            failed = [member for member in self._crew.members if member.dead and member.facts is None]
+            if len(failed) >= TRIES * n:
+                msg = f"{len(failed)} actors died before they were ready: {failed[0].dead}"
+                raise RunError(msg, code="E442", where="cluster", fix="see Ray's logs of that node")
             self._crew.hire(max(short, 0))
             self._watch.waiting(self._crew, n)
             self._crew.listen(BEAT_SECONDS)

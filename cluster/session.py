@@ -44,7 +44,8 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        # Read when Ray is imported; without it Ray listens on all interfaces, except on other systems than Linux.
+        # Read when Ray is imported; without the second Ray listens on all interfaces, except on other systems.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
