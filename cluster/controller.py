@@ -252,9 +252,10 @@ class Controller:
                     suspects.append(self._failure(members[rank], rank, outcome))
                     broken_at = broken_at or time.monotonic()
             suspects += self._end_who_does_not_move(members, set(running.values()), broken_at)
-            if suspects and broken_at is None:
-                broken_at = time.monotonic()
-            if broken_at is None:
+            if suspects:
+                broken_at = broken_at or time.monotonic()
+                self._watch.broke()
+            else:
                 self._improve(members, plan)
         return outcomes, min(suspects, key=_weight) if suspects else None
 

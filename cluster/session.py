@@ -43,7 +43,7 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
         E303 when Ray is missing, or no cluster answers.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is None:
+    if address is None and "ray" not in sys.modules:
         # Read when Ray is imported; without the second Ray listens on all interfaces, except on other systems.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

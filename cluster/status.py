@@ -114,10 +114,14 @@ class Watch:
         self._report_stalls(crew, members)
         self._write(members)
 
+    def broke(self) -> None:
+        """Note that a failure has been noticed."""
+        self._broke_at = self._broke_at or time.monotonic()
+
     def failed(self, failure: Failure) -> None:
         """Note that a generation has broken, and how many rounds it costs."""
         self._state = "recovering"
-        self._broke_at = self._broke_at or time.monotonic()
+        self.broke()
         kept = max((manifest.round for manifest in manifests(self._path.parent / "checkpoints")), default=0)
         entry = {**asdict(failure), "time": time.time(), "rounds_lost": max(0, self._furthest - kept)}
         del entry["trace"]
