@@ -16,10 +16,10 @@ TITLE = """# Scaling to many GPUs: simulated
 
 **Nothing on this page was measured on a GPU or on a network.** It is what a simulation (`benchmarks/scaling.py`) makes
 of assumed times: per dataset 6 ms of kernel launches, 0.15 ns per edge entry for attention forward and backward, 150
-TFLOP/s in the decoder's products, 2.4 TB/s in Adam; per GPU a link of 25 GB/s and 10 microseconds; 12 MB of gradients of
-shared modules. Density 5 %, d = 32, `mlp` decoder up to 5000 genes (row blocks of 512 above 1000), `pairwise` at 20,000.
-The same simulation predicts rounds of 1, 2 and 4 actors on this machine from times of single datasets; how well is in
-`benchmarks/results/scaling.csv` (`python -m benchmarks scaling`).
+TFLOP/s in the decoder's products, 2.4 TB/s in Adam; per GPU a link of 25 GB/s and 10 microseconds; 12 MB of gradients
+of shared modules. Density 5 %, d = 32, `mlp` decoder up to 5000 genes (row blocks of 512 above 1000), `pairwise` at
+20,000. The same simulation predicts rounds of 1, 2 and 4 actors on this machine from times of single datasets; how well
+is in `benchmarks/results/scaling.csv` (`python -m benchmarks scaling`).
 
 Efficiency is the time of all datasets one after the other, over P times the round. *Teams* would share the
 reconstruction of a dataset that takes more than half of a mean load among several GPUs; they are not built. Unequal: N
@@ -27,11 +27,11 @@ uniform between a quarter of the stated number and it.
 
 ![efficiency](scaling.png)
 
-**What it says.** Below 256 GPUs and with more datasets than GPUs, efficiency is lost to uneven loads (82 datasets cannot
-be dealt evenly to 64 GPUs) and, for small datasets, to launches, not to the network. Teams change it by a hundredth at
-most, because with row blocks and drawn pairs the decoder is no longer what takes longest; so neither teams nor
-owner-reduce were built. With fewer datasets than GPUs, the rest stands idle. Many sharing groups (`share_by: [modality,
-tissue]`, 60 of them) raise the flat all-reduce to 40 MB: see its rows below.
+**What it says.** Below 256 GPUs and with more datasets than GPUs, efficiency is lost to uneven loads (82 datasets
+cannot be dealt evenly to 64 GPUs) and, for small datasets, to launches, not to the network. Teams change it by a
+hundredth at most, because with row blocks and drawn pairs the decoder is no longer what takes longest; so neither teams
+nor owner-reduce were built. With fewer datasets than GPUs, the rest stands idle. Many sharing groups (`share_by:
+[modality, tissue]`, 60 of them) raise the flat all-reduce to 41 MB: see its rows below.
 
 """
 

@@ -116,7 +116,8 @@ class Crew:
         """End all actors."""
         for member in self.members:
             if not member.dead:
-                self.end(member, "the run is over")
+                member.dead = "the run is over"
+                self._ray.kill(member.handle)
         for agent in self._agents.values():
             self._ray.kill(agent)
 
