@@ -1,8 +1,9 @@
 r"""A simulation of training rounds on many workers, event by event.
 
 A worker goes through a round as the engine does: encode, begin the all-to-all of vectors, reconstruct, wait for
-vectors, compare, all-to-all of gradients, backward, two all-reduces, step. Collectives begin when all have come. Workers that
-share cores share them equally (processor sharing), so a machine with fewer cores than workers can be simulated, too.
+vectors, compare, all-to-all of gradients, backward, two all-reduces, step. Collectives begin when all have come.
+Workers that share cores share them equally (processor sharing), so a machine with fewer cores than workers can be
+simulated, too.
 
 Times of collectives, with latency a, bandwidth b per worker and P workers:
 

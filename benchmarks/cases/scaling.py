@@ -1,8 +1,8 @@
 """How training would scale: a simulation, held against runs on 1, 2 and 4 actors of this machine.
 
-Times of single datasets are measured here in one process. The table for 8 to 1024 GPUs is simulated from *assumed* times
-of GPUs (``GPU_*`` below), which nobody has measured, and is marked so; ``benchmarks/reports/scaling.md`` and its figure
-are written from it.
+Times of single datasets are measured here in one process. The table for 8 to 1024 GPUs is simulated from *assumed*
+times of GPUs (``GPU_*`` below), which nobody has measured, and is marked so; ``benchmarks/reports/scaling.md`` and its
+figure are written from it.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _shared_bytes(store: Store, config: AtlasConfig) -> float:
 
 
 def gpu_dataset(n_genes: int) -> Dataset:
-    """Assume the times of one dataset: ``mlp`` up to 5000 genes (in row blocks of 512 above 1000), then ``pairwise``."""
+    """Assume the times of a dataset: ``mlp`` up to 5000 genes (in row blocks of 512 above 1000), then ``pairwise``."""
     entries = DENSITY * n_genes**2
     attention = GPU_EDGE * entries
     rows = n_genes if n_genes <= 1000 else 512
