@@ -9,6 +9,7 @@
       store.zarr/          the graphs (of `musegnn run`)
       checkpoints/         resumable states of training
       metrics.jsonl        losses per round and dataset; tensorboard/ holds the same
+      status.json          what a training on a cluster is doing
       embeddings.h5ad, embeddings.parquet, evaluation.json, report.html
       run.log              what happened when
 """
@@ -180,7 +181,7 @@ class RunFolder:
         free = {"training.rounds", "training.recompute"}
         # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory
         # takes the settings that it was advised.
-        untrained = not any(self.path.glob("checkpoints/*"))
+        untrained = not any(self.path.glob("checkpoints/round-*.json"))
         keys = sorted(
             k
             for k in old.keys() | new.keys()
