@@ -6,10 +6,11 @@ Legend: N rows, E edges in CSR order, ``...`` any trailing dimensions.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import torch
+import torch
+
+from musegnn.kernels.segment.impl import torch as in_torch
 
 SegmentImpl = Literal["torch", "scatter"]
 
@@ -78,13 +79,17 @@ def _check(values: torch.Tensor, rowptr: torch.Tensor) -> None:
     if rowptr.dim() != 1 or rowptr.numel() == 0:
         msg = f"rowptr must have shape (N+1,), got {tuple(rowptr.shape)}"
         raise ValueError(msg)
+    if torch.compiler.is_compiling():  # the compiler cannot look at the values of rowptr
+        return
     if values.dim() == 0 or values.shape[0] != int(rowptr[-1]):
         msg = f"values must have shape (E, ...) with E={int(rowptr[-1])}, got {tuple(values.shape)}"
         raise ValueError(msg)
 
 
 def _load(impl: str) -> Any:  # a module; each gives the same two functions
-    if impl not in ("torch", "scatter"):
+    if impl == "torch":
+        return in_torch
+    if impl != "scatter":
         msg = f"impl must be 'torch' or 'scatter', got {impl!r}"
         raise ValueError(msg)
-    return import_module(f"musegnn.kernels.segment.impl.{impl}")
+    return import_module("musegnn.kernels.segment.impl.scatter")

@@ -56,7 +56,7 @@ def keep_mask(n_edges: int, n_heads: int, *, dropout: float, seed: int) -> torch
     torch.Tensor
         (E, H) bool, a function of the seed, the edge's CSR position and the head alone.
     """
-    key = int(_mix(torch.tensor(_signed(seed + _GOLDEN))))
+    key = _mix(torch.tensor(_signed(seed + _GOLDEN)))
     edge = _mix(torch.arange(n_edges) * _signed(_GOLDEN) + key)
     head = torch.arange(1, n_heads + 1) * _signed(_MIX_1)
     bits = (_mix(edge[:, None] + head) >> 40) & ((1 << 24) - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -9,9 +11,19 @@ from musegnn.kernels.edge_attention import edge_graph
 from musegnn.model.conv import EdgeFeaturedTransformerConv
 
 
-@pytest.mark.parametrize("impl", ["auto", "numba"])
+@pytest.mark.parametrize(
+    ("impl", "backend"),
+    [
+        ("auto", "aot_eager"),
+        ("numba", "aot_eager"),
+        ("reference", "aot_eager"),
+        pytest.param("numba", "inductor", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("edge_dim", [None, 2])
-def test_layer_compiles_as_one_graph(impl: str, edge_dim: int | None) -> None:
+def test_layer_compiles_as_one_graph(impl: str, backend: str, edge_dim: int | None) -> None:
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("inductor compiles C++, and there is no g++")
     torch.manual_seed(0)
     torch.compiler.reset()
     graph = edge_graph([0, 2, 3, 3, 5], [1, 2, 0, 0, 3])
@@ -23,7 +35,7 @@ def test_layer_compiles_as_one_graph(impl: str, edge_dim: int | None) -> None:
         return conv(x, graph, edge_attr, seed=3, impl=impl)
 
     results = []
-    for function in (forward, torch.compile(forward, fullgraph=True, backend="aot_eager")):
+    for function in (forward, torch.compile(forward, fullgraph=True, backend=backend)):
         out = function(x)
         results.append((out, *torch.autograd.grad(out.square().sum(), [x, *conv.parameters()], allow_unused=True)))
     for got, want in zip(*results, strict=True):
