@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,10 +189,11 @@ class TrainerActor:
         """Say what this actor is doing now; answers while it works."""
         from musegnn.training.trainer import peak_bytes
 
-        trainer, order = self._trainer, self._order
+        trainer, order, now = self._trainer, self._order, self._phases.now
         return Pulse(
             generation=0 if order is None else order.generation,
-            now=self._phases.now,
+            now=now,
+            spent=time.time() - now.since,
             rounds=self._rounds,
             loss=self._loss,
             seconds=self._phases.seconds(),

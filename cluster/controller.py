@@ -190,14 +190,15 @@ class Controller:
 
     def _gather(self, n: int, seconds: float) -> list[Member]:
         """Wait until enough actors are ready."""
-        until = time.monotonic() + seconds
+        until, before = time.monotonic() + seconds, set(map(id, self._crew.members))
         while len(self._crew.ready) < n:
             short = n - len(self._crew.ready) - len(self._crew.starting)
             if time.monotonic() > until:
                 msg = f"{len(self._crew.ready)} of {n} actors were ready after {seconds:.0f} s"
                 fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
                 raise RunError(msg, code="E442", where="cluster", fix=fix)
-            failed = [member for member in self._crew.members if member.dead and member.facts is None]
+            hired = [member for member in self._crew.members if id(member) not in before]
+            failed = [member for member in hired if member.dead and member.facts is None]
             if len(failed) >= TRIES * n:
                 msg = f"{len(failed)} actors died before they were ready: {failed[0].dead}"
                 raise RunError(msg, code="E442", where="cluster", fix="see Ray's logs of that node")
@@ -263,24 +264,26 @@ class Controller:
         self, members: Sequence[Member], working: set[int], broken_at: float | None
     ) -> list[Failure]:
         """End actors that are frozen, stalled, or do not leave a broken group."""
-        now, found = time.monotonic(), []
+        found = []
         for rank in sorted(working):
             member = members[rank]
-            pulse, cause = member.pulse, ""
-            if now - member.heard > self._limits.silent:
-                cause = f"gave no sign of life for {now - member.heard:.0f} s"
-            elif broken_at is not None and now - broken_at > self._limits.leave:
-                cause = "did not leave the broken group"
-                logger.info("%s stays; its stacks:\n%s", member, self._crew.stacks(member))
-            elif pulse is not None and pulse.generation == self._generation and pulse.now.phase not in WAITS:
-                since = time.time() - pulse.now.since
-                if since > max(self._limits.stall, 10 * self._watch.median_round_seconds()):
-                    cause = f"was in one phase for {since:.0f} s"
-                    logger.warning("%s stalls; its stacks:\n%s", member, self._crew.stacks(member))
+            cause = self._why_end(member, broken_at)
             if cause and not member.dead:
+                logger.warning("%s %s; its stacks:\n%s", member, cause, self._crew.stacks(member))
                 self._crew.end(member, cause)
                 found.append(self._failure(member, rank, None))
         return found
+
+    def _why_end(self, member: Member, broken_at: float | None) -> str:
+        if member.silent > self._limits.silent:
+            return f"gave no sign of life for {member.silent:.0f} s"
+        if broken_at is not None and time.monotonic() - broken_at > self._limits.leave:
+            return "did not leave the broken group"
+        pulse = member.pulse
+        computes = pulse is not None and pulse.generation == self._generation and pulse.now.phase not in WAITS
+        if computes and member.spent > max(self._limits.stall, 10 * self._watch.median_round_seconds()):
+            return f"was in one phase for {member.spent:.0f} s"
+        return ""
 
     def _improve(self, members: Sequence[Member], plan: Plan) -> None:
         """Stop at the next checkpoint when there are actors for a larger group, or a plan that is much better."""

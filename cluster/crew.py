@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.25
+STACKS_SECONDS = 2.0
 
 
 @dataclass(eq=False, slots=True)
@@ -54,6 +55,16 @@ class Member:
     dead: str = ""
     _asked: Any = None  # Ray publishes no type
     _starting: Any = None  # as above
+
+    @property
+    def silent(self) -> float:
+        """Seconds since it was last heard."""
+        return time.monotonic() - self.heard
+
+    @property
+    def spent(self) -> float:
+        """Seconds that it has been in its phase, as far as known."""
+        return self.silent + (self.pulse.spent if self.pulse is not None else 0.0)
 
     @property
     def ready(self) -> bool:
@@ -217,8 +228,10 @@ class Crew:
 
     def stacks(self, member: Member) -> str:
         """Give what every thread of an actor is doing, or why that cannot be told."""
+        if member.silent > STACKS_SECONDS:
+            return "it does not answer"
         try:
-            text: str = self._ray.get(member.handle.stacks.remote(), timeout=2)
+            text: str = self._ray.get(member.handle.stacks.remote(), timeout=STACKS_SECONDS)
         except self._ray.exceptions.RayError as error:
             return reason(error)
         return text

@@ -97,6 +97,8 @@ class Pulse:
         The group it works in; 0 before the first.
     now
         Round, phase, dataset, and since when.
+    spent
+        Seconds in this phase so far, by the actor's own clock.
     rounds
         Rounds trained.
     loss
@@ -111,6 +113,7 @@ class Pulse:
 
     generation: int
     now: Moment
+    spent: float
     rounds: int
     loss: float
     seconds: dict[str, float]

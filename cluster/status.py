@@ -194,14 +194,14 @@ class Watch:
                 "pid": member.facts.pid if member.facts else None,
                 "device": member.facts.device if member.facts else None,
                 "datasets": self._owned[rank] if rank < len(self._owned) else [],
-                "silent_seconds": round(time.monotonic() - member.heard, 1),
+                "silent_seconds": round(member.silent, 1),
             }
             if pulse is not None:
                 about |= {
                     "round": pulse.now.round,
                     "phase": pulse.now.phase,
                     "dataset": pulse.now.dataset,
-                    "since_seconds": round(time.time() - pulse.now.since, 1),
+                    "since_seconds": round(member.spent, 1),
                     "rounds": pulse.rounds,
                     "seconds": pulse.seconds,
                     "sent_bytes": pulse.sent_bytes,
@@ -248,12 +248,11 @@ def _holding_up(members: Sequence[Member], generation: int, after: float) -> lis
         pulse = member.pulse
         if pulse is None or pulse.generation != generation:
             continue
-        now, silent = pulse.now, time.monotonic() - member.heard
-        since = time.time() - now.since
-        if (now.phase not in WAITS and since > after) or silent > after:
+        now = pulse.now
+        if (now.phase not in WAITS and member.spent > after) or member.silent > after:
             what = f" of dataset {now.dataset}" if now.dataset else ""
-            line = f"{member}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {since:.0f} s"
-            found.append((member, line + (f", silent for {silent:.0f} s" if silent > after else "")))
+            line = f"{member}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {member.spent:.0f} s"
+            found.append((member, line + (f", silent for {member.silent:.0f} s" if member.silent > after else "")))
     return found
 
 
