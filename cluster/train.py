@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +39,7 @@ def train_on_cluster(
     address: str | None = None,
     spares: int = 0,
     min_actors: int = 1,
-    cpus: float = 1.0,
+    cpus: float | None = None,
     gpus: float | None = None,
     resume: bool = False,
     memory: int | None = None,
@@ -66,7 +67,8 @@ def train_on_cluster(
     min_actors
         Training goes on with as few as this while replacements start.
     cpus, gpus
-        That Ray sets aside per actor; ``gpus=None``: one where the cluster has one for each actor, else none.
+        That Ray sets aside per actor; ``cpus=None``: as many as ``training.threads``; ``gpus=None``: one where the
+        cluster has one for each actor, else none.
     resume
         Take up the newest whole checkpoint; without it an existing checkpoint is an error.
     memory
@@ -104,7 +106,9 @@ def train_on_cluster(
     refuse_old_checkpoints(folder.path, resume=resume)
     actors, min_actors = min(actors, len(names)), min(min_actors, len(names))
     costs = dataset_costs(store, config)
-    with ray_session(address, cpus=max(cores(), actors + spares + 1), metrics_port=metrics_port) as ray:
+    cpus = float(config.training.threads) if cpus is None else cpus
+    offered = max(cores(), math.ceil((actors + spares + 1) * cpus))  # of a cluster of our own, with room to replace one
+    with ray_session(address, cpus=offered, metrics_port=metrics_port) as ray:
         from musegnn.cluster.controller import Controller
         from musegnn.cluster.crew import Crew
 

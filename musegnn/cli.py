@@ -92,8 +92,8 @@ class Cluster:
     "Go on with as few as this while replacements start."
     gpus: float | None = None
     "GPUs per process; without it one each where the cluster has so many, else none."
-    cpus: float = 1.0
-    "CPUs per process."
+    cpus: float | None = None
+    "CPUs per process; without it as many as training.threads."
     on_poison: Literal["fail", "skip"] = "fail"
     "When three processes in turn fail on one dataset: stop, or go on without it."
     metrics_port: int | None = None
