@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,34 @@ def units(run):
 
     newest = manifests(Path(run) / "checkpoints")[0]
     return newest.round, {name: shard.sha256 for name, shard in newest.units.items()}
+
+
+def wait_for(condition, seconds=240.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    msg = f"{condition} did not come true"
+    raise AssertionError(msg)
+
+
+def descendants(pid):
+    """List the processes below one."""
+    children = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            found.append(child)
+            waiting.append(child)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
@@ -54,34 +54,6 @@ def start(folder, port=0):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, seconds=240.0):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    msg = f"{condition} did not come true"
-    raise AssertionError(msg)
-
-
-def descendants(pid):
-    """List the processes below one."""
-    children = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        for child in children.get(waiting.pop(), []):
-            found.append(child)
-            waiting.append(child)
-    return found
-
-
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -104,25 +76,25 @@ def test_a_controller_killed_during_a_checkpoint_leaves_nothing_and_goes_on(tmp_
     shards = folder.path / "checkpoints" / "shards"
     before = set(Path("/dev/shm").iterdir())
     child = start(folder)
-    wait_for(
+    helpers.wait_for(
         lambda: (
             shards.is_dir()
             and len(list(shards.glob("*.partial"))) > 0
             and (shards.parent / "round-000004.json").is_file()
         )
     )
-    family = descendants(child.pid)
+    family = helpers.descendants(child.pid)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert len(family) > 4
-    wait_for(lambda: not any(alive(pid) for pid in family), 30)
+    helpers.wait_for(lambda: not any(alive(pid) for pid in family), 30)
     assert not [p for p in set(Path("/dev/shm").iterdir()) - before if "plasma" in p.name]
 
     again = start(folder)
     _, errors = again.communicate(timeout=180)
     assert again.returncode == 0, errors
     assert helpers.units(folder.path) == helpers.units(tmp_path / "alone")
-    wait_for(lambda: not descendants(again.pid), 10)
+    helpers.wait_for(lambda: not helpers.descendants(again.pid), 10)
 
 
 def test_a_run_can_be_watched(tmp_path):
@@ -133,7 +105,7 @@ def test_a_run_can_be_watched(tmp_path):
     child = start(folder, port)
     try:
         path = folder.path / "status.json"
-        wait_for(lambda: path.is_file() and json.loads(path.read_text())["rounds"] >= 5)
+        helpers.wait_for(lambda: path.is_file() and json.loads(path.read_text())["rounds"] >= 5)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "musegnn", "status", str(folder.path)]
         shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -151,11 +123,11 @@ def test_a_run_can_be_watched(tmp_path):
                 text = answer.read().decode()
             return text if "ray_musegnn_rounds" in text else None
 
-        text = wait_for(metrics, 60)
+        text = helpers.wait_for(metrics, 60)
         for name in ("round_seconds", "imbalance", "phase_seconds", "sent_bytes", "peak_bytes", "datasets_per_second"):
             assert f"ray_musegnn_{name}" in text
         assert 'phase="exchange"' in text
-        listeners = listening(descendants(child.pid))
+        listeners = listening(helpers.descendants(child.pid))
         assert listeners
         assert not [address for address in listeners if not address.startswith(("127.", "::ffff:127.", "::1"))]
     finally:
@@ -215,43 +187,10 @@ def test_a_stalled_run_says_who_where_and_since_when(ray_cluster, tmp_path, monk
     finally:
         stop.set()
         watcher.join()
-    assert any("rank 1" in line and "round 6" in line and "silent" in line for line in seen)
+    found = [re.search(r"rank 1: in phase \w+ .*of round (\d+) for \d+ s, silent for \d+ s", line) for line in seen]
+    rounds = {int(match[1]) for match in found if match}
+    assert rounds  # the last that was heard of it: a pulse is up to a quarter of a second old
+    assert max(rounds) <= 6
     assert any("rank 1" in record.getMessage() and "stacks" in record.getMessage() for record in caplog.records)
     MuSeGNN(store, config).train(tmp_path / "alone")
     assert helpers.units(folder.path) == helpers.units(tmp_path / "alone")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_lost_node_leaves_no_trace(tmp_path):
-    """Two nodes on this machine; one is killed with all its processes."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    from musegnn.cluster.controller import Limits
-    from musegnn.cluster.train import train_on_cluster
-
-    store, config = helpers.make_run(tmp_path, n=4, rounds=400, checkpoint_every=20)
-    MuSeGNN(store, config).train(tmp_path / "alone")
-    folder = RunFolder.create(tmp_path / "run", config, store=store.path)
-    small = {"object_store_memory": 100 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
-    try:
-        other = cluster.add_node(num_cpus=1, **small)
-        cluster.wait_for_nodes()
-        path = folder.path / "status.json"
-
-        def lose():
-            wait_for(lambda: path.is_file() and json.loads(path.read_text())["rounds"] >= 12)
-            cluster.remove_node(other, allow_graceful=False)
-            cluster.add_node(num_cpus=1, **small)
-
-        killer = threading.Thread(target=lose)
-        killer.start()
-        train_on_cluster(folder, store, actors=2, address=cluster.address, limits=Limits(silent=6.0))
-        killer.join()
-        status = json.loads(path.read_text())
-        assert len(status["failures"]) >= 1
-        assert helpers.units(folder.path) == helpers.units(tmp_path / "alone")
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
