@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.cluster.plan import DatasetCost, make_plan
+from musegnn.cluster.cost import DatasetCost
+from musegnn.cluster.plan import make_plan
 from musegnn.training.schedule import partners
 
 if TYPE_CHECKING:

@@ -66,11 +66,12 @@ class Workload:
         return Engine(atlas, config)
 
     def estimate(self, engine: Engine) -> int:
-        """Give the bytes that the memory estimate predicts for one of our engines."""
+        """Give the bytes that the memory estimate predicts for one of our engines, which writes no checkpoints."""
         model, training = engine.model.config, engine.config
         sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
         loaded = count_bytes((self.graphs, self.profiles))
-        return estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded).total
+        found = estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded)
+        return found.total - found.parts["checkpoint"]
 
     def published(self) -> PublishedLoop:
         """Make the published loop, with weights and draws of its own."""
