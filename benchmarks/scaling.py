@@ -5,23 +5,31 @@ vectors, compare, all-to-all of gradients, backward, two all-reduces, step. Coll
 Workers that share cores share them equally (processor sharing), so a machine with fewer cores than workers can be
 simulated, too.
 
-Times of collectives, with latency a, bandwidth b per worker and P workers:
+Workers are g to a node. With latency a and bandwidth b of a worker to other nodes and a', b' within its node, the times
+of collectives of P workers on M nodes are
 
-.. math:: t_\text{all-to-all} = a + \max_w (s_w, r_w) / b, \qquad
-          t_\text{all-reduce}(B) = 2 a \lceil \log_2 P \rceil + 2 \frac{P - 1}{P} B / b
+.. math:: t_\text{all-to-all} = \max(a m + \max_w (s_w, r_w) / b,\ a' m' + \max_w (s'_w, r'_w) / b')
 
-with s, r the bytes that a worker sends and receives. Legend: T datasets, P workers, N genes, d dimensions.
+.. math:: t_\text{all-reduce}(B) = 2 a' \lceil \log_2 g \rceil + 2 \frac{g - 1}{g} \frac{B}{b'}
+          + 2 a \lceil \log_2 M \rceil + 2 \frac{M - 1}{M} \frac{B}{g b}
+
+with s, r the bytes that a worker sends and receives, and m the most messages that one sends; primes: within nodes. The
+second is a reduction within each node, one between nodes in which each worker has its part, and the way back.
+
+Legend: T datasets, P workers, N genes, d dimensions.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.cluster.plan import DatasetCost, make_plan
+from benchmarks.stages import STAGES
+from musegnn.cluster.cost import DatasetCost
+from musegnn.cluster.plan import make_plan
 from musegnn.training.schedule import partners
 
 if TYPE_CHECKING:
@@ -29,12 +37,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-STAGES = ("encode", "reconstruct", "compare", "backward", "step")
-
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One dataset: its genes and its seconds per round in each stage."""
+    """One dataset: its genes and its seconds per round in each stage.
+
+    Attributes
+    ----------
+    launches, host
+        How much of all stages together is the start of kernels, and work of the host that kernels wait for.
+    group
+        Whom it shares layers with.
+    """
 
     n_genes: int
     encode: float
@@ -42,6 +56,9 @@ class Dataset:
     compare: float
     backward: float
     step: float
+    launches: float = 0.0
+    host: float = 0.0
+    group: int = 0
 
     @property
     def seconds(self) -> float:
@@ -55,17 +72,25 @@ class Machine:
 
     Attributes
     ----------
-    latency
-        Of one message, seconds.
-    bandwidth
-        Of one worker to the others, bytes per second.
+    latency, bandwidth
+        Seconds of one message to another node; bytes per second of one worker to other nodes.
     cores
         Workers that compute at full speed at a time; ``None``: all.
+    per_node
+        Workers of a node.
+    local_latency, local_bandwidth
+        As above, within a node.
     """
 
     latency: float
     bandwidth: float
     cores: int | None = None
+    per_node: int = 1
+    local_latency: float = 0.0
+    local_bandwidth: float = math.inf
+
+
+FREE = Machine(latency=0.0, bandwidth=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +104,10 @@ class Job:
     dim
         d.
     shared_bytes
-        Of the gradients of shared modules, as they travel.
+        Of the gradients of shared modules that all workers add up, as they travel.
+    group_bytes
+        Of the gradients of each group's layers where the group has a home worker, to which the others send sums and
+        which sends weights of half the bytes back (owner-reduce); 0: they are among those that all add up.
     seed
         Of the schedule.
     """
@@ -87,6 +115,7 @@ class Job:
     datasets: tuple[Dataset, ...]
     dim: int = 32
     shared_bytes: float = 10e6
+    group_bytes: float = 0.0
     seed: int = 0
 
 
@@ -113,12 +142,53 @@ class Outcome:
         """Share of all workers' time in which they compute."""
         return float(self.busy.sum() / (len(self.busy) * self.seconds))
 
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Where a round goes, as shares of all workers' time; they add up to one.
+
+    Attributes
+    ----------
+    kernels, launches, host
+        Computing: on the device, starting kernels, and on the host.
+    uneven
+        Waiting that a free network would leave: workers without a dataset, or with less to do than others.
+    network
+        The rest.
+    """
+
+    kernels: float
+    launches: float
+    host: float
+    uneven: float
+    network: float
+
+    @property
+    def efficiency(self) -> float:
+        """Share in which workers compute."""
+        return self.kernels + self.launches + self.host
+
     @property
     def limit(self) -> str:
-        """What costs most: uneven loads, or waiting for a collective beyond that."""
-        uneven = float(self.busy.max() - self.busy.mean())
-        network = self.seconds - float(self.busy.max())
-        return "uneven loads" if uneven > network else "network"
+        """What a round would have to lose first; ``-`` when kernels take more than all else."""
+        others = {name: getattr(self, name) for name in ("launches", "host", "uneven", "network")}
+        return "-" if self.kernels > sum(others.values()) else max(others, key=lambda name: others[name])
+
+
+def explain(job: Job, owner: Sequence[int], machine: Machine, n_workers: int, *, rounds: int = 4) -> Shares:
+    """Tell where the time of `n_workers` goes, some of which may own nothing; arguments as for :func:`simulate`."""
+    found, free = (
+        simulate(job, owner, m, rounds=rounds).seconds for m in (machine, replace(FREE, cores=machine.cores))
+    )
+    total = found * n_workers
+    launches, host, busy = (sum(getattr(d, name) for d in job.datasets) for name in ("launches", "host", "seconds"))
+    return Shares(
+        kernels=(busy - launches - host) / total,
+        launches=launches / total,
+        host=host / total,
+        uneven=(free * n_workers - busy) / total,
+        network=(found - free) / found,
+    )
 
 
 def simulate(job: Job, owner: Sequence[int], machine: Machine, *, rounds: int = 4) -> Outcome:
@@ -138,18 +208,19 @@ def simulate(job: Job, owner: Sequence[int], machine: Machine, *, rounds: int = 
     owners, n = np.asarray(owner), max(owner) + 1
     work = {stage: np.bincount(owners, [getattr(d, stage) for d in job.datasets], n) for stage in STAGES}
     sharing = _Sharing(n, machine.cores)
+    reduced = all_reduce(16.0, n, machine) + all_reduce(job.shared_bytes, n, machine)
+    reduced += owner_reduce(job, owner, machine)
     waits = {"exchange": 0.0, "return": 0.0, "reduce": 0.0}
     at = np.zeros(n)  # when each worker begins the next stage
     for round_ in range(1, rounds + 1):
-        sent, received = _traffic(job, owners, n, round_)
-        leg = _all_to_all(sent, received, machine)
+        there, back = _traffic(job, owners, n, machine, round_)
         encoded, reconstructed = sharing.run(at, work["encode"], work["reconstruct"])
-        arrived = encoded.max() + leg
+        arrived = encoded.max() + there
         ready = np.maximum(reconstructed, arrived)
         (compared,) = sharing.run(ready, work["compare"])
-        returned = np.full(n, compared.max() + _all_to_all(received, sent, machine))
+        returned = np.full(n, compared.max() + back)
         (derived,) = sharing.run(returned, work["backward"])
-        agreed = derived.max() + all_reduce(16.0, n, machine) + all_reduce(job.shared_bytes, n, machine)
+        agreed = derived.max() + reduced
         (at,) = sharing.run(np.full(n, agreed), work["step"])
         waits["exchange"] += float((ready - reconstructed).mean())
         waits["return"] += float((returned - compared).mean())
@@ -160,15 +231,43 @@ def simulate(job: Job, owner: Sequence[int], machine: Machine, *, rounds: int = 
 
 def all_reduce(n_bytes: float, n_workers: int, machine: Machine) -> float:
     """Give the seconds of one all-reduce."""
-    if n_workers == 1:
+    here = min(machine.per_node, n_workers)
+    nodes = math.ceil(n_workers / here)
+    seconds = 0.0
+    if here > 1:
+        seconds += 2 * math.ceil(math.log2(here)) * machine.local_latency
+        seconds += 2 * (here - 1) / here * n_bytes / machine.local_bandwidth
+    if nodes > 1:
+        seconds += 2 * math.ceil(math.log2(nodes)) * machine.latency
+        seconds += 2 * (nodes - 1) / nodes * n_bytes / (here * machine.bandwidth)
+    return seconds
+
+
+def owner_reduce(job: Job, owner: Sequence[int], machine: Machine) -> float:
+    """Give the seconds in which sums of each group's gradients go to its home and weights come back.
+
+    Homes are spread over the workers that own one of the group, the one with the fewest homes first.
+    """
+    if job.group_bytes == 0.0:
         return 0.0
-    hops = 2 * math.ceil(math.log2(n_workers))
-    return hops * machine.latency + 2 * (n_workers - 1) / n_workers * n_bytes / machine.bandwidth
+    n = max(owner) + 1
+    homes = np.zeros(n, dtype=np.int64)
+    pairs: list[tuple[int, int]] = []
+    for group in sorted({d.group for d in job.datasets}):
+        workers = sorted({rank for rank, d in zip(owner, job.datasets, strict=True) if d.group == group})
+        home = min(workers, key=lambda rank: (homes[rank], rank))
+        homes[home] += 1
+        pairs += [(rank, home) for rank in workers if rank != home]
+    if not pairs:
+        return 0.0
+    source, target = np.array(pairs).T
+    there = _all_to_all(source, target, np.full(len(pairs), job.group_bytes), n, machine)
+    return there + _all_to_all(target, source, np.full(len(pairs), job.group_bytes / 2), n, machine)
 
 
 def plan(job: Job, n_workers: int) -> tuple[int, ...]:
     """Give each dataset a worker, as training does."""
-    costs = [DatasetCost(str(k), "", d.seconds, 0) for k, d in enumerate(job.datasets)]
+    costs = [DatasetCost(str(k), str(d.group), d.seconds, 0) for k, d in enumerate(job.datasets)]
     return make_plan(costs, min(n_workers, len(costs))).owner
 
 
@@ -183,31 +282,41 @@ def split(job: Job, n_workers: int, machine: Machine) -> Job:
     for d in job.datasets:
         k = max(1, math.ceil(2 * d.reconstruct / mean)) if d.seconds > 0.5 * mean else 1
         travel = 0.0 if k == 1 else 2 * (machine.latency + 4.0 * d.n_genes * job.dim / machine.bandwidth)
-        found.append(Dataset(d.n_genes, d.encode, d.reconstruct / k + travel, d.compare, d.backward, d.step))
-        found += [Dataset(0, 0.0, d.reconstruct / k + travel, 0.0, 0.0, 0.0)] * (k - 1)
-    return Job(tuple(found), job.dim, job.shared_bytes, job.seed)
+        found.append(replace(d, reconstruct=d.reconstruct / k + travel))
+        found += [Dataset(0, 0.0, d.reconstruct / k + travel, 0.0, 0.0, 0.0, group=d.group)] * (k - 1)
+    return replace(job, datasets=tuple(found))
 
 
-def _traffic(
-    job: Job, owner: NDArray[np.int64], n: int, round_: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the bytes of vectors that each worker sends and receives, once per dataset and receiving worker."""
-    real = [k for k, d in enumerate(job.datasets) if d.n_genes]
-    partner = partners(job.seed, round_, len(real)).tolist()
-    pairs = {(real[j], int(owner[real[i]])) for i, j in enumerate(partner) if j >= 0}
-    sent, received = np.zeros(n), np.zeros(n)
-    for j, target in pairs:
-        if owner[j] != target:
-            size = 4.0 * job.datasets[j].n_genes * job.dim
-            sent[owner[j]] += size
-            received[target] += size
-    return sent, received
+def _traffic(job: Job, owner: NDArray[np.int64], n: int, machine: Machine, round_: int) -> tuple[float, float]:
+    """Give the seconds in which vectors travel, once per dataset and receiving worker, and gradients return."""
+    real = np.array([k for k, d in enumerate(job.datasets) if d.n_genes])
+    partner = partners(job.seed, round_, len(real))
+    subject, other = real[partner >= 0], real[partner[partner >= 0]]
+    source, target = owner[other], owner[subject]
+    travels = np.unique(np.stack([other, source, target])[:, source != target], axis=1)
+    size = 4.0 * job.dim * np.array([job.datasets[j].n_genes for j in travels[0]], dtype=np.float64)
+    there = _all_to_all(travels[1], travels[2], size, n, machine)
+    return there, _all_to_all(travels[2], travels[1], size, n, machine)
 
 
-def _all_to_all(sent: NDArray[np.float64], received: NDArray[np.float64], machine: Machine) -> float:
-    if len(sent) == 1:
-        return 0.0
-    return machine.latency + float(np.maximum(sent, received).max()) / machine.bandwidth
+def _all_to_all(
+    source: NDArray[np.int64], target: NDArray[np.int64], size: NDArray[np.float64], n: int, machine: Machine
+) -> float:
+    """Give the seconds of an all-to-all of messages; those of one pair of workers are one message."""
+    local = source // machine.per_node == target // machine.per_node
+    seconds = 0.0
+    for which, latency, bandwidth in (
+        (~local, machine.latency, machine.bandwidth),
+        (local, machine.local_latency, machine.local_bandwidth),
+    ):
+        if which.any():
+            sent = np.bincount(source[which], size[which], n)
+            received = np.bincount(target[which], size[which], n)
+            senders = np.unique(source[which] * n + target[which]) // n
+            most = int(np.bincount(senders, minlength=n).max())
+            leg = most * latency + float(np.maximum(sent, received).max()) / bandwidth
+            seconds = max(seconds, leg)
+    return seconds
 
 
 class _Sharing:

@@ -23,6 +23,7 @@ from musegnn.training.schedule import draw_contrast, partners
 if TYPE_CHECKING:
     from benchmarks.peers.published_loop import Drawn, PublishedLoop
     from musegnn.training.data import GraphData
+    from musegnn.training.phases import Phases
 
 SHARED_LAYERS = "shared/layers/scrna"
 
@@ -50,7 +51,7 @@ class Workload:
         """The node features, (N, M) float32."""
         return [random_profile(graph.name, self.n_genes, self.n_cells) for graph in self.graphs]
 
-    def engine(self, model: dict[str, Any], training: dict[str, Any]) -> Engine:  # settings
+    def engine(self, model: dict[str, Any], training: dict[str, Any], *, phases: Phases | None = None) -> Engine:
         """Make our engine: the published architecture, losses and learning rates but for the settings given."""
         loss = {"alignment": 0.0} | training.get("loss", {})
         rates = {"lr_dataset": 1e-4, "lr_shared": 1e-4, "lr_decoder": 1e-3}
@@ -63,14 +64,15 @@ class Workload:
             for i, profile in enumerate(self.profiles)
         }
         atlas = AtlasModel(self.graphs, features, model_config, n_words=0, seed=config.seed, dtype=torch.float32)
-        return Engine(atlas, config)
+        return Engine(atlas, config, phases=phases)
 
     def estimate(self, engine: Engine) -> int:
-        """Give the bytes that the memory estimate predicts for one of our engines."""
+        """Give the bytes that the memory estimate predicts for one of our engines, which writes no checkpoints."""
         model, training = engine.model.config, engine.config
         sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
         loaded = count_bytes((self.graphs, self.profiles))
-        return estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded).total
+        found = estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded)
+        return found.total - found.parts["checkpoint"]
 
     def published(self) -> PublishedLoop:
         """Make the published loop, with weights and draws of its own."""

@@ -17,18 +17,20 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from musegnn.cluster.cost import measured
 from musegnn.cluster.crew import BEAT_SECONDS
 from musegnn.cluster.orders import Order
-from musegnn.cluster.plan import gain, make_plan, measured, place
+from musegnn.cluster.plan import gain, make_plan, place
 from musegnn.errors import RunError
 from musegnn.training.phases import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from musegnn.cluster.cost import DatasetCost
     from musegnn.cluster.crew import Crew, Member
     from musegnn.cluster.orders import Fault, Outcome
-    from musegnn.cluster.plan import DatasetCost, Plan
+    from musegnn.cluster.plan import Plan
     from musegnn.cluster.status import Watch
 
 logger = logging.getLogger(__name__)

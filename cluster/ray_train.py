@@ -57,7 +57,8 @@ def train_loop_per_worker(config: Mapping[str, Any]) -> None:
     import ray.train
     from torch import distributed
 
-    from musegnn.cluster.plan import dataset_costs, make_plan
+    from musegnn.cluster.cost import dataset_costs
+    from musegnn.cluster.plan import make_plan
     from musegnn.data_store import Store
     from musegnn.run_folder import RunFolder
     from musegnn.training.spmd import train_as_rank

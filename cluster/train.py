@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
-from musegnn.cluster.plan import dataset_costs
+from musegnn.cluster.cost import dataset_costs
 from musegnn.cluster.runners import cores
 from musegnn.cluster.session import ray_session
 from musegnn.cluster.status import Watch

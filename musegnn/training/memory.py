@@ -9,6 +9,7 @@ Legend: T datasets, N genes, E entries of a graph (each edge twice), d dimension
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,42 @@ class DatasetSize:
     n_related: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetMemory:
+    """Bytes that one dataset takes in the process that owns it, beside the arrays that were loaded.
+
+    Attributes
+    ----------
+    features, graph
+        Tensors of node features; the graph as attention and loss hold it.
+    compared
+        The graph as losses between two datasets hold it.
+    weights
+        Of its own layer and decoder; their gradients take as much, their moments twice, and the copy that a checkpoint
+        makes of weights and moments three times as much.
+    contribution
+        Its gradient of the shared modules.
+    encoder
+        What the encoder keeps for its backward pass.
+    step
+        The largest of decoder, losses between two datasets and the encoder's backward pass. Datasets are computed one
+        by one, so a process needs the largest of its datasets' steps.
+    """
+
+    features: int
+    graph: int
+    compared: int
+    weights: int
+    contribution: int
+    encoder: int
+    step: int
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are there as long as the process owns the dataset, but for the encoder's and those compared."""
+        return self.features + self.graph + 7 * self.weights + self.contribution
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Peak of the training process.
@@ -119,36 +156,78 @@ def estimate_memory(
     -------
     MemoryEstimate
         Parts: ``base`` (interpreter and libraries), ``data``, ``features``, ``graphs`` (as attention, loss and overlaps
-        hold them), ``parameters``, ``moments``, ``gradients``, ``encoder`` (results kept for the backward pass) and
-        ``step`` (the largest of decoder, losses between two datasets and the encoder's backward pass).
+        hold them), ``parameters``, ``moments``, ``gradients``, ``checkpoint`` (copies of weights and moments while it
+        is written), ``encoder`` (results kept for the backward pass) and ``step`` (the largest of decoder, losses
+        between two datasets and the encoder's backward pass).
     """
-    item = torch.empty(0, dtype=getattr(torch, training.dtype)).element_size()
-    layers, shared, decoders = _parameters(sizes, model)
-    projection = n_words * model.relational_dim if model.features != "profile" else 0
-    kept = [item * _encoder_entries(size, model) for size in sizes]
-    own = sum(layers) + sum(decoders)
-    weights = own + sum(shared.values()) + projection
-    contributions = sum(shared[size.key] + projection for size in sizes)
-    steps = [
-        max(
-            _decoder_bytes(size, decoder, model, training, item),
-            _comparison_bytes(size, training, item),
-            kept[k] + _handed_over(item * size.n_entries, model.heads_dataset) + item * layers[k],
-        )
-        for k, (size, decoder) in enumerate(zip(sizes, decoders, strict=True))
-    ]
+    found = [dataset_memory(size, model, training, n_words=n_words) for size in sizes]
+    groups = len({size.key for size in sizes})
+    shared = groups * group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
+    own = sum(d.weights for d in found)
+    encoder = [d.encoder for d in found]
     parts = {
         "base": BASE,
         "data": data_bytes,
-        "features": sum(item * s.n_genes * (s.n_fixed + s.n_related) for s in sizes),
-        "graphs": sum(_graph_bytes(s, model, training) for s in sizes) + _overlap_bytes(sizes),
-        "parameters": item * weights,
-        "moments": 2 * item * weights,
-        "gradients": item * (own + contributions),
-        "encoder": max(kept, default=0) if training.recompute else sum(kept),
-        "step": max(steps, default=0),
+        "features": sum(d.features for d in found),
+        "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
+        "parameters": own + shared,
+        "moments": 2 * (own + shared),
+        "gradients": own + sum(d.contribution for d in found),
+        "checkpoint": 3 * (own + shared),
+        "encoder": max(encoder, default=0) if training.recompute else sum(encoder),
+        "step": max((d.step for d in found), default=0),
     }
     return MemoryEstimate(parts)
+
+
+def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConfig, *, n_words: int) -> DatasetMemory:
+    """Count what one dataset takes.
+
+    Parameters
+    ----------
+    size
+        The dataset.
+    model, training
+        Settings.
+    n_words
+        Genes of the vocabulary.
+    """
+    item = _item(training)
+    edge_dim = 2 if model.edge_features else None
+    with torch.device("meta"):
+        layer = _count(DatasetLayer(_width(size, model), model.dim, model.heads_dataset, edge_dim=edge_dim, n_own=0))
+        decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
+    encoder = item * _encoder_entries(size, model)
+    backward = encoder + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
+    return DatasetMemory(
+        features=item * size.n_genes * (size.n_fixed + size.n_related),
+        graph=_graph_bytes(size, model, training),
+        compared=(POSITIVE + PACKED) * size.n_entries,
+        weights=item * (layer + decoder),
+        contribution=group_bytes(model, training) + projection_bytes(model, training, n_words=n_words),
+        encoder=encoder,
+        step=max(
+            _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
+        ),
+    )
+
+
+def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
+    """Count the weights of the layers that a group of datasets shares, in bytes."""
+    edge_dim = 2 if model.edge_features else None
+    return _item(training) * _shared_weights(model.dim, model.heads_dataset, model.heads_shared, edge_dim)
+
+
+def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
+    """Count the weights of the projection that all datasets share, in bytes; 0 where there is none."""
+    return _item(training) * n_words * model.relational_dim if model.features != "profile" else 0
+
+
+def overlap_bytes(n_genes: Sequence[int]) -> int:
+    """Bound the overlaps of pairs that are kept, from the genes of each dataset, in bytes."""
+    n_pairs = len(n_genes) * (len(n_genes) - 1) // 2
+    per_pair = 40 * max(n_genes, default=0)
+    return min(n_pairs * per_pair, KEEP_BYTES + per_pair)
 
 
 def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, budget: int) -> MemoryEstimate:
@@ -253,20 +332,14 @@ def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> in
     return {"relational": 0, "aligned": min(model.dim, columns)}.get(model.features, columns)
 
 
-def _parameters(sizes: Sequence[DatasetSize], model: ModelConfig) -> tuple[list[int], dict[str, int], list[int]]:
-    """Count the weights of dataset layers, of shared layers by key, and of decoders, without making any."""
-    edge_dim = 2 if model.edge_features else None
-    hidden = model.dim * model.heads_dataset
+@cache
+def _shared_weights(dim: int, heads_dataset: int, heads_shared: int, edge_dim: int | None) -> int:
     with torch.device("meta"):
-        layers = [
-            _count(DatasetLayer(_width(s, model), model.dim, model.heads_dataset, edge_dim=edge_dim, n_own=0))
-            for s in sizes
-        ]
-        shared_layers = _count(SharedLayers(hidden, model.dim, model.heads_shared, edge_dim=edge_dim))
-        decoders = [
-            _count(make_decoder(model.decoder, s.n_genes, dim=model.dim, width=model.decoder_width)) for s in sizes
-        ]
-    return layers, {size.key: shared_layers for size in sizes}, decoders
+        return _count(SharedLayers(dim * heads_dataset, dim, heads_shared, edge_dim=edge_dim))
+
+
+def _item(training: TrainingConfig) -> int:
+    return torch.empty(0, dtype=getattr(torch, training.dtype)).element_size()
 
 
 def _count(module: nn.Module) -> int:
@@ -291,15 +364,8 @@ def _handed_over(entries: int, heads: int) -> int:
 
 
 def _graph_bytes(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> int:
-    per_entry = EDGE_GRAPH + TARGET + POSITIVE + PACKED
     copied = model.edge_features and training.dtype != "float32"
-    return size.n_entries * (per_entry + (16 if copied else 0))
-
-
-def _overlap_bytes(sizes: Sequence[DatasetSize]) -> int:
-    n_pairs = len(sizes) * (len(sizes) - 1) // 2
-    per_pair = 40 * max((size.n_genes for size in sizes), default=0)
-    return min(n_pairs * per_pair, KEEP_BYTES + per_pair)
+    return size.n_entries * (EDGE_GRAPH + TARGET + (16 if copied else 0))
 
 
 def _decoder_bytes(size: DatasetSize, parameters: int, model: ModelConfig, training: TrainingConfig, item: int) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.scaling import Dataset, Job, Machine, all_reduce, plan, simulate, split
+from benchmarks.scaling import FREE, Dataset, Job, Machine, all_reduce, explain, owner_reduce, plan, simulate, split
+from benchmarks.scaling_gpu import FAST, SLOW, Host, gpu_job, sizes
+from benchmarks.scaling_report import Point, write_report
 
-FREE = Machine(latency=0.0, bandwidth=float("inf"))
+HOST = Host((1000, 5000, 20_000), (0.001, 0.002, 0.01), (0.001, 0.02, 0.3))
 ONE = Dataset(1000, 0.1, 0.4, 0.1, 0.2, 0.05)
 
 
@@ -41,7 +43,7 @@ def test_the_slowest_worker_sets_the_pace():
     found = simulate(Job((ONE, slow)), [0, 1], FREE)
 
     assert found.seconds == pytest.approx(slow.seconds)
-    assert found.limit == "uneven loads"
+    assert explain(Job((ONE, slow)), [0, 1], FREE, 2).uneven == pytest.approx(0.5 * 0.5 / slow.seconds)
 
 
 def test_the_exchange_hides_behind_the_reconstruction():
@@ -94,3 +96,87 @@ def test_a_simulation_is_a_function_of_its_inputs():
         simulate(job, plan(job, 4), Machine(1e-4, 1e9)).seconds
         == simulate(job, plan(job, 4), Machine(1e-4, 1e9)).seconds
     )
+
+
+def test_all_reduce_goes_through_nodes():
+    machine = Machine(1e-5, 1e9, per_node=8, local_latency=1e-6, local_bandwidth=1e11)
+
+    within = 6e-6 + 2 * 7 / 8 * 1e6 / 1e11
+    assert all_reduce(1e6, 8, machine) == pytest.approx(within)
+    assert all_reduce(1e6, 32, machine) == pytest.approx(within + 4e-5 + 2 * 3 / 4 * 1e6 / 8e9)
+
+
+def test_vectors_travel_faster_within_a_node():
+    exchange = 4.0 * 1000 * 32
+    machine = Machine(0.0, exchange / 0.5, per_node=2, local_bandwidth=exchange / 0.45)
+    job = Job((ONE,) * 2, shared_bytes=0.0)
+
+    assert simulate(job, [0, 1], machine).waits["exchange"] == pytest.approx(0.05)
+    assert simulate(Job((ONE,) * 4, shared_bytes=0.0), [0, 1, 2, 3], machine).waits["exchange"] > 0.05
+
+
+def test_vectors_travel_once_to_each_worker():
+    """All messages of a round have latency 1: one per receiving worker, however many datasets there compare."""
+    machine = Machine(1.0, float("inf"))
+    waits = simulate(Job((Dataset(1000, 0.0, 0.0, 0.0, 0.0, 0.0),) * 40), [k % 2 for k in range(40)], machine).waits
+
+    assert waits["exchange"] == waits["return"] == pytest.approx(1.0)
+
+
+def test_owner_reduce_sends_each_group_home_and_back():
+    """Group 0 is on three workers: two sums arrive at its home one after the other, two halves go back."""
+    machine = Machine(0.0, 1e9)
+    one, other = Dataset(10, 1.0, 0.0, 0.0, 0.0, 0.0, group=0), Dataset(10, 1.0, 0.0, 0.0, 0.0, 0.0, group=1)
+    job = Job((one, one, one, other), group_bytes=1e6, shared_bytes=0.0)
+
+    assert owner_reduce(job, [0, 1, 2, 3], machine) == pytest.approx(2e-3 + 1e-3)
+    assert owner_reduce(Job((one, one, other), group_bytes=1e6), [0, 0, 1], machine) == 0.0
+    assert simulate(job, [0, 1, 2, 3], machine).waits["reduce"] == pytest.approx(3e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("gpus", [4, 30])
+def test_shares_of_a_round_add_up(gpus):
+    job = gpu_job(sizes(20, 2000, equal=False), gpus, HOST)
+    found = explain(job, plan(job, gpus), SLOW, gpus)
+    parts = (found.kernels, found.launches, found.host, found.uneven, found.network)
+
+    assert min(parts) >= 0.0
+    assert sum(parts) == pytest.approx(1.0)
+    seconds = simulate(job, plan(job, gpus), SLOW).seconds
+    assert found.efficiency == pytest.approx(sum(d.seconds for d in job.datasets) / (gpus * seconds))
+
+
+def test_what_limits_is_what_takes_most():
+    slow_links = explain(Job((ONE,) * 4, shared_bytes=1e9), [0, 1, 2, 3], Machine(0.0, 1e7), 4)
+    idle = explain(Job((ONE,) * 4), [0, 1, 2, 3], FREE, 16)
+    starts = Dataset(10, 1.0, 1.0, 1.0, 1.0, 1.0, launches=4.0)
+
+    assert slow_links.limit == "network"
+    assert idle.limit == "uneven"
+    assert idle.efficiency == pytest.approx(0.25)
+    assert explain(Job((starts,) * 4), [0, 1, 2, 3], FREE, 4).limit == "launches"
+    assert explain(Job((ONE,) * 4), [0, 1, 2, 3], FREE, 4).limit == "-"
+
+
+def test_overlaps_cost_nothing_where_all_pairs_are_kept():
+    few, many = gpu_job([1000] * 20, 4, HOST), gpu_job([1000] * 4000, 4, HOST)
+
+    assert few.datasets[0].host == pytest.approx(0.001)
+    assert 0.0019 < many.datasets[0].host <= 0.002
+
+
+def test_the_report_says_what_was_simulated(tmp_path):
+    points = []
+    for gpus in (8, 64):
+        job = gpu_job([1000] * 16, gpus, HOST)
+        owner = plan(job, gpus)
+        fast, slow = (explain(job, owner, links, gpus) for links in (FAST, SLOW))
+        points.append(Point(16, 1000, True, gpus, 0.123, fast, slow, fast.efficiency))
+    write_report(tmp_path / "scaling.md", points, [(8, 0.2, 0.1)], HOST)
+    text = (tmp_path / "scaling.md").read_text()
+
+    assert "measured on a GPU or on a network" in " ".join(text.split())
+    assert f"| 16 | 1000 | equal | 8 | 0.1230 | {points[0].fast.efficiency:.2f} |" in text
+    assert "too few datasets" in text
+    assert "by at most 50% up to 256 GPUs" in " ".join(text.split())
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000

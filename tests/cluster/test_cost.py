@@ -1,0 +1,93 @@
+"""What datasets are predicted to cost, and what is learnt from measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from musegnn.cluster.cost import Coefficients, DatasetCost, Work, dataset_costs, fit, measured, work_of
+from musegnn.cluster.room import BASE, Room
+from musegnn.config import ModelConfig, TrainingConfig
+from musegnn.training.memory import DatasetSize, check_memory
+from musegnn.training.prepare import prepare
+
+SIZE = DatasetSize(key="scrna", n_genes=300, n_entries=4000, n_fixed=50, n_related=300)
+
+
+def test_measurements_replace_predictions_and_scale_the_others():
+    costs = [DatasetCost(f"d{k}", "a", s, 1) for k, s in enumerate([1.0, 2.0, 4.0])]
+    found = measured(costs, {"d0": 3.0, "d1": 6.0})
+
+    assert [c.seconds for c in found] == [3.0, 6.0, 12.0]
+    assert measured(costs, {}) == costs
+
+
+def test_fitted_coefficients_come_back():
+    random = np.random.default_rng(0)
+    known = Coefficients(2e-9, 3e-11, 4e-11, 5e-9, 0.01)
+    scales = np.array([[6, 9], [8, 11], [8, 11], [6, 9]])
+    work = [Work(*(10.0 ** random.uniform(*scales.T))) for _ in range(30)]
+    found = fit(work, [known.seconds(w) for w in work])
+
+    for name in ("entry", "map", "decoder", "score", "once"):
+        assert getattr(found, name) == pytest.approx(getattr(known, name), rel=1e-6)
+
+
+def test_no_fitted_coefficient_is_negative():
+    work = [Work(1.0, 2.0, 3.0, 4.0), Work(2.0, 1.0, 1.0, 1.0), Work(4.0, 0.0, 1.0, 2.0)]
+    found = fit(work, [3.0, 1.0, 0.5])
+
+    assert min(found.entry, found.map, found.decoder, found.score, found.once) >= 0.0
+
+
+def test_work_counts_what_a_round_computes():
+    found = work_of(SIZE, ModelConfig(), TrainingConfig())
+    dense, heads = 306 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
+
+    assert found.entries == 4000 * 32 * heads
+    assert found.maps == 300 * (4 * dense + 300 * 256)
+    assert found.decoder == 2 * 300**2 * 32 + 2 * 300**3
+    assert found.scores == 300**2 + 400**2
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "part"),
+    [
+        ({}, {"row_block": 100}, "decoder"),
+        ({"decoder": "pairwise"}, {"pairs": 500}, "decoder"),
+        ({}, {"loss": {"n_alignment": 50}}, "scores"),
+        ({"features": "profile"}, {}, "maps"),
+    ],
+)
+def test_settings_that_save_work_are_seen(model, training, part):
+    size = replace(SIZE, n_related=0) if model.get("features") == "profile" else SIZE
+    whole = work_of(SIZE, ModelConfig.model_validate(model | {"features": "both"}), TrainingConfig())
+    less = work_of(size, ModelConfig.model_validate(model), TrainingConfig.model_validate(training))
+
+    assert getattr(less, part) < getattr(whole, part)
+
+
+def test_larger_datasets_cost_more(cluster_run):
+    store, config = cluster_run
+    costs = dataset_costs(store, config)
+
+    assert [c.name for c in costs] == [d.name for d in config.datasets]
+    assert all(c.seconds > 0 and c.bytes > 0 for c in costs)
+    assert costs[-1].seconds > costs[0].seconds
+    assert costs[-1].bytes > costs[0].bytes
+    assert {c.group for c in costs} == {"scrna", "spatial", "scatac"}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_one_actor_with_everything_takes_what_one_process_does(cluster_run, recompute):
+    """But for what the heads of the store do not tell: edges that the rule drops, genes that nobody else has."""
+    store, config = cluster_run
+    config = config.model_copy(update={"training": config.training.model_copy(update={"recompute": recompute})})
+    costs = dataset_costs(store, config)
+    data = prepare(store, config)
+    alone = check_memory(data, config.model, config.training, 10**12)
+
+    mine, theirs = Room(costs, None).taken(range(12)) - BASE, alone.total - alone.parts["base"]
+    assert 1.0 <= mine / theirs < 2.0
