@@ -81,7 +81,7 @@ def test_the_ray_up_file_has_a_head_and_workers():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["slurm", "kuberay", "ray up"])
 def test_commands_run_on_two_nodes(name, two_nodes, cluster_run, tmp_path):

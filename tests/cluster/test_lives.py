@@ -19,7 +19,7 @@ from musegnn.cluster.orders import Fault
 from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 CONFTEST = Path(__file__).with_name("conftest.py")
 ROOT = Path(__file__).parents[2]
 

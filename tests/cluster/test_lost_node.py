@@ -14,7 +14,7 @@ import pytest
 from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def load(path):

@@ -10,7 +10,7 @@ from musegnn.training.checkpoint import manifests
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),
+    pytest.mark.ray,
     pytest.mark.filterwarnings("ignore"),
 ]  # Ray Train's own deprecations
 

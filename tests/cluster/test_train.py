@@ -14,7 +14,7 @@ from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.phases import PHASES
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # several clusters at once starve one another
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 HOWS = ("exit", "kill", "stop", "exception")
 
 
