@@ -197,9 +197,11 @@ def test_an_earlier_training_is_not_overwritten(train):
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, phase, rank):
     """Exit, SIGKILL, SIGSTOP and an exception, one after the other."""
+    from musegnn.cluster.controller import Limits
+
     rounds = {"load": [None] * 4, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
     faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, HOWS, strict=True)]
-    watch, folder = train(3, spares=1, faults=faults)
+    watch, folder = train(3, spares=1, faults=faults, limits=Limits())
 
     assert helpers.units(folder.path) == alone[3]
     failures = status_of(folder)["failures"]
