@@ -199,16 +199,17 @@ def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, pha
     """Exit, SIGKILL, SIGSTOP and an exception, one after the other."""
     from musegnn.cluster.controller import Limits
 
-    rounds = {"load": [None] * 4, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
-    faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, HOWS, strict=True)]
-    watch, folder = train(3, spares=1, faults=faults, limits=Limits())
+    # Three failures at one place in a row stop a run, and there is one place in which to load.
+    parts = [HOWS[:2], HOWS[2:]] if phase == "load" else [HOWS]
+    for k, hows in enumerate(parts):
+        rounds = {"load": [None] * 2, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
+        faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, hows, strict=True)]
+        watch, folder = train(3, name=f"run{k}", spares=1, faults=faults, limits=Limits())
 
-    assert helpers.units(folder.path) == alone[3]
-    failures = status_of(folder)["failures"]
-    print(
-        f"CHAOS {phase} rank {rank}: {[round(s, 1) for s in watch.recoveries]} s, "
-        f"rounds lost {[f['rounds_lost'] for f in failures]}"
-    )
-    assert len(failures) == 4
-    assert all(failure["rounds_lost"] <= 5 for failure in failures)
-    assert all(seconds <= 30 for seconds in watch.recoveries)
+        assert helpers.units(folder.path) == alone[3]
+        failures = status_of(folder)["failures"]
+        lost = [failure["rounds_lost"] for failure in failures]
+        print(f"CHAOS {phase} rank {rank} {hows}: {[round(s, 1) for s in watch.recoveries]} s, rounds lost {lost}")
+        assert len(failures) == len(hows)
+        assert max(lost) <= 5
+        assert max(watch.recoveries) <= 30
