@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,3 +158,9 @@ def run_ranks(size, work):
 def in_ranks():
     """Give :func:`run_ranks`."""
     return run_ranks
+
+
+@pytest.fixture
+def synthetic():
+    """Give the makers of records and stores."""
+    return SimpleNamespace(make_record=make_record, FakeStore=FakeStore)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch_geometric.nn import GraphNorm, TransformerConv
 
+from musegnn.config import validate_atlas
 from musegnn.errors import RunError
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
@@ -191,6 +192,55 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder, part):
         for found, gradient in zip(taken[name], expected, strict=True):
             wanted = torch.zeros_like(found) if gradient is None else gradient
             np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_phases_equal_joint_autograd_on_random_atlases(tmp_path, synthetic, seed):
+    """Random datasets, groups, partners, losses; some pairs have no gene in common, some datasets do not take part."""
+    random = np.random.default_rng(seed)
+    n = int(random.integers(2, 6))
+    records, datasets = {}, []
+    for k in range(n):
+        labels = {
+            "modality": str(random.choice(["scrna", "spatial", "scatac"])),
+            "tissue": str(random.choice(["lung", "brain"])),
+            "species": str(random.choice(["human", "mouse"])),
+        }
+        records[f"d{k}"] = synthetic.make_record(
+            f"d{k}", *labels.values(), n_genes=int(random.integers(15, 40)), seed=k
+        )
+        datasets.append({"name": f"d{k}", "path": "none.h5ad", **labels})
+    loss = {name: float(random.choice([0.0, 0.3, 1.0])) for name in ("similarity", "contrast", "alignment")}
+    training = {
+        "dtype": "float64",
+        "loss": loss | {"n_contrast": 5},
+        "partners": str(random.choice(["cycle", "uniform"])),
+        "round_size": None if random.random() < 0.5 else max(2, n - 1),
+    }
+    share_by = [name for name in ("modality", "tissue") if random.random() < 0.5]
+    model = {"dim": 4, "relational_dim": 8, "features": "both", "share_by": share_by}
+    config = validate_atlas({"datasets": datasets, "model": model, "training": training}, where="test")
+    data = prepare(synthetic.FakeStore(tmp_path, records), config)
+    engine = Engine(make_model(data, config), config.training)
+    taken = {}
+    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    rows = engine.round(3)
+
+    partner = engine._partners(3)
+    z = {i: engine.model.encode(i, round_=3) for i in partner}
+    total = torch.zeros((), dtype=torch.float64)
+    for i, j in partner.items():
+        losses = engine._reconstruction(3, i, z[i])
+        if j >= 0:
+            losses |= engine._comparison(3, i, j, z[i], z[j])
+        total = total + sum(getattr(config.training.loss, name) * value for name, value in losses.items())
+    assert sum(row["loss"] for row in rows) == pytest.approx(total.item(), rel=1e-12)
+    for name, gradients in taken.items():
+        expected = torch.autograd.grad(total, engine.model.units[name].parameters, retain_graph=True, allow_unused=True)
+        for found, gradient in zip(gradients, expected, strict=True):
+            wanted = torch.zeros_like(found) if gradient is None else gradient
+            np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9, err_msg=name)
+    assert {f"dataset/d{i}/layer" for i in partner} <= taken.keys()
 
 
 def connect(group, owner, data, config):
