@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +13,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from musegnn.errors import ConfigError, MuseGNNError, RunError
+from musegnn.options import Cluster, Common, Settings, Work, parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,80 +32,6 @@ app = cyclopts.App(
 )
 store_app = cyclopts.App(name="store", help="Look at a store of co-expression graphs.")
 app.command(store_app)
-
-
-@Parameter(name="*", negative=())
-@dataclass(frozen=True, slots=True)
-class Common:
-    """Options of every command."""
-
-    json: bool = False
-    "Print the result as one JSON object."
-    quiet: bool = False
-    "Show no progress."
-    debug: bool = False
-    "Show the full trace of an error."
-
-
-@Parameter(name="*", negative=())
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Options that replace settings of the atlas file."""
-
-    rounds: int | None = None
-    "Training rounds (training.rounds)."
-    seed: int | None = None
-    "Seed of training (training.seed)."
-    set: Annotated[tuple[str, ...], Parameter(negative=())] = ()
-    "Any setting, as section.name=value; may be repeated."
-
-
-@Parameter(name="*", negative=())
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Options of commands that build graphs; none of them changes a result."""
-
-    scheduler: str = "threads"
-    "Where graphs are built: threads, synchronous, distributed, ray, or the address of a dask scheduler."
-    memory: str | None = None
-    "What each process may use, such as 6GB; without it half of what is free."
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """Give the bytes of `memory`."""
-        return None if self.memory is None else _bytes(self.memory)
-
-
-@Parameter(name="*", negative=())
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Options of training with several processes; none of them changes a result, but for skipping datasets."""
-
-    actors: int | None = None
-    "Train with so many processes on Ray, each of which owns datasets; without it in this process alone."
-    address: str | None = None
-    "A Ray cluster that runs, auto or host:port; without it one on this machine."
-    spares: int = 0
-    "Processes more, which stand by to replace one that fails."
-    min_actors: int = 1
-    "Go on with as few as this while replacements start."
-    gpus: float | None = None
-    "GPUs per process; without it one each where the cluster has so many, else none."
-    cpus: float | None = None
-    "CPUs per process; without it as many as training.threads."
-    on_poison: Literal["fail", "skip"] = "fail"
-    "When three processes in turn fail on one dataset: stop, or go on without it."
-    metrics_port: int | None = None
-    "Port at which a Ray cluster of our own offers its metrics to Prometheus."
-
-    def options(self) -> dict[str, Any] | None:
-        """Give the options of training on a cluster, or ``None`` when nobody asked for it."""
-        if self.actors is None:
-            if self.address is not None:
-                msg = "an address needs a number of actors"
-                raise ConfigError(msg, code="E303", where="--address", fix="add --actors N")
-            return None
-        return asdict(self)
 
 
 @app.command
@@ -244,7 +169,7 @@ def train(
     config = expand_strata(_load(atlas, settings)) if atlas is not None else _config_of_store(opened.path, settings)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
-        limit = None if memory is None else _bytes(memory)
+        limit = None if memory is None else parse_bytes(memory)
         options = cluster.options()
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=options, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
@@ -491,17 +416,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _fail(line: str) -> None:
     print(f"musegnn: {line}", file=sys.stderr)
-
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    if match is None or match[2] not in _UNITS:
-        msg = f"expected a size such as 6GB or 512MiB, got {text!r}"
-        raise ConfigError(msg, code="E302", where="--memory", fix="give a number and a unit")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _load(atlas: Path, settings: Settings) -> AtlasConfig:

@@ -320,8 +320,7 @@ class TrainingConfig(_Section):
         Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
         that score single pairs (``inner``, ``pairwise``). The loss is an unbiased estimate of that of all pairs.
     round_size
-        At most so many datasets take part in a round of parallel order, in turns, and are compared among themselves;
-        ``None``: all. For atlases so large that a step per round is too rare.
+        At most so many datasets take part in a round of parallel order, in turns, among themselves; ``None``: all.
     partners
         Whom a dataset is compared with in parallel order: ``cycle``: along a random cycle through all, so that each is
         partner exactly once per round; ``uniform``: each draws its own, as published (sequential order always does).

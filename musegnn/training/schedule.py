@@ -84,7 +84,7 @@ def participants(seed: int, round_: int, n: int, round_size: int | None = None) 
     Examples
     --------
     >>> [participants(0, round_, 5, 3) for round_ in (1, 2)]
-    [[0, 2, 4], [1, 3]]
+    [[1, 2, 4], [0, 3]]
     """
     if round_size is None or round_size >= n:
         return list(range(n))

@@ -76,7 +76,8 @@ def test_settings_of_training_may_change_until_there_is_a_checkpoint(tmp_path, a
     assert RunFolder.create(run.path, smaller).atlas().training.row_block == 5
     with pytest.raises(RunError, match=r"another configuration.*evaluation"):
         RunFolder.create(run.path, apply(smaller, evaluation={"holdout_edges": 0.3}))
-    (run.path / "checkpoints" / "round-00000001").mkdir(parents=True)
+    (run.path / "checkpoints").mkdir()
+    (run.path / "checkpoints" / "round-000001.json").touch()
     with pytest.raises(RunError, match=r"another configuration.*row_block"):
         RunFolder.create(run.path, atlas)
     again = apply(smaller, training={"row_block": 5, "recompute": True})
