@@ -51,13 +51,13 @@ def units(run):
     return newest.round, {name: shard.sha256 for name, shard in newest.units.items()}
 
 
-def wait_for(condition, seconds=240.0):
+def wait_for(condition, seconds=240.0, *, every=0.05):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(every)
     msg = f"{condition} did not come true"
     raise AssertionError(msg)
 

@@ -70,19 +70,14 @@ def free_port():
 
 
 def test_a_controller_killed_during_a_checkpoint_leaves_nothing_and_goes_on(tmp_path):
-    store, config = helpers.make_run(tmp_path, n=4, rounds=60, checkpoint_every=2)
+    store, config = helpers.make_run(tmp_path, n=4, rounds=200, checkpoint_every=2)
     MuSeGNN(store, config).train(tmp_path / "alone")
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
     shards = folder.path / "checkpoints" / "shards"
     before = set(Path("/dev/shm").iterdir())
     child = start(folder)
-    helpers.wait_for(
-        lambda: (
-            shards.is_dir()
-            and len(list(shards.glob("*.partial"))) > 0
-            and (shards.parent / "round-000004.json").is_file()
-        )
-    )
+    helpers.wait_for((shards.parent / "round-000004.json").is_file)
+    helpers.wait_for(lambda: list(shards.glob("*.partial")), every=0.0005)
     family = helpers.descendants(child.pid)
     child.send_signal(signal.SIGKILL)
     child.communicate()
