@@ -70,7 +70,8 @@ class Watch:
         self._owned: list[list[str]] = []
         self._failures: list[dict[str, Any]] = []  # JSON
         self._quarantined: list[str] = []
-        self._round, self._round_at = 0, time.monotonic()
+        self._round = 0
+        self._round_at: float | None = None
         self._furthest = 0
         self._seconds: list[float] = []
         self._broke_at: float | None = None
@@ -89,7 +90,7 @@ class Watch:
             [name for name, owner in zip(self._names, plan.owner, strict=True) if owner == rank]
             for rank in range(len(members))
         ]
-        self._round_at = time.monotonic()
+        self._round, self._round_at = self._checkpoint_round(), None
         self._write(members, now=True)
 
     def heard(self, crew: Crew, members: Sequence[Member]) -> None:
@@ -102,7 +103,7 @@ class Watch:
             if self._broke_at is not None:
                 self._recoveries.append(at - self._broke_at)
                 self._broke_at = None
-            else:
+            elif self._round_at is not None:
                 self._seconds += [(at - self._round_at) / (done - self._round)] * (done - self._round)
                 del self._seconds[:-RECENT_ROUNDS]
             self._round, self._round_at = done, at
@@ -122,12 +123,11 @@ class Watch:
         """Note that a generation has broken, and how many rounds it costs."""
         self._state = "recovering"
         self.broke()
-        kept = max((manifest.round for manifest in manifests(self._path.parent / "checkpoints")), default=0)
-        entry = {**asdict(failure), "time": time.time(), "rounds_lost": max(0, self._furthest - kept)}
+        lost = max(0, self._furthest - self._checkpoint_round())
+        entry = {**asdict(failure), "time": time.time(), "rounds_lost": lost}
         del entry["trace"]
         self._furthest = 0
         self._failures.append(entry)
-        self._round = 0
         if self._metrics is not None:
             self._metrics.failed(failure.cause.split()[0])
 
@@ -141,7 +141,7 @@ class Watch:
             "message": outcome.message,
             "round": outcome.now.round,
             "datasets": list(outcome.datasets),
-            "checkpoint_round": max((m.round for m in manifests(folder / "checkpoints")), default=0),
+            "checkpoint_round": self._checkpoint_round(),
             "reproduce": f"musegnn train STORE --atlas ATLAS --out {folder.name} --resume",
         }
         path = folder / "failures" / f"round-{outcome.now.round:06d}.json"
@@ -171,6 +171,9 @@ class Watch:
     def recoveries(self) -> list[float]:
         """Seconds from each failure to the end of the first round after it."""
         return list(self._recoveries)
+
+    def _checkpoint_round(self) -> int:
+        return max((manifest.round for manifest in manifests(self._path.parent / "checkpoints")), default=0)
 
     def _report_stalls(self, crew: Crew, members: Sequence[Member]) -> None:
         """Log once who holds the others up, where it is, and its stacks."""
