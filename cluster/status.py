@@ -75,6 +75,7 @@ class Watch:
         self._furthest = 0
         self._seconds: list[float] = []
         self._broke_at: float | None = None
+        self._recovering_since: float | None = None
         self._recoveries: list[float] = []
         self._written = 0.0
         self._reported: set[tuple[str, float]] = set()
@@ -91,6 +92,7 @@ class Watch:
             for rank in range(len(members))
         ]
         self._round, self._round_at = self._checkpoint_round(), None
+        self._recovering_since, self._broke_at = self._broke_at or self._recovering_since, None
         self._write(members, now=True)
 
     def heard(self, crew: Crew, members: Sequence[Member]) -> None:
@@ -100,9 +102,9 @@ class Watch:
         done = min((pulse.rounds for pulse in pulses), default=0) if len(pulses) == len(members) else 0
         if pulses and done > self._round:
             at = time.monotonic()
-            if self._broke_at is not None:
-                self._recoveries.append(at - self._broke_at)
-                self._broke_at = None
+            if self._recovering_since is not None:
+                self._recoveries.append(at - self._recovering_since)
+                self._recovering_since = None
             elif self._round_at is not None:
                 self._seconds += [(at - self._round_at) / (done - self._round)] * (done - self._round)
                 del self._seconds[:-RECENT_ROUNDS]
