@@ -105,14 +105,15 @@ class TrainerActor:
         from musegnn.training.torch_comm import find_members, make_group
         from musegnn.training.trainer import Trainer
 
-        self._phases.enter("load", 0)
         config = RunFolder.open(self._folder).atlas()
-        data = self._read(order)
-        if self._memory is not None and self._device == "cpu":
-            check_memory(data, config.model, config.training, self._memory)
         backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
         store = find_members(order.host, order.port, f"generation-{order.generation}")
         group = make_group(store, order.rank, order.size, backend=backend, host=_address())
+        # After joining: some load for longer than others would wait, and a death while loading closes sockets.
+        self._phases.enter("load", 0)
+        data = self._read(order)
+        if self._memory is not None and self._device == "cpu":
+            check_memory(data, config.model, config.training, self._memory)
         trainer = Trainer(
             data,
             config,
