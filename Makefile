@@ -26,7 +26,7 @@ test: $(STAMP)
 	$(BIN)/pytest -q -m "ray and not chaos" tests/cluster  # one after the other: clusters starve one another
 
 chaos: $(STAMP)
-	$(BIN)/pytest -m chaos -rP tests/cluster/test_train.py
+	$(BIN)/pytest -m chaos -rP tests/cluster
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -79,6 +79,12 @@ def descendants(pid):
     return found
 
 
+@pytest.fixture(scope="session")
+def helpers():
+    """Give this module, whose name is not unique among the tests."""
+    return sys.modules[__name__]
+
+
 @pytest.fixture(scope="module")
 def ray_cluster():
     """Connect to a Ray cluster of our own for all tests of a module."""

@@ -19,17 +19,6 @@ HOWS = ("exit", "kill", "stop", "exception")
 
 
 @pytest.fixture(scope="module")
-def helpers():
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.spec_from_file_location("cluster_conftest", Path(__file__).with_name("conftest.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def alone(helpers, tmp_path_factory):
     """Train in one process, without Ray."""
     folder = tmp_path_factory.mktemp("alone")
@@ -204,7 +193,8 @@ def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, pha
     for k, hows in enumerate(parts):
         rounds = {"load": [None] * 2, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
         faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, hows, strict=True)]
-        watch, folder = train(3, name=f"run{k}", spares=1, faults=faults, limits=Limits())
+        spares = rank + 1  # so that there is somebody of this rank after three deaths
+        watch, folder = train(3, name=f"run{k}", spares=spares, faults=faults, limits=Limits())
 
         assert helpers.units(folder.path) == alone[3]
         failures = status_of(folder)["failures"]
