@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.graphs import random_graphs, random_profile
-from musegnn.config import ModelConfig, TrainingConfig
+from musegnn.config import PUBLISHED, ModelConfig, TrainingConfig
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.training.engine import Engine
@@ -55,12 +55,10 @@ class Workload:
         """Make our engine: the published architecture, losses and learning rates but for the settings given."""
         loss = {"alignment": 0.0} | training.get("loss", {})
         rates = {"lr_dataset": 1e-4, "lr_shared": 1e-4, "lr_decoder": 1e-3}
-        model_config = ModelConfig.model_validate(
-            {"features": "profile", "feature_dropout": 0.0, "edge_features": False} | model
-        )
+        model_config = ModelConfig.model_validate(PUBLISHED["model"] | model)
         config = TrainingConfig.model_validate(rates | {"threads": 1} | training | {"loss": loss})
         features = {
-            i: NodeFeatures(profile=profile, n_cells=self.n_cells, dim=model_config.relational_dim, dtype=torch.float32)
+            i: NodeFeatures(profile=profile, n_cells=self.n_cells, dim=model_config.projected, dtype=torch.float32)
             for i, profile in enumerate(self.profiles)
         }
         atlas = AtlasModel(self.graphs, features, model_config, n_words=0, seed=config.seed, dtype=torch.float32)

@@ -83,6 +83,7 @@ class Coefficients:
 DEFAULTS = {
     "mlp": Coefficients(entry=6.5e-10, map=4.0e-11, decoder=8.3e-11, score=0.0, once=2.0e-2),
     "inner": Coefficients(entry=7.1e-10, map=5.1e-11, decoder=5.2e-10, score=0.0, once=1.2e-2),
+    "signed": Coefficients(entry=7.1e-10, map=5.1e-11, decoder=5.2e-10, score=0.0, once=1.2e-2),
     "pairwise": Coefficients(entry=1.2e-9, map=3.1e-11, decoder=2.0e-10, score=7.6e-9, once=2.7e-2),
 }
 """By decoder; fitted by ``python -m benchmarks dataset_cost`` on the machine of its rows. Only ratios decide a plan.
@@ -164,9 +165,11 @@ def dataset_costs(store: Store, config: AtlasConfig, coefficients: Coefficients 
 def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> Work:
     """Count the work of one round of one dataset."""
     n, d, loss = size.n_genes, model.dim, training.loss
-    first, second = d * model.heads_dataset, d * model.heads_shared
-    width = size.n_fixed + (model.relational_dim if size.n_related else 0)
-    columns = width * first + first * second + second * d + first * d
+    first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
+    width = size.n_fixed + (model.projected if size.n_related else 0)
+    columns, attended = width * first + first * second + second * d + first * d, first + second + 2 * d
+    if model.encoder == "none":
+        columns = attended = 0
     with torch.device("meta"):
         decoder = make_decoder(model.decoder, n, dim=d, width=model.decoder_width)
     rows = n if training.row_block is None else min(training.row_block, n)
@@ -176,8 +179,8 @@ def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> 
     drawn = 4 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
     shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
     return Work(
-        entries=float(size.n_entries) * d * (model.heads_dataset + model.heads_shared + 2),
-        maps=float(n) * (MAPS_PER_CONVOLUTION * columns + size.n_related * model.relational_dim),
+        entries=float(size.n_entries) * attended,
+        maps=float(n) * (MAPS_PER_CONVOLUTION * columns + 2 * size.n_related * model.projected),
         decoder=multiply_adds,
         scores=float(drawn**2 + shared**2),
     )
@@ -216,6 +219,6 @@ def _size(about: Mapping[str, Any], model: ModelConfig) -> DatasetSize:  # JSON
         key="|".join(str(about[label]) for label in model.share_by) or "all",
         n_genes=n_genes,
         n_entries=int(about["n_pair_entries"]),
-        n_fixed={"relational": 0, "aligned": min(model.dim, columns)}.get(model.features, columns),
+        n_fixed=0 if model.features == "relational" else columns,
         n_related=0 if model.features == "profile" else n_genes,
     )

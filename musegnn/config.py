@@ -218,40 +218,79 @@ class ModelConfig(_Section):
     Attributes
     ----------
     dim
-        Dimension of the embedding and of each attention head.
+        Dimension of the embedding.
     heads_dataset, heads_shared
         Attention heads of the dataset layer and of the first shared layer.
+    head_dim
+        Width of each head, which divides `dim`; ``None``: `dim`, at most 32.
     features
         Node features: ``profile`` (residual profile, as published), ``relational`` (co-expression with the common
-        gene vocabulary through one shared projection), ``both``, or ``aligned``: relational features beside the
-        leading components of the profile, rotated into common coordinates on the genes that training may compare.
+        gene vocabulary through one shared projection), or ``both``.
     relational_dim
-        Width of the shared projection.
+        Width of the shared projection; ``None``: `dim`.
+    direct
+        The embedding is the projection itself, centred in each dataset, and the layers correct it; off: the layers give
+        the embedding, as published. Needs relational features.
+    encoder
+        ``transformer``: the layers of the method; ``none``: the projection alone, for comparison.
+    start
+        What the shared projection starts from: ``random``; ``spectral``: the leading principal axes of all relations;
+        ``discriminant``: the axes in which genes differ most between each other relative to how much the same gene
+        differs between datasets, held-out genes aside (regularised, closed form).
     edge_features
         Use the estimate and the scaled z in attention; off reproduces the published binary graphs.
     share_by
         Which datasets share the modality layers: those that agree in all of these.
     decoder
         ``mlp``: rows of ``z z'`` through a three-layer perceptron, as published, with 3 N^2 weights per dataset;
-        ``inner``: a scaled inner product; ``pairwise``: a small perceptron on the products of two genes' vectors, for
+        ``inner``: a scaled inner product; ``signed``: a quadratic of the inner product, for edges of both signs;
+        ``pairwise``: a small perceptron on the products of two genes' vectors, for
         datasets of more than about 4000 genes (with ``training.pairs``).
     decoder_width
         Hidden units of the ``pairwise`` decoder.
     feature_dropout, edge_dropout
-        Dropout on node features and on attention weights while training.
+        Dropout on node features (entries of the profile, whole words of the vocabulary) and on attention weights while
+        training.
     """
 
-    dim: int = Field(default=32, ge=2)
+    dim: int = Field(default=128, ge=2)
     heads_dataset: int = Field(default=4, ge=1)
     heads_shared: int = Field(default=2, ge=1)
-    features: Literal["aligned", "profile", "relational", "both"] = "both"
-    relational_dim: int = Field(default=256, ge=1)
+    head_dim: int | None = Field(default=None, ge=1)
+    features: Literal["profile", "relational", "both"] = "relational"
+    relational_dim: int | None = Field(default=None, ge=1)
+    direct: bool = True
+    encoder: Literal["transformer", "none"] = "transformer"
+    start: Literal["random", "spectral", "discriminant"] = "discriminant"
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
-    decoder: Literal["mlp", "inner", "pairwise"] = "mlp"
+    decoder: Literal["mlp", "inner", "signed", "pairwise"] = "signed"
     decoder_width: int = Field(default=32, ge=1)
     feature_dropout: Probability = 0.5
     edge_dropout: Probability = 0.0
+
+    @property
+    def head_width(self) -> int:
+        """Width of each attention head."""
+        return self.head_dim or min(self.dim, 32)
+
+    @property
+    def projected(self) -> int:
+        """Width of the projected relations."""
+        return self.relational_dim or self.dim
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.dim % self.head_width:
+            msg = f"`head_dim` must divide `dim`, got {self.head_width} and {self.dim}"
+            raise ValueError(msg)
+        if self.direct and (self.features == "profile" or self.projected != self.dim):
+            msg = "`direct` needs relational features, projected to `dim`"
+            raise ValueError(msg)
+        if self.encoder == "none" and not self.direct:
+            msg = "`encoder: none` leaves no embedding without `direct`"
+            raise ValueError(msg)
+        return self
 
 
 class LossConfig(_Section):
@@ -283,7 +322,7 @@ class LossConfig(_Section):
     contrast: float = Field(default=0.01, ge=0.0)
     alignment: float = Field(default=1.0, ge=0.0)
     temperature: float = Field(default=0.07, gt=0.0)
-    alignment_temperature: float = Field(default=0.2, gt=0.0)
+    alignment_temperature: float = Field(default=0.07, gt=0.0)
     n_contrast: int = Field(default=100, ge=1)
     n_alignment: int | None = Field(default=None, ge=1)
     normalize: Literal["sum", "lambda"] = "sum"
@@ -338,8 +377,8 @@ class TrainingConfig(_Section):
 
     rounds: int = Field(default=100, ge=0)
     order: Literal["parallel", "sequential"] = "parallel"
-    lr_dataset: float = Field(default=2e-3, gt=0.0)
-    lr_shared: float = Field(default=2e-3, gt=0.0)
+    lr_dataset: float = Field(default=1e-4, gt=0.0)
+    lr_shared: float = Field(default=3e-4, gt=0.0)
     lr_decoder: float = Field(default=1e-3, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     seed: int = 0
@@ -387,6 +426,36 @@ class EvaluationConfig(_Section):
     leiden_resolutions: tuple[float, ...] = (0.5, 1.0, 2.0)
 
 
+PUBLISHED: dict[str, Any] = {
+    "edges": {"rule": "pvalue"},
+    "model": {
+        "dim": 32,
+        "features": "profile",
+        "direct": False,
+        "start": "random",
+        "edge_features": False,
+        "share_by": ["modality", "tissue"],
+        "decoder": "mlp",
+        "feature_dropout": 0.0,
+    },
+    "training": {
+        "order": "sequential",
+        "rounds": 2000,
+        "lr_dataset": 1e-4,
+        "lr_shared": 1e-4,
+        "lr_decoder": 1e-3,
+        "loss": {
+            "reconstruction": 1.0,
+            "similarity": 1.0,
+            "contrast": 0.01,
+            "alignment": 0.0,
+            "exclude_neighbours": False,
+        },
+    },
+}
+"""The settings of the published code, but for its self-loops."""
+
+
 class AtlasConfig(_Section):
     """A whole atlas: datasets and settings, as read from ``ATLAS.yaml``.
 
@@ -397,8 +466,11 @@ class AtlasConfig(_Section):
     orthologs
         CSV with one column per species (its gene names); genes of one row count as the same gene. Needed where
         datasets of different species shall share genes.
+    published
+        Take what is not set here from the published recipe instead of this project's defaults, see ``PUBLISHED``.
     """
 
+    published: bool = False
     datasets: tuple[DatasetConfig, ...] = Field(min_length=1)
     orthologs: Path | None = None
     graph: GraphConfig = GraphConfig()
@@ -406,6 +478,11 @@ class AtlasConfig(_Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_the_recipe(cls, data: Any) -> Any:  # what the caller gave
+        return _under(data, PUBLISHED) if isinstance(data, dict) and data.get("published") is True else data
 
     @field_validator("datasets")
     @classmethod
@@ -437,6 +514,17 @@ class AtlasConfig(_Section):
     def to_yaml(self) -> str:
         """Write the complete configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _under(data: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """Give settings with those of a recipe where they say nothing."""
+    result = dict(data)
+    for key, value in recipe.items():
+        if key not in result:
+            result[key] = deepcopy(value)
+        elif isinstance(value, dict) and isinstance(result[key], dict):
+            result[key] = _under(result[key], value)
+    return result
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -101,6 +101,13 @@ class MuSeGNN:
         other._reset()
         return other
 
+    def started(self) -> MuSeGNN:
+        """Give a model on the same data as it is before the first round: initial weights, and ``model.start``."""
+        other = self.untrained()
+        with threads(self.config.training.threads):
+            other._trainer.start()
+        return other
+
     def fingerprint(self) -> str:
         """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
         return self._trainer.fingerprint

@@ -62,7 +62,12 @@ FULL = (
     Shape(2000, 300, 0.02),
 )
 LARGE = (Shape(3000, 300, 0.02), Shape(4000, 500, 0.05, 1000))
-DECODERS = {"mlp": (FULL, {}), "inner": (FULL + LARGE, {}), "pairwise": (FULL + LARGE, {"pairs": 50_000})}
+DECODERS = {
+    "mlp": (FULL, {}),
+    "inner": (FULL + LARGE, {}),
+    "signed": (FULL + LARGE, {}),
+    "pairwise": (FULL + LARGE, {"pairs": 50_000}),
+}
 
 
 class DatasetCost:

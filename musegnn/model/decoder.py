@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
 SCORE_ROWS = 4096
 
 
@@ -165,6 +166,56 @@ class InnerDecoder(nn.Module):
         return n_rows * self.n_genes * dim
 
 
+class SignedDecoder(nn.Module):
+    r"""An edge is a large inner product of either sign: ``10 (w_1 s + w_2 s^2 + b)`` with ``s = z_i . z_j / d``.
+
+    A graph has positive and negative edges, and reconstruction asks for both. Under a plain inner product the gradient
+    of a negative edge pulls its genes together; here it may push them apart. The factor lets steps of the size that
+    wide layers need move three numbers far enough.
+
+    Parameters
+    ----------
+    n_genes
+        N, kept for the interface; the three parameters do not depend on it.
+    """
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.n_genes = n_genes
+        self.weight = nn.Parameter(torch.empty(2))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    @property
+    def row_entries(self) -> int:
+        """2 N numbers per row."""
+        return 2 * self.n_genes
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Start at ``s + s^2 - 2``: few pairs are edges, and those of large products of either sign first."""
+        nn.init.constant_(self.weight, 0.1)
+        nn.init.constant_(self.bias, -0.2)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        return self._logits(z @ z.T, z.shape[1])
+
+    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Give the (B, N) logits of some rows (B,)."""
+        return self._logits(z.index_select(0, rows) @ z.T, z.shape[1])
+
+    def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Give the (P,) logits of pairs of genes."""
+        return self._logits(_products(z, rows, columns).sum(1), z.shape[1])
+
+    def cost(self, n_rows: int, dim: int) -> int:
+        """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
+        return n_rows * self.n_genes * (dim + 2)
+
+    def _logits(self, products: torch.Tensor, dim: int) -> torch.Tensor:
+        s = products / dim
+        return 10.0 * ((self.weight[0] + self.weight[1] * s) * s + self.bias)
+
+
 class PairwiseDecoder(nn.Module):
     r"""A small perceptron on the products of two vectors, beside a weighted inner product.
 
@@ -233,7 +284,7 @@ def _products(z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tor
     return z.index_select(0, rows) * z.index_select(0, columns)
 
 
-AnyDecoder = MLPDecoder | InnerDecoder | PairwiseDecoder
+AnyDecoder = MLPDecoder | InnerDecoder | SignedDecoder | PairwiseDecoder
 
 
 def scores_pairs(decoder: Decoder) -> TypeGuard[PairDecoder]:
@@ -268,13 +319,13 @@ def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: 
     return scores.view(2, -1).mean(0)
 
 
-def make_decoder(kind: Literal["mlp", "inner", "pairwise"], n_genes: int, *, dim: int, width: int = 32) -> AnyDecoder:
+def make_decoder(kind: DecoderKind, n_genes: int, *, dim: int, width: int = 32) -> AnyDecoder:
     """Build a decoder by its name in the configuration.
 
     Parameters
     ----------
     kind
-        ``mlp``, ``inner`` or ``pairwise``.
+        ``mlp``, ``inner``, ``signed`` or ``pairwise``.
     n_genes
         N, genes of the dataset.
     dim, width
@@ -288,6 +339,7 @@ def make_decoder(kind: Literal["mlp", "inner", "pairwise"], n_genes: int, *, dim
     makers: dict[str, Callable[[], AnyDecoder]] = {
         "mlp": lambda: MLPDecoder(n_genes),
         "inner": lambda: InnerDecoder(n_genes),
+        "signed": lambda: SignedDecoder(n_genes),
         "pairwise": lambda: PairwiseDecoder(n_genes, dim, width),
     }
     if kind not in makers:

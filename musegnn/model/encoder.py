@@ -2,7 +2,7 @@
 
 ``z = D(L(x, graph), graph)`` with ``D(h) = D3(D2(h)) + D4(h)``.
 
-Legend: N genes, H heads, d dimensions of the embedding and of each head, R profile columns.
+Legend: N genes, H heads, d dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class DatasetLayer(nn.Module):
     ----------
     width
         Node features per gene.
-    dim
-        d.
+    head_dim
+        Width of each head.
     heads
         H.
     edge_dim
@@ -42,12 +42,12 @@ class DatasetLayer(nn.Module):
     """
 
     def __init__(
-        self, width: int, dim: int, heads: int, *, edge_dim: int | None, n_own: int, edge_dropout: float = 0.0
+        self, width: int, head_dim: int, heads: int, *, edge_dim: int | None, n_own: int, edge_dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.n_own = n_own
-        self.conv = EdgeFeaturedTransformerConv(width, dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
-        self.norm = GraphNorm(dim * heads)
+        self.conv = EdgeFeaturedTransformerConv(width, head_dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
+        self.norm = GraphNorm(head_dim * heads)
 
     def reset_parameters(self, own: torch.Generator, common: torch.Generator) -> None:
         """Draw all parameters anew.
@@ -78,30 +78,10 @@ class DatasetLayer(nn.Module):
                 is_map_of_nodes = parameter.ndim == 2 and parameter.shape[1] == width and name != "lin_edge.weight"
                 (parameter[:, self.n_own :] if is_map_of_nodes else parameter).copy_(source)
 
-    def pass_through(self, n: int) -> None:
-        """Start by handing on `n` features, so that a useful input is a useful output before training.
-
-        The first `n` features past the own ones go to `n` hidden columns as they are, and with the opposite sign to
-        `n` others: the difference of Mish of both is odd and nearly linear. Messages start quiet.
-
-        Parameters
-        ----------
-        n
-            At most half of the hidden columns.
-        """
-        _quieten(self.conv, root=False)
-        with torch.no_grad():
-            root = self.conv.lin_skip
-            root.weight[: 2 * n] = 0.0
-            root.bias[: 2 * n] = 0.0
-            index = torch.arange(n, device=root.weight.device)
-            root.weight[index, self.n_own + index] = 1.0
-            root.weight[n + index, self.n_own + index] = -1.0
-
     def forward(
         self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
     ) -> torch.Tensor:
-        """Give the hidden vectors, shape (N, H * d), of node features `x`, shape (N, width)."""
+        """Give the hidden vectors, shape (N, H * head_dim), of node features `x`, shape (N, width)."""
         return functional.mish(self.norm(self.conv(x, graph, edge_attr, seed=seed)))
 
 
@@ -115,19 +95,27 @@ class SharedLayers(nn.Module):
     dim
         d.
     heads
-        H of the first layer; the others have one head.
+        H of the first layer.
+    head_dim
+        Width of each head, which divides `dim`; the other layers have as many heads as make up d.
     edge_dim
         Edge features; ``None``: none.
     edge_dropout
         Share of attention weights dropped while training.
     """
 
-    def __init__(self, width: int, dim: int, heads: int, *, edge_dim: int | None, edge_dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, dim: int, heads: int, *, head_dim: int, edge_dim: int | None, edge_dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.first = EdgeFeaturedTransformerConv(width, dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
-        self.norm = GraphNorm(dim * heads)
-        self.second = EdgeFeaturedTransformerConv(dim * heads, dim, edge_dim=edge_dim, dropout=edge_dropout)
-        self.residual = EdgeFeaturedTransformerConv(width, dim, edge_dim=edge_dim, dropout=edge_dropout)
+
+        def conv(inputs: int, n: int) -> EdgeFeaturedTransformerConv:
+            return EdgeFeaturedTransformerConv(inputs, head_dim, n, edge_dim=edge_dim, dropout=edge_dropout)
+
+        self.first = conv(width, heads)
+        self.norm = GraphNorm(head_dim * heads)
+        self.second = conv(head_dim * heads, dim // head_dim)
+        self.residual = conv(width, dim // head_dim)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew."""
@@ -135,23 +123,15 @@ class SharedLayers(nn.Module):
             conv.reset_parameters(generator)
         self.norm.reset_parameters()
 
-    def pass_through(self, n: int) -> None:
-        """Start by handing on what :meth:`DatasetLayer.pass_through` gave, as the first `n` columns of the embedding.
-
-        Parameters
-        ----------
-        n
-            At most d.
-        """
-        for conv in (self.first, self.second, self.residual):
-            _quieten(conv, root=conv is not self.first)
+    def quieten(self) -> None:
+        """Scale down what the layers start to give, where they correct another result."""
         with torch.no_grad():
-            root = self.residual.lin_skip
-            root.weight[:n] = 0.0
-            root.bias[:n] = 0.0
-            index = torch.arange(n, device=root.weight.device)
-            root.weight[index, index] = 1.0
-            root.weight[index, n + index] = -1.0
+            for conv in (self.second, self.residual):
+                for linear in (conv.lin_value, conv.lin_edge, conv.lin_skip):
+                    if linear is not None:
+                        linear.weight.mul_(QUIET)
+                        if linear.bias is not None:
+                            linear.bias.mul_(QUIET)
 
     def forward(
         self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
@@ -161,13 +141,3 @@ class SharedLayers(nn.Module):
         second: torch.Tensor = self.second(first, graph, edge_attr, seed=seed + 1)
         residual: torch.Tensor = self.residual(h, graph, edge_attr, seed=seed + 2)
         return second + residual
-
-
-def _quieten(conv: EdgeFeaturedTransformerConv, *, root: bool) -> None:
-    """Scale down what a convolution starts to add: its values, and its root map when asked."""
-    with torch.no_grad():
-        for linear in (conv.lin_value, conv.lin_edge, conv.lin_skip if root else None):
-            if linear is not None:
-                linear.weight.mul_(QUIET)
-                if linear.bias is not None:
-                    linear.bias.mul_(QUIET)

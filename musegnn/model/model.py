@@ -1,6 +1,6 @@
 """The model of an atlas: encoders and decoders of the datasets that one process owns.
 
-Legend: N genes, E edges, d dimensions of the embedding.
+Legend: N genes, E edges, V genes of the vocabulary, d dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 
 from musegnn.kernels.edge_attention import EdgeGraph, edge_graph
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
-from musegnn.model.features import NodeFeatures, Projection, drop
+from musegnn.model.features import NodeFeatures, Projection, kept
 from musegnn.model.shared import SharedModules
 from musegnn.random import stream, torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import nn
 
     from musegnn.config import ModelConfig
     from musegnn.model.decoder import AnyDecoder, Decoder
@@ -79,6 +78,8 @@ class AtlasModel:
         All parts by name: of each owned dataset its layer and decoder, then the shared ones.
     shared
         The shared modules.
+    n_relations
+        F = 2V, inputs of the shared projection.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class AtlasModel:
     ) -> None:
         self.graphs = graphs
         self.config = config
+        self.n_relations = 2 * n_words
+        self.dtype = dtype
         self.device = torch.device(device)
         self.owned = sorted(features)
         self._seed = seed
@@ -102,11 +105,12 @@ class AtlasModel:
         self.shared = SharedModules()
         with torch.random.fork_rng(devices=[]):  # constructors draw weights that are drawn again below
             self._make_shared(dtype, n_words)
-            self._layers = {i: self._make_layer(i, dtype) for i in self.owned}
+            message_passing = self.owned if config.encoder != "none" else []
+            self._layers = {i: self._make_layer(i, dtype) for i in message_passing}
             self._decoders = {i: self._make_decoder(i, dtype) for i in self.owned}
         self.units: dict[str, Unit] = {}
         for i in self.owned:
-            self._add_unit(self.layer_unit(i), "dataset", self._layers[i])
+            self._add_unit(self.layer_unit(i), "dataset", self._layers.get(i, nn.Module()))
             self._add_unit(self.decoder_unit(i), "decoder", self._decoders[i])
         for name, module in self.shared.modules.items():
             self._add_unit(name, "shared", module)
@@ -134,20 +138,48 @@ class AtlasModel:
         torch.Tensor
             (N, d).
         """
-        layer, shared = self._layers[i], self.shared.get("layers", i)
-        assert shared is not None
+        features, projected, blocks = self._features[i], None, []
+        if features.profile is not None:
+            keep = self._kept("feature_dropout", i, round_, features.profile.shape)
+            blocks.append(features.profile if keep is None else features.profile * keep)
+        projection = self.shared.get("projection", i)
+        if projection is not None:
+            assert features.columns is not None
+            projected = features.project(projection, self._kept("word_dropout", i, round_, features.columns.shape))
+            blocks.append(projected)
+        correction = self._pass_messages(i, blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1), round_)
+        if not self.config.direct:
+            assert correction is not None
+            return correction
+        assert projected is not None
+        z = projected - projected.mean(dim=0)
+        return z if correction is None else z + correction
+
+    def _pass_messages(self, i: int, x: torch.Tensor, round_: int | None) -> torch.Tensor | None:
+        layer, shared = self._layers.get(i), self.shared.get("layers", i)
+        if layer is None or shared is None:
+            return None
         for module in (layer, shared):
             module.train(round_ is not None)
         graph, edge_attr = self._edges[i]
-        x = self._features[i](self.shared.get("projection", i))
         seed = 0
         if round_ is not None:
-            ids = (round_, self.graphs[i].name)
-            x = drop(x, self.config.feature_dropout, torch_generator(self._seed, "feature_dropout", *ids))
-            seed = int(stream(self._seed, "edge_dropout", *ids).integers(2**62))
+            seed = int(stream(self._seed, "edge_dropout", round_, self.graphs[i].name).integers(2**62))
         h = layer(x, graph, edge_attr, seed=seed)
         z: torch.Tensor = shared(h, graph, edge_attr, seed=seed + 1)
         return z
+
+    def _kept(self, purpose: str, i: int, round_: int | None, size: Sequence[int]) -> torch.Tensor | None:
+        """Draw what node features are multiplied by in a round."""
+        if round_ is None:
+            return None
+        generator = torch_generator(self._seed, purpose, round_, self.graphs[i].name)
+        like = next(iter(self._decoders[i].parameters()))
+        return kept(size, self.config.feature_dropout, generator, like)
+
+    def features(self, i: int) -> NodeFeatures:
+        """Give the node features of dataset `i`."""
+        return self._features[i]
 
     def decoder(self, i: int) -> Decoder:
         """Give the decoder of dataset `i`."""
@@ -157,21 +189,26 @@ class AtlasModel:
         config = self.config
 
         def layers(unit: str) -> nn.Module:
-            width = config.dim * config.heads_dataset
             module = SharedLayers(
-                width, config.dim, config.heads_shared, edge_dim=self._edge_dim(), edge_dropout=config.edge_dropout
+                self.config.head_width * config.heads_dataset,
+                config.dim,
+                config.heads_shared,
+                head_dim=self.config.head_width,
+                edge_dim=self._edge_dim(),
+                edge_dropout=config.edge_dropout,
             ).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
-            if config.features == "aligned":
-                module.pass_through(self._n_through())
+            if config.direct:
+                module.quieten()
             return module.to(self.device)
 
         def projection(unit: str) -> nn.Module:
-            module = Projection(n_words, config.relational_dim).to(dtype)
+            module = Projection(n_words, config.projected).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
             return module.to(self.device)
 
-        self.shared.add("layers", self.graphs, config.share_by, layers, owned=self.owned)
+        if config.encoder != "none":
+            self.shared.add("layers", self.graphs, config.share_by, layers, owned=self.owned)
         if config.features != "profile":
             self.shared.add("projection", self.graphs, (), projection, owned=self.owned)
 
@@ -179,7 +216,7 @@ class AtlasModel:
         config, features = self.config, self._features[i]
         layer = DatasetLayer(
             features.width,
-            config.dim,
+            self.config.head_width,
             config.heads_dataset,
             edge_dim=self._edge_dim(),
             n_own=features.n_profile,
@@ -187,8 +224,6 @@ class AtlasModel:
         ).to(dtype)
         own = torch_generator(self._seed, "weights", self.layer_unit(i))
         layer.reset_parameters(own, torch_generator(self._seed, "weights", "dataset layers"))
-        if config.features == "aligned":
-            layer.pass_through(self._n_through())
         return layer.to(self.device)
 
     def _make_decoder(self, i: int, dtype: torch.dtype) -> AnyDecoder:
@@ -198,10 +233,6 @@ class AtlasModel:
         )
         decoder.reset_parameters(torch_generator(self._seed, "weights", self.decoder_unit(i)))
         return decoder.to(self.device)
-
-    def _n_through(self) -> int:
-        """Count the aligned features that the initial weights hand on to the embedding."""
-        return min(self.config.dim, self.config.dim * self.config.heads_dataset // 2)
 
     def _edge_dim(self) -> int | None:
         return 2 if self.config.edge_features else None

@@ -35,7 +35,7 @@ BASE = 450 * 10**6
 HANDOFF = 1 << 22
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 CONV_ARRAYS, NORM_ARRAYS = 6, 5
-DECODER_ARRAYS = {"mlp": 8, "inner": 4, "pairwise": 6}
+DECODER_ARRAYS = {"mlp": 8, "inner": 4, "signed": 6, "pairwise": 6}
 DRAWN_PAIR = 64
 PAIR_ARRAYS = 8
 SCORE_ARRAYS = 4
@@ -195,12 +195,14 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
     item = _item(training)
     edge_dim = 2 if model.edge_features else None
     with torch.device("meta"):
-        layer = _count(DatasetLayer(_width(size, model), model.dim, model.heads_dataset, edge_dim=edge_dim, n_own=0))
+        layer = _count(
+            DatasetLayer(_width(size, model), model.head_width, model.heads_dataset, edge_dim=edge_dim, n_own=0)
+        ) * (model.encoder != "none")
         decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
     encoder = item * _encoder_entries(size, model)
     backward = encoder + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
     return DatasetMemory(
-        features=item * size.n_genes * (size.n_fixed + size.n_related),
+        features=item * size.n_genes * (size.n_fixed + 2 * size.n_related),
         graph=_graph_bytes(size, model, training),
         compared=(POSITIVE + PACKED) * size.n_entries,
         weights=item * (layer + decoder),
@@ -215,12 +217,16 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
 def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
     """Count the weights of the layers that a group of datasets shares, in bytes."""
     edge_dim = 2 if model.edge_features else None
-    return _item(training) * _shared_weights(model.dim, model.heads_dataset, model.heads_shared, edge_dim)
+    if model.encoder == "none":
+        return 0
+    return _item(training) * _shared_weights(
+        model.dim, model.head_width, model.heads_dataset, model.heads_shared, edge_dim
+    )
 
 
 def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
     """Count the weights of the projection that all datasets share, in bytes; 0 where there is none."""
-    return _item(training) * n_words * model.relational_dim if model.features != "profile" else 0
+    return _item(training) * 2 * n_words * model.projected if model.features != "profile" else 0
 
 
 def overlap_bytes(n_genes: Sequence[int]) -> int:
@@ -287,7 +293,7 @@ def size_of(graph: GraphData, model: ModelConfig, n_profile: int, words: Sequenc
     model
         Settings.
     n_profile
-        Columns of the profile, aligned or not, that the model uses.
+        Columns of the profile that the model uses.
     words
         The vocabulary.
     """
@@ -328,14 +334,13 @@ def megabytes(n_bytes: int) -> str:
 
 
 def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> int:
-    columns = int(data.records[graph.name].profile.shape[1])
-    return {"relational": 0, "aligned": min(model.dim, columns)}.get(model.features, columns)
+    return 0 if model.features == "relational" else int(data.records[graph.name].profile.shape[1])
 
 
 @cache
-def _shared_weights(dim: int, heads_dataset: int, heads_shared: int, edge_dim: int | None) -> int:
+def _shared_weights(dim: int, head: int, heads_dataset: int, heads_shared: int, edge_dim: int | None) -> int:
     with torch.device("meta"):
-        return _count(SharedLayers(dim * heads_dataset, dim, heads_shared, edge_dim=edge_dim))
+        return _count(SharedLayers(head * heads_dataset, dim, heads_shared, head_dim=head, edge_dim=edge_dim))
 
 
 def _item(training: TrainingConfig) -> int:
@@ -347,13 +352,15 @@ def _count(module: nn.Module) -> int:
 
 
 def _width(size: DatasetSize, model: ModelConfig) -> int:
-    return size.n_fixed + (model.relational_dim if model.features != "profile" else 0)
+    return size.n_fixed + (model.projected if model.features != "profile" else 0)
 
 
 def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
     """Count the numbers per dataset that the encoder keeps: inputs, queries, keys, values, messages, norms."""
-    first, second, last = model.dim * model.heads_dataset, model.dim * model.heads_shared, model.dim
-    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * last
+    first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
+    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * model.dim
+    if model.encoder == "none":
+        columns = CONV_ARRAYS * model.dim
     inputs = _width(size, model) * ((model.features != "profile") + 2 * (model.feature_dropout > 0.0))
     return size.n_genes * (columns + inputs)
 

@@ -16,12 +16,12 @@ import torch
 
 from musegnn.coexpression.edges import select_edges
 from musegnn.errors import ConfigError
-from musegnn.model.features import NodeFeatures, relations, vocabulary
+from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
-from musegnn.training.align import align, leading_components
 from musegnn.training.data import GraphData
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
+from musegnn.training.relations import relations, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -59,8 +59,6 @@ class Prepared:
         What training sees of every dataset, owned or not, in the order of the atlas.
     words
         The common vocabulary: gene keys, sorted.
-    aligned
-        With ``features: aligned``, the leading components of each profile in common coordinates, by name.
     digests
         sha256 of what decides a trained bit in each dataset, in the order of the atlas.
     """
@@ -70,7 +68,6 @@ class Prepared:
     holdout: Holdout
     graphs: Sequence[GraphData]
     words: Sequence[str]
-    aligned: Mapping[str, NDArray[np.float32]]
     digests: Sequence[str]
 
 
@@ -99,7 +96,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     """
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
-    records, edges, splits, components = {}, {}, {}, {}
+    records, edges, splits = {}, {}, {}
     graphs, digests = [], []
     hidden: set[str] = set()
     seen: dict[str, str] = {}
@@ -125,8 +122,6 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         )
         graphs.append(graph)
         digests.append(_digest(graph, record))
-        if config.model.features == "aligned":
-            components[name] = leading_components(record.profile, config.model.dim)
         if owned is None or i in owned:
             records[name], edges[name], splits[name] = record, whole, part
     _warn_of_strangers(graphs)
@@ -136,7 +131,6 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         holdout=Holdout(datasets=splits, held_out_keys=frozenset(hidden)),
         graphs=graphs,
         words=vocabulary([g.keys for g in graphs], [g.trainable for g in graphs]),
-        aligned=align(graphs, components) if components else {},
         digests=digests,
     )
 
@@ -197,17 +191,18 @@ def make_model(
         Where to compute.
     """
     dtype: torch.dtype = getattr(torch, config.training.dtype)
-    kind, dim = config.model.features, config.model.relational_dim
+    kind = config.model.features
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
         held_out = (graph.masked_rows, graph.masked_columns)
         features[i] = NodeFeatures(
             profile=record.profile if kind in {"profile", "both"} else None,
-            aligned=data.aligned.get(graph.name),
-            related=relations(record.pairs, held_out, graph.keys, data.words) if kind != "profile" else None,
+            related=None
+            if kind == "profile"
+            else relations(record.pairs, record.profile, held_out, graph.keys, data.words),
             n_cells=record.n_cells,
-            dim=dim,
+            dim=config.model.projected,
             dtype=dtype,
             device=device,
         )

@@ -37,6 +37,7 @@ from musegnn.training.engine import Engine
 from musegnn.training.log import RunLog, describe_space
 from musegnn.training.phases import Phases
 from musegnn.training.prepare import fingerprint, make_model
+from musegnn.training.start import start_projection
 
 logger = logging.getLogger(__name__)
 
@@ -202,6 +203,8 @@ class Trainer:
             RunLog(place, after=self.rounds, history=self.history) as log,
         ):
             self.history = log.history
+            if self.rounds == 0:
+                self.start()
             while self.rounds < training.rounds:
                 began = time.perf_counter()
                 rows = self.engine.round(self.rounds + 1, before_step=lambda: self._settle(folder, log))
@@ -220,6 +223,11 @@ class Trainer:
             if folder is not None and self._saving is None and not manifests(folder / "checkpoints"):
                 self._save(folder)
             self._settle(folder, log)
+
+    def start(self) -> None:
+        """Set the shared projection to where training starts, see :mod:`musegnn.training.start`."""
+        self.phases.enter("load", 0)
+        start_projection(self.model, self.comm, seed=self.config.training.seed)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""

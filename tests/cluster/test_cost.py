@@ -43,11 +43,12 @@ def test_no_fitted_coefficient_is_negative():
 
 
 def test_work_counts_what_a_round_computes():
-    found = work_of(SIZE, ModelConfig(), TrainingConfig())
+    model = ModelConfig(dim=32, features="both", relational_dim=256, direct=False, decoder="mlp")
+    found = work_of(SIZE, model, TrainingConfig())
     dense, heads = 306 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
 
     assert found.entries == 4000 * 32 * heads
-    assert found.maps == 300 * (4 * dense + 300 * 256)
+    assert found.maps == 300 * (4 * dense + 2 * 300 * 256)
     assert found.decoder == 2 * 300**2 * 32 + 2 * 300**3
     assert found.scores == 300**2 + 400**2
 
@@ -58,7 +59,7 @@ def test_work_counts_what_a_round_computes():
         ({}, {"row_block": 100}, "decoder"),
         ({"decoder": "pairwise"}, {"pairs": 500}, "decoder"),
         ({}, {"loss": {"n_alignment": 50}}, "scores"),
-        ({"features": "profile"}, {}, "maps"),
+        ({"features": "profile", "direct": False}, {}, "maps"),
     ],
 )
 def test_settings_that_save_work_are_seen(model, training, part):

@@ -52,7 +52,7 @@ def test_training_lowers_the_losses(model):
     by_round = [[r for r in model.history if r["kind"] == "losses" and r["round"] == k] for k in (1, 12)]
     for name in ("reconstruction", "alignment"):
         first, last = (np.mean([r[name] for r in rows]) for rows in by_round)
-        assert last < first - 0.05
+        assert last < 0.95 * first
 
 
 def test_a_saved_model_comes_back_with_the_same_bits(model, tmp_path):

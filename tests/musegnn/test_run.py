@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LOGS = {"run.log", "metrics.jsonl", "report.html"}  # hold times of day or durations
 SETTINGS = """
 graph: {n_genes: 60}
-model: {dim: 8, relational_dim: 16}
+model: {dim: 8}
 training: {rounds: 12, checkpoint_every: 2, threads: 1}
 evaluation: {leiden_resolutions: [1.0]}
 """

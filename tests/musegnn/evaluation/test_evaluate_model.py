@@ -81,8 +81,8 @@ def model():
     ]
     settings = {
         "datasets": datasets,
-        "model": {"dim": 16, "heads_dataset": 2, "relational_dim": 64, "decoder": "inner", "features": "relational"},
-        "training": {"rounds": 60, "threads": 1, "checkpoint_every": 1000, "lr_dataset": 5e-3, "lr_shared": 5e-3},
+        "model": {"dim": 8, "heads_dataset": 2},
+        "training": {"rounds": 60, "threads": 1, "checkpoint_every": 1000},
         "evaluation": {"leiden_resolutions": [1.0]},
     }
     return MuSeGNN(Records(records), validate_atlas(settings, where="test")).train()
@@ -94,10 +94,11 @@ def document(model):
 
 
 def test_training_finds_genes_that_alignment_never_saw(document):
-    trained, untrained = (document["models"][name]["retrieval"] for name in ("trained", "untrained"))
-    chance = trained["held_out"]["overall"]["chance_mrr"]
-    assert trained["held_out"]["overall"]["mrr"] > 3 * chance
-    assert trained["held_out"]["overall"]["mrr"] > 1.5 * untrained["held_out"]["overall"]["mrr"]
+    trained, untrained = (
+        document["models"][name]["retrieval"]["held_out"]["overall"] for name in ("trained", "untrained")
+    )
+    assert trained["mrr"] > 3 * trained["chance_mrr"]
+    assert 1 - trained["mrr"] < 0.5 * (1 - untrained["mrr"])
     assert document["comparisons"]["untrained"]["verdict"] == "better"
 
 

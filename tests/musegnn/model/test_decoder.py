@@ -42,11 +42,21 @@ def made(kind: str) -> nn.Module:
     return decoder
 
 
-@pytest.mark.parametrize("kind", ["mlp", "inner", "pairwise"])
+@pytest.mark.parametrize("kind", ["mlp", "inner", "signed", "pairwise"])
 def test_row_block_gives_the_rows_of_the_whole(kind: str) -> None:
     decoder = made(kind)
     rows = torch.tensor([3, 0, 22])
     torch.testing.assert_close(decoder.row_block(vectors(), rows), decoder(vectors())[rows], rtol=1e-12, atol=1e-12)
+
+
+def test_signed_is_a_parabola_of_the_inner_product() -> None:
+    decoder, z = made("signed"), vectors()
+    s = z @ z.T / DIM
+    torch.testing.assert_close(decoder(z), s + s**2 - 2.0, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        decoder.weight.copy_(torch.tensor([0.0, 0.3]))
+    strongest = decoder(z).fill_diagonal_(-9.0).argmax()
+    assert strongest == s.abs().fill_diagonal_(0.0).argmax()
 
 
 def test_pairwise_is_a_perceptron_on_products() -> None:
@@ -59,7 +69,7 @@ def test_pairwise_is_a_perceptron_on_products() -> None:
     torch.testing.assert_close(decoder(z), decoder(z).T, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["inner", "pairwise"])
+@pytest.mark.parametrize("kind", ["inner", "signed", "pairwise"])
 def test_pairs_are_entries_of_the_whole(kind: str) -> None:
     decoder, z = made(kind), vectors()
     rows, columns = torch.tensor([0, 3, 22, 5]), torch.tensor([1, 3, 0, 7])
@@ -69,7 +79,7 @@ def test_pairs_are_entries_of_the_whole(kind: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [N, 4])
-@pytest.mark.parametrize("kind", ["mlp", "inner", "pairwise"])
+@pytest.mark.parametrize("kind", ["mlp", "inner", "signed", "pairwise"])
 def test_scores_are_means_of_both_directions_however_rows_are_cut(kind: str, limit: int, monkeypatch) -> None:
     monkeypatch.setattr("musegnn.model.decoder.SCORE_ROWS", limit)
     decoder, z = made(kind), vectors()

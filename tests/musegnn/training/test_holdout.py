@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from musegnn.coexpression.edges import EdgeSet
 from musegnn.config import EvaluationConfig
-from musegnn.model.features import relations, vocabulary
+from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.holdout import holdout, holdout_edges
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import make_model, prepare
+from musegnn.training.relations import relations, vocabulary
 from musegnn.training.schedule import draw_contrast
+from musegnn.training.start import start_projection
 
 
 def graph(n, density, seed):
@@ -106,9 +108,12 @@ def test_held_out_edges_reach_no_input_of_training(atlas):
         assert hidden
         assert not hidden & pairs(g.edges.rows, g.edges.indices)
         assert not hidden & pairs(*g.positive.nonzero())
-        related = relations(data.records[g.name].pairs, (g.masked_rows, g.masked_columns), g.keys, data.words)
-        column = {key: k for k, key in enumerate(data.words[c] for c in related.columns)}
-        assert all(related.values[a, column[g.keys[b]]] == 0 for a, b in hidden if g.keys[b] in column)
+        record, masked = data.records[g.name], (g.masked_rows, g.masked_columns)
+        related = relations(record.pairs, record.profile, masked, g.keys, data.words)
+        column = {int(gene): k for k, gene in enumerate(related.genes)}
+        for kind in np.split(related.values, 2, axis=1):
+            assert kind.any()
+            assert all(kind[a, column[b]] == 0 for a, b in hidden if b in column)
         masked = pairs(g.masked_rows, g.masked_columns)
         assert pairs(split.rows, split.columns) | pairs(split.negative_rows, split.negative_columns) == masked
 
@@ -133,6 +138,7 @@ def test_held_out_genes_reach_no_comparison(atlas):
 
 def trained_states(data, config):
     model = make_model(data, config)
+    start_projection(model, LocalComm(), seed=0)
     engine = Engine(model, config.training)
     rows = [engine.round(r) for r in (1, 2, 3)]
     return rows, {f"{unit}/{key}": value for unit in model.units for key, value in engine.state(unit).items()}
@@ -175,7 +181,7 @@ def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
     assert_same_training(trained_states(data, config), trained_states(other, config))
 
 
-@pytest.mark.parametrize("features", ["aligned", "both"])
+@pytest.mark.parametrize("features", ["relational", "both"])
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
 def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order, features):
     """A held-out gene that is the same in two datasets must be to training what two unrelated genes are."""

@@ -19,10 +19,10 @@ from musegnn.training.prepare import make_model, prepare
 PLENTY = 10**15
 
 
-@pytest.mark.parametrize("features", ["profile", "relational", "both", "aligned"])
+@pytest.mark.parametrize("features", ["profile", "relational", "both"])
 @pytest.mark.parametrize("decoder", ["mlp", "inner", "pairwise"])
 def test_parameters_are_counted_exactly(atlas, features, decoder):
-    store, config = atlas(model__features=features, model__decoder=decoder)
+    store, config = atlas(model__features=features, model__direct=features != "profile", model__decoder=decoder)
     data = prepare(store, config)
     parts = check_memory(data, config.model, config.training, PLENTY).parts
     units = make_model(data, config).units.values()
@@ -34,7 +34,7 @@ def test_parameters_are_counted_exactly(atlas, features, decoder):
 def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
     size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_fixed=500, n_related=0)
     training = TrainingConfig()
-    whole = estimate_memory([size], ModelConfig(), training, n_words=0, data_bytes=0).total
+    whole = estimate_memory([size], ModelConfig(decoder="mlp"), training, n_words=0, data_bytes=0).total
     assert whole > 16 * 3 * 20_000**2  # weights, moments and gradients of three layers
     store, config = atlas(4, model__decoder="mlp", training__loss={"alignment": 1.0})
     data = prepare(store, config)
@@ -71,7 +71,11 @@ def test_settings_save_what_they_are_said_to_save(before, model, after, less):
     sizes = [DatasetSize(key="scrna", n_genes=6000, n_entries=10**6, n_fixed=500, n_related=0) for _ in range(3)]
     one, other = (
         estimate_memory(
-            sizes, ModelConfig.model_validate(kind), TrainingConfig.model_validate(part), n_words=0, data_bytes=0
+            sizes,
+            ModelConfig.model_validate({"decoder": "mlp"} | kind),
+            TrainingConfig.model_validate(part),
+            n_words=0,
+            data_bytes=0,
         )
         for kind, part in (({}, before), (model, after))
     )

@@ -173,4 +173,4 @@ def test_what_cannot_be_sampled_is_refused(graph):
         TrainingConfig.model_validate({"pairs": 5, "loss": {"include_diagonal": True}})
     dataset = {"name": "a", "path": "a.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}
     with pytest.raises(ValueError, match="`mlp` decoder scores whole rows"):
-        AtlasConfig.model_validate({"datasets": [dataset], "training": {"pairs": 5}})
+        AtlasConfig.model_validate({"datasets": [dataset], "model": {"decoder": "mlp"}, "training": {"pairs": 5}})

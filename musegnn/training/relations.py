@@ -1,0 +1,112 @@
+"""What all datasets can say about a gene: its ties with the genes that several of them have.
+
+Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from musegnn.evaluation.space import unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from musegnn.data_store.records import PairTable
+
+
+def vocabulary(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
+    """List the genes by which others are described: those that are not held out and in two datasets at least.
+
+    Parameters
+    ----------
+    keys, trainable
+        Gene keys of each dataset and which of them are not held out, shapes (N,).
+
+    Returns
+    -------
+    list of str
+        Sorted. All trainable genes when there is a single dataset.
+    """
+    counts = Counter(key for names, keep in zip(keys, trainable, strict=True) for key in names[keep].tolist())
+    return sorted(key for key, count in counts.items() if count > 1 or len(keys) == 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relations:
+    """How the genes of one dataset relate to the vocabulary, in two ways.
+
+    Attributes
+    ----------
+    values
+        C test statistics of co-expression (0 where not stored), then C correlations of residual profiles; 0 where held
+        out and for a gene with itself. The entries of each kind have norm ``1/sqrt(2)`` per gene (or 0), shape
+        (N, 2C), float32.
+    columns
+        Place of each column among the 2V relations to the vocabulary, ascending, shape (2C,), int64.
+    genes
+        The genes of the dataset that are words, in the order of `columns`, shape (C,), int64.
+    """
+
+    values: NDArray[np.float32]
+    columns: NDArray[np.int64]
+    genes: NDArray[np.int64]
+
+
+def relations(
+    pairs: PairTable,
+    profile: NDArray[np.float32],
+    held_out: tuple[NDArray[np.int64], NDArray[np.int64]],
+    keys: NDArray[np.str_],
+    words: Sequence[str],
+) -> Relations:
+    """Describe genes by their ties with the vocabulary.
+
+    The test statistic is used because the estimate is undefined (0) for genes with a negative variance estimate, and
+    all stored pairs because those below the edge rule's cut still tell genes apart. The correlation of residual
+    profiles is defined for every pair and noisy in other ways.
+
+    Parameters
+    ----------
+    pairs
+        Stored pairs of the dataset.
+    profile
+        Residual profile, shape (N, R).
+    held_out
+        Rows and columns of pairs that training must not see, held-out edges and non-edges alike, in either direction.
+    keys
+        Gene keys, shape (N,).
+    words
+        The vocabulary, sorted.
+    """
+    n, place = len(keys), {key: k for k, key in enumerate(words)}
+    word = np.array([place.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+    genes = np.flatnonzero(word >= 0)
+    genes = genes[np.argsort(word[genes])]
+    at = np.full(n, -1, dtype=np.int64)
+    at[genes] = np.arange(len(genes))
+    statistics = np.zeros((n, len(genes)))
+    rows = np.repeat(np.arange(n), np.diff(pairs.indptr))
+    keep = at[pairs.indices] >= 0
+    statistics[rows[keep], at[pairs.indices[keep]]] = pairs.z[keep]
+    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
+        centred = unit_rows(profile - profile.mean(axis=0, dtype=np.float64))
+        correlations = centred @ centred[genes].T
+    correlations[genes, np.arange(len(genes))] = 0.0
+    first, second = (np.concatenate([held_out[k], held_out[1 - k]]) for k in (0, 1))
+    hidden = at[second] >= 0
+    for kind in (statistics, correlations):
+        kind[first[hidden], at[second[hidden]]] = 0.0
+    values = np.concatenate([unit_rows(statistics), unit_rows(correlations)], axis=1) * 0.5**0.5
+    return Relations(
+        values=values.astype(np.float32),
+        columns=np.concatenate([word[genes], len(words) + word[genes]]),
+        genes=genes,
+    )
