@@ -12,9 +12,9 @@ $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(TORCH)
 ifneq ($(UV),)
-	$(UV) pip install --python $(BIN)/python -e '.[dev,bio]' '$(TRITON)'
+	$(UV) pip install --python $(BIN)/python -e '.[dev,bio,baselines]' '$(TRITON)'
 else
-	$(BIN)/python -m pip install -e '.[dev,bio]' '$(TRITON)'
+	$(BIN)/python -m pip install -e '.[dev,bio,baselines]' '$(TRITON)'
 endif
 	touch $@
 

@@ -195,19 +195,40 @@ def status(run: Path, *, common: Common = Common()) -> int:
 
 
 @app.command
-def evaluate(run: Path, *, common: Common = Common()) -> int:
+def evaluate(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> int:
     """Score a trained run and its rivals on what was held out; writes evaluation.json.
 
     Parameters
     ----------
     run
         The run folder.
+    gmt
+        Gene sets with human names: also score how well vectors predict them.
     """
+    return _evaluate(run, gmt, common, trained_rivals=False)
+
+
+@app.command
+def benchmark(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> int:
+    """Train the rivals on a run's graphs and score them beside it; writes evaluation.json.
+
+    Parameters
+    ----------
+    run
+        The run folder of a trained run.
+    gmt
+        Gene sets with human names: also score how well vectors predict them.
+    """
+    return _evaluate(run, gmt, common, trained_rivals=True)
+
+
+def _evaluate(run: Path, gmt: Path | None, common: Common, *, trained_rivals: bool) -> int:
     from musegnn import pipeline
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
-    evaluation = pipeline.evaluate(folder, pipeline.load_model(folder))
+    model = pipeline.load_model(folder)
+    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_rivals=trained_rivals)
     if common.json:
         _print_json(evaluation)
     else:

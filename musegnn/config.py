@@ -317,7 +317,7 @@ class LossConfig(_Section):
         leaves them in.
     """
 
-    reconstruction: float = Field(default=1.0, ge=0.0)
+    reconstruction: float = Field(default=0.1, ge=0.0)
     similarity: float = Field(default=1.0, ge=0.0)
     contrast: float = Field(default=0.01, ge=0.0)
     alignment: float = Field(default=1.0, ge=0.0)

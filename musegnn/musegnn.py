@@ -12,12 +12,13 @@ from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
 from musegnn.model.decoder import score_pairs
 from musegnn.run_folder import RunFolder
+from musegnn.training.genes import gene_keys, read_orthologs
 from musegnn.training.memory import check_memory
 from musegnn.training.prepare import prepare
 from musegnn.training.trainer import Trainer, refuse_old_checkpoints, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -241,6 +242,23 @@ class MuSeGNN:
                 }
             )
         return reports
+
+    def gene_sets(self, sets: Mapping[str, Collection[str]], species: str = "human") -> dict[str, list[str]]:
+        """Turn gene sets of one species into keys that the datasets of the atlas use.
+
+        Parameters
+        ----------
+        sets
+            Gene names by the name of the set, e.g. of :func:`musegnn.evaluation.function.read_gmt`.
+        species
+            Whose names they are.
+        """
+        table = self.config.orthologs
+        orthologs = read_orthologs(table) if table is not None else None
+        return {
+            name: gene_keys(np.array(sorted(genes), dtype=np.str_), species, orthologs).tolist()
+            for name, genes in sets.items()
+        }
 
     def save(self, folder: Path | str) -> Path:
         """Write configuration and weights into a folder that :meth:`load` and the command line read.

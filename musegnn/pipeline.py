@@ -226,11 +226,27 @@ def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
     return adata
 
 
-def evaluate(folder: RunFolder, model: MuSeGNN) -> dict[str, Any]:  # JSON
-    """Score the model and its rivals on what was held out; write ``evaluation.json``."""
-    from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
+def evaluate(
+    folder: RunFolder, model: MuSeGNN, *, gmt: Path | None = None, trained_rivals: bool = False
+) -> dict[str, Any]:  # JSON
+    """Score the model and its rivals on what was held out; write ``evaluation.json``.
 
-    evaluation = evaluate_model(model)
+    Parameters
+    ----------
+    folder
+        The run.
+    model
+        Its model.
+    gmt
+        Gene sets (human names) to predict; ``None``: none.
+    trained_rivals
+        Train the rivals that need it, too; needs the extra ``baselines``.
+    """
+    from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
+    from musegnn.evaluation.function import read_gmt
+
+    sets = None if gmt is None else model.gene_sets(read_gmt(gmt))
+    evaluation = evaluate_model(model, sets=sets, trained_rivals=trained_rivals)
     write_evaluation(evaluation, folder.evaluation)
     return evaluation
 

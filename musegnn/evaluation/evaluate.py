@@ -22,13 +22,14 @@ from threadpoolctl import threadpool_limits
 from musegnn.evaluation import edges
 from musegnn.evaluation.candidates import Candidate, rival_candidates, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
+from musegnn.evaluation.function import function_document
 from musegnn.evaluation.published import published_metrics
 from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
 from musegnn.evaluation.space import effective_rank, mean_cosine
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -208,41 +209,67 @@ def _plain(value: Any) -> Any:  # JSON
     return value
 
 
-def evaluate_model(model: MuSeGNN) -> dict[str, Any]:  # JSON
+def evaluate_model(
+    model: MuSeGNN, *, sets: Mapping[str, Collection[str]] | None = None, trained_rivals: bool = False
+) -> dict[str, Any]:  # JSON
     """Score a model beside its untrained self and the rivals, on what its training did not see.
 
     Parameters
     ----------
     model
         Usually trained; its ``evaluation`` settings say what was held out.
+    sets
+        Gene sets to predict, as keys by name, see :meth:`musegnn.MuSeGNN.gene_sets`; ``None``: none.
+    trained_rivals
+        Train those of :mod:`musegnn.evaluation.rivals` too, which takes minutes and the extra ``baselines``.
 
     Returns
     -------
     dict
-        As :func:`evaluate`, for ``trained``, ``untrained`` and the rivals of
-        :func:`musegnn.evaluation.candidates.rival_candidates`, with the ``settings`` that were used.
+        As :func:`evaluate`, for ``trained``, ``start`` (after the closed-form start, before the first round; where
+        there is one), ``untrained`` and the rivals of :func:`musegnn.evaluation.candidates.rival_candidates`, with the
+        ``settings`` that were used; with `sets` also ``function``.
     """
     settings = model.config.evaluation
-    tasks = [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
+    tasks = dataset_tasks(model)
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
-    dim = model.config.model.dim
+    profiles = {t.name: model.records[t.name].profile for t in tasks}
     with _one_blas_thread():
         rivals = rival_candidates(
             tasks,
-            profiles={t.name: model.records[t.name].profile for t in tasks},
+            profiles=profiles,
             estimates={name: estimate for name, (estimate, _) in seen.items()},
             statistics={name: z for name, (_, z) in seen.items()},
             mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
-            dim=dim,
         )
+    start = model.config.model.start
     candidates = {
         "trained": _model_candidate(model, f"musegnn after {model.rounds} rounds"),
+        **({} if start == "random" else {"start": _model_candidate(model.started(), f"musegnn's {start} start")}),
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
         **rivals,
     }
+    pooled = {}
+    if trained_rivals:
+        from musegnn.evaluation.rivals import registry
+
+        made = registry.trained_rivals(tasks, model.graphs, profiles, seed=model.config.training.seed)
+        about = "see musegnn.evaluation.rivals"
+        candidates |= {name: vector_candidate(about, vectors) for name, vectors in made.items()}
+        pooled = registry.pooled_rivals(model.graphs, profiles) if sets is not None else {}
     document = evaluate(tasks, candidates, resolutions=settings.leiden_resolutions, seed=settings.seed)
-    used = {**settings.model_dump(mode="json"), "dim": dim, "rounds": model.rounds}
-    return {**document, "settings": used}
+    used = {**settings.model_dump(mode="json"), "dim": model.config.model.dim, "rounds": model.rounds}
+    document["settings"] = used
+    if sets is not None:
+        spaces = {name: c.vectors for name, c in candidates.items() if c.vectors is not None} | pooled
+        spaces["expression_level"] = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in tasks}
+        document["function"] = _plain(function_document(tasks, spaces, sets, subject="trained", seed=settings.seed))
+    return document
+
+
+def dataset_tasks(model: MuSeGNN) -> list[DatasetTask]:
+    """Give what is asked about a model's datasets, in the order of the atlas."""
+    return [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
 
 
 def visible_pairs(stored: PairTable, held_out: HeldOutPairs) -> tuple[csr_matrix, csr_matrix]:

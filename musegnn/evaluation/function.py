@@ -11,9 +11,10 @@ Legend: N genes of a dataset, d dimensions, S gene sets.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata, wilcoxon
 
 from musegnn.errors import InputError
 from musegnn.random import stream
@@ -45,12 +46,17 @@ class FunctionScores:
     auroc: Mapping[tuple[str, str], float]
 
     @property
-    def mean(self) -> float:
-        """Mean over sets, each the mean over the datasets that have it; nan when there is none."""
-        by_set: dict[str, list[float]] = {}
+    def by_set(self) -> dict[str, float]:
+        """Mean of each set over the datasets that have it."""
+        values: dict[str, list[float]] = {}
         for (_, name), value in self.auroc.items():
-            by_set.setdefault(name, []).append(value)
-        return float(np.mean([np.mean(values) for values in by_set.values()])) if by_set else float("nan")
+            values.setdefault(name, []).append(value)
+        return {name: float(np.mean(found)) for name, found in values.items()}
+
+    @property
+    def mean(self) -> float:
+        """Mean of the means of sets; nan when there is none."""
+        return float(np.mean(list(self.by_set.values()))) if self.auroc else float("nan")
 
 
 def read_gmt(path: Path) -> dict[str, frozenset[str]]:
@@ -59,18 +65,18 @@ def read_gmt(path: Path) -> dict[str, frozenset[str]]:
     Raises
     ------
     InputError
-        E270 when the file cannot be read or holds no gene set.
+        E279 when the file cannot be read or holds no gene set.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"the gene sets cannot be read ({' '.join(str(error).split())})"
-        raise InputError(msg, code="E270", where=str(path), fix="name a .gmt file") from None
+        raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file") from None
     fields = [line.split("\t") for line in lines]
     sets = {row[0]: frozenset(gene for gene in row[2:] if gene) for row in fields if len(row) > 2}
     if not sets:
         msg = "expected lines of a name, a description and genes between tabs"
-        raise InputError(msg, code="E270", where=str(path), fix="name a .gmt file")
+        raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file")
     return sets
 
 
@@ -105,8 +111,7 @@ def function_scores(
     """
     auroc: dict[tuple[str, str], float] = {}
     for task in tasks:
-        members = {name: np.isin(task.gene_key, list(genes)) for name, genes in sets.items()}
-        usable = {name: mask for name, mask in members.items() if mask.sum() >= MIN_GENES and mask.mean() <= MAX_SHARE}
+        usable = _usable(task.gene_key, sets)
         if not usable:
             continue
         x = np.asarray(vectors[task.name], dtype=np.float64)
@@ -115,9 +120,64 @@ def function_scores(
         labels = np.column_stack(list(usable.values())).astype(np.float64)
         fold = _folds(task.gene_key, seed)
         scores = _predict(x, labels, fold)
-        for k, name in enumerate(usable):
-            auroc[task.name, name] = _mean_fold_auroc(labels[:, k], scores[:, k], fold)
+        found = _fold_auroc(labels, scores, fold)
+        auroc |= {(task.name, name): value for name, value in zip(usable, found.tolist(), strict=True)}
     return FunctionScores({key: value for key, value in auroc.items() if np.isfinite(value)})
+
+
+def function_document(
+    tasks: Sequence[DatasetTask],
+    spaces: Mapping[str, Mapping[str, NDArray[np.floating]]],
+    sets: Mapping[str, Collection[str]],
+    *,
+    subject: str,
+    seed: int,
+) -> dict[str, Any]:  # JSON
+    """Score models by gene sets and compare one of them with the others.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    spaces
+        Vectors by model and dataset name, shape (N, d).
+    sets
+        Gene keys by the name of the set.
+    subject
+        The model that others are compared with.
+    seed
+        Of folds and of the control.
+
+    Returns
+    -------
+    dict
+        ``n_sets``; and per model ``auroc``, ``permuted`` (the control), ``difference`` (subject minus model) and
+        ``p_value`` of Wilcoxon's signed-rank test over sets.
+    """
+    scores = {name: function_scores(tasks, vectors, sets, seed=seed) for name, vectors in spaces.items()}
+    reference = scores[subject].by_set
+    models = {}
+    for name, found in scores.items():
+        difference = np.array([reference[k] - value for k, value in found.by_set.items() if k in reference])
+        tested = name != subject and np.any(difference)
+        models[name] = {
+            "auroc": found.mean,
+            "permuted": function_scores(tasks, spaces[name], sets, seed=seed, permute=True).mean,
+            "difference": float(difference.mean()) if len(difference) else float("nan"),
+            "p_value": float(wilcoxon(difference).pvalue) if tested else float("nan"),
+        }
+    return {"n_sets": len(reference), "folds": FOLDS, "models": models}
+
+
+def _usable(keys: NDArray[np.str_], sets: Mapping[str, Collection[str]]) -> dict[str, NDArray[np.bool_]]:
+    """Mark the members (N,) of each set that is neither too small nor too large here."""
+    row = {key: k for k, key in enumerate(keys.tolist())}
+    usable = {}
+    for name, genes in sets.items():
+        found = [row[key] for key in genes if key in row]
+        if MIN_GENES <= len(found) <= MAX_SHARE * len(keys):
+            usable[name] = np.isin(np.arange(len(keys)), found)
+    return usable
 
 
 def _folds(keys: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
@@ -141,13 +201,19 @@ def _predict(x: NDArray[np.float64], labels: NDArray[np.float64], fold: NDArray[
     return scores
 
 
-def _mean_fold_auroc(label: NDArray[np.float64], score: NDArray[np.float64], fold: NDArray[np.int64]) -> float:
-    """Average over folds, whose scores have scales of their own; folds without members or others are left out."""
-    from sklearn.metrics import roc_auc_score
+def _fold_auroc(
+    labels: NDArray[np.float64], scores: NDArray[np.float64], fold: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Average the AUROC of each set, (S,), over folds, whose scores have scales of their own.
 
-    found = [
-        float(roc_auc_score(label[fold == k], score[fold == k]))
-        for k in range(FOLDS)
-        if 0 < label[fold == k].sum() < (fold == k).sum()
-    ]
-    return float(np.mean(found)) if found else float("nan")
+    Folds without members or without others are left out; nan when all are.
+    """
+    values = np.full((FOLDS, labels.shape[1]), np.nan)
+    for k in range(FOLDS):
+        label, rank = labels[fold == k], rankdata(scores[fold == k], axis=0)
+        inside, outside = label.sum(axis=0), (1 - label).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values[k] = ((label * rank).sum(axis=0) - inside * (inside + 1) / 2) / (inside * outside)
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(labels.shape[1], np.nan), where=known.any(axis=0))

@@ -29,6 +29,8 @@ def to_table(evaluation: dict[str, Any]) -> str:  # JSON
         Lines of at most 120 characters for the names used by :func:`musegnn.evaluation.evaluate.evaluate_model`.
     """
     parts = [_retrieval(evaluation), _edges(evaluation), _published(evaluation)]
+    if "function" in evaluation:
+        parts.append(_function(evaluation))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -106,6 +108,17 @@ def _published(evaluation: dict[str, Any]) -> list[str]:
         )
     title = "Published metrics on genes of at least two datasets, mean over Leiden resolutions"
     return [title, *_lay_out(header, rows), *notes]
+
+
+def _function(evaluation: dict[str, Any]) -> list[str]:
+    found = evaluation["function"]
+    header = ["model", "AUROC", "permuted", f"{evaluation['subject']} is better by", "p"]
+    rows = [
+        [name, *(_number(m[k]) for k in ("auroc", "permuted", "difference")), _number(m["p_value"], 4)]
+        for name, m in found["models"].items()
+    ]
+    title = f"Gene sets predicted for unseen genes, mean AUROC over {found['n_sets']} sets"
+    return [title, *_lay_out(header, rows)]
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
 
 Kind = Literal["gae", "vgae", "mae"]
-EPOCHS, RATE, MASKED = 200, 1e-2, 0.25
+EPOCHS, RATE, MASKED = 100, 1e-2, 0.25
 
 
 def autoencode(

@@ -1,11 +1,11 @@
 """Rivals that give a gene one vector for all datasets.
 
-They have no context: a gene is trivially beside itself in another dataset, so retrieval says nothing about them and only
-functional tasks are scored.
+They have no context: a gene is trivially beside itself in another dataset, so retrieval says nothing about them and
+only functional tasks are scored.
 
 *GSS*: principal components of the residual profiles of all datasets side by side, 0 where a dataset lacks the gene.
-*Gemini*: random walks with restart over each graph, averaged over the datasets that have the pair, and factorised (Woicik
-et al., Bioinformatics 39, 2023, without its weights by kurtosis and its mix-up).
+*Gemini*: random walks with restart over each graph, averaged over the datasets that have the pair, and factorised
+(Woicik et al., Bioinformatics 39, 2023, without its weights by kurtosis and its mix-up).
 
 Legend: N genes of a dataset, K genes of all datasets, d dimensions.
 """

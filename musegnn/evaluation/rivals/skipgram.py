@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
+from musegnn.errors import MissingDependencyError
 from musegnn.evaluation.rivals.graphs import PositiveGraph, layered_graph, positive_graph
 from musegnn.random import stream
 
@@ -127,7 +128,11 @@ def _walk(
 
 def _skip_gram(sentences: NDArray[np.int64], n: int, *, dim: int, seed: int, window: int, epochs: int) -> Floats:
     """Train Word2Vec; a gene in no sentence gets the zero vector."""
-    from gensim.models import Word2Vec
+    try:
+        from gensim.models import Word2Vec
+    except ImportError:
+        msg = "gensim is not installed, which trains the skip-gram rivals"
+        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[baselines]'") from None
 
     words = [[str(word) for word in sentence if word >= 0] for sentence in sentences.tolist()]
     model = Word2Vec(

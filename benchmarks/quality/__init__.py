@@ -1,0 +1,1 @@
+"""What models make of real tissues: the data, the models and the page behind ``python -m benchmarks quality``."""
