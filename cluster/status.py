@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from musegnn.errors import RunError
 from musegnn.training.checkpoint import manifests
 from musegnn.training.phases import WAITS
+from musegnn.training.watch import problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,7 +273,8 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
     Returns
     -------
     dict
-        The content of ``status.json`` with ``age_seconds``. For a run in one process, which writes none, the same as
+        The content of ``status.json`` with ``age_seconds``, and ``problems`` as :mod:`musegnn.training.watch` reads
+        them from the metrics. For a run in one process, which writes none, the same as
         far as its metrics tell it: the state is ``done`` or ``training``, as of the newest record.
 
     Raises
@@ -282,14 +284,18 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
     """
     path = folder.path / FILE
     if not path.is_file():
-        return _from_metrics(folder)
+        return _from_metrics(folder) | {"problems": _problems(folder)}
     try:
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         status["age_seconds"] = time.time() - float(status["updated"])
     except (ValueError, KeyError, TypeError) as error:
         msg, fix = f"{FILE} cannot be read ({error})", "delete it; a running training writes it again"
         raise RunError(msg, code="E401", where=str(folder.path), fix=fix) from None
-    return status
+    return status | {"problems": _problems(folder)}
+
+
+def _problems(folder: RunFolder) -> list[str]:
+    return [str(problem) for problem in problems(folder.history(), dim=folder.atlas().model.dim)]
 
 
 def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
@@ -341,6 +347,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += [f"stalled: {line}" for line in status["stalled"]]
     lines += [f"left out: {name}" for name in status["quarantined"]]
+    lines += status.get("problems", [])
     for failure in status["failures"][-5:]:
         at = time.strftime("%H:%M:%S", time.localtime(failure["time"]))
         lines.append(f"failure at {at}: {failure['actor']}, rank {failure['rank']}: {failure['cause']}")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from musegnn.progress import Progress
     from musegnn.training.data import GraphData
     from musegnn.training.holdout import Holdout
+    from musegnn.training.watch import Problem
 
 
 class MuSeGNN:
@@ -96,6 +97,10 @@ class MuSeGNN:
         """The lines of ``metrics.jsonl``."""
         return self._trainer.history
 
+    def problems(self) -> list[Problem]:
+        """Give what went wrong in silence while training: collapse, memorised anchors, datasets that nothing aligns."""
+        return self._trainer.problems()
+
     def untrained(self) -> MuSeGNN:
         """Give a model on the same data with the initial weights."""
         other = copy.copy(self)
@@ -146,7 +151,8 @@ class MuSeGNN:
         def tell(round_: int, rows: list[dict[str, Any]]) -> None:
             if progress is not None:
                 mean = float(np.mean([row["loss"] for row in rows]))
-                progress("train", round_, rounds, f"loss {mean:.4f}")
+                seen = [f"{problem.code} {problem.dataset}" for problem in self.problems()]
+                progress("train", round_, rounds, ", ".join([f"loss {mean:.4f}", *seen]))
 
         self._trainer.run(folder, progress=tell)
         return self
@@ -220,6 +226,7 @@ class MuSeGNN:
     def graph_reports(self) -> list[dict[str, Any]]:
         """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
         reports = []
+        found = self.problems()
         for graph in self.graphs:
             record, edges = self.records[graph.name], self.edges[graph.name]
             reports.append(
@@ -238,6 +245,7 @@ class MuSeGNN:
                     "cutoff": edges.cutoff,
                     "held_out_edges": len(self.holdout.datasets[graph.name].rows),
                     "held_out_genes": int((~graph.trainable).sum()),
+                    "problems": [str(problem) for problem in found if problem.dataset == graph.name],
                     "report": record.report,
                 }
             )

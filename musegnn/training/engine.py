@@ -22,6 +22,7 @@ from musegnn.training.overlap import Overlaps
 from musegnn.training.phases import Phases
 from musegnn.training.reconstruction import Reconstruction
 from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, participants, partners
+from musegnn.training.watch import compare_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -60,6 +61,11 @@ class Engine:
     left_out
         Datasets of the atlas that take no part.
 
+    Attributes
+    ----------
+    watched
+        Records of :func:`musegnn.training.watch.compare_pair` that nobody has taken yet.
+
     Raises
     ------
     ValueError
@@ -95,6 +101,7 @@ class Engine:
         self._layers = {model.layer_unit(i): i for i in model.owned}
         self._left_out = frozenset(left_out)
         self._previous: dict[int | None, torch.Tensor] = {}
+        self.watched: list[dict[str, Any]] = []
 
     def round(self, round_: int, *, before_step: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
         """Train one round: every dataset is once the subject.
@@ -162,6 +169,7 @@ class Engine:
                 by_own[i] = _add(by_own[i], gradients[0])
                 if other.requires_grad and gradients[1] is not None:
                     by_other[i] = gradients[1]
+                self._watch(round_, i, partner[i], leaves[i], other)
             rows[i] = self._row(round_, i, partner[i], losses[i] | compared)
         returned = by_other
         if config.exchange == "exact":
@@ -238,6 +246,7 @@ class Engine:
                 z_j = model.encode(j, round_=round_)
                 losses |= self._comparison(round_, i, j, z_i, z_j)
                 touched += [name for name in (model.layer_unit(j), *model.shared.units(j)) if name not in touched]
+                self._watch(round_, i, j, z_i, z_j)
             row = self._row(round_, i, j, losses)
             units = [self._unit(name) for name in touched]
             found = iter(_gradients(self._weighted(losses), [p for unit in units for p in unit.parameters]))
@@ -247,6 +256,15 @@ class Engine:
                 self._step(unit, gradients[unit.name])
             rows.append(row)
         return rows
+
+    def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> None:
+        """At checkpoints, note how well a dataset's genes find themselves in its partner."""
+        if round_ % self.config.checkpoint_every and round_ != self.config.rounds:
+            return
+        vectors = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
+        record = compare_pair(self._graphs[i], self._graphs[j], *vectors, round_)
+        if record is not None:
+            self.watched.append(record)
 
     def _reconstruction(self, round_: int, i: int, z: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.config.loss.reconstruction == 0.0:

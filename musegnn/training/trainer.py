@@ -38,6 +38,7 @@ from musegnn.training.log import RunLog, describe_space
 from musegnn.training.phases import Phases
 from musegnn.training.prepare import fingerprint, make_model
 from musegnn.training.start import start_projection
+from musegnn.training.watch import problems
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from musegnn.training.checkpoint import Manifest
     from musegnn.training.comm import Comm
     from musegnn.training.prepare import Prepared
+    from musegnn.training.watch import Problem
 
 
 class PausedError(Exception):
@@ -119,6 +121,8 @@ class Trainer:
         self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
         self._told: dict[str, float] = {}
+        self._problems: list[Problem] | None = None
+        self._warned: set[tuple[str, str]] = set()
         self._fingerprint: str | None = None
 
     @property
@@ -252,7 +256,8 @@ class Trainer:
                 announce(folder / "checkpoints", self._generation)
 
     def _describe(self) -> None:
-        self._unsent += describe_space(self.vectors(), self.rounds)
+        self._unsent += describe_space(self.vectors(), self.rounds) + self.engine.watched
+        self.engine.watched = []
         seconds = self.phases.seconds()
         spent = {f"{phase}_seconds": total - self._told.get(phase, 0.0) for phase, total in seconds.items()}
         self._told = seconds
@@ -299,6 +304,18 @@ class Trainer:
         names = [graph.name for graph in self.model.graphs]
         order = {name: i for i, name in enumerate(names)}
         log.write(sorted(rows, key=lambda row: (row["round"], row["kind"], order.get(row.get("dataset", ""), 0))))
+        if self.comm.rank == 0 and any(row["kind"] == "space" for row in rows):
+            self._problems = None
+            for problem in self.problems():
+                if (problem.code, problem.dataset) not in self._warned:
+                    logger.warning("%s", problem)
+                    self._warned.add((problem.code, problem.dataset))
+
+    def problems(self) -> list[Problem]:
+        """Give what went wrong in silence so far; of all processes where this one has rank 0."""
+        if self._problems is None:
+            self._problems = problems(self.history, dim=self.config.model.dim)
+        return self._problems
 
 
 def refuse_old_checkpoints(folder: Path, *, resume: bool) -> None:

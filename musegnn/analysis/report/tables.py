@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_ROUNDS = 500
-NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared")
+NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared", "n_anchors", "n_held_out", "chance_mrr")
 MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
 EDGE_SCORES = {
     "cosine": ("all", "cosine", "Cosine of the two genes"),
@@ -90,7 +90,7 @@ def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row["dropped"].append(
                 {"count": int(given["isolated"]), "what": "genes", "why": "kept, but without an edge"}
             )
-        row["warnings"] = [str(w) for w in build.get("warnings", [])]
+        row["warnings"] = [str(w) for w in (*given.get("problems", []), *build.get("warnings", []))]
         rows.append(row)
     return rows
 

@@ -53,6 +53,8 @@ def autoencode(
 
     edges = positive_graph(graph)
     edge_index = torch.from_numpy(np.stack([edges.indices, edges.rows]))
+    is_edge = torch.eye(graph.n_genes, dtype=torch.bool)
+    is_edge[edge_index[0], edge_index[1]] = True
     x = torch.from_numpy(np.asarray(profile - profile.mean(axis=0), dtype=np.float32))
     x = functional.normalize(x, dim=1) * x.shape[1] ** 0.5
     with torch.random.fork_rng(devices=[]):
@@ -70,7 +72,7 @@ def autoencode(
                 loss = functional.mse_loss(back(z[hidden]), x[hidden])
             else:
                 z = model.encode(x, edge_index)
-                loss = model.recon_loss(z, edge_index)
+                loss = model.recon_loss(z, edge_index, _non_edges(is_edge, edge_index.shape[1]))
                 if kind == "vgae":
                     loss = loss + model.kl_loss() / len(x)
             loss.backward()
@@ -79,6 +81,12 @@ def autoencode(
         with torch.no_grad():
             result: NDArray[np.float64] = model.encode(x, edge_index).double().numpy()
     return result
+
+
+def _non_edges(is_edge: torch.Tensor, n: int) -> torch.Tensor:
+    """Draw `n` pairs of genes and keep those that are no edges, (2, at most n)."""
+    ends = torch.randint(len(is_edge), (2, n))
+    return ends[:, ~is_edge[ends[0], ends[1]]]
 
 
 class _Encoder(nn.Module):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 WALKS, LENGTH, WINDOW, EPOCHS, NEGATIVE = 10, 40, 5, 2, 5
-PAIR_EPOCHS = 5
+PAIR_EPOCHS = 20
 PAIRS = 200_000
 PASS = 0.2
 
@@ -142,6 +142,7 @@ def _skip_gram(sentences: NDArray[np.int64], n: int, *, dim: int, seed: int, win
         min_count=1,
         sg=1,
         negative=NEGATIVE,
+        sample=0,
         epochs=epochs,
         seed=seed,
         workers=1,
