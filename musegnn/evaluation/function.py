@@ -216,4 +216,6 @@ def _fold_auroc(
             values[k] = ((label * rank).sum(axis=0) - inside * (inside + 1) / 2) / (inside * outside)
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(labels.shape[1], np.nan), where=known.any(axis=0))
+    mean: NDArray[np.float64] = np.full(labels.shape[1], np.nan)
+    np.divide(total, known.sum(axis=0), out=mean, where=known.any(axis=0))
+    return mean

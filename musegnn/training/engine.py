@@ -261,8 +261,8 @@ class Engine:
         """At checkpoints, note how well a dataset's genes find themselves in its partner."""
         if round_ % self.config.checkpoint_every and round_ != self.config.rounds:
             return
-        vectors = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
-        record = compare_pair(self._graphs[i], self._graphs[j], *vectors, round_)
+        own, other = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
+        record = compare_pair(self._graphs[i], self._graphs[j], own, other, round_)
         if record is not None:
             self.watched.append(record)
 

@@ -103,7 +103,8 @@ class _Centred:
 
     def project(self, axes: Floats) -> Floats:
         """Give the coordinates (N, q) on `axes` (F, q)."""
-        return self.values @ axes[self.columns]
+        y: Floats = self.values @ axes[self.columns]
+        return y
 
     def add_back(self, y: Floats, shape: tuple[int, int]) -> Floats:
         """Give ``X' y``, (F, q), for coordinates (N, q)."""

@@ -9,7 +9,7 @@ Legend: N genes, R profile columns, d dimensions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def autoencode(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch_generator(seed, kind, graph.name).initial_seed() % 2**31))
         encoder = _Encoder(x.shape[1], dim, variational=kind == "vgae")
-        model: nn.Module = VGAE(encoder) if kind == "vgae" else GAE(encoder)
+        model: Any = VGAE(encoder) if kind == "vgae" else GAE(encoder)  # whose methods PyG leaves untyped
         back = nn.Linear(dim, x.shape[1])
         token = nn.Parameter(torch.zeros(x.shape[1]))
         optimizer = torch.optim.Adam([*model.parameters(), *back.parameters(), token], lr=RATE)
@@ -69,7 +69,7 @@ def autoencode(
             if kind == "mae":
                 hidden = torch.rand(len(x)) < MASKED
                 z = model.encode(torch.where(hidden[:, None], token, x), edge_index)
-                loss = functional.mse_loss(back(z[hidden]), x[hidden])
+                loss: Any = functional.mse_loss(back(z[hidden]), x[hidden])  # as `model`
             else:
                 z = model.encode(x, edge_index)
                 loss = model.recon_loss(z, edge_index, _non_edges(is_edge, edge_index.shape[1]))

@@ -98,7 +98,7 @@ def _walks(edges: PositiveGraph, copies: PositiveGraph, *, seed: int) -> NDArray
     return walks
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _walk(
     indptr: NDArray[np.int64],
     indices: NDArray[np.int64],

@@ -26,7 +26,7 @@ PUBLISHED = {
     "model__feature_dropout": 0.0,
     "training__order": "sequential",
     "training__dtype": "float64",
-    "training__loss": {"alignment": 0.0, "n_contrast": 6},
+    "training__loss": {"reconstruction": 1.0, "alignment": 0.0, "n_contrast": 6},
     "evaluation__holdout_edges": 0.0,
     "evaluation__holdout_genes": 0.0,
 }
