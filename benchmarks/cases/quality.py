@@ -35,8 +35,9 @@ class Quality:
     name = "quality"
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
-        """Check that scores of noise are those of chance, for retrieval, edges and gene sets."""
+        """Check that noise scores like noise, and that what is held out is nowhere in what training sees."""
         yield from report.noise_checks()
+        yield from holdout_checks()
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Train and score, then compare over seeds."""
@@ -46,6 +47,26 @@ class Quality:
         yield from compare(table)
         if not quick and len(names) == len(groups.NAMES):
             report.write_report(table, REPORTS)
+
+
+def holdout_checks() -> Iterator[Check]:
+    """Look for held-out edges and genes of the example atlas in what training sees."""
+    import musegnn as mg
+
+    with tempfile.TemporaryDirectory() as folder:
+        atlas = groups.group_atlas("atlas", Path(folder), {"graph": {"n_genes": 200}})
+        model = mg.MuSeGNN(mg.build_graphs(atlas, Path(folder) / "store"), atlas)
+    leaked = 0
+    for graph in model.graphs:
+        split = model.holdout.datasets[graph.name]
+        seen = {(int(r), int(c)) for r, c in zip(graph.edges.rows, graph.edges.indices, strict=True)}
+        held = zip(split.rows.tolist(), split.columns.tolist(), strict=True)
+        leaked += sum((r, c) in seen or (c, r) in seen for r, c in held)
+    yield Check(claim="no held-out edge is a training edge", holds=leaked == 0, got=f"{leaked} are")
+    hidden = {key for graph in model.graphs for key in graph.keys[~graph.trainable].tolist()}
+    shown = {key for graph in model.graphs for key in graph.keys[graph.trainable].tolist()}
+    both = len(hidden & shown)
+    yield Check(claim="a gene held out in one dataset is held out in all", holds=both == 0, got=f"{both} are not")
 
 
 def run_jobs(names: list[str], seeds: tuple[int, ...]) -> Table:

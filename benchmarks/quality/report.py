@@ -66,6 +66,13 @@ nothing to retrieve.
 """
 
 
+ABLATION = """# What each part of the default does
+
+`python -m benchmarks ablation` writes this page: the default model with one part changed, means over {n} training
+seeds, the standard deviation in brackets. Measures as in [the comparison of models](quality.md).
+"""
+
+
 def best_of_sizes(table: Table) -> Table:
     """Keep, of rivals that were tried in several dimensions, the best in each group, without the number in its name."""
     best: Table = {}
@@ -150,7 +157,7 @@ def _cell(found: dict[str, list[float]], measure: str) -> str:
     return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
-def _draw(table: Table, path: Path) -> None:
+def _draw(table: Table, path: Path, *, ours: str = "musegnn") -> None:
     from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys(group for group, _ in table))
@@ -160,9 +167,26 @@ def _draw(table: Table, path: Path) -> None:
         rows.sort(key=lambda row: statistics.mean(row[1]))
         names = [model for model, _ in rows]
         means = [statistics.mean(values) for _, values in rows]
-        bars = axes.barh(names, means, color=["C1" if name == "musegnn" else "C0" for name in names])
+        bars = axes.barh(names, means, color=["C1" if name == ours else "C0" for name in names])
         for bar, (_, values) in zip(bars, rows, strict=True):
             axes.plot(values, [bar.get_y() + bar.get_height() / 2] * len(values), "k.", markersize=3)
         axes.set(title=group, xlabel="held-out MRR")
         axes.tick_params(axis="y", labelsize=7)
     figure.savefig(path, dpi=110)
+
+
+def write_ablation(table: Table, folder: Path) -> None:
+    """Write ``ablation.md`` and ``ablation.png``."""
+    columns = {
+        m: COLUMNS[m] for m in ("mrr", "mrr_over_chance", "anchor_mrr", "edges_cosine_positive", "rank", "function")
+    }
+    n = max(len(found["mrr"]) for found in table.values())
+    lines = [ABLATION.format(n=n)]
+    for group in dict.fromkeys(group for group, _ in table):
+        lines += [f"## {group}", "", "| variant | " + " | ".join(columns.values()) + " |", "|---" * 7 + "|"]
+        rows = [(variant, found) for (where, variant), found in table.items() if where == group]
+        lines += [f"| {variant} | " + " | ".join(_cell(found, m) for m in columns) + " |" for variant, found in rows]
+        lines.append("")
+    lines += ["![Held-out MRR of all variants](ablation.png)", ""]
+    (folder / "ablation.md").write_text("\n".join(lines), encoding="utf-8")
+    _draw(table, folder / "ablation.png", ours="default")

@@ -133,3 +133,25 @@ def test_evaluation_leaves_the_model_as_it_was_and_repeats_itself(model, documen
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert all(np.array_equal(before[name], x) for name, x in model.vectors().items())
     assert "trained" in to_table(document)
+
+
+def test_the_start_is_a_row_of_its_own(document):
+    models = document["models"]
+    assert list(models)[:3] == ["trained", "start", "untrained"]
+    start, untrained = (models[name]["retrieval"]["held_out"]["overall"]["mrr"] for name in ("start", "untrained"))
+    assert start > untrained
+
+
+def test_gene_sets_and_trained_rivals_are_scored_on_request(model):
+    pytest.importorskip("gensim", reason="needs the extra `baselines`")
+    loading = np.random.default_rng(0).normal(size=(N_POOL, 10)) * (np.random.default_rng(1).random((N_POOL, 10)) < 0.3)
+    sets = {f"factor {k}": [f"G{i}" for i in np.flatnonzero(loading[:, k] > 0)] for k in range(10)}
+    found = evaluate_model(model, sets=model.gene_sets(sets), trained_rivals=True)
+    assert {"node2vec_32", "gae_32", "pca_procrustes_16", "layered_node2vec_64"} <= set(found["models"])
+    scores = found["function"]["models"]
+    assert found["function"]["n_sets"] > 5
+    assert scores["trained"]["auroc"] > 0.8
+    assert abs(scores["trained"]["permuted"] - 0.5) < 0.1
+    assert abs(scores["expression_level"]["auroc"] - 0.5) < 0.15
+    assert {"gss_32", "gemini_64"} <= set(scores)
+    assert "Gene sets predicted" in to_table(found)
