@@ -2,8 +2,8 @@
 
 Held-out edges leave message passing, relational features, neighbourhood overlaps and the reconstruction target;
 held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and the common vocabulary. The residual
-profile is of all cells and still holds the correlation of a held-out pair, for the model and for every rival that uses
-profiles: ``features: relational`` alone hides it.
+profile is of all cells and still holds the correlation of a held-out pair, for every model that takes profiles as
+features; ``features: relational``, the default, takes none.
 
 Legend: N genes, E directed edges, P held-out pairs.
 """
