@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.graphs import random_graphs, random_profile
-from musegnn.config import validate_atlas
+from musegnn.atlas_file import validate_atlas
 from musegnn.data_store import Store
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.run_folder import RunFolder

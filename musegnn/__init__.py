@@ -13,7 +13,8 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from musegnn.config import AtlasConfig, load_atlas
+    from musegnn.atlas_file import load_atlas
+    from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.errors import MuseGNNError
     from musegnn.musegnn import MuSeGNN
@@ -29,7 +30,7 @@ _HOMES = {
     "MuseGNNError": "musegnn.errors",
     "Store": "musegnn.data_store",
     "build_graphs": "musegnn.pipeline",
-    "load_atlas": "musegnn.config",
+    "load_atlas": "musegnn.atlas_file",
     "run": "musegnn.pipeline",
 }
 

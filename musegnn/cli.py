@@ -440,13 +440,13 @@ def _fail(line: str) -> None:
 
 
 def _load(atlas: Path, settings: Settings) -> AtlasConfig:
-    from musegnn.config import load_atlas
+    from musegnn.atlas_file import load_atlas
 
     return load_atlas(atlas, _overrides(settings))
 
 
 def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAML gives
-    from musegnn.config import parse_yaml
+    from musegnn.atlas_file import parse_yaml
 
     overrides: dict[str, Any] = {}
     for item in settings.set:
@@ -463,7 +463,7 @@ def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAM
 
 
 def _config_of_store(store: Path, settings: Settings) -> AtlasConfig:
-    from musegnn.config import apply_overrides, validate_atlas
+    from musegnn.atlas_file import apply_overrides, validate_atlas
     from musegnn.data_store import Store
 
     opened = Store.open(store)

@@ -27,11 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from musegnn.config import AtlasConfig, load_atlas
+from musegnn.atlas_file import load_atlas
 from musegnn.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from musegnn.config import AtlasConfig
 
 FORMAT = "musegnn-run"
 VERSION = 1

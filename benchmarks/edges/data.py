@@ -14,9 +14,10 @@ import numpy as np
 from anndata import read_h5ad
 from scipy.sparse import csr_matrix, vstack
 
+from musegnn.atlas_file import load_atlas
 from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.edges import BIN_WIDTH, edges_from_mask, select_edges
-from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig, load_atlas
+from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import open_h5ad
 from musegnn.data_store.records import PairTable
 from musegnn.errors import GraphError

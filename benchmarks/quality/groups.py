@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.config import load_atlas, validate_atlas
+from musegnn.atlas_file import load_atlas, validate_atlas
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig

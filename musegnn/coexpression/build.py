@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
+from musegnn.atlas_file import read_genes
 from musegnn.coexpression import pairs as pair_stages
 from musegnn.coexpression import profile as profile_stages
 from musegnn.coexpression import select as select_stages
@@ -31,7 +32,7 @@ from musegnn.coexpression.irls import fit_irls
 from musegnn.coexpression.plan import check_profile_memory
 from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
 from musegnn.coexpression.tasks import DAMAGE, Task, load, opened, run_here, run_stage, save
-from musegnn.config import EdgeConfig, read_genes
+from musegnn.config import EdgeConfig
 from musegnn.data_store import build_id
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.errors import ConfigError, GraphError

@@ -27,7 +27,7 @@ def load_synthetic():
 
 def make_run(folder, *, n=12, **training):
     """Store `n` datasets, of which every third shares no gene with the others, and configure a training on them."""
-    from musegnn.config import validate_atlas
+    from musegnn.atlas_file import validate_atlas
     from musegnn.data_store import Store
 
     synthetic = load_synthetic()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musegnn.config import load_atlas
+from musegnn.atlas_file import load_atlas
 from musegnn.musegnn import MuSeGNN
 from musegnn.pipeline import build_graphs
 from musegnn.run_folder import RunFolder

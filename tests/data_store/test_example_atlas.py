@@ -7,7 +7,7 @@ import csv
 import h5py
 import pytest
 
-from musegnn.config import load_atlas
+from musegnn.atlas_file import load_atlas
 from musegnn.data_store import open_h5ad, validate_counts
 
 

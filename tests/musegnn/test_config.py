@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from musegnn.config import load_atlas
+from musegnn.atlas_file import load_atlas
 from musegnn.errors import ConfigError
 
 GOOD = """

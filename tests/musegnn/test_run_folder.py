@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from musegnn import cli
-from musegnn.config import load_atlas
+from musegnn.atlas_file import load_atlas
 from musegnn.errors import RunError
 from musegnn.run_folder import RunFolder
 

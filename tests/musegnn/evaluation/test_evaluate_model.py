@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musegnn.config import validate_atlas
+from musegnn.atlas_file import validate_atlas
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
 from musegnn.evaluation.table import to_table

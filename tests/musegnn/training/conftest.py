@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from torch import distributed
 
-from musegnn.config import AtlasConfig, validate_atlas
+from musegnn.atlas_file import validate_atlas
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.training.torch_comm import PeerLostError, make_group
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from musegnn.config import AtlasConfig
 
 N_CELLS = 400
 KINDS = (

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch_geometric.nn import GraphNorm, TransformerConv
 
-from musegnn.config import validate_atlas
+from musegnn.atlas_file import validate_atlas
 from musegnn.errors import RunError
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine

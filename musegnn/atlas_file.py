@@ -1,0 +1,180 @@
+"""``ATLAS.yaml``: read strictly, with one-line errors.
+
+No aliases, no tags, no repeated keys, and ``yes``, ``no``, ``on`` and ``off`` are text.
+"""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from musegnn.config import AtlasConfig
+from musegnn.errors import ConfigError
+
+MAX_YAML_BYTES = 1_000_000
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases, and with ``yes``, ``no``, ``on`` and ``off`` left as text."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # PyYAML publishes no types for its nodes
+        if self.check_event(yaml.events.AliasEvent):
+            msg = "aliases (*name) are not allowed"
+            raise ConfigError(msg, code="E301", where="YAML", fix="write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  as inherited
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated key {twice[0]!r}", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    letter: [(tag, regexp) for tag, regexp in rules if tag != "tag:yaml.org,2002:bool"]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
+    """Read ``ATLAS.yaml`` and check it.
+
+    Parameters
+    ----------
+    path
+        The atlas file. Relative paths in it are taken from its folder.
+    overrides
+        Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
+
+    Returns
+    -------
+    AtlasConfig
+        With absolute paths.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing, too large, not YAML, or does not fit the configuration.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = "there is no such file"
+        raise ConfigError(msg, code="E300", where=str(path), fix="name an atlas file such as examples/atlas/atlas.yaml")
+    raw = path.read_bytes()
+    if len(raw) > MAX_YAML_BYTES:
+        msg = f"expected at most {MAX_YAML_BYTES} bytes, got {len(raw)}"
+        raise ConfigError(msg, code="E301", where=str(path), fix="move long lists into files of their own")
+    data = parse_yaml(raw, where=str(path))
+    if not isinstance(data, dict):
+        msg = "expected a mapping with the key `datasets`"
+        raise ConfigError(msg, code="E302", where=str(path), fix="see examples/atlas/atlas.yaml")
+    return _resolve_paths(
+        validate_atlas(apply_overrides(data, overrides or {}), where=str(path)), path.resolve().parent
+    )
+
+
+def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
+    """Read YAML without aliases, tags, repeated keys and words that turn into booleans.
+
+    Raises
+    ------
+    ConfigError
+        E301 when it is not such YAML.
+    """
+    try:
+        return yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
+    except yaml.YAMLError as error:
+        msg = f"not valid YAML ({' '.join(str(error).split())})"
+        raise ConfigError(msg, code="E301", where=where, fix="correct the line named") from None
+
+
+def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
+    """Turn plain data into a configuration, with one-line errors.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first setting that does not fit.
+    """
+    try:
+        return AtlasConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        got = "" if first["type"] in {"missing", "extra_forbidden"} else f" (got {_shorten(first['input'])})"
+        more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        msg = f"`{place}`: {first['msg']}{got}{more}"
+        raise ConfigError(msg, code="E302", where=where, fix=f"correct `{place}`") from None
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Give a copy of plain configuration data with dotted settings replaced.
+
+    Raises
+    ------
+    ConfigError
+        When a dotted name passes through a value that is not a section.
+    """
+    copy = deepcopy(data)
+    for dotted, value in overrides.items():
+        _set_dotted(copy, dotted, value)
+    return copy
+
+
+def _set_dotted(data: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    node = data
+    for key in parents:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            msg = f"`{dotted}`: `{key}` is not a section"
+            raise ConfigError(msg, code="E302", fix="use section.setting=value")
+        node = child
+    node[last] = value
+
+
+def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
+    datasets = tuple(d.model_copy(update={"path": (base / d.path)}) for d in atlas.datasets)
+    orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
+    graph = atlas.graph
+    if isinstance(graph.genes, Path):
+        graph = graph.model_copy(update={"genes": read_genes(base / graph.genes)})
+    return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs, "graph": graph})
+
+
+def read_genes(path: Path) -> tuple[str, ...]:
+    """Read a gene list, so that the configuration holds the names themselves.
+
+    Parameters
+    ----------
+    path
+        Text in UTF-8 with one name or identifier per line; empty lines are left out.
+
+    Returns
+    -------
+    tuple of str
+        As in the file.
+
+    Raises
+    ------
+    ConfigError
+        E300 when it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the gene list cannot be read ({' '.join(str(error).split())})"
+        raise ConfigError(msg, code="E300", where=str(path), fix="name a text file with one gene per line") from None
+    return tuple(line.strip() for line in lines if line.strip())
