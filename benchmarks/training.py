@@ -53,9 +53,9 @@ class Workload:
 
     def engine(self, model: dict[str, Any], training: dict[str, Any], *, phases: Phases | None = None) -> Engine:
         """Make our engine: the published architecture, losses and learning rates but for the settings given."""
-        loss = {"alignment": 0.0} | training.get("loss", {})
+        loss = {"reconstruction": 1.0, "alignment": 0.0} | training.get("loss", {})
         rates = {"lr_dataset": 1e-4, "lr_shared": 1e-4, "lr_decoder": 1e-3}
-        model_config = ModelConfig.model_validate(PUBLISHED["model"] | model)
+        model_config = ModelConfig.model_validate(PUBLISHED["model"] | {"share_by": ["modality"]} | model)
         config = TrainingConfig.model_validate(rates | {"threads": 1} | training | {"loss": loss})
         features = {
             i: NodeFeatures(profile=profile, n_cells=self.n_cells, dim=model_config.projected, dtype=torch.float32)
