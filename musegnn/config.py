@@ -228,7 +228,8 @@ class ModelConfig(_Section):
         The embedding is the projection itself, centred in each dataset, and the layers correct it; off: the layers give
         the embedding, as published. Needs relational features.
     encoder
-        ``transformer``: the layers of the method; ``none``: the projection alone, for comparison.
+        What the layers are made of: ``transformer``, the method's; for comparison ``gcn``, ``gat``, ``gps``,
+        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.convolutions`), or ``none``: the projection alone.
     start
         What the shared projection starts from: ``random``; ``spectral``: the leading principal axes of all relations;
         ``discriminant``: the axes in which genes differ most between each other relative to how much the same gene
@@ -245,8 +246,8 @@ class ModelConfig(_Section):
     decoder_width
         Hidden units of the ``pairwise`` decoder.
     feature_dropout, edge_dropout
-        Dropout on node features (entries of the profile, whole words of the vocabulary) and on attention weights while
-        training.
+        Dropout on node features (entries of the profile, whole words of the vocabulary) and on attention weights
+        (of ``transformer``) while training.
     """
 
     dim: int = Field(default=128, ge=2)
@@ -256,7 +257,7 @@ class ModelConfig(_Section):
     features: Literal["profile", "relational", "both"] = "relational"
     relational_dim: int | None = Field(default=None, ge=1)
     direct: bool = True
-    encoder: Literal["transformer", "none"] = "transformer"
+    encoder: Literal["transformer", "gcn", "gat", "gps", "graphormer", "magna", "none"] = "transformer"
     start: Literal["random", "spectral", "discriminant"] = "discriminant"
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
@@ -285,6 +286,9 @@ class ModelConfig(_Section):
             raise ValueError(msg)
         if self.encoder == "none" and not self.direct:
             msg = "`encoder: none` leaves no embedding without `direct`"
+            raise ValueError(msg)
+        if self.edge_dropout > 0.0 and self.encoder != "transformer":
+            msg = "`edge_dropout` needs `encoder: transformer`"
             raise ValueError(msg)
         return self
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from musegnn.model.conv import EdgeFeaturedTransformerConv
+from musegnn.model.convolutions import Convolution, make_convolution
 from musegnn.model.norm import GraphNorm
 
 if TYPE_CHECKING:
@@ -39,21 +40,32 @@ class DatasetLayer(nn.Module):
         Leading node features that only this dataset has (its profile); the others mean the same in all datasets.
     edge_dropout
         Share of attention weights dropped while training.
+    convolution
+        A name of :data:`musegnn.model.convolutions.CONVOLUTIONS`.
     """
 
     def __init__(
-        self, width: int, head_dim: int, heads: int, *, edge_dim: int | None, n_own: int, edge_dropout: float = 0.0
+        self,
+        width: int,
+        head_dim: int,
+        heads: int,
+        *,
+        edge_dim: int | None,
+        n_own: int,
+        edge_dropout: float = 0.0,
+        convolution: str = "transformer",
     ) -> None:
         super().__init__()
-        self.n_own = n_own
-        self.conv = EdgeFeaturedTransformerConv(width, head_dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
+        self.width, self.n_own = width, n_own
+        self.conv = make_convolution(convolution, width, head_dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
         self.norm = GraphNorm(head_dim * heads)
 
     def reset_parameters(self, own: torch.Generator, common: torch.Generator) -> None:
         """Draw all parameters anew.
 
         Where all features are common, every dataset starts from the same weights, and so with the same map: equal
-        genes start in equal places.
+        genes start in equal places. Where some are, only the convolution of the method starts with the same map of
+        those.
 
         Parameters
         ----------
@@ -62,10 +74,13 @@ class DatasetLayer(nn.Module):
         common
             Draws all others; seeded alike for all datasets.
         """
-        conv, width = self.conv, self.conv.in_channels
+        conv, width = self.conv, self.width
         self.norm.reset_parameters()
         if self.n_own == width:
             conv.reset_parameters(own)
+            return
+        if isinstance(conv, Convolution):
+            conv.reset_parameters(own if self.n_own else common)
             return
         shared = EdgeFeaturedTransformerConv(
             width - self.n_own, conv.out_channels, conv.heads, edge_dim=conv.edge_dim
@@ -102,15 +117,25 @@ class SharedLayers(nn.Module):
         Edge features; ``None``: none.
     edge_dropout
         Share of attention weights dropped while training.
+    convolution
+        A name of :data:`musegnn.model.convolutions.CONVOLUTIONS`.
     """
 
     def __init__(
-        self, width: int, dim: int, heads: int, *, head_dim: int, edge_dim: int | None, edge_dropout: float = 0.0
+        self,
+        width: int,
+        dim: int,
+        heads: int,
+        *,
+        head_dim: int,
+        edge_dim: int | None,
+        edge_dropout: float = 0.0,
+        convolution: str = "transformer",
     ) -> None:
         super().__init__()
 
-        def conv(inputs: int, n: int) -> EdgeFeaturedTransformerConv:
-            return EdgeFeaturedTransformerConv(inputs, head_dim, n, edge_dim=edge_dim, dropout=edge_dropout)
+        def conv(inputs: int, n: int) -> Convolution | EdgeFeaturedTransformerConv:
+            return make_convolution(convolution, inputs, head_dim, n, edge_dim=edge_dim, dropout=edge_dropout)
 
         self.first = conv(width, heads)
         self.norm = GraphNorm(head_dim * heads)
@@ -127,6 +152,9 @@ class SharedLayers(nn.Module):
         """Scale down what the layers start to give, where they correct another result."""
         with torch.no_grad():
             for conv in (self.second, self.residual):
+                if isinstance(conv, Convolution):
+                    conv.gain = QUIET
+                    continue
                 for linear in (conv.lin_value, conv.lin_edge, conv.lin_skip):
                     if linear is not None:
                         linear.weight.mul_(QUIET)

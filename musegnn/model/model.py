@@ -147,7 +147,7 @@ class AtlasModel:
             assert features.columns is not None
             projected = features.project(projection, self._kept("word_dropout", i, round_, features.columns.shape))
             blocks.append(projected)
-        correction = self._pass_messages(i, blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1), round_)
+        correction = self._pass_messages(i, blocks, round_)
         if not self.config.direct:
             assert correction is not None
             return correction
@@ -155,7 +155,7 @@ class AtlasModel:
         z = projected - projected.mean(dim=0)
         return z if correction is None else z + correction
 
-    def _pass_messages(self, i: int, x: torch.Tensor, round_: int | None) -> torch.Tensor | None:
+    def _pass_messages(self, i: int, blocks: list[torch.Tensor], round_: int | None) -> torch.Tensor | None:
         layer, shared = self._layers.get(i), self.shared.get("layers", i)
         if layer is None or shared is None:
             return None
@@ -165,6 +165,7 @@ class AtlasModel:
         seed = 0
         if round_ is not None:
             seed = int(stream(self._seed, "edge_dropout", round_, self.graphs[i].name).integers(2**62))
+        x = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         h = layer(x, graph, edge_attr, seed=seed)
         z: torch.Tensor = shared(h, graph, edge_attr, seed=seed + 1)
         return z
@@ -196,6 +197,7 @@ class AtlasModel:
                 head_dim=self.config.head_width,
                 edge_dim=self._edge_dim(),
                 edge_dropout=config.edge_dropout,
+                convolution=config.encoder,
             ).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
             if config.direct:
@@ -221,6 +223,7 @@ class AtlasModel:
             edge_dim=self._edge_dim(),
             n_own=features.n_profile,
             edge_dropout=config.edge_dropout,
+            convolution=config.encoder,
         ).to(dtype)
         own = torch_generator(self._seed, "weights", self.layer_unit(i))
         layer.reset_parameters(own, torch_generator(self._seed, "weights", "dataset layers"))

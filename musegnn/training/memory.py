@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
+from musegnn.model.convolutions import CONVOLUTIONS
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
 from musegnn.model.shared import sharing_key
@@ -193,11 +194,8 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
         Genes of the vocabulary.
     """
     item = _item(training)
-    edge_dim = 2 if model.edge_features else None
     with torch.device("meta"):
-        layer = _count(
-            DatasetLayer(_width(size, model), model.head_width, model.heads_dataset, edge_dim=edge_dim, n_own=0)
-        ) * (model.encoder != "none")
+        layer = 0 if model.encoder == "none" else _count(_dataset_layer(size, model))
         decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
     encoder = item * _encoder_entries(size, model)
     backward = encoder + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
@@ -216,12 +214,7 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
 
 def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
     """Count the weights of the layers that a group of datasets shares, in bytes."""
-    edge_dim = 2 if model.edge_features else None
-    if model.encoder == "none":
-        return 0
-    return _item(training) * _shared_weights(
-        model.dim, model.head_width, model.heads_dataset, model.heads_shared, edge_dim
-    )
+    return 0 if model.encoder == "none" else _item(training) * _shared_weights(model)
 
 
 def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
@@ -338,9 +331,26 @@ def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> in
 
 
 @cache
-def _shared_weights(dim: int, head: int, heads_dataset: int, heads_shared: int, edge_dim: int | None) -> int:
+def _shared_weights(model: ModelConfig) -> int:
+    edge_dim = 2 if model.edge_features else None
+    inputs, head = model.head_width * model.heads_dataset, model.head_width
     with torch.device("meta"):
-        return _count(SharedLayers(head * heads_dataset, dim, heads_shared, head_dim=head, edge_dim=edge_dim))
+        return _count(
+            SharedLayers(
+                inputs, model.dim, model.heads_shared, head_dim=head, edge_dim=edge_dim, convolution=model.encoder
+            )
+        )
+
+
+def _dataset_layer(size: DatasetSize, model: ModelConfig) -> DatasetLayer:
+    return DatasetLayer(
+        _width(size, model),
+        model.head_width,
+        model.heads_dataset,
+        edge_dim=2 if model.edge_features else None,
+        n_own=0,
+        convolution=model.encoder,
+    )
 
 
 def _item(training: TrainingConfig) -> int:
@@ -358,11 +368,15 @@ def _width(size: DatasetSize, model: ModelConfig) -> int:
 def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
     """Count the numbers per dataset that the encoder keeps: inputs, queries, keys, values, messages, norms."""
     first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
-    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * model.dim
-    if model.encoder == "none":
-        columns = CONV_ARRAYS * model.dim
     inputs = _width(size, model) * ((model.features != "profile") + 2 * (model.feature_dropout > 0.0))
-    return size.n_genes * (columns + inputs)
+    if model.encoder == "none":
+        return size.n_genes * (CONV_ARRAYS * model.dim + inputs)
+    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * model.dim
+    heads = (model.heads_dataset, model.heads_shared, *2 * (model.dim // model.head_width,))
+    kept = CONVOLUTIONS[model.encoder].kept
+    return size.n_genes * (columns + inputs) + sum(
+        kept(size.n_genes, size.n_entries, h, model.head_width) for h in heads
+    )
 
 
 def _handed_over(entries: int, heads: int) -> int:

@@ -109,6 +109,7 @@ def test_parts_of_the_model_that_do_not_fit_are_refused(tmp_path):
         ("{features: profile}", "relational features"),
         ("{relational_dim: 7}", "projected to"),
         ("{encoder: none, direct: false}", "no embedding"),
+        ("{encoder: gat, edge_dropout: 0.1}", "needs `encoder: transformer`"),
     ):
         with pytest.raises(ConfigError, match=f"E302.*{reason}"):
             load_atlas(write(tmp_path, GOOD + f"model: {model}\n"))

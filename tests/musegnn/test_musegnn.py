@@ -55,6 +55,18 @@ def test_training_lowers_the_losses(model):
         assert last < factor * first
 
 
+@pytest.mark.parametrize("encoder", ["gcn", "gat", "gps", "graphormer", "magna", "none"])
+def test_every_encoder_trains_and_comes_back(tmp_path, encoder):
+    config = synthetic.make_atlas(tmp_path, 3, training__rounds=3, model__encoder=encoder)
+    store = synthetic.make_store(tmp_path, config)
+    model = MuSeGNN(store, config).train()
+    again = MuSeGNN.load(model.save(tmp_path / "saved"), store)
+    untrained = model.untrained().vectors()
+    for name, vectors in model.vectors().items():
+        np.testing.assert_array_equal(again.vectors()[name], vectors)
+        assert not np.allclose(untrained[name], vectors)
+
+
 def test_a_saved_model_comes_back_with_the_same_bits(model, tmp_path):
     model.train()
     folder = model.save(tmp_path / "saved")

@@ -281,6 +281,8 @@ def train_on(owner, in_ranks, store, config, rounds):
         ([2, 1, 0, 2], {"training__partners": "uniform", "model__edge_dropout": 0.1}),
         ([1, 0, 1, 0], {"training__exchange": "stopgrad"}),
         ([0, 1, 2, 3], {"training__exchange": "stale"}),
+        ([0, 1, 1, 0], {"model__encoder": "gps"}),
+        ([0, 1, 0, 1], {"model__encoder": "magna"}),
         ([0, 1, 1, 0], {"training__round_size": 2}),
         ([0, 1, 2, 3], {"training__dtype": "float64", "model__share_by": ["modality", "tissue", "species"]}),
         ([1, 0, 1, 0], {"training__loss": {"similarity": 0.0, "contrast": 0.0, "alignment": 0.0}}),

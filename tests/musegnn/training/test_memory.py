@@ -95,6 +95,10 @@ def test_arrays_are_counted_once():
         ((2, 2500), {}, {}),
         ((2, 2500), {}, {"row_block": 256}),
         ((3, 2000), {"decoder": "pairwise"}, {"pairs": 20_000}),
+        ((2, 1500), {"encoder": "gat", "decoder": "signed"}, {}),
+        ((2, 1500), {"encoder": "gps", "decoder": "signed"}, {}),
+        ((2, 1500), {"encoder": "graphormer", "decoder": "signed"}, {}),
+        ((2, 1500), {"encoder": "magna", "decoder": "signed"}, {}),
     ],
 )
 def test_peaks_of_processes_are_near_the_estimate(root, size, model, training):
