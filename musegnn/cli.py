@@ -194,8 +194,11 @@ def status(run: Path, *, common: Common = Common()) -> int:
     return int(found["state"] == "stopped" or bool(found["stalled"]))
 
 
+Seeds = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))]
+
+
 @app.command
-def evaluate(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> int:
+def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
     """Score a trained run and its rivals on what was held out; writes evaluation.json.
 
     Parameters
@@ -204,12 +207,14 @@ def evaluate(run: Path, *, gmt: Path | None = None, common: Common = Common()) -
         The run folder.
     gmt
         Gene sets with human names: also score how well vectors predict them.
+    seeds
+        Also train with this many seeds less one, for means, deviations and the stability of neighbours.
     """
-    return _evaluate(run, gmt, common, trained_rivals=False)
+    return _evaluate(run, gmt, seeds, common, trained_rivals=False)
 
 
 @app.command
-def benchmark(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> int:
+def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
     """Train the rivals on a run's graphs and score them beside it; writes evaluation.json.
 
     Parameters
@@ -218,17 +223,19 @@ def benchmark(run: Path, *, gmt: Path | None = None, common: Common = Common()) 
         The run folder of a trained run.
     gmt
         Gene sets with human names: also score how well vectors predict them.
+    seeds
+        Also train with this many seeds less one, for means, deviations and the stability of neighbours.
     """
-    return _evaluate(run, gmt, common, trained_rivals=True)
+    return _evaluate(run, gmt, seeds, common, trained_rivals=True)
 
 
-def _evaluate(run: Path, gmt: Path | None, common: Common, *, trained_rivals: bool) -> int:
+def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, trained_rivals: bool) -> int:
     from musegnn import pipeline
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     model = pipeline.load_model(folder)
-    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_rivals=trained_rivals)
+    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_rivals=trained_rivals, seeds=seeds)
     if common.json:
         _print_json(evaluation)
     else:

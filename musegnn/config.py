@@ -418,12 +418,15 @@ class EvaluationConfig(_Section):
         Seed of the hold-outs; kept apart from the training seed so that seeds are compared on one task.
     leiden_resolutions
         Resolutions over which cluster-based metrics are averaged.
+    min_datasets
+        The published metrics of ``shared`` genes are over genes of at least this many datasets.
     """
 
     holdout_edges: Probability = 0.05
     holdout_genes: Probability = 0.2
     seed: int = 0
     leiden_resolutions: tuple[float, ...] = (0.5, 1.0, 2.0)
+    min_datasets: int = Field(default=2, ge=2)
 
 
 PUBLISHED: dict[str, Any] = {

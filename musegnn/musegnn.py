@@ -114,6 +114,14 @@ class MuSeGNN:
             other._trainer.start()
         return other
 
+    def reseeded(self, seed: int) -> MuSeGNN:
+        """Give a model on the same data with another training seed, to be trained as long as this one was."""
+        other = copy.copy(self)
+        training = self.config.training.model_copy(update={"seed": seed, "rounds": self.rounds})
+        other.config = self.config.model_copy(update={"training": training})
+        other._reset()
+        return other
+
     def fingerprint(self) -> str:
         """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
         return self._trainer.fingerprint

@@ -227,7 +227,12 @@ def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
 
 
 def evaluate(
-    folder: RunFolder, model: MuSeGNN, *, gmt: Path | None = None, trained_rivals: bool = False
+    folder: RunFolder,
+    model: MuSeGNN,
+    *,
+    gmt: Path | None = None,
+    trained_rivals: bool = False,
+    seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
     """Score the model and its rivals on what was held out; write ``evaluation.json``.
 
@@ -241,12 +246,14 @@ def evaluate(
         Gene sets (human names) to predict; ``None``: none.
     trained_rivals
         Train the rivals that need it, too; needs the extra ``baselines``.
+    seeds
+        Training seeds to average over, that of the run included.
     """
     from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
     from musegnn.evaluation.function import read_gmt
 
     sets = None if gmt is None else model.gene_sets(read_gmt(gmt))
-    evaluation = evaluate_model(model, sets=sets, trained_rivals=trained_rivals)
+    evaluation = evaluate_model(model, sets=sets, trained_rivals=trained_rivals, seeds=seeds)
     write_evaluation(evaluation, folder.evaluation)
     return evaluation
 

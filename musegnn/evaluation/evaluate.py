@@ -23,9 +23,12 @@ from musegnn.evaluation import edges
 from musegnn.evaluation.candidates import Candidate, rival_candidates, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
 from musegnn.evaluation.function import function_document
+from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published import published_metrics
 from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
+from musegnn.evaluation.seeds import summarize_seeds
 from musegnn.evaluation.space import effective_rank, mean_cosine
+from musegnn.evaluation.stability import nearest_rows, neighbor_stability
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
     from musegnn.training.holdout import DatasetHoldout
 
+    Vectors = Mapping[str, NDArray[np.floating]]
+
 FORMAT = "musegnn-evaluation"
 VERSION = 1
 DIGITS = 6
@@ -52,6 +57,7 @@ def evaluate(
     candidates: Mapping[str, Candidate],
     *,
     resolutions: Sequence[float] = (0.5, 1.0, 2.0),
+    min_datasets: int = 2,
     seed: int = 0,
     subject: str = "trained",
 ) -> dict[str, Any]:  # JSON
@@ -65,6 +71,8 @@ def evaluate(
         Models by name.
     resolutions
         Of Leiden, for the published metrics.
+    min_datasets
+        Datasets that have a ``shared`` gene of the published metrics.
     seed
         Of Leiden and of the resampling in the comparison.
     subject
@@ -87,7 +95,9 @@ def evaluate(
                 "space": _space(tasks, candidate),
                 "published": None
                 if candidate.vectors is None
-                else published_metrics(tasks, candidate.vectors, resolutions=resolutions, seed=seed),
+                else published_metrics(
+                    tasks, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
+                ),
             }
             for name, candidate in candidates.items()
         }
@@ -210,7 +220,11 @@ def _plain(value: Any) -> Any:  # JSON
 
 
 def evaluate_model(
-    model: MuSeGNN, *, sets: Mapping[str, Collection[str]] | None = None, trained_rivals: bool = False
+    model: MuSeGNN,
+    *,
+    sets: Mapping[str, Collection[str]] | None = None,
+    trained_rivals: bool = False,
+    seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
     """Score a model beside its untrained self and the rivals, on what its training did not see.
 
@@ -222,14 +236,35 @@ def evaluate_model(
         Gene sets to predict, as keys by name, see :meth:`musegnn.MuSeGNN.gene_sets`; ``None``: none.
     trained_rivals
         Train those of :mod:`musegnn.evaluation.rivals` too, which takes minutes and the extra ``baselines``.
+    seeds
+        Train and score as many models as this, `model` being the first, and the rivals as often.
 
     Returns
     -------
     dict
         As :func:`evaluate`, for ``trained``, ``start`` (after the closed-form start, before the first round; where
         there is one), ``untrained`` and the rivals of :func:`musegnn.evaluation.candidates.rival_candidates`, with the
-        ``settings`` that were used; with `sets` also ``function``.
+        ``settings`` that were used, and ``modules``; with `sets` also ``function``. With several seeds also ``seeds``,
+        see :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it ``stability``: by model, how far seeds agree in
+        the nearest genes.
     """
+    first = model.config.training.seed
+    models = (model if seed == first else model.reseeded(seed).train() for seed in range(first, first + seeds))
+    found = [_evaluate_seed(one, sets, trained_rivals=trained_rivals) for one in models]
+    documents = [document for document, _ in found]
+    if seeds == 1:
+        return documents[0]
+    summary = summarize_seeds(documents, range(first, first + seeds))
+    summary["stability"] = {
+        name: neighbor_stability([nearest_rows(spaces[name]) for _, spaces in found]) for name in found[0][1]
+    }
+    return documents[0] | {"seeds": _plain(summary)}
+
+
+def _evaluate_seed(
+    model: MuSeGNN, sets: Mapping[str, Collection[str]] | None, *, trained_rivals: bool
+) -> tuple[dict[str, Any], dict[str, Vectors]]:  # JSON
+    """Score one model, and give the vectors of all that have some."""
     settings = model.config.evaluation
     tasks = dataset_tasks(model)
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
@@ -249,22 +284,33 @@ def evaluate_model(
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
         **rivals,
     }
-    pooled = {}
+    pooled: dict[str, Vectors] = {}
     if trained_rivals:
         from musegnn.evaluation.rivals import registry
 
         made = registry.trained_rivals(tasks, model.graphs, profiles, seed=model.config.training.seed)
         about = "see musegnn.evaluation.rivals"
         candidates |= {name: vector_candidate(about, vectors) for name, vectors in made.items()}
-        pooled = registry.pooled_rivals(model.graphs, profiles) if sets is not None else {}
-    document = evaluate(tasks, candidates, resolutions=settings.leiden_resolutions, seed=settings.seed)
+        if sets is not None:
+            pooled.update(registry.pooled_rivals(model.graphs, profiles))
+    document = evaluate(
+        tasks,
+        candidates,
+        resolutions=settings.leiden_resolutions,
+        min_datasets=settings.min_datasets,
+        seed=settings.seed,
+    )
     used = {**settings.model_dump(mode="json"), "dim": model.config.model.dim, "rounds": model.rounds}
     document["settings"] = used
+    spaces: dict[str, Vectors] = {name: c.vectors for name, c in candidates.items() if c.vectors is not None} | pooled
+    with _one_blas_thread():
+        modules = module_sets(tasks, {name: estimate for name, (estimate, _) in seen.items()})
+        document["modules"] = _plain(module_document(tasks, spaces, modules, seed=settings.seed))
     if sets is not None:
-        spaces = {name: c.vectors for name, c in candidates.items() if c.vectors is not None} | pooled
-        spaces["expression_level"] = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in tasks}
-        document["function"] = _plain(function_document(tasks, spaces, sets, subject="trained", seed=settings.seed))
-    return document
+        level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in tasks}
+        compared = spaces | {"expression_level": level}
+        document["function"] = _plain(function_document(tasks, compared, sets, subject="trained", seed=settings.seed))
+    return document, {name: space for name, space in spaces.items() if name not in pooled}
 
 
 def dataset_tasks(model: MuSeGNN) -> list[DatasetTask]:

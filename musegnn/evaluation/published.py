@@ -5,6 +5,7 @@ Legend: T datasets, n pooled rows, d dimensions.
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.sparse import csr_matrix
 from musegnn.evaluation import metrics
 from musegnn.evaluation.edges import graph_auc
 from musegnn.evaluation.graph import N_NEIGHBORS, connectivities, has_leiden, leiden, path_nearest
+from musegnn.random import stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from musegnn.evaluation.task import DatasetTask
 
+MAX_PAIRS = 100
 NO_LEIDEN = "igraph is not installed (pip install 'musegnn[bio]'): ASW, GC, CGR and NO need Leiden clusters"
 
 
@@ -30,11 +33,14 @@ def published_metrics(
     *,
     resolutions: Sequence[float],
     seed: int,
+    min_datasets: int = 2,
 ) -> dict[str, Any]:  # JSON
     """Compute ASW, AUC, iLISI, GC, CGR and NO, without self-loops.
 
     ASW, iLISI and GC use rows of genes that several datasets have: ``common`` those in all datasets (published; empty
-    when there are many datasets), ``shared`` those in at least two.
+    when there are many datasets), ``shared`` those in at least `min_datasets`; and ``pairwise``, for each pair of
+    datasets those that both have, the rows of the two datasets alone, averaged over pairs (at most ``MAX_PAIRS`` of
+    them, drawn at random). Clusters are those of all rows in each case.
 
     Parameters
     ----------
@@ -45,7 +51,9 @@ def published_metrics(
     resolutions
         Of Leiden.
     seed
-        Of Leiden.
+        Of Leiden, and of the drawn pairs.
+    min_datasets
+        Datasets that have a gene of ``shared``, at least 2.
 
     Returns
     -------
@@ -56,12 +64,16 @@ def published_metrics(
     gene = np.concatenate([t.gene_key for t in tasks])
     dataset = np.repeat(np.arange(len(tasks)), [t.n_genes for t in tasks])
     _, code, count = np.unique(gene, return_inverse=True, return_counts=True)
-    subsets = {"common": count[code] == len(tasks), "shared": count[code] >= 2}
+    subsets = {"common": count[code] == len(tasks), "shared": count[code] >= min_datasets}
+    pairs = _pairs(code, dataset, seed)
     auc = [graph_auc(vectors[t.name], t.indptr, t.indices) for t in tasks]
     result: dict[str, Any] = {
-        "auc": float(np.mean([a for a in auc if np.isfinite(a)])) if np.isfinite(auc).any() else float("nan"),
+        "auc": _mean(auc),
         "cgr_bound": metrics.common_gene_bound(gene),
-        "subsets": {name: _integration(x[rows], dataset[rows]) for name, rows in subsets.items()},
+        "subsets": {
+            **{name: _integration(x[rows], dataset[rows]) for name, rows in subsets.items()},
+            "pairwise": _pairwise_integration(x, dataset, pairs),
+        },
         "resolutions": [],
         "absent": "",
     }
@@ -81,13 +93,54 @@ def published_metrics(
             "identity_nmi": metrics.identity_information(gene, cluster),
         }
         for name, chosen in subsets.items():
-            rows = np.flatnonzero(chosen)
-            row[name] = {
-                "asw": metrics.batch_silhouette(x[rows], dataset[rows], cluster[rows]),
-                "gc": metrics.graph_connectivity(graph[rows][:, rows], cluster[rows]),
-            }
+            row[name] = _mixing(x, graph, dataset, cluster, np.flatnonzero(chosen))
+        each = [_mixing(x, graph, dataset, cluster, rows) for rows in pairs]
+        row["pairwise"] = {name: _mean([one[name] for one in each]) for name in ("asw", "gc")}
         result["resolutions"].append(row)
     return result
+
+
+def _pairs(code: NDArray[np.int64], dataset: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    """List the pooled rows of each pair of datasets whose gene both have; pairs without any are left out."""
+    pairs = list(combinations(range(int(dataset.max(initial=-1)) + 1), 2))
+    if len(pairs) > MAX_PAIRS:
+        chosen = stream(seed, "pairs_of_datasets").permutation(len(pairs))[:MAX_PAIRS]
+        pairs = [pairs[k] for k in np.sort(chosen)]
+    found = []
+    for first, second in pairs:
+        both = np.intersect1d(code[dataset == first], code[dataset == second])
+        rows = np.flatnonzero(np.isin(dataset, (first, second)) & np.isin(code, both))
+        if len(rows):
+            found.append(rows)
+    return found
+
+
+def _mixing(
+    x: NDArray[np.float64],
+    graph: csr_matrix,
+    dataset: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> dict[str, float]:
+    return {
+        "asw": metrics.batch_silhouette(x[rows], dataset[rows], cluster[rows]),
+        "gc": metrics.graph_connectivity(graph[rows][:, rows], cluster[rows]),
+    }
+
+
+def _pairwise_integration(
+    x: NDArray[np.float64], dataset: NDArray[np.int64], pairs: Sequence[NDArray[np.int64]]
+) -> dict[str, Any]:  # JSON
+    """Average iLISI over the pairs of datasets that share enough genes."""
+    each = [_integration(x[rows], dataset[rows]) for rows in pairs]
+    known = [one["ilisi"] for one in each if not one["absent"]]
+    absent = "" if known else f"no pair of datasets has more than {metrics.LISI_NEIGHBORS} rows of shared genes"
+    return {"n_rows": sum(len(rows) for rows in pairs), "ilisi": _mean(known), "absent": absent}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str, Any]:  # JSON

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ABSENT = "-"
+SEED_MEASURES = ("held_out_mrr", "positive_edges", "modules", "function")
 EDGE_SETS = ("all", "positive", "negative")
 
 
 def to_table(evaluation: dict[str, Any]) -> str:  # JSON
-    """Write the evaluation as three short tables, one row per model.
+    """Write the evaluation as short tables, one row per model.
 
     Parameters
     ----------
@@ -29,8 +30,12 @@ def to_table(evaluation: dict[str, Any]) -> str:  # JSON
         Lines of at most 120 characters for the names used by :func:`musegnn.evaluation.evaluate.evaluate_model`.
     """
     parts = [_retrieval(evaluation), _edges(evaluation), _published(evaluation)]
+    if "modules" in evaluation:
+        parts.append(_modules(evaluation))
     if "function" in evaluation:
         parts.append(_function(evaluation))
+    if "seeds" in evaluation:
+        parts.append(_seeds(evaluation))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -83,7 +88,8 @@ def _edges(evaluation: dict[str, Any]) -> list[str]:
 
 
 def _published(evaluation: dict[str, Any]) -> list[str]:
-    header = ["model", "ASW", "AUC", "iLISI", "GC", "CGR", "of at most", "NO", "clusters", "NMI to genes"]
+    header = ["model", "ASW", "AUC", "iLISI", "GC", "CGR", "bound", "NO", "clusters", "gene NMI"]
+    header += ["pair ASW", "iLISI", "GC"]
     rows, notes = [], []
     for name, model in evaluation["models"].items():
         scores = model["published"]
@@ -104,10 +110,21 @@ def _published(evaluation: dict[str, Any]) -> list[str]:
                 _average([r["no"] for r in at]),
                 _average([r["n_clusters"] for r in at], 0),
                 _average([r["identity_nmi"] for r in at]),
+                _average([r["pairwise"]["asw"] for r in at]),
+                _number(scores["subsets"]["pairwise"]["ilisi"]),
+                _average([r["pairwise"]["gc"] for r in at]),
             ]
         )
-    title = "Published metrics on genes of at least two datasets, mean over Leiden resolutions"
+    k = evaluation.get("settings", {}).get("min_datasets", 2)
+    title = f"Published metrics on genes of at least {k} datasets, and of each pair; mean over Leiden resolutions"
     return [title, *_lay_out(header, rows), *notes]
+
+
+def _modules(evaluation: dict[str, Any]) -> list[str]:
+    found = evaluation["modules"]
+    rows = [[name, *(_number(m[k]) for k in ("auroc", "permuted"))] for name, m in found["models"].items()]
+    title = f"Modules of other datasets predicted for unseen genes, mean AUROC over {sum(found['n_modules'].values())}"
+    return [title, *_lay_out(["model", "AUROC", "permuted"], rows)]
 
 
 def _function(evaluation: dict[str, Any]) -> list[str]:
@@ -119,6 +136,35 @@ def _function(evaluation: dict[str, Any]) -> list[str]:
     ]
     title = f"Gene sets predicted for unseen genes, mean AUROC over {found['n_sets']} sets"
     return [title, *_lay_out(header, rows)]
+
+
+def _seeds(evaluation: dict[str, Any]) -> list[str]:
+    found = evaluation["seeds"]
+    shown = [m for m in SEED_MEASURES if any(m in measures for measures in found["models"].values())]
+    header = ["model", *(name.replace("_", " ") for name in shown), "stability", "MRR difference", "p"]
+    rows = []
+    for name, measures in found["models"].items():
+        difference = found["differences"].get(name, {}).get("held_out_mrr", {})
+        rows.append(
+            [
+                name,
+                *(_spread(measures.get(m)) for m in shown),
+                _number(found["stability"].get(name)),
+                _number(difference.get("mean")),
+                _number(difference.get("p_value"), 4),
+            ]
+        )
+    n = len(found["seeds"])
+    return [
+        f"Means over {n} training seeds, standard deviation in brackets; paired t-test over seeds",
+        *_lay_out(header, rows),
+    ]
+
+
+def _spread(value: dict[str, float | None] | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{_number(value['mean'])} ({_number(value['deviation'])})"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

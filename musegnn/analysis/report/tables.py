@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 500
 NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared", "n_anchors", "n_held_out", "chance_mrr")
 MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
+SEED_MEASURES = {
+    "held_out_mrr": "held-out MRR",
+    "positive_edges": "positive edges",
+    "modules": "modules",
+    "function": "gene sets",
+}
 EDGE_SCORES = {
     "cosine": ("all", "cosine", "Cosine of the two genes"),
     "positive": ("positive", "positive", "Cosine, positive edges only"),
@@ -106,12 +112,21 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Each with ``title``, ``note``, ``measures`` (``label``, ``title``, ``better``: 1 more, -1 less, 0 neither) and
-        ``rows`` (``model``, ``about``, ``ours``, ``values``).
+        Each with ``title``, ``note``, ``measures`` (``label``, ``title``, ``better``: 1 more, -1 less, 0 neither),
+        ``rows`` (``model``, ``about``, ``ours``, ``values``) and where its first measure is drawn as bars ``chance``,
+        its value at random.
     """
     if not evaluation:
         return []
-    tables = [_retrieval(evaluation), _edges(evaluation), _edges_by_dataset(evaluation), _published(evaluation)]
+    tables = [
+        _retrieval(evaluation),
+        _edges(evaluation),
+        _edges_by_dataset(evaluation),
+        _predicted(evaluation, "modules"),
+        _predicted(evaluation, "function"),
+        _seeds(evaluation),
+        _published(evaluation),
+    ]
     return [table for table in tables if table["rows"]]
 
 
@@ -126,7 +141,7 @@ def _measure(label: str, title: str, better: int = 1) -> dict[str, Any]:
 
 
 def _row(evaluation: Mapping[str, Any], name: str, values: Sequence[object]) -> dict[str, Any]:
-    about = evaluation["models"][name].get("description", "")
+    about = evaluation["models"].get(name, {}).get("description", "")
     return {
         "model": name.replace("_", " "),
         "about": about,
@@ -159,7 +174,8 @@ def _retrieval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         f"Mean reciprocal rank over {first['overall']['n_pairs']} pairs of datasets and "
         f"{first['overall']['n_queries']} questions; by chance {_text(chance[0])}, and {_text(chance[-1])} for recall."
     )
-    return {"title": "Is a gene found again in another dataset?", "note": note, "measures": measures, "rows": rows}
+    title = "Is a gene found again in another dataset?"
+    return {"title": title, "note": note, "measures": measures, "rows": rows, "chance": _finite(chance[0])}
 
 
 def _edges(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,8 +227,12 @@ def _published(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         _measure("NO", "Overlap of neighbourhoods within clusters"),
         _measure("clusters", "Mean number of Leiden clusters", 0),
         _measure("NMI to genes", "Mutual information of clusters and gene identity", 0),
+        _measure("pairwise ASW", "ASW of the genes that two datasets share, mean over pairs"),
+        _measure("pairwise iLISI", "iLISI of the genes that two datasets share, mean over pairs"),
+        _measure("pairwise GC", "GC of the genes that two datasets share, mean over pairs"),
     ]
-    rows, notes = [], ["Means over Leiden resolutions, on genes of at least two datasets where a measure needs them."]
+    k = evaluation.get("settings", {}).get("min_datasets", 2)
+    rows, notes = [], [f"Means over Leiden resolutions, on genes of at least {k} datasets where a measure needs them."]
     for name, model in evaluation["models"].items():
         scores = model["published"]
         if scores is None:
@@ -226,10 +246,55 @@ def _published(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             scores["subsets"]["shared"]["ilisi"],
             _average([r["shared"]["gc"] for r in at]),
             *(_average([r[key] for r in at]) for key in ("cgr", "no", "n_clusters", "identity_nmi")),
+            _average([r["pairwise"]["asw"] for r in at]),
+            scores["subsets"]["pairwise"]["ilisi"],
+            _average([r["pairwise"]["gc"] for r in at]),
         ]
         rows.append(_row(evaluation, name, values))
     title = "The measures of the published method"
     return {"title": title, "note": " ".join(notes), "measures": measures, "rows": rows}
+
+
+def _predicted(evaluation: Mapping[str, Any], part: Literal["modules", "function"]) -> dict[str, Any]:
+    found = evaluation.get(part, {"models": {}})
+    measures = [
+        _measure("AUROC", "Area under the ROC curve for genes that the predictor has not seen"),
+        _measure("permuted", "The same with vectors dealt to genes at random: the control", 0),
+    ]
+    columns = ["auroc", "permuted"]
+    if part == "modules":
+        title = "Does a dataset know the modules of the others?"
+        n = sum(found.get("n_modules", {}).values())
+        note = f"Co-expression modules of other datasets ({n} in all), predicted from the vectors of each dataset."
+    else:
+        title = "Do the vectors know what genes do?"
+        note = f"{found.get('n_sets', 0)} gene sets, predicted from the vectors of each dataset."
+        measures += [
+            _measure("difference", f"{evaluation.get('subject')} minus this model, mean over sets", 0),
+            _measure("p", "Wilcoxon's signed-rank test over sets", 0),
+        ]
+        columns += ["difference", "p_value"]
+    rows = [_row(evaluation, name, [m[c] for c in columns]) for name, m in found["models"].items()]
+    return {"title": title, "note": note, "measures": measures, "rows": rows, "chance": 0.5}
+
+
+def _seeds(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    found = evaluation.get("seeds", {"models": {}, "seeds": []})
+    measures, labels = [], [m for m in SEED_MEASURES if any(m in v for v in found["models"].values())]
+    for label in labels:
+        measures += [
+            _measure(SEED_MEASURES[label], "Mean over seeds"),
+            _measure("sd", "Standard deviation over seeds", 0),
+        ]
+    measures += [_measure("stability", "Jaccard index of the ten nearest genes over pairs of seeds", 0)]
+    measures += [_measure("p of MRR", f"Paired t-test over seeds, against {evaluation.get('subject')}", 0)]
+    rows = []
+    for name, values in found["models"].items():
+        cells = [values.get(m, {}).get(part) for m in labels for part in ("mean", "deviation")]
+        p_value = found["differences"].get(name, {}).get("held_out_mrr", {}).get("p_value")
+        rows.append(_row(evaluation, name, [*cells, found["stability"].get(name), p_value]))
+    note = f"{len(found['seeds'])} training seeds on the same hold-outs."
+    return {"title": "Do other seeds agree?", "note": note, "measures": measures, "rows": rows}
 
 
 def _average(values: Sequence[float | None]) -> float | None:

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from musegnn.evaluation.baselines import consensus_alignment, pca_vectors
 from musegnn.evaluation.rivals.autoencoders import autoencode
 from musegnn.evaluation.rivals.pooled import diffused_graphs, pooled_profiles
-from musegnn.evaluation.rivals.skipgram import gene2vec, layered_node2vec, node2vec
+from musegnn.evaluation.rivals.skipgram import gene2vec, hierarchical_node2vec, layered_node2vec, node2vec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,8 @@ def trained_rivals(
     -------
     dict
         Vectors by dataset name, shape (N, d), in one space, by ``NAME_DIM``: ``pca_procrustes``, ``gene2vec``,
-        ``node2vec``, ``gae``, ``vgae``, ``mae`` (aligned), ``layered_node2vec`` (in one space by itself).
+        ``node2vec``, ``gae``, ``vgae``, ``mae`` (aligned), ``layered_node2vec`` and
+        ``hierarchical_node2vec`` (in one space by themselves).
     """
     alone: dict[str, tuple[Sequence[int], Callable[[GraphData, int], NDArray[np.float64]]]] = {
         "pca_procrustes": (PCA_DIMS, lambda graph, dim: pca_vectors(profiles[graph.name], dim)),
@@ -80,6 +81,7 @@ def trained_rivals(
                 found[f"{name}_{dim}"] = consensus_alignment(tasks, vectors)
         for dim in DIMS:
             found[f"layered_node2vec_{dim}"] = layered_node2vec(graphs, dim=dim, seed=seed)
+            found[f"hierarchical_node2vec_{dim}"] = hierarchical_node2vec(graphs, dim=dim, seed=seed)
     return found
 
 

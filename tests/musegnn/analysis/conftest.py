@@ -110,7 +110,10 @@ def report_data(annotated, evaluation, history, graphs):
 @pytest.fixture(scope="session")
 def evaluation():
     """Score the made-up vectors with the real evaluation, on a made-up task."""
-    from musegnn.evaluation.evaluate import evaluate, vector_candidate
+    from musegnn.evaluation.evaluate import _plain, evaluate, vector_candidate
+    from musegnn.evaluation.function import function_document
+    from musegnn.evaluation.modules import module_document
+    from musegnn.evaluation.seeds import summarize_seeds
     from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
     adata = make_embeddings()
@@ -132,6 +135,13 @@ def evaluation():
         ))  # fmt: skip
         vectors[name] = np.asarray(part.X, dtype=np.float64)
         noise[name] = stream(k, "noise").normal(size=(n, 8))
-    return evaluate(
-        tasks, {"trained": vector_candidate("ours", vectors), "untrained": vector_candidate("noise", noise)}, seed=0
-    )
+    spaces = {"trained": vectors, "untrained": noise}
+    candidates = {name: vector_candidate(f"about {name}", space) for name, space in spaces.items()}
+    document = evaluate(tasks, candidates, seed=0)
+    modules = {name: {f"{name} 0": [f"GENE{g}" for g in range(0, 40, 3)]} for name, *_ in DATASETS}
+    sets = {"set": [f"GENE{g}" for g in range(0, 40, 3)]}
+    document["modules"] = _plain(module_document(tasks, spaces, modules, seed=0))
+    document["function"] = _plain(function_document(tasks, spaces, sets, subject="trained", seed=0))
+    document["seeds"] = _plain(summarize_seeds([document, evaluate(tasks, candidates, seed=1)], [0, 1]))
+    document["seeds"]["stability"] = {"trained": 0.5}
+    return document

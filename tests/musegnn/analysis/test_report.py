@@ -144,4 +144,14 @@ def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
     assert "across tissue" not in shown  # the task has no such pair
     assert retrieval["rows"][1]["values"][-1].startswith(evaluation["comparisons"]["untrained"]["verdict"])
     assert edges["rows"][0]["values"][0] == model["held_out_edges"]["overall"]["cosine"]["all"]
+    titled = {table["title"]: table for table in tables}
+    modules, sets = (
+        titled[f"Do{what}"]
+        for what in ("es a dataset know the modules of the others?", " the vectors know what genes do?")
+    )
+    assert modules["rows"][0]["values"][0] == evaluation["modules"]["models"]["trained"]["auroc"]
+    assert sets["rows"][1]["values"][2] == evaluation["function"]["models"]["untrained"]["difference"]
+    seeds = titled["Do other seeds agree?"]
+    assert seeds["rows"][0]["values"][:2] == [shown["overall"], 0]
+    assert seeds["rows"][0]["values"][-2:] == [0.5, None]
     json.dumps(tables, allow_nan=False)

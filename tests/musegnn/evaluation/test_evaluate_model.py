@@ -155,3 +155,22 @@ def test_gene_sets_and_trained_rivals_are_scored_on_request(model):
     assert abs(scores["expression_level"]["auroc"] - 0.5) < 0.15
     assert {"gss_32", "gemini_64"} <= set(scores)
     assert "Gene sets predicted" in to_table(found)
+
+
+def test_more_seeds_add_deviations_and_stability(model, document):
+    found = evaluate_model(model, seeds=2)
+    assert {k: v for k, v in found.items() if k != "seeds"} == document
+    seeds = found["seeds"]
+    assert seeds["seeds"] == [0, 1]
+    assert seeds["models"]["trained"]["held_out_mrr"]["deviation"] > 0
+    assert seeds["models"]["pca_procrustes"]["held_out_mrr"]["deviation"] == 0
+    assert seeds["stability"]["pca_procrustes"] == 1.0
+    assert seeds["stability"]["untrained"] < seeds["stability"]["trained"] < 1.0
+    assert "Means over 2 training seeds" in to_table(found)
+    assert max(map(len, to_table(found).splitlines())) <= 120
+
+
+def test_modules_of_other_datasets_are_predicted(document):
+    found = document["modules"]
+    assert set(found["models"]) == {"trained", "start", "untrained", "pca_procrustes"}
+    assert sum(found["n_modules"].values()) > 0

@@ -1,13 +1,17 @@
 """The published metrics of a space against slow definitions, planted mixing and nulls."""
 
-from itertools import permutations
+import json
+from itertools import combinations, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.evaluation import metrics
+from benchmarks.peers import scib
+from musegnn.evaluation import metrics, published
 from musegnn.evaluation.graph import nearest
+from musegnn.evaluation.published import published_metrics
 
 
 @pytest.fixture
@@ -182,3 +186,53 @@ def test_no_is_one_for_equal_neighbourhoods_and_zero_for_disjoint():
     assert metrics.neighborhood_overlap(csr_matrix(np.ones((4, 6))), dataset, cluster) == 1.0
     assert metrics.neighborhood_overlap(csr_matrix(np.eye(4)), dataset, cluster) == 0.0
     assert metrics.neighborhood_overlap(csr_matrix(np.ones((4, 6))), np.zeros(4, int), cluster) == 0.0
+
+
+def test_metrics_agree_with_scib_metrics():
+    """Its values, kept in a file, are float32: they hold to six digits."""
+    golden = json.loads(Path(__file__).with_name("scib_metrics.json").read_text())
+    x, dataset, cluster = scib.case()
+    distance, order = scib.neighbors(x)
+    distance, order = distance[:, 1:], order[:, 1:]
+    found = metrics.lisi(distance, dataset[order], perplexity=scib.NEIGHBORS // 3)
+    indptr = np.arange(0, order.size + 1, scib.NEIGHBORS)
+    graph = csr_matrix((np.ones(order.size), order.ravel(), indptr), shape=(scib.N, scib.N))
+    assert metrics.batch_silhouette(x, dataset, cluster) == pytest.approx(golden["silhouette_batch"], rel=2e-6)
+    assert np.median(found) == pytest.approx(golden["lisi_median"], rel=2e-6)
+    assert metrics.integration_lisi(distance, order, dataset) == pytest.approx(golden["ilisi_knn"], rel=2e-6)
+    connectivity = metrics.graph_connectivity(graph, cluster)
+    assert connectivity == pytest.approx(golden["graph_connectivity"], rel=2e-6)
+    assert connectivity < 1.0
+
+
+def test_pairwise_metrics_are_those_of_the_pairs_alone(make_atlas):
+    pytest.importorskip("igraph", reason="Leiden needs the extra `bio`")
+    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=3)
+    found = published_metrics(tasks, vectors, resolutions=(1.0,), seed=0)
+    alone = []
+    for a, b in combinations(tasks, 2):
+        two = published_metrics([a, b], vectors, resolutions=(1.0,), seed=0)
+        assert two["subsets"]["pairwise"]["ilisi"] == pytest.approx(two["subsets"]["common"]["ilisi"])
+        assert two["resolutions"][0]["pairwise"] == pytest.approx(two["resolutions"][0]["common"])
+        alone.append(two["subsets"]["common"])
+    pairwise = found["subsets"]["pairwise"]
+    assert pairwise["n_rows"] == sum(one["n_rows"] for one in alone)
+    assert pairwise["ilisi"] == pytest.approx(np.mean([one["ilisi"] for one in alone]))
+
+
+def test_shared_genes_are_those_of_enough_datasets(make_atlas):
+    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=3)
+    rows = {k: published_metrics(tasks, vectors, resolutions=(), seed=0, min_datasets=k)["subsets"] for k in (2, 3)}
+    _, count = np.unique(np.concatenate([t.gene_key for t in tasks]), return_counts=True)
+    assert rows[2]["shared"]["n_rows"] == count[count >= 2].sum()
+    assert rows[3]["shared"] == rows[3]["common"]
+
+
+def test_many_pairs_of_datasets_are_sampled(make_atlas, monkeypatch):
+    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=4)
+    monkeypatch.setattr(published, "MAX_PAIRS", 2)
+    one, other = (published_metrics(tasks, vectors, resolutions=(), seed=s)["subsets"]["pairwise"] for s in (0, 0))
+    assert one == other
+    monkeypatch.setattr(published, "MAX_PAIRS", 6)
+    every = published_metrics(tasks, vectors, resolutions=(), seed=0)["subsets"]["pairwise"]
+    assert every["n_rows"] > one["n_rows"] > 0

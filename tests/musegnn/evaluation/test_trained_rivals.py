@@ -14,7 +14,13 @@ from musegnn.evaluation.rivals.pooled import diffused_graphs, pooled_profiles
 from musegnn.evaluation.space import unit_rows
 
 pytest.importorskip("gensim", reason="needs the extra `baselines`")
-from musegnn.evaluation.rivals.skipgram import gene2vec, layered_node2vec, node2vec
+from musegnn.evaluation.rivals.skipgram import (
+    draw_together,
+    gene2vec,
+    hierarchical_node2vec,
+    layered_node2vec,
+    node2vec,
+)
 
 N, MODULES = 120, 4
 MODULE = np.arange(N) % MODULES
@@ -31,7 +37,7 @@ def make_graph(name, *, within, seed=0):
     z = np.where((rows + adjacency.indices) % 7 == 0, -4.0, 4.0)
     edges = SimpleNamespace(indptr=adjacency.indptr, indices=adjacency.indices, rows=rows, z=z)
     keys = np.array([f"g{k:03}" for k in range(N)])
-    return SimpleNamespace(name=name, n_genes=N, keys=keys, trainable=np.arange(N) % 3 != 0, edges=edges)
+    return SimpleNamespace(name=name, tissue="lung", n_genes=N, keys=keys, trainable=np.arange(N) % 3 != 0, edges=edges)
 
 
 def make_profile(*, signal, seed=0):
@@ -81,6 +87,37 @@ def test_layers_are_tied_by_genes_that_are_not_held_out():
     assert copies.indices[copies.indptr[1]] == N + 1
     vectors = layered_node2vec(graphs, dim=8, seed=0)
     assert contrast(vectors["a"], vectors["b"]) > 0.15
+
+
+def test_a_penalty_ties_the_genes_of_a_hierarchy():
+    graphs = [make_graph(name, within=0.5) for name in ("a", "b")]
+    vectors, again = (hierarchical_node2vec(graphs, dim=8, seed=0) for _ in range(2))
+    np.testing.assert_array_equal(vectors["a"], again["a"])
+    assert contrast(vectors["a"], vectors["b"]) > 0.15
+    unit = {name: unit_rows(x) for name, x in vectors.items()}
+    same = (unit["a"] * unit["b"]).sum(axis=1)
+    assert same[graphs[0].trainable].mean() > same[~graphs[0].trainable].mean()
+    noise = hierarchical_node2vec([make_graph(name, within=0.05) for name in ("a", "b")], dim=8, seed=0)
+    assert abs(contrast(noise["a"], noise["b"])) < 0.08
+
+
+def test_the_penalty_moves_children_halfway_to_a_parent_that_has_converged():
+    keys = np.array(["g", "h"])
+    both, one = np.array([True, True]), np.array([True, False])
+    leaves = [
+        ("lung", keys, np.array([[1.0], [5.0]]), both),
+        ("lung", keys, np.array([[3.0], [7.0]]), one),
+        ("brain", keys, np.array([[8.0], [9.0]]), one),
+    ]
+    draw_together(leaves)
+    lung, brain = 4.0, 6.0  # of g: lung = (1 + 3 + root) / 3, brain = (8 + root) / 2, root = (lung + brain) / 2
+    root = 5.0
+    for _ in range(50):
+        lung, brain = (1 + 3 + root) / 3, (8 + root) / 2
+        root = (lung + brain) / 2
+    expected = [(1 + lung) / 2, (3 + lung) / 2, (8 + brain) / 2]
+    np.testing.assert_allclose([x[0, 0] for _, _, x, _ in leaves], expected, rtol=0.02)
+    assert [x[1, 0] for _, _, x, _ in leaves] == [5.0, 7.0, 9.0]
 
 
 def test_pooled_vectors_find_modules_and_are_equal_in_all_datasets():

@@ -83,3 +83,25 @@ function tickText(v) {
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) return v.toExponential(0);
   return String(Number(v.toPrecision(4)));
 }
+
+// Bars of a table's first measure, best on top, with the value at random.
+function barChart(table) {
+  const { label, title } = table.measures[0];
+  const rows = table.rows.filter((row) => row.values[0] !== null).sort((a, b) => b.values[0] - a.values[0]);
+  const [left, right, top, step] = [190, 60, 6, 22];
+  const [w, h] = [760, top + step * rows.length + 24];
+  const high = Math.max(...rows.map((row) => row.values[0]), table.chance ?? 0) || 1;
+  const X = (v) => left + (v / high) * (w - left - right);
+  const bars = rows.map((row, r) => {
+    const y = top + r * step;
+    return svg("g", { class: row.ours ? "bar ours" : "bar" }, [
+      svg("text", { x: left - 8, y: y + 15, "text-anchor": "end" }, row.model),
+      svg("rect", { x: left, y: y + 3, width: Math.max(0, X(row.values[0]) - left), height: step - 7, rx: 2 }),
+      svg("text", { x: X(row.values[0]) + 6, y: y + 15 }, row.values[0].toFixed(3))]);
+  });
+  const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": `${label} of ${plural(rows.length, "model")}` }, bars);
+  if (table.chance !== null) picture.append(
+    svg("line", { class: "chance", x1: X(table.chance), x2: X(table.chance), y1: top, y2: h - 22 }),
+    svg("text", { x: X(table.chance) + 4, y: h - 9 }, "chance"));
+  return el("figure", { class: "card bars" }, el("figcaption", {}, el("b", {}, label), el("span", { class: "soft small" }, title)), picture);
+}

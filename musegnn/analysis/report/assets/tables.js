@@ -64,7 +64,8 @@ function evaluationTable(table) {
   });
   const heading = table.title ? [el("h2", {}, table.title)] : [];
   const note = table.note ? [el("p", { class: "soft small" }, table.note)] : [];
-  return el("section", {}, heading, note, sortable(columns, table.rows, { rowClass: (row) => (row.ours ? "ours" : "") }));
+  const figure = table.chance === undefined ? [] : [barChart(table)];
+  return el("section", {}, heading, note, figure, sortable(columns, table.rows, { rowClass: (row) => (row.ours ? "ours" : "") }));
 }
 
 const percent = (v, digits = 1) => (v === null ? "–" : `${(100 * v).toFixed(digits)} %`);

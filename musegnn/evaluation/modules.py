@@ -1,0 +1,193 @@
+"""Co-expression modules of one dataset as labels for the vectors of another.
+
+Modules are found as WGCNA does: soft threshold, topological overlap, average linkage, and a cut of the tree. The genes
+of a module then make a gene set, which vectors of *other* datasets have to predict for genes that the predictor has not
+seen. A space in which datasets fall into place carries the modules of one over to the next.
+
+Legend: N genes of a dataset, d dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.cluster.hierarchy import average, fcluster
+from scipy.spatial.distance import squareform
+
+from musegnn.evaluation.function import FunctionScores, function_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.evaluation.task import DatasetTask
+
+    Floats = NDArray[np.float64]
+
+POWER = 6
+MIN_SIZE = 20
+CUTS = 50
+
+
+def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size: int = MIN_SIZE) -> NDArray[np.int64]:
+    """Find modules of co-expressed genes.
+
+    Parameters
+    ----------
+    estimates
+        Co-expression estimates, symmetric, shape (N, N), between -1 and 1; 0 where there is none.
+    power
+        Exponent of the soft threshold; negative estimates count as 0 ("signed hybrid").
+    min_size
+        Genes of the smallest module.
+
+    Returns
+    -------
+    numpy.ndarray
+        Module of each gene, shape (N,), numbered from 0 by size; -1 for genes of none.
+
+    References
+    ----------
+    Zhang and Horvath, "A general framework for weighted gene co-expression network analysis", Statistical Applications
+    in Genetics and Molecular Biology 4 (2005), section 2 and equation 4. The tree is cut at one height, at which the
+    number of modules is largest, and of those heights h the one with the largest ``(1 - h)`` times the number of genes
+    in modules: not WGCNA's dynamic cut.
+    """
+    label = np.full(estimates.shape[0], -1, dtype=np.int64)
+    adjacency = np.clip(estimates.toarray(), 0.0, 1.0) ** power
+    np.fill_diagonal(adjacency, 0.0)
+    linked = np.flatnonzero(adjacency.any(axis=1))
+    if len(linked) < min_size:
+        return label
+    distance = 1.0 - topological_overlap(adjacency[np.ix_(linked, linked)])
+    np.fill_diagonal(distance, 0.0)
+    tree = average(squareform(distance, checks=False))
+    best, best_merit = label[linked], (0, 0.0)
+    for height in np.unique(np.quantile(tree[:, 2], np.linspace(0.0, 1.0, CUTS))):
+        cluster = fcluster(tree, height, criterion="distance") - 1
+        size = np.bincount(cluster)
+        large = size >= min_size
+        merit = (int(large.sum()), float((1.0 - height) * size[large].sum()))
+        if merit > best_merit:
+            number = np.full(len(size), -1)
+            number[np.argsort(-size, kind="stable")[: merit[0]]] = np.arange(merit[0])
+            best, best_merit = number[cluster], merit
+    label[linked] = best
+    return label
+
+
+def topological_overlap(adjacency: Floats) -> Floats:
+    """Compute how far genes have their neighbours in common.
+
+    Parameters
+    ----------
+    adjacency
+        Symmetric, between 0 and 1, diagonal 0, shape (N, N).
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(sum_u a_iu a_uj + a_ij) / (min(k_i, k_j) + 1 - a_ij)`` with ``k_i = sum_u a_iu``; 1 on the diagonal.
+    """
+    degree = adjacency.sum(axis=1)
+    overlap = (adjacency @ adjacency + adjacency) / (np.minimum.outer(degree, degree) + 1.0 - adjacency)
+    np.fill_diagonal(overlap, 1.0)
+    symmetric: Floats = (overlap + overlap.T) / 2  # a product of matrices is symmetric up to rounding
+    return symmetric
+
+
+def module_sets(tasks: Sequence[DatasetTask], estimates: Mapping[str, csr_matrix]) -> dict[str, dict[str, list[str]]]:
+    """Give the modules of every dataset as gene sets.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    estimates
+        By dataset name, as of :func:`coexpression_modules`.
+
+    Returns
+    -------
+    dict
+        Gene keys by dataset and name of the module.
+    """
+    sets: dict[str, dict[str, list[str]]] = {}
+    for task in tasks:
+        label = coexpression_modules(estimates[task.name])
+        sets[task.name] = {
+            f"{task.name} {k}": task.gene_key[label == k].tolist() for k in range(int(label.max(initial=-1)) + 1)
+        }
+    return sets
+
+
+def module_scores(
+    tasks: Sequence[DatasetTask],
+    vectors: Mapping[str, NDArray[np.floating]],
+    modules: Mapping[str, Mapping[str, list[str]]],
+    *,
+    seed: int = 0,
+    permute: bool = False,
+) -> FunctionScores:
+    """Score how well the vectors of a dataset predict the modules of the other datasets.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        By dataset name, shape (N, d).
+    modules
+        Result of :func:`module_sets`.
+    seed, permute
+        As of :func:`musegnn.evaluation.function.function_scores`.
+
+    Returns
+    -------
+    FunctionScores
+        By dataset and module of another.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for task in tasks:
+        others = {name: genes for where, sets in modules.items() if where != task.name for name, genes in sets.items()}
+        found |= function_scores([task], vectors, others, seed=seed, permute=permute).auroc
+    return FunctionScores(found)
+
+
+def module_document(
+    tasks: Sequence[DatasetTask],
+    spaces: Mapping[str, Mapping[str, NDArray[np.floating]]],
+    modules: Mapping[str, Mapping[str, list[str]]],
+    *,
+    seed: int,
+) -> dict[str, Any]:  # JSON
+    """Score models by the modules of other datasets.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    spaces
+        Vectors by model and dataset name, shape (N, d).
+    modules
+        Result of :func:`module_sets`.
+    seed
+        Of folds and of the control.
+
+    Returns
+    -------
+    dict
+        ``n_modules`` by dataset; and per model ``auroc`` and ``permuted`` (the control).
+    """
+    return {
+        "n_modules": {name: len(sets) for name, sets in modules.items()},
+        "models": {
+            name: {
+                "auroc": module_scores(tasks, vectors, modules, seed=seed).mean,
+                "permuted": module_scores(tasks, vectors, modules, seed=seed, permute=True).mean,
+            }
+            for name, vectors in spaces.items()
+        },
+    }

@@ -1,0 +1,111 @@
+"""The same evaluation over several training seeds: means, deviations, paired tests, and stability of neighbours.
+
+What is held out stays the same; a seed decides initial weights, dropout, partners and whatever else is drawn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import ttest_1samp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MEASURES = (
+    "held_out_mrr",
+    "recall",
+    "anchor_mrr",
+    "positive_edges",
+    "all_edges",
+    "effective_rank",
+    "modules",
+    "function",
+)
+TESTED = ("held_out_mrr", "positive_edges", "modules", "function")
+
+
+def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:  # JSON
+    """Choose what is averaged over seeds.
+
+    Parameters
+    ----------
+    document
+        Result of :func:`musegnn.evaluation.evaluate.evaluate_model`.
+
+    Returns
+    -------
+    dict
+        By model and measure of ``MEASURES``; what a model does not have is not there.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, model in document["models"].items():
+        held_out, anchors = (model["retrieval"][which]["overall"] for which in ("held_out", "anchors"))
+        edges, space = model["held_out_edges"], model["space"] or {}
+        cosine = edges["overall"]["cosine"] if edges else {}
+        values = {
+            "held_out_mrr": held_out["mrr"],
+            "recall": held_out["recall"],
+            "anchor_mrr": anchors["mrr"],
+            "positive_edges": cosine.get("positive"),
+            "all_edges": cosine.get("all"),
+            "effective_rank": space.get("effective_rank"),
+        }
+        found[name] = values
+    for part in ("modules", "function"):
+        for name, values in document.get(part, {}).get("models", {}).items():
+            found.setdefault(name, {})[part] = values["auroc"]
+    return {name: {m: v for m, v in values.items() if v is not None} for name, values in found.items()}
+
+
+def summarize_seeds(documents: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:  # JSON
+    """Average the measures of every model over seeds and compare one with the others, seed by seed.
+
+    Parameters
+    ----------
+    documents
+        Results of :func:`musegnn.evaluation.evaluate.evaluate_model`, one per seed, of the same models.
+    seeds
+        The training seeds.
+
+    Returns
+    -------
+    dict
+        ``seeds``; ``models``: by model and measure ``mean`` and ``deviation`` (of the sample; nan for one seed);
+        ``differences``: by rival and measure of ``TESTED`` ``mean`` (subject minus rival) and ``p_value`` of the paired
+        t-test over seeds (nan where all differences are equal).
+    """
+    subject = documents[0]["subject"]
+    by_seed = [model_measures(document) for document in documents]
+    models: dict[str, dict[str, dict[str, float]]] = {}
+    differences: dict[str, dict[str, dict[str, float]]] = {}
+    for name in by_seed[0]:
+        for measure in MEASURES:
+            values = [found[name][measure] for found in by_seed if measure in found.get(name, {})]
+            if len(values) < len(documents):
+                continue
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+            models.setdefault(name, {})[measure] = {"mean": float(np.mean(values)), "deviation": spread}
+            if name != subject and measure in TESTED and measure in by_seed[0][subject]:
+                difference = [found[subject][measure] - found[name][measure] for found in by_seed]
+                differences.setdefault(name, {})[measure] = paired_difference(difference)
+    return {"seeds": list(seeds), "models": models, "differences": differences}
+
+
+def paired_difference(difference: Sequence[float]) -> dict[str, float]:
+    """Test whether differences, one per seed, have a mean of 0.
+
+    Parameters
+    ----------
+    difference
+        At least one.
+
+    Returns
+    -------
+    dict
+        ``mean`` and two-sided ``p_value`` of Student's t-test, nan for one seed and for equal differences.
+    """
+    varied = len(difference) > 1 and np.ptp(difference) > 0.0
+    p_value = float(ttest_1samp(difference, 0.0).pvalue) if varied else float("nan")
+    return {"mean": float(np.mean(difference)), "p_value": p_value}

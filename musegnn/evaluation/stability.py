@@ -1,0 +1,74 @@
+"""Whether other training seeds give a gene the same neighbours.
+
+Legend: n pooled rows of all datasets, d dimensions, k neighbours.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.evaluation.space import unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+NEIGHBORS = 10
+BLOCK_ROWS = 1024
+
+
+def nearest_rows(vectors: Mapping[str, NDArray[np.floating]], *, k: int = NEIGHBORS) -> NDArray[np.int32]:
+    """Find the nearest rows of all datasets together, by cosine.
+
+    Parameters
+    ----------
+    vectors
+        One space: by dataset name, each shape (N, d).
+    k
+        Neighbours of each row, itself aside.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions in the pooled rows, ascending, shape (n, k).
+
+    Raises
+    ------
+    ValueError
+        When there are not more than `k` rows.
+    """
+    unit = unit_rows(np.concatenate([np.asarray(x, dtype=np.float64) for x in vectors.values()]))
+    if len(unit) <= k:
+        msg = f"expected more than {k} rows, got {len(unit)}"
+        raise ValueError(msg)
+    found = np.empty((len(unit), k), dtype=np.int32)
+    for start in range(0, len(unit), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(unit)))
+        cosine = unit[rows] @ unit.T
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        found[rows] = np.sort(np.argpartition(-cosine, k - 1, axis=1)[:, :k], axis=1)
+    return found
+
+
+def neighbor_stability(runs: Sequence[NDArray[np.int32]]) -> float:
+    """Compute the mean Jaccard index of the neighbours of a row over all pairs of runs.
+
+    Parameters
+    ----------
+    runs
+        Results of :func:`nearest_rows`, each shape (n, k), rows in the same order.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; nan for one run. About ``k / 2n`` by chance.
+    """
+    values = []
+    for one, other in combinations(runs, 2):
+        shared = np.array([len(np.intersect1d(a, b, assume_unique=True)) for a, b in zip(one, other, strict=True)])
+        values.append(float(np.mean(shared / (2 * one.shape[1] - shared))))
+    return float(np.mean(values)) if values else float("nan")
