@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    Table = dict[tuple[str, str], dict[str, list[float]]]
+    from benchmarks.quality.table import Table
 
 MEASURES = (
     "mrr",
@@ -32,18 +32,30 @@ MEASURES = (
     "rank_share",
     "function",
     "function_permuted",
+    "function_p",
+    "factors",
+    "modules",
+    "stability",
+    "mrr_p",
 )
 COLUMNS = {
     "mrr": "held-out MRR",
     "mrr_over_chance": "x chance",
+    "mrr_p": "p",
     "anchor_mrr": "anchor MRR",
     "edges_cosine_positive": "positive edges",
     "rank": "effective rank",
+    "stability": "stability",
+    "modules": "modules",
+    "factors": "factors",
     "function": "gene sets",
     "function_permuted": "permuted",
+    "function_p": "p",
 }
 PAIRS = ("snare_rna snare_atac", "A549_rna A549_atac", "dlpfc_673 snare_rna", "dlpfc_674 snare_rna")
 """Pairs across modality or species of which each has to beat chance five times."""
+
+ABLATION_COLUMNS = ("mrr", "mrr_over_chance", "anchor_mrr", "edges_cosine_positive", "rank", "modules", "function")
 
 INTRODUCTION = """# What models make of real tissues
 
@@ -56,13 +68,21 @@ models have the same graphs, hold-outs and genes (the published recipe has the g
 * **positive edges**: AUROC of held-out positive edges against degree-matched non-edges, by cosine. The residual profile
   of PCA, GAE, VGAE and MAE still holds these edges; the relations of musegnn and the graphs of all models do not.
 * **effective rank**: exp of the entropy of the squared singular values.
-* **gene sets**: AUROC of GO biological processes with experimental evidence, predicted for genes that the ridge
-  regression has not seen; **permuted**: the same with the vectors dealt to genes at random.
+* **stability**: Jaccard index of the ten nearest genes of all datasets, over pairs of seeds.
+* **modules**: AUROC of the co-expression modules of the other datasets (soft threshold, topological overlap, average
+  linkage), predicted for genes that the ridge regression has not seen; **factors**: of transcription factors against
+  all other genes, likewise.
+* **gene sets**: AUROC of GO biological processes with experimental evidence, likewise; **permuted**: the same with the
+  vectors dealt to genes at random.
+* **p**, against musegnn: after the MRR, the largest of the seeds' p (random signs of whole genes); after the gene sets,
+  Wilcoxon's signed-rank test over sets, each set's mean over seeds.
 
 `start` is musegnn after its closed-form start, before the first round; `untrained` has random weights. PCA, the skip-
 gram models, GSS and Gemini were tried in several dimensions, and the one with the best held-out MRR (gene sets where
 there is none) is shown, which favours them. `gss` and `gemini` have one vector per gene for all datasets, so there is
-nothing to retrieve.
+nothing to retrieve; `musegnn pooled` is the mean of musegnn's unit vectors of a gene. `z_completion` tells held-out
+edges by a low-rank completion of the test statistics that knows which pairs are missing (best of three ranks): how much
+of them the visible statistics can tell at all.
 """
 
 
@@ -73,24 +93,9 @@ seeds, the standard deviation in brackets. Measures as in [the comparison of mod
 """
 
 
-def best_of_sizes(table: Table) -> Table:
-    """Keep, of rivals that were tried in several dimensions, the best in each group, without the number in its name."""
-    best: Table = {}
-    for (group, model), found in table.items():
-        stem, _, size = model.rpartition("_")
-        key = (group, stem if size.isdigit() else model)
-        if key not in best or _merit(found) > _merit(best[key]):
-            best[key] = found
-    return best
-
-
-def _merit(found: dict[str, list[float]]) -> float:
-    return statistics.mean(found["mrr"] if "mrr" in found else found["function"])
-
-
 def noise_checks() -> Iterator[Check]:
     """Score random vectors of random graphs: all must be at chance."""
-    from benchmarks.quality.scores import score_space
+    from benchmarks.quality.scores import Scorer
     from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
     random = np.random.default_rng(0)
@@ -119,11 +124,16 @@ def noise_checks() -> Iterator[Check]:
             )
         )
     sets = {f"s{k}": [f"g{i}" for i in random.permutation(n)[:60]] for k in range(40)}
-    found = score_space(tasks, {task.name: random.normal(size=(n, 32)) for task in tasks}, sets)
+    modules = {task.name: {f"{task.name} {name}": genes for name, genes in sets.items()} for task in tasks}
+    scorer = Scorer(tasks, sets=sets, factors={"factors": sets["s0"] + sets["s1"]}, modules=modules)
+    scorer.space("noise", {task.name: random.normal(size=(n, 32)) for task in tasks})
+    found = scorer.result.measures["noise"]
     for measure, want, bound in (
         ("mrr_over_chance", 1.0, 0.5),
         ("edges_cosine_positive", 0.5, 0.05),
         ("function", 0.5, 0.05),
+        ("factors", 0.5, 0.1),
+        ("modules", 0.5, 0.05),
     ):
         got = found[measure]
         claim = f"{measure} of noise is within {bound} of {want}"
@@ -135,7 +145,12 @@ def write_report(table: Table, folder: Path) -> None:
     n = max(len(found["mrr"]) for found in table.values() if "mrr" in found)
     lines = [INTRODUCTION.format(n=n)]
     for group in dict.fromkeys(group for group, _ in table):
-        lines += [f"## {group}", "", "| model | " + " | ".join(COLUMNS.values()) + " |", "|---" * 8 + "|"]
+        lines += [
+            f"## {group}",
+            "",
+            "| model | " + " | ".join(COLUMNS.values()) + " |",
+            "|---" * (len(COLUMNS) + 1) + "|",
+        ]
         rows = [(model, found) for (where, model), found in table.items() if where == group]
         rows.sort(key=lambda row: -(statistics.mean(row[1]["mrr"]) if "mrr" in row[1] else -1.0))
         lines += [f"| {model} | " + " | ".join(_cell(found, m) for m in COLUMNS) + " |" for model, found in rows]
@@ -152,6 +167,8 @@ def _cell(found: dict[str, list[float]], measure: str) -> str:
     if measure not in found:
         return ""
     values = found[measure]
+    if measure.endswith("_p"):
+        return f"{max(values):.2g}"
     digits = 1 if measure in {"rank", "mrr_over_chance"} else 3
     deviation = f" ({statistics.stdev(values):.{digits}f})" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{deviation}"
@@ -161,7 +178,7 @@ def _draw(table: Table, path: Path, *, ours: str = "musegnn") -> None:
     from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys(group for group, _ in table))
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    figure = Figure(figsize=(13 if len(groups) > 2 else 10, 7), layout="constrained")
     for axes, group in zip(figure.subplots(1, len(groups)), groups, strict=True):
         rows = [(model, found["mrr"]) for (where, model), found in table.items() if where == group and "mrr" in found]
         rows.sort(key=lambda row: statistics.mean(row[1]))
@@ -177,13 +194,16 @@ def _draw(table: Table, path: Path, *, ours: str = "musegnn") -> None:
 
 def write_ablation(table: Table, folder: Path) -> None:
     """Write ``ablation.md`` and ``ablation.png``."""
-    columns = {
-        m: COLUMNS[m] for m in ("mrr", "mrr_over_chance", "anchor_mrr", "edges_cosine_positive", "rank", "function")
-    }
+    columns = {m: COLUMNS[m] for m in ABLATION_COLUMNS}
     n = max(len(found["mrr"]) for found in table.values())
     lines = [ABLATION.format(n=n)]
     for group in dict.fromkeys(group for group, _ in table):
-        lines += [f"## {group}", "", "| variant | " + " | ".join(columns.values()) + " |", "|---" * 7 + "|"]
+        lines += [
+            f"## {group}",
+            "",
+            "| variant | " + " | ".join(columns.values()) + " |",
+            "|---" * (len(columns) + 1) + "|",
+        ]
         rows = [(variant, found) for (where, variant), found in table.items() if where == group]
         lines += [f"| {variant} | " + " | ".join(_cell(found, m) for m in columns) + " |" for variant, found in rows]
         lines.append("")
