@@ -36,7 +36,7 @@ CORE: dict[str, dict[str, Any]] = {  # values of any setting
 }
 MORE: dict[str, dict[str, Any]] = {
     "edge dropout 0.2": {"model": {"edge_dropout": 0.2}},
-    "similarity too": {"training": {"loss": {"similarity": 1.0}}},
+    "no similarity, no contrast": {"training": {"loss": {"similarity": 0.0, "contrast": 0.0}}},
     "temperature 0.2": {"training": {"loss": {"alignment_temperature": 0.2}}},
     "no reconstruction": {"training": {"loss": {"reconstruction": 0.0}}},
     "inner-product decoder": {"model": {"decoder": "inner"}},
