@@ -45,6 +45,8 @@ TRIES: tuple[tuple[str, ...], ...] = (
     ("training.loss.n_alignment=2000",),
     ("training.row_block=512",),
     ("training.row_block=512", "training.loss.n_alignment=2000", "training.recompute=true"),
+    ("training.pairs=50000",),
+    ("training.pairs=50000", "training.loss.n_alignment=2000", "training.recompute=true"),
     ("model.decoder=pairwise", "training.pairs=50000"),
     (
         "model.decoder=pairwise",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -20,18 +19,7 @@ from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
-CONFTEST = Path(__file__).with_name("conftest.py")
 ROOT = Path(__file__).parents[2]
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location("cluster_conftest", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = load(CONFTEST)
 
 CHILD = """
 import importlib.util, os, sys
@@ -69,7 +57,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def test_a_controller_killed_during_a_checkpoint_leaves_nothing_and_goes_on(tmp_path):
+def test_a_controller_killed_during_a_checkpoint_leaves_nothing_and_goes_on(helpers, tmp_path):
     store, config = helpers.make_run(tmp_path, n=4, rounds=200, checkpoint_every=2)
     MuSeGNN(store, config).train(tmp_path / "alone")
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
@@ -92,7 +80,7 @@ def test_a_controller_killed_during_a_checkpoint_leaves_nothing_and_goes_on(tmp_
     helpers.wait_for(lambda: not helpers.descendants(again.pid), 10)
 
 
-def test_a_run_can_be_watched(tmp_path):
+def test_a_run_can_be_watched(helpers, tmp_path):
     """`musegnn status` and the metrics port, while a run goes on, and nothing listens beyond the loopback interface."""
     store, config = helpers.make_run(tmp_path, n=4, rounds=400, checkpoint_every=50)
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
@@ -157,7 +145,7 @@ def listening(pids):
     return found
 
 
-def test_a_stalled_run_says_who_where_and_since_when(ray_cluster, tmp_path, monkeypatch, caplog):
+def test_a_stalled_run_says_who_where_and_since_when(helpers, ray_cluster, tmp_path, monkeypatch, caplog):
     from musegnn.cluster import status
     from musegnn.cluster.controller import Limits
     from musegnn.cluster.train import train_on_cluster

@@ -31,6 +31,15 @@ def test_parameters_are_counted_exactly(atlas, features, decoder):
     assert parts["moments"] == 2 * held
 
 
+@pytest.mark.parametrize("encoder", ["none", "gcn", "gat", "gps", "graphormer", "magna"])
+def test_parameters_of_all_encoders_are_counted_exactly(atlas, encoder):
+    store, config = atlas(model__encoder=encoder)
+    data = prepare(store, config)
+    found = check_memory(data, config.model, config.training, PLENTY)
+    units = make_model(data, config).units.values()
+    assert found.parts["parameters"] == sum(p.numel() * p.element_size() for unit in units for p in unit.parameters)
+
+
 def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
     size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_fixed=500, n_related=0)
     training = TrainingConfig()
@@ -65,6 +74,7 @@ NO_PAIRS = {"loss": {"alignment": 0.0}}
         ({}, {"decoder": "pairwise"}, {"pairs": 50_000}, "parameters"),
         ({}, {}, {"recompute": True}, "encoder"),
         ({"row_block": 512}, {}, {"row_block": 512, "loss": {"n_alignment": 2000}}, "step"),
+        (NO_PAIRS, {"decoder": "signed"}, NO_PAIRS | {"pairs": 50_000}, "step"),
     ],
 )
 def test_settings_save_what_they_are_said_to_save(before, model, after, less):
