@@ -226,7 +226,8 @@ class Engine:
             shared = [self._unit(name).parameters for name in names]
             wanted = [*layer, *(p for unit in shared for p in unit)]
             z_j = self.model.encode(j, round_=round_) if self.config.recompute else z[j]
-            found = iter(torch.autograd.grad(z_j, wanted, add_ascending(parts), allow_unused=True))
+            along = (z_j * add_ascending(parts)).sum()  # whose gradient by z is the parts' sum to the bit
+            found = iter(_gradients(along, wanted))
             layer_gradients[j] = [next(found) for _ in layer]
             for name, parameters in zip(names, shared, strict=True):
                 contributions.setdefault(name, {})[j] = _flatten([next(found) for _ in parameters], parameters)
