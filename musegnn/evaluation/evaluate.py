@@ -249,15 +249,16 @@ def evaluate_model(
         the nearest genes.
     """
     first = model.config.training.seed
-    models = (model if seed == first else model.reseeded(seed).train() for seed in range(first, first + seeds))
-    found = [_evaluate_seed(one, sets, trained_rivals=trained_rivals) for one in models]
-    documents = [document for document, _ in found]
-    if seeds == 1:
-        return documents[0]
+    documents, nearest = [], []
+    for seed in range(first, first + seeds):
+        one = model if seed == first else model.reseeded(seed).train()
+        document, spaces = _evaluate_seed(one, sets, trained_rivals=trained_rivals)
+        if seeds == 1:
+            return document
+        documents.append(document)
+        nearest.append({name: nearest_rows(vectors) for name, vectors in spaces.items()})
     summary = summarize_seeds(documents, range(first, first + seeds))
-    summary["stability"] = {
-        name: neighbor_stability([nearest_rows(spaces[name]) for _, spaces in found]) for name in found[0][1]
-    }
+    summary["stability"] = {name: neighbor_stability([rows[name] for rows in nearest]) for name in nearest[0]}
     return documents[0] | {"seeds": _plain(summary)}
 
 

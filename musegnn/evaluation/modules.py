@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.cluster.hierarchy import average, fcluster
+from scipy.sparse import csr_matrix
 from scipy.spatial.distance import squareform
 
 from musegnn.evaluation.function import FunctionScores, function_scores
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
     from musegnn.evaluation.task import DatasetTask
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 POWER = 6
 MIN_SIZE = 20
 CUTS = 50
+MAX_GENES = 5000
 
 
 def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size: int = MIN_SIZE) -> NDArray[np.int64]:
@@ -38,7 +39,8 @@ def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size:
     Parameters
     ----------
     estimates
-        Co-expression estimates, symmetric, shape (N, N), between -1 and 1; 0 where there is none.
+        Co-expression estimates, symmetric, shape (N, N), between -1 and 1; 0 where there is none. Of more than
+        ``MAX_GENES`` genes only the most connected are sorted into modules, as their overlaps are a dense matrix.
     power
         Exponent of the soft threshold; negative estimates count as 0 ("signed hybrid").
     min_size
@@ -57,12 +59,15 @@ def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size:
     in modules: not WGCNA's dynamic cut.
     """
     label = np.full(estimates.shape[0], -1, dtype=np.int64)
-    adjacency = np.clip(estimates.toarray(), 0.0, 1.0) ** power
-    np.fill_diagonal(adjacency, 0.0)
-    linked = np.flatnonzero(adjacency.any(axis=1))
+    strength = np.clip(estimates.data, 0.0, 1.0) ** power
+    soft = csr_matrix((strength, estimates.indices, estimates.indptr), estimates.shape)
+    degree = np.asarray(soft.sum(axis=1)).ravel() - soft.diagonal()
+    linked = np.sort(np.argsort(-degree, kind="stable")[: min(MAX_GENES, np.count_nonzero(degree))])
     if len(linked) < min_size:
         return label
-    distance = 1.0 - topological_overlap(adjacency[np.ix_(linked, linked)])
+    adjacency = soft[linked][:, linked].toarray()
+    np.fill_diagonal(adjacency, 0.0)
+    distance = 1.0 - topological_overlap(adjacency)
     np.fill_diagonal(distance, 0.0)
     tree = average(squareform(distance, checks=False))
     best, best_merit = label[linked], (0, 0.0)

@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
+from musegnn.evaluation import modules
 from musegnn.evaluation.modules import (
     coexpression_modules,
     module_document,
@@ -43,6 +44,14 @@ def test_noise_has_no_several_modules():
     assert coexpression_modules(csr_matrix((N, N))).tolist() == [-1] * N
 
 
+def test_of_many_genes_the_most_connected_are_sorted(monkeypatch):
+    monkeypatch.setattr(modules, "MAX_GENES", 140)
+    label = coexpression_modules(estimates(within=0.7))
+    inside = label >= 0
+    assert 100 < inside.sum() <= 140
+    assert adjusted_rand_score(TRUTH[inside], label[inside]) == 1.0
+
+
 def test_negative_estimates_tie_nothing():
     np.testing.assert_array_equal(coexpression_modules(-abs(estimates(within=0.7))), np.full(N, -1))
 
@@ -64,15 +73,15 @@ def test_topological_overlap_is_its_definition():
 def test_vectors_are_asked_for_modules_of_other_datasets(make_task):
     keys = [f"g{k:03}" for k in range(N)]
     tasks = [make_task(name, keys) for name in ("a", "b")]
-    modules = module_sets(tasks, {"a": estimates(within=0.7), "b": csr_matrix((N, N))})
-    assert (len(modules["a"]), len(modules["b"])) == (MODULES, 0)
+    found_modules = module_sets(tasks, {"a": estimates(within=0.7), "b": csr_matrix((N, N))})
+    assert (len(found_modules["a"]), len(found_modules["b"])) == (MODULES, 0)
     random = np.random.default_rng(1)
     knows, noise = ({name: random.normal(size=(N, 12)) for name in "ab"} for _ in range(2))
     knows["b"][:, :MODULES] += 3.0 * (TRUTH[:, None] == np.arange(MODULES))
-    found = module_scores(tasks, knows, modules)
+    found = module_scores(tasks, knows, found_modules)
     assert {where for where, _ in found.auroc} == {"b"}
     assert found.mean > 0.9
-    document = module_document(tasks, {"knows": knows, "noise": noise}, modules, seed=0)
+    document = module_document(tasks, {"knows": knows, "noise": noise}, found_modules, seed=0)
     assert document["n_modules"] == {"a": MODULES, "b": 0}
     assert abs(document["models"]["noise"]["auroc"] - 0.5) < 0.1
     assert abs(document["models"]["knows"]["permuted"] - 0.5) < 0.1
