@@ -37,8 +37,10 @@ def unit_rows(x: NDArray[np.floating]) -> Floats:
     if not np.isfinite(x64).all():
         msg = f"expected finite vectors, got {np.count_nonzero(~np.isfinite(x64))} values that are not"
         raise ValueError(msg)
-    norms = np.linalg.norm(x64, axis=1, keepdims=True)
-    result: Floats = np.divide(x64, norms, out=np.zeros_like(x64), where=norms > 0)
+    _, exponent = np.frexp(np.abs(x64).max(axis=1, keepdims=True, initial=0.0))
+    scaled = np.ldexp(x64, -exponent)  # exact, so that squares of tiny or huge values neither vanish nor overflow
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    result: Floats = np.divide(scaled, norms, out=np.zeros_like(scaled), where=norms > 0)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -52,7 +52,19 @@ def test_null_has_no_mean_cosine():
     assert effective_rank(x) > 31.5
 
 
-@given(arrays(np.float64, (6, 3), elements=st.floats(-10, 10)), st.integers(0, 100))
+def test_rows_of_any_size_get_length_one():
+    x = np.array([[3e-162, 4e-162], [3.0, 4.0], [3e200, 4e200], [0.0, 0.0], [5e-324, 0.0]])
+    expected = [[0.6, 0.8]] * 3 + [[0.0, 0.0], [1.0, 0.0]]
+    np.testing.assert_allclose(unit_rows(x), expected, rtol=1e-15)
+    plain = np.random.default_rng(0).normal(size=(50, 7))
+    np.testing.assert_array_equal(unit_rows(plain), plain / np.linalg.norm(plain, axis=1, keepdims=True))
+
+
+NOT_TINY = st.floats(-10, 10).filter(lambda v: v == 0.0 or abs(v) > 1e-280)  # which rotations keep to all digits
+
+
+@given(arrays(np.float64, (6, 3), elements=NOT_TINY), st.integers(0, 100))
+@example(np.where(np.arange(18).reshape(6, 3) == 0, 0.0, 3.58912028e-162), 0)
 def test_rotation_and_order_change_nothing(x, seed):
     random = np.random.default_rng(seed)
     rotation = np.linalg.qr(random.normal(size=(3, 3)))[0]
