@@ -272,6 +272,11 @@ class ModelConfig(_Section):
         return self.head_dim or min(self.dim, 32)
 
     @property
+    def edge_dim(self) -> int | None:
+        """Edge features of the layers: the estimate and the scaled z, or none."""
+        return 2 if self.edge_features else None
+
+    @property
     def projected(self) -> int:
         """Width of the projected relations."""
         return self.relational_dim or self.dim

@@ -23,6 +23,7 @@ from musegnn.evaluation import edges
 from musegnn.evaluation.candidates import Candidate, rival_candidates, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
 from musegnn.evaluation.function import function_document
+from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published import published_metrics
 from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
@@ -153,7 +154,7 @@ def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str
         per_dataset[t.name] = {name: edges.held_out_auc(score, t.pairs) for name, score in scores.items()}
     names = ("cosine", "abs_cosine", *(("decoder",) if candidate.decoder is not None else ()))
     overall = {
-        name: {which: _mean([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
+        name: {which: mean_of_defined([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
         for name in names
     }
     return {"overall": overall, "datasets": per_dataset}
@@ -179,8 +180,8 @@ def _retrieval_scores(pairs: Sequence[PairRetrieval]) -> dict[str, Any]:  # JSON
 def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
     return {
         "n_queries": len(scores.key),
-        "mrr": _mean(scores.reciprocal_rank),
-        "recall": _mean(scores.recall),
+        "mrr": mean_of_defined(scores.reciprocal_rank),
+        "recall": mean_of_defined(scores.recall),
         "chance_mrr": scores.chance_mrr,
         "chance_recall": scores.chance_recall,
     }
@@ -199,13 +200,6 @@ def _space(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any]
             name: {"effective_rank": effective_rank(x), "mean_cosine": mean_cosine(x)} for name, x in parts.items()
         },
     }
-
-
-def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:
-    """Average the values that are defined; nan when none is."""
-    defined = np.asarray(values, dtype=np.float64)
-    defined = defined[np.isfinite(defined)]
-    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _plain(value: Any) -> Any:  # JSON

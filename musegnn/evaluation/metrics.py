@@ -16,6 +16,8 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import normalized_mutual_info_score, silhouette_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 LISI_NEIGHBORS = 90
 BISECTIONS = 100
 BLOCK_ROWS = 1024
+
+
+def mean_of_defined(values: Sequence[float] | Floats) -> float:
+    """Average the values that are finite; nan when none is."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def batch_silhouette(x: NDArray[np.floating], dataset: Ints, cluster: Ints) -> float:

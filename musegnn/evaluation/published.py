@@ -68,7 +68,7 @@ def published_metrics(
     pairs = _pairs(code, dataset, seed)
     auc = [graph_auc(vectors[t.name], t.indptr, t.indices) for t in tasks]
     result: dict[str, Any] = {
-        "auc": _mean(auc),
+        "auc": metrics.mean_of_defined(auc),
         "cgr_bound": metrics.common_gene_bound(gene),
         "subsets": {
             **{name: _integration(x[rows], dataset[rows]) for name, rows in subsets.items()},
@@ -95,7 +95,7 @@ def published_metrics(
         for name, chosen in subsets.items():
             row[name] = _mixing(x, graph, dataset, cluster, np.flatnonzero(chosen))
         each = [_mixing(x, graph, dataset, cluster, rows) for rows in pairs]
-        row["pairwise"] = {name: _mean([one[name] for one in each]) for name in ("asw", "gc")}
+        row["pairwise"] = {name: metrics.mean_of_defined([one[name] for one in each]) for name in ("asw", "gc")}
         result["resolutions"].append(row)
     return result
 
@@ -135,12 +135,7 @@ def _pairwise_integration(
     each = [_integration(x[rows], dataset[rows]) for rows in pairs]
     known = [one["ilisi"] for one in each if not one["absent"]]
     absent = "" if known else f"no pair of datasets has more than {metrics.LISI_NEIGHBORS} rows of shared genes"
-    return {"n_rows": sum(len(rows) for rows in pairs), "ilisi": _mean(known), "absent": absent}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")
+    return {"n_rows": sum(len(rows) for rows in pairs), "ilisi": metrics.mean_of_defined(known), "absent": absent}
 
 
 def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str, Any]:  # JSON

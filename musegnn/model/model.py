@@ -195,7 +195,7 @@ class AtlasModel:
                 config.dim,
                 config.heads_shared,
                 head_dim=self.config.head_width,
-                edge_dim=self._edge_dim(),
+                edge_dim=config.edge_dim,
                 edge_dropout=config.edge_dropout,
                 convolution=config.encoder,
             ).to(dtype)
@@ -220,7 +220,7 @@ class AtlasModel:
             features.width,
             self.config.head_width,
             config.heads_dataset,
-            edge_dim=self._edge_dim(),
+            edge_dim=config.edge_dim,
             n_own=features.n_profile,
             edge_dropout=config.edge_dropout,
             convolution=config.encoder,
@@ -236,9 +236,6 @@ class AtlasModel:
         )
         decoder.reset_parameters(torch_generator(self._seed, "weights", self.decoder_unit(i)))
         return decoder.to(self.device)
-
-    def _edge_dim(self) -> int | None:
-        return 2 if self.config.edge_features else None
 
     def _add_unit(self, name: str, kind: UnitKind, module: nn.Module) -> None:
         self.units[name] = Unit(name, kind, module)

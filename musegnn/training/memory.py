@@ -334,12 +334,15 @@ def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> in
 
 @cache
 def _shared_weights(model: ModelConfig) -> int:
-    edge_dim = 2 if model.edge_features else None
-    inputs, head = model.head_width * model.heads_dataset, model.head_width
     with torch.device("meta"):
         return _count(
             SharedLayers(
-                inputs, model.dim, model.heads_shared, head_dim=head, edge_dim=edge_dim, convolution=model.encoder
+                model.head_width * model.heads_dataset,
+                model.dim,
+                model.heads_shared,
+                head_dim=model.head_width,
+                edge_dim=model.edge_dim,
+                convolution=model.encoder,
             )
         )
 
@@ -349,7 +352,7 @@ def _dataset_layer(size: DatasetSize, model: ModelConfig) -> DatasetLayer:
         _width(size, model),
         model.head_width,
         model.heads_dataset,
-        edge_dim=2 if model.edge_features else None,
+        edge_dim=model.edge_dim,
         n_own=0,
         convolution=model.encoder,
     )
