@@ -21,6 +21,7 @@ import torch
 
 from musegnn.kernels.edge_attention.impl.gather import MULTIPLE
 from musegnn.kernels.edge_attention.impl.numba import backward_columns_kernel, backward_rows_kernel, forward_kernel
+from musegnn.kernels.edge_attention.impl.per_graph import PerGraph
 from musegnn.kernels.edge_attention.impl.rows import GOLDEN, Options, mix, transpose
 from musegnn.kernels.edge_attention.impl.tiles import cut, largest_block
 
@@ -60,7 +61,7 @@ def forward(
     lse = q.new_empty((n_heads, n_nodes))
     if n_nodes > 0 and n_heads > 0:
         pointers, columns = rowptr.numpy(), col.numpy()
-        tiling = _tiling(pointers, columns, offsets.numpy(), dim * q.element_size())
+        tiling = _tiling(rowptr, col, offsets, dim * q.element_size())
         options = _options(q, scale, dropout, seed)
         arguments = (
             q_, k_, v_, u_, _attributes_first(a), pointers, columns, options, o, z, lse.view(-1).numpy(), *tiling
@@ -86,7 +87,7 @@ def backward(
     needs_da: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
-    rowptr, col, colptr, row, perm, offsets = (part.numpy() for part in graph)
+    rowptr, col, colptr, row, perm, _ = (part.numpy() for part in graph)
     n_nodes, n_heads, _ = q.shape
     dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
     n_edges, n_attributes = a.shape
@@ -97,8 +98,8 @@ def backward(
     du = _workspace("du", u, u_.size)
     da = q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
-        tiles_of_rows = _tiling(rowptr, col, offsets, dim * q.element_size())
-        tiles_of_columns = _tiling(colptr, row, offsets, 2 * dim * q.element_size())
+        tiles_of_rows = _tiling(graph.rowptr, graph.col, graph.offsets, dim * q.element_size())
+        tiles_of_columns = _tiling(graph.colptr, graph.row, graph.offsets, 2 * dim * q.element_size())
         a_, lse_ = _attributes_first(a), _flat(lse.T)
         options = _options(q, scale, dropout, seed)
         group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
@@ -172,8 +173,9 @@ def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
     n_edges, n_attributes = a.shape
     if n_attributes <= 1 or a.T.is_contiguous():
         return _flat(a.T)
-    out = _workspace("attributes", a, a.numel())
-    transpose(_flat(a), out, n_edges, n_attributes)
+    flat, out = _flat(a), _workspace("attributes", a, a.numel())
+    ends = np.linspace(0, n_edges, _n_tasks(n_edges, a.numel()) + 1).astype(np.int64)
+    _over_ranges(lambda first, last: transpose(flat, out, n_edges, n_attributes, first, last), ends)
     return out
 
 
@@ -196,13 +198,21 @@ _kept = threading.local()
 
 
 def _tiling(
-    pointers: np.ndarray[Any, Any], index: np.ndarray[Any, Any], offsets: np.ndarray[Any, Any], row_bytes: int
-) -> tuple[Any, int]:
+    pointers: torch.Tensor, index: torch.Tensor, offsets: torch.Tensor, row_bytes: int
+) -> tuple[np.ndarray[Any, Any], int]:
     """Give where tiles begin in each row, and the edges of a block of rows: one row where one tile is enough."""
-    n_nodes = np.diff(offsets)
-    n_tiles = np.maximum(1, -(-n_nodes * row_bytes // TILE_BYTES))
-    most = int(n_tiles.max(initial=1))
-    return cut(pointers, index, offsets, -(-n_nodes // n_tiles), most), BLOCK_EDGES if most > 1 else 0
+
+    def make() -> tuple[np.ndarray[Any, Any], int]:
+        n_nodes = np.diff(offsets.numpy())
+        n_tiles = np.maximum(1, -(-n_nodes * row_bytes // TILE_BYTES))
+        most, tiles = int(n_tiles.max(initial=1)), -(-n_nodes // n_tiles)
+        cuts: np.ndarray[Any, Any] = cut(pointers.numpy(), index.numpy(), offsets.numpy(), tiles, most)
+        return cuts, BLOCK_EDGES if most > 1 else 0
+
+    return _tilings.get((pointers, index, offsets), row_bytes, make)
+
+
+_tilings: PerGraph[tuple[np.ndarray[Any, Any], int]] = PerGraph()
 
 
 def _flat(part: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -237,14 +247,22 @@ def _over_blocks(
         kernel(*arguments, *(_workspace(name, scratch, size) for name in ("edges_1", "edges_2")), first, last)
 
     n_rows, n_edges = pointers.size - 1, int(pointers[-1])
+    inner = np.searchsorted(pointers, np.linspace(0, n_edges, _n_tasks(n_rows, n_edges * work) + 1)[1:-1])
+    _over_ranges(run, np.unique(np.concatenate([[0], inner, [n_rows]])))
+
+
+def _n_tasks(most: int, work: int) -> int:
+    """Give the number of tasks into which a computation is cut: one where threads would not pay."""
     threads = torch.get_num_threads()
-    if threads == 1 or n_edges * work < SERIAL_WORK:
-        run(0, n_rows)
+    return 1 if threads == 1 or work < SERIAL_WORK else min(most, threads * RANGES_PER_THREAD)
+
+
+def _over_ranges(run: Callable[[int, int], None], ends: np.ndarray[Any, Any]) -> None:
+    """Run ranges in the pool, or the only one here."""
+    if ends.size == 2:
+        run(int(ends[0]), int(ends[1]))
         return
-    n_ranges = min(n_rows, threads * RANGES_PER_THREAD)
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_ranges + 1)[1:-1])
-    ends = np.unique(np.concatenate([[0], inner, [n_rows]]))
-    pool = _pool(threads, os.getpid())
+    pool = _pool(torch.get_num_threads(), os.getpid())
     tasks = [pool.submit(run, int(first), int(last)) for first, last in pairwise(ends)]
     for task in tasks:
         task.result()

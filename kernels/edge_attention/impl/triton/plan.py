@@ -5,12 +5,11 @@ Legend: N nodes, E edges, G graphs of a batch, NT = ceil(N / 32) words of a row.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
+from musegnn.kernels.edge_attention.impl.per_graph import PerGraph
 from musegnn.kernels.edge_attention.impl.triton.config import TILE_ATTRIBUTES, WORD
 
 if TYPE_CHECKING:
@@ -209,23 +208,10 @@ def make_masks(rowptr: torch.Tensor, col: torch.Tensor) -> tuple[torch.Tensor, t
     return mask.view(n_words, n_nodes), base
 
 
-_plans: dict[tuple[Any, ...], Plan] = {}  # Any: storages, numbers, limits
-_lock = threading.Lock()
+_plans: PerGraph[Plan] = PerGraph()
 
 
 def plan_for(graph: EdgeGraph, limits: Limits, *, may_tile: bool) -> Plan:
     """Give the plan of a graph, made at the first call and kept as long as the graph's tensors live."""
     parts = (graph.rowptr, graph.col, graph.offsets)
-    places = tuple((part.storage_offset(), part.numel()) for part in parts)
-    storages = tuple(
-        StorageWeakRef(part.untyped_storage())  # type: ignore[no-untyped-call]
-        for part in parts
-    )
-    key = (*storages, *places, limits, may_tile)
-    with _lock:
-        if key not in _plans:
-            dead = [other for other in _plans if any(storage.expired() for storage in other[:3])]
-            for other in dead:
-                del _plans[other]
-            _plans[key] = Plan(graph, limits, may_tile=may_tile)
-        return _plans[key]
+    return _plans.get(parts, (limits, may_tile), lambda: Plan(graph, limits, may_tile=may_tile))
