@@ -1,4 +1,4 @@
-"""Edge attention on the CPU: head-major layouts and blocks of rows around the compiled kernels.
+"""Edge attention on the CPU: layouts, memory and threads around the compiled kernels.
 
 Legend: N nodes, E edges, H heads, D head dimension, F edge attributes. Nothing of size (E, H, D) exists; the backward
 pass keeps two numbers per edge and head, for as many heads at a time as fit HANDOFF_BYTES.
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from musegnn.kernels.edge_attention.graph import EdgeGraph
 
 HANDOFF_BYTES = 1 << 22
-KEPT_BYTES = 1 << 22
+KEPT_BYTES = 1 << 24
 SERIAL_WORK = 1 << 18
 RANGES_PER_THREAD = 4
 TILE_BYTES = 1 << 19
-BLOCK_EDGES = 1 << 17
+BLOCK_EDGES = 1 << 16
 
 
 def forward(
@@ -53,21 +53,17 @@ def forward(
     seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H)."""
-    n_nodes, n_heads, _ = q.shape
-    dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
-    q_, k_, v_ = (_head_major(name, part, dim) for name, part in (("q", q), ("k", k), ("v", v)))
-    u_ = _head_major("u", u, u.shape[2])
-    o, z = _zeros("o", q, q_.size), _workspace("z", u, u_.size)
-    lse = q.new_empty((n_heads, n_nodes))
+    n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
+    o, z, lse = q.new_zeros((n_nodes, n_heads, dim)), u.new_empty(u.shape), q.new_empty((n_nodes, n_heads))
     if n_nodes > 0 and n_heads > 0:
-        pointers, columns = rowptr.numpy(), col.numpy()
+        pointers = rowptr.numpy()
         tiling = _tiling(rowptr, col, offsets, dim * q.element_size())
-        options = _options(q, scale, dropout, seed)
         arguments = (
-            q_, k_, v_, u_, _attributes_first(a), pointers, columns, options, o, z, lse.view(-1).numpy(), *tiling
+            _own(q, dim), _table("k", k, dim), _table("v", v, dim), _flat(u), _attributes_first(a), pointers, col.numpy(),
+            _options(q, scale, dropout, seed), _flat(o), _flat(z), _flat(lse), *tiling,
         )  # fmt: skip
         _over_blocks(forward_kernel(dim), arguments, pointers, n_heads * dim, q)
-    return _node_major(o, q), _node_major(z, u), lse.T.contiguous()
+    return _unpadded(o, q), z, lse
 
 
 def backward(
@@ -88,83 +84,55 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
     rowptr, col, colptr, row, perm, _ = (part.numpy() for part in graph)
-    n_nodes, n_heads, _ = q.shape
-    dim = -(-q.shape[2] // MULTIPLE) * MULTIPLE
+    n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
     n_edges, n_attributes = a.shape
-    named = (("q", q), ("k", k), ("v", v), ("o", do))
-    q_, k_, v_, do_ = (_head_major(name, part, dim) for name, part in named)
-    u_, dz_ = (_head_major(name, part, n_attributes) for name, part in (("u", u), ("z", dz)))
-    dq, dk, dv = (_zeros(name, q, q_.size) for name in ("dq", "dk", "dv"))
-    du = _workspace("du", u, u_.size)
-    da = q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
+    dq, dk, dv = (q.new_zeros((n_nodes, n_heads, dim)) for _ in range(3))
+    du, da = u.new_empty(u.shape), q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
         tiles_of_rows = _tiling(graph.rowptr, graph.col, graph.offsets, dim * q.element_size())
         tiles_of_columns = _tiling(graph.colptr, graph.row, graph.offsets, 2 * dim * q.element_size())
-        a_, lse_ = _attributes_first(a), _flat(lse.T)
-        options = _options(q, scale, dropout, seed)
+        q_table, k_table, v_table, do_table = (
+            _table(name, part, dim) for name, part in (("q", q), ("k", k), ("v", v), ("do", do))
+        )
+        of_rows = (
+            _own(q, dim), k_table, v_table, _flat(u), _attributes_first(a), rowptr, col,
+            _options(q, scale, dropout, seed), _flat(lse), _own(do, dim), _flat(dz), _flat(dq), _flat(du), _flat(da),
+        )  # fmt: skip
         group = max(1, min(n_heads, HANDOFF_BYTES // max(1, 2 * q.element_size() * n_edges)))
         pairs = _workspace("pairs", a, 2 * group * n_edges)
+        of_columns = (q_table, do_table, colptr, row, perm, pairs, _flat(dk), _flat(dv))
         for head in range(0, n_heads, group):
             heads = (head, min(head + group, n_heads))
-            work = (heads[1] - heads[0]) * dim
-            _over_blocks(
-                backward_rows_kernel(dim),
-                (
-                    q_,
-                    k_,
-                    v_,
-                    u_,
-                    a_,
-                    rowptr,
-                    col,
-                    options,
-                    lse_,
-                    do_,
-                    dz_,
-                    dq,
-                    du,
-                    _flat(da),
-                    pairs,
-                    *heads,
-                    *tiles_of_rows,
-                ),
-                rowptr,
-                2 * work,
-                q,
-            )
-            _over_blocks(
-                backward_columns_kernel(dim),
-                (q_, do_, colptr, row, perm, pairs, dk, dv, *heads, *tiles_of_columns),
-                colptr,
-                2 * work,
-                None,
-            )
-    dq_, dk_, dv_ = (_node_major(part, q) for part in (dq, dk, dv))
-    return dq_, dk_, dv_, _node_major(du, u), da.T.contiguous()
+            work = 2 * (heads[1] - heads[0]) * dim
+            _over_blocks(backward_rows_kernel(dim), (*of_rows, pairs, *heads, *tiles_of_rows), rowptr, work, q)
+            _over_blocks(backward_columns_kernel(dim), (*of_columns, *heads, *tiles_of_columns), colptr, work, None)
+    return _unpadded(dq, q), _unpadded(dk, k), _unpadded(dv, v), du, da.T.contiguous()
 
 
-def _head_major(name: str, part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
+def _padded(part: torch.Tensor) -> int:
+    """Give the head dimension with which the kernels compute."""
+    return -(-part.shape[2] // MULTIPLE) * MULTIPLE
+
+
+def _own(part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
+    """Lay out nodes first, each head filled up to ``dim`` with zeros."""
+    missing = dim - part.shape[2]
+    return _flat(torch.nn.functional.pad(part.detach(), (0, missing)) if missing else part)
+
+
+def _unpadded(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Give the true head dimension."""
+    return part[..., : like.shape[2]].contiguous()
+
+
+def _table(name: str, part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
     """Lay out heads first, each row filled up to ``dim`` with zeros."""
     n_nodes, n_heads, true_dim = part.shape
     kept = _workspace(name, part, n_nodes * n_heads * dim)
     heads = torch.from_numpy(kept).view(n_heads, n_nodes, dim)
     heads[..., :true_dim].copy_(part.detach().transpose(0, 1))
-    heads[..., true_dim:] = 0
-    return kept
-
-
-def _node_major(kept: np.ndarray[Any, Any], like: torch.Tensor) -> torch.Tensor:
-    """Bring results back to the shape of ``like``, and new memory."""
-    n_nodes, n_heads, dim = like.shape
-    if like.numel() == 0:
-        return like.new_empty(like.shape)
-    heads = torch.from_numpy(kept).view(n_heads, n_nodes, -1)
-    return like.new_empty(like.shape).copy_(heads[..., :dim].transpose(0, 1))
-
-
-def _zeros(name: str, like: torch.Tensor, size: int) -> np.ndarray[Any, Any]:
-    kept = _workspace(name, like, size)
-    kept.fill(0)
+    if true_dim < dim:
+        heads[..., true_dim:] = 0
     return kept
 
 
@@ -173,9 +141,8 @@ def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
     n_edges, n_attributes = a.shape
     if n_attributes <= 1 or a.T.is_contiguous():
         return _flat(a.T)
-    flat, out = _flat(a), _workspace("attributes", a, a.numel())
-    ends = np.linspace(0, n_edges, _n_tasks(n_edges, a.numel()) + 1).astype(np.int64)
-    _over_ranges(lambda first, last: transpose(flat, out, n_edges, n_attributes, first, last), ends)
+    out = _workspace("attributes", a, a.numel())
+    transpose(_flat(a), out, n_edges, n_attributes)
     return out
 
 
@@ -247,22 +214,14 @@ def _over_blocks(
         kernel(*arguments, *(_workspace(name, scratch, size) for name in ("edges_1", "edges_2")), first, last)
 
     n_rows, n_edges = pointers.size - 1, int(pointers[-1])
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, _n_tasks(n_rows, n_edges * work) + 1)[1:-1])
-    _over_ranges(run, np.unique(np.concatenate([[0], inner, [n_rows]])))
-
-
-def _n_tasks(most: int, work: int) -> int:
-    """Give the number of tasks into which a computation is cut: one where threads would not pay."""
     threads = torch.get_num_threads()
-    return 1 if threads == 1 or work < SERIAL_WORK else min(most, threads * RANGES_PER_THREAD)
-
-
-def _over_ranges(run: Callable[[int, int], None], ends: np.ndarray[Any, Any]) -> None:
-    """Run ranges in the pool, or the only one here."""
-    if ends.size == 2:
-        run(int(ends[0]), int(ends[1]))
+    if threads == 1 or n_edges * work < SERIAL_WORK:
+        run(0, n_rows)
         return
-    pool = _pool(torch.get_num_threads(), os.getpid())
+    n_ranges = min(n_rows, threads * RANGES_PER_THREAD)
+    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_ranges + 1)[1:-1])
+    ends = np.unique(np.concatenate([[0], inner, [n_rows]]))
+    pool = _pool(threads, os.getpid())
     tasks = [pool.submit(run, int(first), int(last)) for first, last in pairwise(ends)]
     for task in tasks:
         task.result()

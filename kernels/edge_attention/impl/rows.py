@@ -1,7 +1,7 @@
 """What happens to the numbers of one row and head between the two gathering loops.
 
 Legend: a row's n edges have consecutive numbers, scores or weights from ``at`` on and CSR positions from ``edge`` on;
-F edge attributes are stored (F, E).
+F edge attributes are stored (F, E), what a node owns (N, H) or (N, H, F).
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ def mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def transpose(a: Floats, out: Floats, n_edges: int, n_attributes: int, first: int, last: int) -> None:
-    """Copy (E, F) to (F, E), the edges from ``first`` to ``last``."""
+def transpose(a: Floats, out: Floats, n_edges: int, n_attributes: int) -> None:
+    """Copy (E, F) to (F, E)."""
     two, e_count, f_count = np.uint64(2), np.uint64(n_edges), np.uint64(n_attributes)
     if f_count == two:  # a constant stride is vectorised
-        for e in range(np.uint64(first), np.uint64(last)):
+        for e in range(e_count):
             out[e] = a[two * e]
             out[e_count + e] = a[two * e + np.uint64(1)]
         return
-    for e in range(np.uint64(first), np.uint64(last)):
+    for e in range(e_count):
         for f in range(f_count):
             out[f * e_count + e] = a[e * f_count + f]
 
@@ -204,10 +204,10 @@ def weigh_rows(
     h: int, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Turn the products of a block into undivided weights, their divisors ``share``, ``z`` and ``lse``."""
-    n_nodes, n_edges = rowptr.size - 1, rowptr[-1]
+    n_heads, n_edges = lse.size // (rowptr.size - 1), rowptr[-1]
     n_attributes, one = z.size // lse.size, p.dtype.type(1)
     for i in range(begin, end):
-        start, n, node = rowptr[i], rowptr[i + 1] - rowptr[i], h * n_nodes + i
+        start, n, node = rowptr[i], rowptr[i + 1] - rowptr[i], i * n_heads + h
         at, z_at = start - base, node * n_attributes
         lse[node], share[i - begin] = 0, 1
         if n > 0:
@@ -224,10 +224,10 @@ def differentiate_rows(
     du: Floats, da: Floats, pairs: Floats, pairs_at: int, h: int, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Turn the products of a block into ``p`` and ``ds``, ``du``, ``da`` and what columns need."""
-    n_nodes, n_edges = rowptr.size - 1, rowptr[-1]
+    n_heads, n_edges = lse.size // (rowptr.size - 1), rowptr[-1]
     n_attributes, one = u.size // lse.size, p.dtype.type(1)
     for i in range(begin, end):
-        start, n, node = rowptr[i], rowptr[i + 1] - rowptr[i], h * n_nodes + i
+        start, n, node = rowptr[i], rowptr[i + 1] - rowptr[i], i * n_heads + h
         at, u_at = start - base, node * n_attributes
         if n > 0:
             weight = recompute(p, ds, at, n, u, dz, u_at, a, start, n_edges, n_attributes, options.scale, lse[node])

@@ -1,8 +1,9 @@
 """Blocks of rows, tiles of columns, and the gathering loops over both.
 
 A tile is a range of nodes whose rows of one table stay in the second-level cache while a block of rows visits them.
-Legend: N nodes, ``index`` the columns of CSR or the rows of CSC, ``cuts[t * N + i]`` where tile t begins in row i;
-``head_at`` is where the rows of one head begin, and D, ``dim``, is a constant of the compilation.
+Legend: N nodes, ``index`` the columns of CSR or the rows of CSC, ``cuts[t * N + i]`` where tile t begins in row i.
+Tables are head-major, and the rows of one head begin at ``table_at``; what a row owns is node-major, from ``own_at`` on
+every ``own_step`` elements. D, ``dim``, is a constant of the compilation.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def largest_block(pointers: Ints, first: int, last: int, block_edges: int) -> in
 
 @inlined
 def dot_block(
-    out: Floats, base: int, x: Floats, table: Floats, head_at: int, index: Ints, cuts: Ints, n_nodes: int,
-    begin: int, end: int, dim: int,
+    out: Floats, base: int, x: Floats, own_at: int, own_step: int, table: Floats, table_at: int, index: Ints, cuts: Ints,
+    n_nodes: int, begin: int, end: int, dim: int,
 ) -> None:  # fmt: skip
     """Set ``out[e - base]``, for all edges of a block, to the product of the row of x and the column of the table."""
     n_tiles = count_tiles(cuts, n_nodes)
@@ -93,42 +94,43 @@ def dot_block(
             if n_tiles > 1:
                 prefetch(index, cuts[c + AHEAD], SOME_LINES)
                 prefetch(out, cuts[c + AHEAD] - base, FEW_LINES)
-            dot_rows(out, start - base, x, head_at + i * dim, table, head_at, index, start, stop, literally(dim))
+            at = own_at + i * own_step
+            dot_rows(out, start - base, x, at, table, table_at, index, start, stop, literally(dim))
 
 
 @inlined
 def sum_block(
-    out: Floats, weight: Floats, base: int, table: Floats, head_at: int, index: Ints, cuts: Ints, n_nodes: int,
-    begin: int, end: int, dim: int,
+    out: Floats, own_at: int, own_step: int, weight: Floats, base: int, table: Floats, table_at: int, index: Ints,
+    cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
 ) -> None:  # fmt: skip
     """Add to each row of a block the columns of the table times ``weight[e - base]``."""
     n_tiles = count_tiles(cuts, n_nodes)
     for t in range(n_tiles):
         for i in range(begin, end):
-            c, at = t * n_nodes + i, head_at + i * dim
+            c, at = t * n_nodes + i, own_at + i * own_step
             if n_tiles > 1:
                 prefetch(index, cuts[c + AHEAD], SOME_LINES)
                 prefetch(weight, cuts[c + AHEAD] - base, FEW_LINES)
-                prefetch(out, at + AHEAD * dim, FEW_LINES)
-            sum_rows(out, at, weight, -base, table, head_at, index, cuts[c], cuts[c + n_nodes], literally(dim))
+                prefetch(out, at + AHEAD * own_step, FEW_LINES)
+            sum_rows(out, at, weight, -base, table, table_at, index, cuts[c], cuts[c + n_nodes], literally(dim))
 
 
 @inlined
 def sum_placed_block(
-    out_x: Floats, out_y: Floats, pairs: Floats, pairs_at: int, place: Ints, table_x: Floats, table_y: Floats,
-    head_at: int, index: Ints, cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
+    out_x: Floats, out_y: Floats, own_at: int, own_step: int, pairs: Floats, pairs_at: int, place: Ints, table_x: Floats,
+    table_y: Floats, table_at: int, index: Ints, cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
 ) -> None:  # fmt: skip
     """Do the same for two tables with the weights ``pairs[pairs_at + 2 * place[e]:][:2]``."""
     n_tiles = count_tiles(cuts, n_nodes)
     for t in range(n_tiles):
         for j in range(begin, end):
-            c, at = t * n_nodes + j, head_at + j * dim
+            c, at = t * n_nodes + j, own_at + j * own_step
             if n_tiles > 1:
                 prefetch(index, cuts[c + AHEAD], SOME_LINES)
                 prefetch(place, cuts[c + AHEAD], SOME_LINES)
-                prefetch(out_x, at + AHEAD * dim, FEW_LINES)
-                prefetch(out_y, at + AHEAD * dim, FEW_LINES)
+                prefetch(out_x, at + AHEAD * own_step, FEW_LINES)
+                prefetch(out_y, at + AHEAD * own_step, FEW_LINES)
             sum_placed_rows(
-                out_x, out_y, at, pairs, pairs_at, place, table_x, table_y, head_at, index, cuts[c],
+                out_x, out_y, at, pairs, pairs_at, place, table_x, table_y, table_at, index, cuts[c],
                 cuts[c + n_nodes], literally(dim),
             )  # fmt: skip
