@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from musegnn.kernels.dense import Linear
 from musegnn.kernels.edge_attention import EdgeGraph, attention_weights, edge_attention, edge_graph_from_pairs
 
 if TYPE_CHECKING:
@@ -114,11 +115,11 @@ class EdgeFeaturedTransformerConv(nn.Module):
         self.root_weight = root_weight
         width = heads * out_channels
         out_width = width if concat else out_channels
-        self.lin_key = nn.Linear(in_channels, width, bias=bias)
-        self.lin_query = nn.Linear(in_channels, width, bias=bias)
-        self.lin_value = nn.Linear(in_channels, width, bias=bias)
+        self.lin_key = Linear(in_channels, width, bias=bias)
+        self.lin_query = Linear(in_channels, width, bias=bias)
+        self.lin_value = Linear(in_channels, width, bias=bias)
         self.lin_edge = nn.Linear(edge_dim, width, bias=False) if edge_dim else None
-        self.lin_skip = nn.Linear(in_channels, out_width, bias=bias)
+        self.lin_skip = Linear(in_channels, out_width, bias=bias)
         self.lin_beta = nn.Linear(3 * out_width, 1, bias=False) if beta and root_weight else None
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from musegnn.kernels.dense import matmul
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,7 +70,7 @@ class Projection(nn.Module):
         weight = self.weight.index_select(0, columns)
         if keep is not None:
             weight = weight * keep[:, None]
-        return GAIN * (values @ weight)
+        return GAIN * matmul(values, weight)
 
 
 class NodeFeatures:

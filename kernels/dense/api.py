@@ -1,0 +1,147 @@
+"""Matrix products and linear maps with a choice of library.
+
+For float32 on the CPU torch calls MKL, whose AVX-512 code runs on processors of Intel only; on others it is held to
+AVX2, half the width. The oneDNN that torch brings as well has AVX-512 code for all. ``auto`` takes it there.
+
+Legend: M rows, K inner dimension, N columns.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+DenseImpl = Literal["auto", "torch", "onednn"]
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor, *, impl: DenseImpl = "auto") -> torch.Tensor:
+    """Multiply two matrices.
+
+    Parameters
+    ----------
+    a, b
+        (M, K) and (K, N).
+    impl
+        ``torch``: what ``a @ b`` does; ``onednn``: float32 on the CPU; ``auto``: ``onednn`` for float32 on processors
+        with AVX-512 for which MKL has no such code, else ``torch``. The choice depends on the machine and the dtype,
+        not on the shape.
+
+    Returns
+    -------
+    torch.Tensor
+        (M, N), any number of times differentiable.
+
+    Raises
+    ------
+    ValueError
+        When ``impl`` is unknown.
+    TypeError
+        When ``onednn`` is asked for and does not take such tensors, or torch was built without it.
+    """
+    return _product(a, b) if _by_onednn(a, b, impl) else a @ b
+
+
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, impl: DenseImpl = "auto"
+) -> torch.Tensor:
+    """Give ``x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    x
+        (..., K).
+    weight, bias
+        (N, K), and (N,) or ``None``.
+    impl
+        As in :func:`matmul`.
+
+    Returns
+    -------
+    torch.Tensor
+        (..., N), any number of times differentiable.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in :func:`matmul`.
+    """
+    rows = x.reshape(-1, x.shape[-1]) if x.dim() > 2 else x
+    if not _by_onednn(rows, weight, impl) or 0 in (rows.numel(), weight.numel()):
+        return functional.linear(x, weight, bias)
+    out: torch.Tensor = _Map.apply(rows, weight, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear``, computed by :func:`linear`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  the name in torch
+        """Give ``input @ weight.T + bias``, (..., K) to (..., N)."""
+        return linear(input, self.weight, self.bias)
+
+
+class _Map(torch.autograd.Function):
+    """``x @ weight.T + bias`` by oneDNN; its derivatives are such maps again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor | None, ...]:
+        (grad,), (x, weight) = grads, ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight) if wants_x else None,
+            _product(grad.t(), x) if wants_weight else None,
+            grad.sum(0) if wants_bias else None,
+        )
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply by oneDNN, which refuses empty matrices."""
+    if 0 in (a.numel(), b.numel()):
+        return a @ b
+    out: torch.Tensor = _Map.apply(a, b.t(), None)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _by_onednn(a: torch.Tensor, b: torch.Tensor, impl: str) -> bool:
+    if impl not in ("auto", "torch", "onednn"):
+        msg = f"impl must be 'auto', 'torch' or 'onednn', got {impl!r}"
+        raise ValueError(msg)
+    if impl == "torch" or torch.compiler.is_compiling():  # the compiler chooses by itself
+        return False
+    fits = (
+        a.device.type == b.device.type == "cpu"
+        and a.dtype == b.dtype == torch.float32
+        and a.dim() == b.dim() == 2
+        and not torch.is_autocast_enabled("cpu")
+    )
+    if impl == "auto":
+        return fits and _onednn_is_wider()
+    if not fits or not _has_onednn():
+        msg = f"impl='onednn' takes float32 matrices on the CPU, got {a.dtype} {tuple(a.shape)} on {a.device}"
+        raise TypeError(msg)
+    return True
+
+
+@cache
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def _onednn_is_wider() -> bool:
+    """Tell whether this is a processor with AVX-512 that is not Intel's, in a torch that has both libraries."""
+    cpuinfo = Path("/proc/cpuinfo")
+    is_intel = not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text(encoding="utf-8")
+    is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return _has_onednn() and torch.backends.mkl.is_available() and is_wide and not is_intel
