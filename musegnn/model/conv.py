@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from musegnn.kernels.dense import Linear
+from musegnn.kernels.dense import Linear, matmul
 from musegnn.kernels.edge_attention import EdgeGraph, attention_weights, edge_attention, edge_graph_from_pairs
 
 if TYPE_CHECKING:
@@ -202,10 +202,10 @@ class EdgeFeaturedTransformerConv(nn.Module):
             u = x.new_zeros((*shape[:2], 0))
             out, _, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
         else:
-            W_HDF = self.lin_edge.weight.view(*shape[1:], -1)
-            u = torch.einsum("nhd,hdf->nhf", q, W_HDF)
+            W = _block_diagonal(self.lin_edge.weight.view(*shape[1:], -1))
+            u = matmul(q.flatten(1), W).view(*shape[:2], -1)
             o, z, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
-            out = o + torch.einsum("nhf,hdf->nhd", z, W_HDF)
+            out = o + matmul(z.flatten(1), W.t()).view(shape)
         out = self._add_root(x, out.flatten(1) if self.concat else out.mean(1))
         if return_attention_weights is None:
             return out
@@ -228,6 +228,13 @@ class EdgeFeaturedTransformerConv(nn.Module):
     def extra_repr(self) -> str:
         """Name the sizes."""
         return f"{self.in_channels}, {self.out_channels}, heads={self.heads}, edge_dim={self.edge_dim}"
+
+
+def _block_diagonal(W_HDF: torch.Tensor) -> torch.Tensor:
+    """Put the maps of heads into one matrix (H * D, H * F), whose zeros cost less than small products in turns."""
+    n_heads, dim, n_attributes = W_HDF.shape
+    own = torch.eye(n_heads, dtype=W_HDF.dtype, device=W_HDF.device)
+    return (W_HDF[:, :, None, :] * own[:, None, :, None]).reshape(n_heads * dim, n_heads * n_attributes)
 
 
 def _check_nodes(x: object) -> None:
