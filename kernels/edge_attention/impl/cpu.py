@@ -54,7 +54,7 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H)."""
     n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
-    o, z, lse = q.new_zeros((n_nodes, n_heads, dim)), u.new_empty(u.shape), q.new_empty((n_nodes, n_heads))
+    o, z, lse = q.new_empty((n_nodes, n_heads, dim)), u.new_empty(u.shape), q.new_empty((n_nodes, n_heads))
     if n_nodes > 0 and n_heads > 0:
         pointers = rowptr.numpy()
         tiling = _tiling(rowptr, col, offsets, dim * q.element_size())
@@ -86,7 +86,7 @@ def backward(
     rowptr, col, colptr, row, perm, _ = (part.numpy() for part in graph)
     n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
     n_edges, n_attributes = a.shape
-    dq, dk, dv = (q.new_zeros((n_nodes, n_heads, dim)) for _ in range(3))
+    dq, dk, dv = (q.new_empty((n_nodes, n_heads, dim)) for _ in range(3))
     du, da = u.new_empty(u.shape), q.new_zeros((n_attributes, n_edges) if needs_da else (0, 0))
     if n_nodes > 0 and n_heads > 0:
         tiles_of_rows = _tiling(graph.rowptr, graph.col, graph.offsets, dim * q.element_size())

@@ -132,66 +132,66 @@ def _type_dot_rows(
 
 
 def _type_sum_rows(
-    typing_context: Any, out: Any, out_at: Any, weight: Any, weight_at: Any, rows: Any, rows_at: Any, index: Any,
-    start: Any, stop: Any, dim: Any,
+    typing_context: Any, out: Any, out_at: Any, is_first: Any, weight: Any, weight_at: Any, rows: Any, rows_at: Any,
+    index: Any, start: Any, stop: Any, dim: Any,
 ) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
-    """Add to ``out[out_at:][:dim]`` the rows ``index[e]`` times ``weight[weight_at + e]``."""
+    """Add to ``out[out_at:][:dim]``, or set it if first, the rows ``index[e]`` times ``weight[weight_at + e]``."""
     _check([out, weight, rows], [index], dim)
     int64 = types.int64
-    signature = types.void(out, int64, weight, int64, rows, int64, index, int64, int64, dim)
+    signature = types.void(out, int64, types.boolean, weight, int64, rows, int64, index, int64, int64, dim)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = _Emitter(context, builder, out.dtype, dim.literal_value)
         kinds = signature.args
         out_data, weight_data, rows_data, index_data = (
-            array_data(context, builder, kinds[n], args[n]) for n in (0, 2, 4, 6)
+            array_data(context, builder, kinds[n], args[n]) for n in (0, 3, 5, 7)
         )
         table = (
             builder.gep(out_data, [args[1]]),
-            builder.gep(weight_data, [args[3]]),
-            builder.gep(rows_data, [args[5]]),
+            builder.gep(weight_data, [args[4]]),
+            builder.gep(rows_data, [args[6]]),
         )
-        _emit_sums(emit, [table], index_data, index_data, args[7], args[8], is_placed=False)
+        _emit_sums(emit, [table], args[2], index_data, index_data, args[8], args[9], is_placed=False)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 def _type_sum_placed_rows(
-    typing_context: Any, out_x: Any, out_y: Any, out_at: Any, pairs: Any, pairs_at: Any, place: Any, rows_x: Any,
-    rows_y: Any, rows_at: Any, index: Any, start: Any, stop: Any, dim: Any,
+    typing_context: Any, out_x: Any, out_y: Any, out_at: Any, is_first: Any, pairs: Any, pairs_at: Any, place: Any,
+    rows_x: Any, rows_y: Any, rows_at: Any, index: Any, start: Any, stop: Any, dim: Any,
 ) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
     """Do the same for two tables at a time, with the pairs of weights ``pairs[pairs_at + 2 * place[e]:][:2]``."""
     _check([out_x, out_y, pairs, rows_x, rows_y], [place, index], dim)
     int64 = types.int64
     signature = types.void(
-        out_x, out_y, int64, pairs, int64, place, rows_x, rows_y, int64, index, int64, int64, dim
+        out_x, out_y, int64, types.boolean, pairs, int64, place, rows_x, rows_y, int64, index, int64, int64, dim
     )  # fmt: skip
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         emit = _Emitter(context, builder, out_x.dtype, dim.literal_value)
         kinds = signature.args
         x, y, pairs_data, place_data, rows_x, rows_y, index_data = (
-            array_data(context, builder, kinds[n], args[n]) for n in (0, 1, 3, 5, 6, 7, 9)
+            array_data(context, builder, kinds[n], args[n]) for n in (0, 1, 4, 6, 7, 8, 10)
         )
-        pairs_data = builder.gep(pairs_data, [args[4]])
+        pairs_data = builder.gep(pairs_data, [args[5]])
         tables = [
             (
                 builder.gep(out, [args[2]]),
                 builder.gep(pairs_data, [ir.Constant(INT64, n)]),
-                builder.gep(rows, [args[8]]),
+                builder.gep(rows, [args[9]]),
             )
             for n, (out, rows) in enumerate(((x, rows_x), (y, rows_y)))
         ]
-        _emit_sums(emit, tables, place_data, index_data, args[10], args[11], is_placed=True)
+        _emit_sums(emit, tables, args[3], place_data, index_data, args[11], args[12], is_placed=True)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 def _emit_sums(
-    emit: _Emitter, tables: list[tuple[Any, Any, Any]], place_data: Any, index_data: Any, start: Any, stop: Any, *,
-    is_placed: bool,
+    emit: _Emitter, tables: list[tuple[Any, Any, Any]], is_first: Any, place_data: Any, index_data: Any, start: Any,
+    stop: Any, *, is_placed: bool,
 ) -> None:  # fmt: skip
     """Add weighted rows of each table (sums, weights, rows), as many columns at a time as there are registers for."""
     builder = emit.builder
@@ -229,7 +229,8 @@ def _emit_sums(
                 half = len(parts) // 2
                 parts = [builder.fadd(x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
             out, at = tables[table][0], ir.Constant(INT64, offset)
-            emit.store(builder.fadd(emit.load(out, at), parts[0]), out, at)
+            before = builder.select(is_first, constant(0.0, emit.kind), emit.load(out, at))
+            emit.store(builder.fadd(before, parts[0]), out, at)
 
 
 def _type_prefetch(typing_context: Any, x: Any, at: Any, n: Any) -> tuple[Any, Callable[..., Any]]:

@@ -103,7 +103,7 @@ def sum_block(
     out: Floats, own_at: int, own_step: int, weight: Floats, base: int, table: Floats, table_at: int, index: Ints,
     cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
 ) -> None:  # fmt: skip
-    """Add to each row of a block the columns of the table times ``weight[e - base]``."""
+    """Set each row of a block to the sum of the columns of the table times ``weight[e - base]``."""
     n_tiles = count_tiles(cuts, n_nodes)
     for t in range(n_tiles):
         for i in range(begin, end):
@@ -112,7 +112,9 @@ def sum_block(
                 prefetch(index, cuts[c + AHEAD], SOME_LINES)
                 prefetch(weight, cuts[c + AHEAD] - base, FEW_LINES)
                 prefetch(out, at + AHEAD * own_step, FEW_LINES)
-            sum_rows(out, at, weight, -base, table, table_at, index, cuts[c], cuts[c + n_nodes], literally(dim))
+            sum_rows(
+                out, at, t == 0, weight, -base, table, table_at, index, cuts[c], cuts[c + n_nodes], literally(dim)
+            )  # fmt: skip
 
 
 @inlined
@@ -131,6 +133,6 @@ def sum_placed_block(
                 prefetch(out_x, at + AHEAD * own_step, FEW_LINES)
                 prefetch(out_y, at + AHEAD * own_step, FEW_LINES)
             sum_placed_rows(
-                out_x, out_y, at, pairs, pairs_at, place, table_x, table_y, table_at, index, cuts[c],
+                out_x, out_y, at, t == 0, pairs, pairs_at, place, table_x, table_y, table_at, index, cuts[c],
                 cuts[c + n_nodes], literally(dim),
             )  # fmt: skip
