@@ -72,7 +72,9 @@ def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = No
     return int(failed)
 
 
-def interleave(ours: Callable[[], object], rival: Callable[[], object], *, rounds: int) -> tuple[float, float]:
+def interleave(
+    ours: Callable[[], object], rival: Callable[[], object], *, rounds: int, settle: int = 0
+) -> tuple[float, float]:
     """Time two computations in turns, so that a busy machine slows both.
 
     Parameters
@@ -81,6 +83,9 @@ def interleave(ours: Callable[[], object], rival: Callable[[], object], *, round
         Each is called once untimed, to compile and to load.
     rounds
         Timed rounds.
+    settle
+        Untimed runs before each timed one. What is repeated in use runs in the caches and the heap that it left itself;
+        without these runs it finds those of the other, and may be the one who has to give its memory back.
 
     Returns
     -------
@@ -93,6 +98,8 @@ def interleave(ours: Callable[[], object], rival: Callable[[], object], *, round
     for _ in range(rounds):
         for job, seconds in zip((ours, rival), times, strict=True):
             time.sleep(IDLE_SECONDS)
+            for _ in range(settle):
+                job()
             start = time.process_time()
             job()
             seconds.append(time.process_time() - start)

@@ -31,6 +31,7 @@ SPEED = ((1000, 0.2, 40.0, 11), (2000, 0.05, 30.0, 11), (5000, 0.05, 30.0, 5), (
 QUICK_SPEED = ((1000, 0.05, None, 11), (1000, 0.2, None, 5))
 MEMORY = ((1000, 0.2), (2000, 0.05), (5000, 0.05))
 FORWARD = ((1000, 0.2), (2000, 0.2), (5000, 0.05), (10_000, 0.02), (20_000, 0.01))
+SETTLE = 2
 NANOSECONDS = 40.0
 SPEED_UP = 1.7
 
@@ -80,7 +81,7 @@ def _shape(n_nodes: int, density: float) -> str:
 
 def _compare(n_nodes: int, density: float, goal: float | None, rounds: int) -> Iterator[Measurement]:
     chosen = setting(n_nodes, density)
-    ours, theirs = interleave(chosen.run_ours, chosen.run_theirs, rounds=rounds)
+    ours, theirs = interleave(chosen.run_ours, chosen.run_theirs, rounds=rounds, settle=SETTLE)
     yield Measurement(
         shape=_shape(n_nodes, density),
         metric="layer_fwd_bwd_cpu_1_thread",

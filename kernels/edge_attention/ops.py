@@ -93,8 +93,10 @@ def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tu
 def _backward_shapes(
     grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, *rest: object
 ) -> tuple[Tensor, ...]:
-    needs_da = rest[-1]
-    return (*(part.new_empty(part.shape) for part in (q, k, v, u)), a.new_empty(a.shape if needs_da else (0, 0)))
+    impl, needs_da = rest[-2:]
+    n_edges, n_attributes = a.shape if needs_da else (0, 0)
+    da = a.new_empty((n_attributes, n_edges)).T if impl == "numba" else a.new_empty((n_edges, n_attributes))
+    return (*(part.new_empty(part.shape) for part in (q, k, v, u)), da)
 
 
 def _keep(ctx: FunctionCtx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

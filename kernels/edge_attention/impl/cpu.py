@@ -82,7 +82,7 @@ def backward(
     seed: int,
     needs_da: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
+    """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is stored (F, E), and (0, 0) unless ``needs_da``."""
     rowptr, col, colptr, row, perm, _ = (part.numpy() for part in graph)
     n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
     n_edges, n_attributes = a.shape
@@ -106,7 +106,7 @@ def backward(
             work = 2 * (heads[1] - heads[0]) * dim
             _over_blocks(backward_rows_kernel(dim), (*of_rows, pairs, *heads, *tiles_of_rows), rowptr, work, q)
             _over_blocks(backward_columns_kernel(dim), (*of_columns, *heads, *tiles_of_columns), colptr, work, None)
-    return _unpadded(dq, q), _unpadded(dk, k), _unpadded(dv, v), du, da.T.contiguous()
+    return _unpadded(dq, q), _unpadded(dk, k), _unpadded(dv, v), du, da.T
 
 
 def _padded(part: torch.Tensor) -> int:
