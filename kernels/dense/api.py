@@ -41,7 +41,9 @@ def matmul(a: torch.Tensor, b: torch.Tensor, *, impl: DenseImpl = "auto") -> tor
     ValueError
         When ``impl`` is unknown.
     TypeError
-        When ``onednn`` is asked for and does not take such tensors, or torch was built without it.
+        When ``onednn`` is asked for and does not take such tensors.
+    ImportError
+        When ``onednn`` is asked for and torch was built without it.
     """
     return _product(a, b) if _by_onednn(a, b, impl) else a @ b
 
@@ -67,7 +69,7 @@ def linear(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, ImportError
         As in :func:`matmul`.
     """
     rows = x.reshape(-1, x.shape[-1]) if x.dim() > 2 else x
@@ -127,7 +129,10 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, impl: str) -> bool:
     )
     if impl == "auto":
         return fits and _onednn_is_wider()
-    if not fits or not _has_onednn():
+    if not _has_onednn():
+        msg = "impl='onednn' was asked for, and torch was built without it"
+        raise ImportError(msg)
+    if not fits:
         msg = f"impl='onednn' takes float32 matrices on the CPU, got {a.dtype} {tuple(a.shape)} on {a.device}"
         raise TypeError(msg)
     return True
