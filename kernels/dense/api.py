@@ -97,9 +97,11 @@ class _Map(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         onednn = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-        parts = zip(x.split(LONGEST_SUM, dim=1), weight.split(LONGEST_SUM, dim=1), strict=True)
-        out: torch.Tensor = onednn(*next(parts), bias, "none", [], "")
-        for x_part, weight_part in parts:
+        (x_part, weight_part), *others = zip(
+            x.split(LONGEST_SUM, dim=1), map(_without_gaps, weight.split(LONGEST_SUM, dim=1)), strict=True
+        )
+        out: torch.Tensor = onednn(x_part, weight_part, bias, "none", [], "")
+        for x_part, weight_part in others:
             out = onednn.binary(x_part, out, weight_part, None, "add")
         return out
 
@@ -112,6 +114,11 @@ class _Map(torch.autograd.Function):
             _product(grad.t(), x) if wants_weight else None,
             grad.sum(0) if wants_bias else None,
         )
+
+
+def _without_gaps(weight: torch.Tensor) -> torch.Tensor:
+    """Copy a matrix of which neither rows nor columns follow each other; oneDNN has but plain loops for those."""
+    return weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,6 +14,7 @@ from torch.nn import functional
 from musegnn.kernels import dense
 from musegnn.kernels.dense import api
 
+HERE = str(Path(__file__).parent)
 IMPLS = [
     "auto",
     "torch",
@@ -97,6 +103,28 @@ def test_a_row_has_the_same_bits_among_others_and_on_more_threads(impl: api.Dens
         torch.set_num_threads(threads)
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
+
+
+KINDS = """
+import torch
+from test_dense import layouts
+from musegnn.kernels.dense import matmul
+for m, k, n in ((1, 7, 3), (40, 64, 24), (17, 1, 5), (130, 2600, 70), (600, 300, 1)):
+    for a in layouts(m, k).values():
+        for b in layouts(k, n).values():
+            x, y = a.detach().requires_grad_(), b.detach().requires_grad_()
+            matmul(x, y, impl="onednn").sum().backward()
+"""
+
+
+@pytest.mark.skipif(not api._has_onednn(), reason="torch was built without oneDNN")
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="needs AVX2")
+def test_no_layout_is_left_to_plain_loops() -> None:
+    environment = {**os.environ, "ONEDNN_VERBOSE": "profile_exec", "PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
+    done = subprocess.run([sys.executable, "-c", KINDS], env=environment, capture_output=True, text=True, check=True)
+    kinds = {line.split(",")[6] for line in done.stdout.splitlines() if "primitive,exec" in line}
+    assert kinds
+    assert not [kind for kind in kinds if kind.startswith("ref")]
 
 
 def test_a_module_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
