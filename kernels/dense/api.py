@@ -96,13 +96,11 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        onednn = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-        (x_part, weight_part), *others = zip(
-            x.split(LONGEST_SUM, dim=1), map(_without_gaps, weight.split(LONGEST_SUM, dim=1)), strict=True
-        )
-        out: torch.Tensor = onednn(x_part, weight_part, bias, "none", [], "")
-        for x_part, weight_part in others:
-            out = onednn.binary(x_part, out, weight_part, None, "add")
+        onednn, part = torch.ops.mkldnn._linear_pointwise, slice(LONGEST_SUM)
+        out: torch.Tensor = onednn(x[:, part], _without_gaps(weight[:, part]), bias, "none", [], "")
+        for first in range(LONGEST_SUM, x.shape[1], LONGEST_SUM):
+            part = slice(first, first + LONGEST_SUM)
+            out = onednn.binary(x[:, part], out, _without_gaps(weight[:, part]), None, "add")
         return out
 
     @staticmethod
@@ -154,7 +152,8 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, impl: str) -> bool:
 
 @cache
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    is_built_in: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_built_in and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @cache
@@ -163,4 +162,5 @@ def _onednn_is_wider() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     is_intel = not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text(encoding="utf-8")
     is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return _has_onednn() and torch.backends.mkl.is_available() and is_wide and not is_intel
+    has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return _has_onednn() and has_mkl and is_wide and not is_intel

@@ -59,8 +59,8 @@ def forward(
         pointers = rowptr.numpy()
         tiling = _tiling(rowptr, col, offsets, dim * q.element_size())
         arguments = (
-            _own(q, dim), _table("k", k, dim), _table("v", v, dim), _flat(u), _attributes_first(a), pointers, col.numpy(),
-            _options(q, scale, dropout, seed), _flat(o), _flat(z), _flat(lse), *tiling,
+            _own(q, dim), _table("k", k, dim), _table("v", v, dim), _flat(u), _attributes_first(a), pointers,
+            col.numpy(), _options(q, scale, dropout, seed), _flat(o), _flat(z), _flat(lse), *tiling,
         )  # fmt: skip
         _over_blocks(forward_kernel(dim), arguments, pointers, n_heads * dim, q)
     return _unpadded(o, q), z, lse

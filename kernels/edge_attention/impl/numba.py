@@ -2,8 +2,8 @@
 
 Legend: N nodes, E edges, H heads, D head dimension (``dim``, constant per compilation), F edge attributes. Arrays are
 flat. What is gathered along edges is head-major, (H, N, D), its name ends in ``table``; what a row or a column owns is
-node-major, (N, H, D), (N, H, F) or (N, H). Attributes are (F, E). Nothing is allocated here: each task brings two vectors
-for the edges of its largest block.
+node-major, (N, H, D), (N, H, F) or (N, H). Attributes are (F, E). Nothing is allocated here: each task brings two
+vectors for the edges of its largest block.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class PerGraph(Generic[Value]):
             StorageWeakRef(part.untyped_storage())  # type: ignore[no-untyped-call]
             for part in parts
         )
-        states = tuple((part.storage_offset(), part.numel(), part._version) for part in parts)  # noqa: SLF001
+        states = tuple((part.storage_offset(), part.numel(), part._version) for part in parts)
         key = ((storages, states), options)
         with self._lock:
             if key not in self._kept:

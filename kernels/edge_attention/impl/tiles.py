@@ -82,8 +82,8 @@ def largest_block(pointers: Ints, first: int, last: int, block_edges: int) -> in
 
 @inlined
 def dot_block(
-    out: Floats, base: int, x: Floats, own_at: int, own_step: int, table: Floats, table_at: int, index: Ints, cuts: Ints,
-    n_nodes: int, begin: int, end: int, dim: int,
+    out: Floats, base: int, x: Floats, own_at: int, own_step: int, table: Floats, table_at: int, index: Ints,
+    cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
 ) -> None:  # fmt: skip
     """Set ``out[e - base]``, for all edges of a block, to the product of the row of x and the column of the table."""
     n_tiles = count_tiles(cuts, n_nodes)
@@ -119,8 +119,9 @@ def sum_block(
 
 @inlined
 def sum_placed_block(
-    out_x: Floats, out_y: Floats, own_at: int, own_step: int, pairs: Floats, pairs_at: int, place: Ints, table_x: Floats,
-    table_y: Floats, table_at: int, index: Ints, cuts: Ints, n_nodes: int, begin: int, end: int, dim: int,
+    out_x: Floats, out_y: Floats, own_at: int, own_step: int, pairs: Floats, pairs_at: int, place: Ints,
+    table_x: Floats, table_y: Floats, table_at: int, index: Ints, cuts: Ints, n_nodes: int, begin: int, end: int,
+    dim: int,
 ) -> None:  # fmt: skip
     """Do the same for two tables with the weights ``pairs[pairs_at + 2 * place[e]:][:2]``."""
     n_tiles = count_tiles(cuts, n_nodes)

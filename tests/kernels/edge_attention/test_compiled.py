@@ -145,15 +145,13 @@ def test_tiles_are_cut_once_per_graph_and_again_when_it_changes(monkeypatch: pyt
     tensors = [torch.randn(3, 2, 4) for _ in range(3)]
     inputs = (*tensors, torch.randn(3, 2, 1), torch.randn(3, 1))
 
-    def attend() -> torch.Tensor:
-        return edge_attention(*inputs, graph, impl="numba").o
-
-    first = attend()
-    assert torch.equal(attend(), first)
+    first = edge_attention(*inputs, graph, impl="numba").o
+    assert torch.equal(edge_attention(*inputs, graph, impl="numba").o, first)
     assert len(made) == 1
     graph.col.copy_(torch.tensor([1, 2, 0]))
-    assert not torch.equal(attend(), first)
-    torch.testing.assert_close(attend(), edge_attention(*inputs, graph, impl="reference").o)
+    changed = edge_attention(*inputs, graph, impl="numba").o
+    assert not torch.equal(changed, first)
+    torch.testing.assert_close(changed, edge_attention(*inputs, graph, impl="reference").o)
     assert len(made) == 2
     kept = len(cpu._tilings)
     del graph
