@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import torch
 from musegnn.kernels.edge_attention.impl.gather import MULTIPLE
 from musegnn.kernels.edge_attention.impl.numba import backward_columns_kernel, backward_rows_kernel, forward_kernel
 from musegnn.kernels.edge_attention.impl.per_graph import PerGraph
-from musegnn.kernels.edge_attention.impl.rows import GOLDEN, Options, mix, transpose
+from musegnn.kernels.edge_attention.impl.rows import GOLDEN, Options, heads_first, mix, transpose
 from musegnn.kernels.edge_attention.impl.tiles import cut, largest_block
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from musegnn.kernels.edge_attention.graph import EdgeGraph
 
-HANDOFF_BYTES = 1 << 22
+HANDOFF_BYTES = 1 << 21
 KEPT_BYTES = 1 << 24
 SERIAL_WORK = 1 << 18
 RANGES_PER_THREAD = 4
@@ -128,12 +129,10 @@ def _unpadded(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _table(name: str, part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
     """Lay out heads first, each row filled up to ``dim`` with zeros."""
     n_nodes, n_heads, true_dim = part.shape
-    kept = _workspace(name, part, n_nodes * n_heads * dim)
-    heads = torch.from_numpy(kept).view(n_heads, n_nodes, dim)
-    heads[..., :true_dim].copy_(part.detach().transpose(0, 1))
-    if true_dim < dim:
-        heads[..., true_dim:] = 0
-    return kept
+    flat, out = _flat(part), _workspace(name, part, n_nodes * n_heads * dim)
+    ends = np.linspace(0, n_nodes, _n_ranges(n_nodes, out.size) + 1).astype(np.int64)
+    _over_ranges(lambda first, last: heads_first(flat, out, n_nodes, n_heads, true_dim, dim, first, last), ends)
+    return out
 
 
 def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -141,8 +140,9 @@ def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
     n_edges, n_attributes = a.shape
     if n_attributes <= 1 or a.T.is_contiguous():
         return _flat(a.T)
-    out = _workspace("attributes", a, a.numel())
-    transpose(_flat(a), out, n_edges, n_attributes)
+    flat, out = _flat(a), _workspace("attributes", a, a.numel())
+    ends = np.linspace(0, n_edges, _n_ranges(n_edges, out.size) + 1).astype(np.int64)
+    _over_ranges(lambda first, last: transpose(flat, out, n_edges, n_attributes, first, last), ends)
     return out
 
 
@@ -214,15 +214,34 @@ def _over_blocks(
         kernel(*arguments, *(_workspace(name, scratch, size) for name in ("edges_1", "edges_2")), first, last)
 
     n_rows, n_edges = pointers.size - 1, int(pointers[-1])
+    inner = np.searchsorted(pointers, np.linspace(0, n_edges, _n_ranges(n_rows, n_edges * work) + 1)[1:-1])
+    _over_ranges(run, np.unique(np.concatenate([[0], inner, [n_rows]])))
+
+
+def _n_ranges(most: int, work: int) -> int:
+    """Give the number of ranges into which work is cut: one where threads would not pay."""
     threads = torch.get_num_threads()
-    if threads == 1 or n_edges * work < SERIAL_WORK:
-        run(0, n_rows)
-        return
-    n_ranges = min(n_rows, threads * RANGES_PER_THREAD)
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, n_ranges + 1)[1:-1])
-    ends = np.unique(np.concatenate([[0], inner, [n_rows]]))
-    pool = _pool(threads, os.getpid())
-    tasks = [pool.submit(run, int(first), int(last)) for first, last in pairwise(ends)]
+    return 1 if threads == 1 or work < SERIAL_WORK else min(most, threads * RANGES_PER_THREAD)
+
+
+def _over_ranges(run: Callable[[int, int], None], ends: np.ndarray[Any, Any]) -> None:
+    """Run ranges, this thread and those of the pool taking the next one in turns."""
+    left = deque(pairwise(ends.tolist()))
+
+    def work() -> None:
+        while True:
+            try:
+                first, last = left.popleft()
+            except IndexError:
+                return
+            run(first, last)
+
+    others = min(torch.get_num_threads(), len(left)) - 1
+    tasks = [_pool(others, os.getpid()).submit(work) for _ in range(others)]
+    try:
+        work()
+    finally:
+        wait(tasks)
     for task in tasks:
         task.result()
 

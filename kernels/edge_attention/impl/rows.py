@@ -68,15 +68,29 @@ def mix(x: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def transpose(a: Floats, out: Floats, n_edges: int, n_attributes: int) -> None:
-    """Copy (E, F) to (F, E)."""
+def heads_first(
+    x: Floats, out: Floats, n_nodes: int, n_heads: int, true_dim: int, dim: int, first: int, last: int
+) -> None:
+    """Copy (N, H, D) to (H, N, dim), nodes ``first`` to ``last``, with zeros from D on."""
+    for h in range(n_heads):
+        for i in range(first, last):
+            at, out_at = np.uint64((i * n_heads + h) * true_dim), np.uint64((h * n_nodes + i) * dim)
+            for d in range(np.uint64(true_dim)):
+                out[out_at + d] = x[at + d]
+            for d in range(np.uint64(true_dim), np.uint64(dim)):
+                out[out_at + d] = 0
+
+
+@njit(cache=True, nogil=True)
+def transpose(a: Floats, out: Floats, n_edges: int, n_attributes: int, first: int, last: int) -> None:
+    """Copy (E, F) to (F, E), edges ``first`` to ``last``."""
     two, e_count, f_count = np.uint64(2), np.uint64(n_edges), np.uint64(n_attributes)
     if f_count == two:  # a constant stride is vectorised
-        for e in range(e_count):
+        for e in range(np.uint64(first), np.uint64(last)):
             out[e] = a[two * e]
             out[e_count + e] = a[two * e + np.uint64(1)]
         return
-    for e in range(e_count):
+    for e in range(np.uint64(first), np.uint64(last)):
         for f in range(f_count):
             out[f * e_count + e] = a[e * f_count + f]
 
