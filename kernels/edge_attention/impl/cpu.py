@@ -236,8 +236,8 @@ def _over_ranges(run: Callable[[int, int], None], ends: np.ndarray[Any, Any]) ->
                 return
             run(first, last)
 
-    others = min(torch.get_num_threads(), len(left)) - 1
-    tasks = [_pool(others, os.getpid()).submit(work) for _ in range(others)]
+    others = torch.get_num_threads() - 1
+    tasks = [_pool(others, os.getpid()).submit(work) for _ in range(min(others, len(left) - 1))]
     try:
         work()
     finally:
