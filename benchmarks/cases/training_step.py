@@ -5,6 +5,9 @@ compare the published architecture in both: node features are the profile, no ed
 layers, dense (N, N) cross-entropy of all entries, similarity and contrast; no alignment loss. "sequential" takes the
 published step order, too; the others our own ("parallel"). Rows called "pairwise" change the decoder, as recommended
 for large graphs, and decode drawn pairs only.
+
+Memory is the largest resident set of a fresh process: all of it, libraries included, and what it has above the state in
+which both have loaded torch and made the same data.
 """
 
 from __future__ import annotations
@@ -106,15 +109,16 @@ def _memory(work: Workload, *, goals: bool) -> Iterator[Measurement]:
         model, training, _ = OURS[name]
         found = _probe(work, rounds=2, model=model, training=training)
         yield _estimate(work, name, found)
-        yield Measurement(
-            shape=str(work),
-            metric=f"peak_memory: {name}",
-            value=found["peak"] / 1e6,
-            unit="MB",
-            rival="published loop",
-            rival_value=rival["peak"] / 1e6,
-            goal=("ratio", ">=", 4.0) if goals and name == "mlp" else None,
-        )
+        for metric, share in (("peak_memory", 0.0), ("peak_memory above the data", 1.0)):
+            yield Measurement(
+                shape=str(work),
+                metric=f"{metric}: {name}",
+                value=(found["peak"] - share * found["start"]) / 1e6,
+                unit="MB",
+                rival="published loop",
+                rival_value=(rival["peak"] - share * rival["start"]) / 1e6,
+                goal=("ratio", ">=", 4.0) if goals and name == "mlp" else None,
+            )
 
 
 def _large() -> Iterator[Measurement]:
