@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
     from musegnn.training.prepare import Prepared
 
-BASE = 450 * 10**6
-HANDOFF = 1 << 22
+BASE = 520 * 10**6
+HANDOFF = 1 << 21
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 CONV_ARRAYS, NORM_ARRAYS = 6, 5
 DECODER_ARRAYS = {"mlp": 8, "inner": 4, "signed": 6, "pairwise": 6}
