@@ -175,15 +175,19 @@ def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers
             msg = f"no dask scheduler answers at {address} ({type(error).__name__})"
             raise GraphError(msg, code="E276", where="scheduler", fix="check the address, and that it runs") from error
         if address is None:
-            client.register_worker_callbacks(setup=_ignore_interrupts)
+            client.register_worker_callbacks(setup=_leave_stopping_to_the_client)
         threads = list(client.nthreads().values())
         run = _dask_runner(client.get, stop, remote=True)
         yield Workers(_explained(run), max(sum(threads), 1), max(threads, default=1), stop)
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that builds."""
+def _leave_stopping_to_the_client() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that builds, and go without a word.
+
+    A worker whose heartbeat finds the scheduler closed prints a traceback. What fails in a task goes to the client.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 
 
 @contextmanager
