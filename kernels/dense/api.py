@@ -131,7 +131,8 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, impl: str) -> bool:
     if impl not in ("auto", "torch", "onednn"):
         msg = f"impl must be 'auto', 'torch' or 'onednn', got {impl!r}"
         raise ValueError(msg)
-    if impl == "torch" or torch.compiler.is_compiling():  # the compiler chooses by itself
+    # The compiler chooses by itself, and transformations such as vmap know the operations of torch alone.
+    if impl == "torch" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     fits = (
         a.device.type == b.device.type == "cpu"

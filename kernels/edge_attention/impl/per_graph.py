@@ -35,7 +35,7 @@ class PerGraph(Generic[Value]):
             StorageWeakRef(part.untyped_storage())  # type: ignore[no-untyped-call]
             for part in parts
         )
-        states = tuple((part.storage_offset(), part.numel(), part._version) for part in parts)
+        states = tuple((part.storage_offset(), part.numel(), _version(part)) for part in parts)
         key = ((storages, states), options)
         with self._lock:
             if key not in self._kept:
@@ -43,3 +43,8 @@ class PerGraph(Generic[Value]):
                     del self._kept[other]
                 self._kept[key] = make()
             return self._kept[key]
+
+
+def _version(part: torch.Tensor) -> int:
+    """Count the changes in place, which torch does not for tensors made in inference mode."""
+    return 0 if part.is_inference() else part._version

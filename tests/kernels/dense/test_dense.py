@@ -93,6 +93,24 @@ def test_second_derivatives(impl: api.DenseImpl) -> None:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_functional_transforms(impl: api.DenseImpl) -> None:
+    xs, weight = draw(5, 6, 4), draw(3, 4, seed=1)
+
+    biases = draw(5, 3, seed=2)
+
+    def loss(weight: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return dense.linear(x, weight, bias, impl=impl).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(weight, xs, biases)
+    want = [2 * (x @ weight.t() + bias).t() @ x for x, bias in zip(xs, biases, strict=True)]
+    torch.testing.assert_close(each, torch.stack(want))
+    of_all = torch.func.grad(lambda w: torch.func.vmap(loss, in_dims=(None, 0, 0))(w, xs, biases).sum())(weight)
+    torch.testing.assert_close(of_all, sum(want))
+    with torch.inference_mode():
+        torch.testing.assert_close(dense.matmul(xs[0], weight.t(), impl=impl), xs[0] @ weight.t())
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("inner", [32, 500, 2000])
 def test_a_row_has_the_same_bits_among_others_and_on_more_threads(impl: api.DenseImpl, inner: int) -> None:
     x, weight = draw(900, inner), draw(70, inner, seed=1)

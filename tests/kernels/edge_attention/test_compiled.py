@@ -161,6 +161,15 @@ def test_tiles_are_cut_once_per_graph_and_again_when_it_changes(monkeypatch: pyt
     assert len(cpu._tilings) <= kept - 1
 
 
+def test_graphs_of_inference_mode_are_taken() -> None:
+    with torch.inference_mode():
+        graph = edge_graph([0, 2, 3, 3], [0, 2, 0])
+        tensors = [torch.randn(3, 2, 4) for _ in range(3)]
+        inputs = (*tensors, torch.randn(3, 2, 1), torch.randn(3, 1))
+        found = [edge_attention(*inputs, graph, impl=impl).o for impl in ("numba", "reference")]
+        torch.testing.assert_close(*found)
+
+
 def test_memory_kept_between_calls_is_bounded() -> None:
     def kept() -> int:
         results(400)
