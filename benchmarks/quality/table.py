@@ -99,7 +99,8 @@ def best_of_sizes(table: Table) -> Table:
 
 
 def _merit(found: Mapping[str, list[float]]) -> float:
-    return next(statistics.mean(found[m]) for m in ("mrr", "function", "edges_cosine_positive") if m in found)
+    """Give what decides between sizes; 0 where none of it was measured, as without gene sets, and the first stays."""
+    return next((statistics.mean(found[m]) for m in ("mrr", "function", "edges_cosine_positive") if m in found), 0.0)
 
 
 def summarize(table: Table, measures: Sequence[str]) -> Iterator[tuple[str, str, str, float, float]]:

@@ -51,12 +51,15 @@ def test_the_best_size_of_a_rival_is_kept():
         ("g", "z_completion_10"): {"edges_cosine_positive": [0.7]},
         ("g", "z_completion_30"): {"edges_cosine_positive": [0.8]},
         ("g", "coexpression_z"): {"mrr": [0.2]},
+        ("g", "gss_16"): {"modules": [0.6]},
+        ("g", "gss_32"): {"modules": [0.7]},
     }
     best = best_of_sizes(table)
     assert best["g", "pca"] == {"mrr": [0.25, 0.25]}
     assert best["g", "gemini"] == {"function": [0.6]}
     assert best["g", "z_completion"] == {"edges_cosine_positive": [0.8]}
     assert best["g", "coexpression_z"] == {"mrr": [0.2]}
+    assert best["g", "gss"] == {"modules": [0.6]}  # nothing decides, so the first stays
 
 
 def make_task(name, keys, pairs=None):
