@@ -81,10 +81,10 @@ class Coefficients:
 
 
 DEFAULTS = {
-    "mlp": Coefficients(entry=6.5e-10, map=4.0e-11, decoder=8.3e-11, score=0.0, once=2.0e-2),
-    "inner": Coefficients(entry=7.1e-10, map=5.1e-11, decoder=5.2e-10, score=0.0, once=1.2e-2),
-    "signed": Coefficients(entry=7.1e-10, map=5.1e-11, decoder=5.2e-10, score=0.0, once=1.2e-2),
-    "pairwise": Coefficients(entry=1.2e-9, map=3.1e-11, decoder=2.0e-10, score=7.6e-9, once=2.7e-2),
+    "mlp": Coefficients(entry=4.6e-10, map=2.4e-11, decoder=3.6e-11, score=5.9e-9, once=1.3e-2),
+    "inner": Coefficients(entry=4.1e-10, map=2.1e-11, decoder=4.1e-10, score=0.0, once=1.2e-2),
+    "signed": Coefficients(entry=2.7e-10, map=1.6e-11, decoder=4.9e-10, score=0.0, once=1.2e-2),
+    "pairwise": Coefficients(entry=8.2e-10, map=1.2e-11, decoder=1.4e-10, score=5.5e-9, once=2.3e-2),
 }
 """By decoder; fitted by ``python -m benchmarks dataset_cost`` on the machine of its rows. Only ratios decide a plan.
 
