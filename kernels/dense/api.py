@@ -76,7 +76,7 @@ def linear(
         As in :func:`matmul`.
     """
     rows = x.reshape(-1, x.shape[-1]) if x.dim() > 2 else x
-    if not _by_onednn(rows, weight, impl) or 0 in (rows.numel(), weight.numel()):
+    if not _by_onednn(rows, weight, impl):
         return functional.linear(x, weight, bias)
     out: torch.Tensor = _Map.apply(rows, weight, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out.view(*x.shape[:-1], weight.shape[0])
@@ -120,9 +120,7 @@ def _without_gaps(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multiply by oneDNN, which refuses empty matrices."""
-    if 0 in (a.numel(), b.numel()):
-        return a @ b
+    """Multiply by oneDNN."""
     out: torch.Tensor = _Map.apply(a, b.t(), None)  # type: ignore[no-untyped-call]
     return out
 
@@ -140,15 +138,16 @@ def _by_onednn(a: torch.Tensor, b: torch.Tensor, impl: str) -> bool:
         and a.dim() == b.dim() == 2
         and not torch.is_autocast_enabled("cpu")
     )
+    has_numbers = a.numel() > 0 and b.numel() > 0  # oneDNN refuses empty matrices, and products of others have none
     if impl == "auto":
-        return fits and _onednn_is_wider()
+        return fits and has_numbers and _onednn_is_wider()
     if not _has_onednn():
         msg = "impl='onednn' was asked for, and torch was built without it"
         raise ImportError(msg)
     if not fits:
         msg = f"impl='onednn' takes float32 matrices on the CPU, got {a.dtype} {tuple(a.shape)} on {a.device}"
         raise TypeError(msg)
-    return True
+    return has_numbers
 
 
 @cache

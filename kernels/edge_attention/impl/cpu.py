@@ -130,8 +130,10 @@ def _table(name: str, part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
     """Lay out heads first, each row filled up to ``dim`` with zeros."""
     n_nodes, n_heads, true_dim = part.shape
     flat, out = _flat(part), _workspace(name, part, n_nodes * n_heads * dim)
-    ends = np.linspace(0, n_nodes, _n_ranges(n_nodes, out.size) + 1).astype(np.int64)
-    _over_ranges(lambda first, last: heads_first(flat, out, n_nodes, n_heads, true_dim, dim, first, last), ends)
+    _over_ranges(
+        lambda first, last: heads_first(flat, out, n_nodes, n_heads, true_dim, dim, first, last),
+        _cut_evenly(n_nodes, _n_ranges(n_nodes, out.size)),
+    )
     return out
 
 
@@ -141,8 +143,10 @@ def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
     if n_attributes <= 1 or a.T.is_contiguous():
         return _flat(a.T)
     flat, out = _flat(a), _workspace("attributes", a, a.numel())
-    ends = np.linspace(0, n_edges, _n_ranges(n_edges, out.size) + 1).astype(np.int64)
-    _over_ranges(lambda first, last: transpose(flat, out, n_edges, n_attributes, first, last), ends)
+    _over_ranges(
+        lambda first, last: transpose(flat, out, n_edges, n_attributes, first, last),
+        _cut_evenly(n_edges, _n_ranges(n_edges, out.size)),
+    )
     return out
 
 
@@ -214,8 +218,8 @@ def _over_blocks(
         kernel(*arguments, *(_workspace(name, scratch, size) for name in ("edges_1", "edges_2")), first, last)
 
     n_rows, n_edges = pointers.size - 1, int(pointers[-1])
-    inner = np.searchsorted(pointers, np.linspace(0, n_edges, _n_ranges(n_rows, n_edges * work) + 1)[1:-1])
-    _over_ranges(run, np.unique(np.concatenate([[0], inner, [n_rows]])))
+    inner = np.searchsorted(pointers, _cut_evenly(n_edges, _n_ranges(n_rows, n_edges * work))[1:-1])
+    _over_ranges(run, sorted({0, *inner.tolist(), n_rows}))
 
 
 def _n_ranges(most: int, work: int) -> int:
@@ -224,9 +228,14 @@ def _n_ranges(most: int, work: int) -> int:
     return 1 if threads == 1 or work < SERIAL_WORK else min(most, threads * RANGES_PER_THREAD)
 
 
-def _over_ranges(run: Callable[[int, int], None], ends: np.ndarray[Any, Any]) -> None:
+def _cut_evenly(n: int, n_ranges: int) -> list[int]:
+    """Give the ends of ranges of about equal length, the first of them 0."""
+    return [n * k // n_ranges for k in range(n_ranges + 1)]
+
+
+def _over_ranges(run: Callable[[int, int], None], ends: list[int]) -> None:
     """Run ranges, this thread and those of the pool taking the next one in turns."""
-    left = deque(pairwise(ends.tolist()))
+    left = deque(pairwise(ends))
 
     def work() -> None:
         while True:
