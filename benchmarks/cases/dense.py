@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from benchmarks.registry import Check, Measurement
 from benchmarks.run import interleave
@@ -29,8 +30,8 @@ class Dense:
         """Compare the errors against float64 of the map and of its derivatives."""
         for shape in SHAPES[:1] if quick else SHAPES:
             inputs, grad = _draw(shape)
-            exact = _map(linear, [part.detach().double().requires_grad_() for part in inputs], grad.double())
-            ours, theirs = _map(linear, inputs, grad), _map(_torch, inputs, grad)
+            exact = _map(functional.linear, [part.detach().double().requires_grad_() for part in inputs], grad.double())
+            ours, theirs = _map(linear, inputs, grad), _map(functional.linear, inputs, grad)
             for name, want, mine, other in zip(("out", "x", "weight", "bias"), exact, ours, theirs, strict=True):
                 error, bound = (float((part.double() - want).norm()) for part in (mine, other))
                 yield Check(
@@ -41,14 +42,15 @@ class Dense:
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Give the rates of forward and backward passes."""
-        before = torch.get_num_threads()
         torch.set_num_threads(1)
         for shape in SHAPES[:1] if quick else SHAPES:
             inputs, grad = _draw(shape)
             work = 3 * shape[0] * shape[1] * shape[2]
             times = max(1, int(MULTIPLY_ADDS / work))
             ours, theirs = interleave(
-                _repeat(linear, inputs, grad, times), _repeat(_torch, inputs, grad, times), rounds=3 if quick else 9
+                _repeat(linear, inputs, grad, times),
+                _repeat(functional.linear, inputs, grad, times),
+                rounds=3 if quick else 9,
             )
             rates = [2 * work * times / seconds / 1e9 for seconds in (ours, theirs)]
             yield Measurement(
@@ -60,7 +62,6 @@ class Dense:
                 rival_value=rates[1],
                 larger_is_better=True,
             )
-        torch.set_num_threads(before)
 
 
 def _name(shape: tuple[int, int, int]) -> str:
@@ -72,10 +73,6 @@ def _draw(shape: tuple[int, int, int]) -> tuple[list[torch.Tensor], torch.Tensor
     rows, inputs, outputs = shape
     parts = [torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
     return [part.requires_grad_() for part in parts], torch.randn(rows, outputs)
-
-
-def _torch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return linear(x, weight, bias, impl="torch")
 
 
 def _map(kind: Callable[..., torch.Tensor], inputs: list[torch.Tensor], grad: torch.Tensor) -> list[torch.Tensor]:

@@ -109,7 +109,6 @@ class Scorer:
         """Score one of our models, decoder included, on its own held-out edges."""
         from musegnn.evaluation.edges import held_out_auc
         from musegnn.evaluation.evaluate import dataset_tasks
-        from musegnn.evaluation.metrics import mean_of_defined
 
         tasks = dataset_tasks(model)
         self.space(name, model.vectors(), tasks=tasks)
@@ -118,14 +117,12 @@ class Scorer:
             return lambda rows, cols: model.decoder_scores(dataset, rows, cols)
 
         found = [held_out_auc(decoder(task.name), task.pairs) for task in tasks]
-        for which in ("all", "positive"):
-            self.result.measures[name][f"edges_decoder_{which}"] = mean_of_defined([auc[which] for auc in found])
+        self.result.measures[name] |= _edge_measures("edges_decoder", found)
 
     def space(self, name: str, vectors: Spaces, *, tasks: Sequence[DatasetTask] | None = None) -> None:
         """Score vectors that lie in one space; `tasks` are those whose held-out edges they did not see."""
         from musegnn.evaluation.candidates import vector_candidate
         from musegnn.evaluation.edges import held_out_auc, pair_cosine
-        from musegnn.evaluation.metrics import mean_of_defined
         from musegnn.evaluation.space import effective_rank
         from musegnn.evaluation.stability import nearest_rows
 
@@ -136,9 +133,7 @@ class Scorer:
         pooled = np.concatenate([np.asarray(vectors[task.name], dtype=np.float64) for task in tasks])
         rank = effective_rank(pooled)
         self.result.measures[name] |= {
-            **{
-                f"edges_cosine_{which}": mean_of_defined([auc[which] for auc in found]) for which in ("all", "positive")
-            },
+            **_edge_measures("edges_cosine", found),
             "rank": rank,
             "rank_share": rank / pooled.shape[1],
         }
@@ -250,7 +245,6 @@ def _score_rivals(
 ) -> None:  # pairs of scipy's matrices
     from musegnn.evaluation.candidates import rival_candidates
     from musegnn.evaluation.edges import held_out_auc
-    from musegnn.evaluation.metrics import mean_of_defined
     from musegnn.evaluation.rivals.registry import pooled_rivals, trained_rivals
 
     profiles = {name: record.profile for name, record in model.records.items()}
@@ -272,10 +266,7 @@ def _score_rivals(
         scorer.function(name, vectors)
     for dim in COMPLETION_DIMS:
         found = [held_out_auc(completed(seen[task.name][1], task.pairs, dim=dim), task.pairs) for task in tasks]
-        scores = {
-            f"edges_cosine_{which}": mean_of_defined([auc[which] for auc in found]) for which in ("all", "positive")
-        }
-        scorer.result.measures[f"z_completion_{dim}"] = scores
+        scorer.result.measures[f"z_completion_{dim}"] = _edge_measures("edges_cosine", found)
 
 
 def _sets(model: MuSeGNN) -> dict[str, Sets]:
@@ -286,3 +277,10 @@ def _sets(model: MuSeGNN) -> dict[str, Sets]:
         "sets": {} if path is None else model.gene_sets(read_gmt(path)),
         "factors": model.gene_sets({"factors": factors}) if factors else {},
     }
+
+
+def _edge_measures(kind: str, found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Give the means over datasets of what separates held-out edges from other pairs."""
+    from musegnn.evaluation.metrics import mean_of_defined
+
+    return {f"{kind}_{which}": mean_of_defined([auc[which] for auc in found]) for which in ("all", "positive")}

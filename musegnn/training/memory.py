@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
+from musegnn.kernels.edge_attention.impl import HANDOFF_BYTES
 from musegnn.model.convolutions import CONVOLUTIONS
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from musegnn.training.prepare import Prepared
 
 BASE = 520 * 10**6
-HANDOFF = 1 << 21
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 CONV_ARRAYS, NORM_ARRAYS = 6, 5
 DECODER_ARRAYS = {"mlp": 8, "inner": 4, "signed": 6, "pairwise": 6}
@@ -386,7 +386,7 @@ def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
 
 def _handed_over(entries: int, heads: int) -> int:
     """Count what the backward pass of attention keeps: two numbers per edge, of as many heads as fit, at least one."""
-    return max(2 * entries, min(HANDOFF, 2 * entries * heads))
+    return max(2 * entries, min(HANDOFF_BYTES, 2 * entries * heads))
 
 
 def _graph_bytes(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> int:

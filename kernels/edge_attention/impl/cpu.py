@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from musegnn.kernels.edge_attention.impl import HANDOFF_BYTES
 from musegnn.kernels.edge_attention.impl.gather import MULTIPLE
 from musegnn.kernels.edge_attention.impl.numba import backward_columns_kernel, backward_rows_kernel, forward_kernel
 from musegnn.kernels.edge_attention.impl.per_graph import PerGraph
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from musegnn.kernels.edge_attention.graph import EdgeGraph
 
-HANDOFF_BYTES = 1 << 21
 KEPT_BYTES = 1 << 24
 SERIAL_WORK = 1 << 18
 RANGES_PER_THREAD = 4
