@@ -203,7 +203,8 @@ class EdgeFeaturedTransformerConv(nn.Module):
             out, _, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
         else:
             # One matrix (H * D, H * F), whose zeros cost less than small products head by head.
-            W = torch.block_diag(*self.lin_edge.weight.view(*shape[1:], -1))
+            heads = self.lin_edge.weight.view(*shape[1:], -1)
+            W: torch.Tensor = torch.block_diag(*heads)  # type: ignore[no-untyped-call]  # torch leaves it untyped
             u = matmul(q.flatten(1), W).view(*shape[:2], -1)
             o, z, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
             out = o + matmul(z.flatten(1), W.t()).view(shape)
