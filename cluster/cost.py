@@ -24,6 +24,7 @@ from musegnn.training.memory import (
     DatasetSize,
     dataset_memory,
     group_bytes,
+    library_bytes,
     overlap_bytes,
     projection_bytes,
 )
@@ -142,7 +143,8 @@ def dataset_costs(store: Store, config: AtlasConfig, coefficients: Coefficients 
     sizes = [_size(about, model) for about in heads]
     genes = sum(size.n_genes for size in sizes)
     n_words = min(genes, MOST_WORDS)
-    common = SHARED * projection_bytes(model, training, n_words=n_words) + overlap_bytes([s.n_genes for s in sizes])
+    common = library_bytes(model) + overlap_bytes([size.n_genes for size in sizes])
+    common += SHARED * projection_bytes(model, training, n_words=n_words)
     layers = SHARED * group_bytes(model, training)
     costs = []
     for dataset, about, size in zip(config.datasets, heads, sizes, strict=True):

@@ -163,8 +163,8 @@ class Graphormer(_Block):
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
         self.query_key_value = Linear(self.width, 3 * self.width)
-        self.hops = nn.Embedding(MAX_HOPS + 1, heads)
-        self.degree = nn.Embedding(MAX_DEGREE_CLASS + 1, self.width)
+        self.hops = _embedding(MAX_HOPS + 1, heads)
+        self.degree = _embedding(MAX_DEGREE_CLASS + 1, self.width)
         self.edge = Linear(edge_dim, heads, bias=False) if edge_dim else None
 
     def _place(self, h: torch.Tensor, graph: EdgeGraph) -> torch.Tensor:
@@ -217,20 +217,63 @@ class ConvolutionKind:
     make
         Makes one, as :class:`Convolution` is made.
     kept
-        Numbers kept for the backward pass beyond those per gene, from N, E, H and D.
+        Numbers that one keeps for its backward pass, from N, E, H and D; an index counts as two.
+    passing
+        Numbers that one needs beside those for a moment, in either pass.
+    uses_pyg
+        Whether PyTorch Geometric is loaded for it.
     """
 
     make: Callable[..., Convolution | EdgeFeaturedTransformerConv]
     kept: Callable[[int, int, int, int], int]
+    passing: Callable[[int, int, int, int], int]
+    uses_pyg: bool = True
+
+
+def _embedding(n: int, width: int) -> nn.Embedding:
+    """Make an embedding without drawing it, for which torch would load its compiler where only sizes are asked for."""
+    return nn.Embedding(n, width, _weight=torch.empty(n, width))
+
+
+def _kept_by_gat(n: int, e: int, h: int, d: int) -> int:
+    """Count mapped genes, per edge (a gene is its own neighbour) the message, four scores a head, the ends."""
+    return n * h * d + (e + n) * (h * d + 4 * h + 4)
 
 
 CONVOLUTIONS: dict[str, ConvolutionKind] = {
-    "transformer": ConvolutionKind(EdgeFeaturedTransformerConv, lambda n, e, h, d: 0),
-    "gcn": ConvolutionKind(GCN, lambda n, e, h, d: 2 * e * h * d),
-    "gat": ConvolutionKind(GAT, lambda n, e, h, d: 2 * e * h * d + 6 * e * h),
-    "gps": ConvolutionKind(GPS, lambda n, e, h, d: 2 * e * h * d + 6 * e * h + n * n * h),
-    "graphormer": ConvolutionKind(Graphormer, lambda n, e, h, d: 4 * n * n * h),
-    "magna": ConvolutionKind(MAGNA, lambda n, e, h, d: 2 * HOPS * e * h * d + 6 * e * h),
+    "transformer": ConvolutionKind(
+        EdgeFeaturedTransformerConv,
+        # query, key, value, message; what the softmax sums
+        kept=lambda n, e, h, d: n * h * (4 * d + 3),
+        passing=lambda n, e, h, d: 2 * n * h * d,
+        uses_pyg=False,
+    ),
+    "gcn": ConvolutionKind(
+        GCN,
+        # weight and ends of each edge
+        kept=lambda n, e, h, d: 5 * (e + n),
+        passing=lambda n, e, h, d: 2 * (e + n) * h * d,
+    ),
+    "gat": ConvolutionKind(GAT, kept=_kept_by_gat, passing=lambda n, e, h, d: 2 * (e + n) * h * d),
+    "gps": ConvolutionKind(
+        GPS,
+        # 12 arrays of three norms, 8 of attention and perceptron
+        kept=lambda n, e, h, d: _kept_by_gat(n, e, h, d) + 20 * n * h * d,
+        passing=lambda n, e, h, d: 2 * (e + n) * h * d,
+    ),
+    "graphormer": ConvolutionKind(
+        Graphormer,
+        # weights and hops of all pairs
+        kept=lambda n, e, h, d: n * n * (h + 2) + 14 * n * h * d,
+        passing=lambda n, e, h, d: 3 * n * n,
+        uses_pyg=False,
+    ),
+    "magna": ConvolutionKind(
+        MAGNA,
+        # messages before and after they are weighed
+        kept=lambda n, e, h, d: e * (2 * HOPS * h * d + 4 * h + 2) + 11 * n * h * d,
+        passing=lambda n, e, h, d: e * h * d,
+    ),
 }
 
 

@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from musegnn.training.prepare import Prepared
 
 BASE = 520 * 10**6
+"""What libraries take, and some of the freed blocks that the C library keeps; both differ between machines."""
+GEOMETRIC = 240 * 10**6
+"""What PyTorch Geometric takes, where a convolution uses it."""
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
-CONV_ARRAYS, NORM_ARRAYS = 6, 5
-DECODER_ARRAYS = {"mlp": 8, "inner": 4, "signed": 6, "pairwise": 6}
+NORM_ARRAYS = 4
+DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
 DRAWN_PAIR = 64
 PAIR_ARRAYS = 8
 SCORE_ARRAYS = 4
@@ -169,7 +172,7 @@ def estimate_memory(
     own = sum(d.weights for d in found)
     encoder = [d.encoder for d in found]
     parts = {
-        "base": BASE,
+        "base": BASE + library_bytes(model),
         "data": data_bytes,
         "features": sum(d.features for d in found),
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
@@ -199,19 +202,25 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
     with torch.device("meta"):
         layer = 0 if model.encoder == "none" else _count(_dataset_layer(size, model))
         decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
-    encoder = item * _encoder_entries(size, model)
-    backward = encoder + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
+    kept, passing = (item * n for n in _encoder_entries(size, model))
+    backward = passing + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
     return DatasetMemory(
         features=item * size.n_genes * (size.n_fixed + 2 * size.n_related),
         graph=_graph_bytes(size, model, training),
         compared=(POSITIVE + PACKED) * size.n_entries,
         weights=item * (layer + decoder),
         contribution=group_bytes(model, training) + projection_bytes(model, training, n_words=n_words),
-        encoder=encoder,
+        encoder=kept,
         step=max(
             _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
         ),
     )
+
+
+def library_bytes(model: ModelConfig) -> int:
+    """Give what the libraries of a model take beside those that every process loads, in bytes."""
+    uses_pyg = model.encoder != "none" and CONVOLUTIONS[model.encoder].uses_pyg
+    return GEOMETRIC if uses_pyg else 0
 
 
 def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
@@ -370,18 +379,19 @@ def _width(size: DatasetSize, model: ModelConfig) -> int:
     return size.n_fixed + (model.projected if model.features != "profile" else 0)
 
 
-def _encoder_entries(size: DatasetSize, model: ModelConfig) -> int:
-    """Count the numbers per dataset that the encoder keeps: inputs, queries, keys, values, messages, norms."""
-    first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
-    inputs = _width(size, model) * ((model.features != "profile") + 2 * (model.feature_dropout > 0.0))
+def _encoder_entries(size: DatasetSize, model: ModelConfig) -> tuple[int, int]:
+    """Count the numbers per dataset that the encoder keeps for its backward pass, and those needed for a moment."""
+    outputs = size.n_genes * model.dim + 2 * size.n_related * model.projected
     if model.encoder == "none":
-        return size.n_genes * (CONV_ARRAYS * model.dim + inputs)
-    columns = (CONV_ARRAYS + NORM_ARRAYS) * (first + second) + 2 * CONV_ARRAYS * model.dim
-    heads = (model.heads_dataset, model.heads_shared, *2 * (model.dim // model.head_width,))
-    kept = CONVOLUTIONS[model.encoder].kept
-    return size.n_genes * (columns + inputs) + sum(
-        kept(size.n_genes, size.n_entries, h, model.head_width) for h in heads
-    )
+        return outputs, 0
+    is_made = model.features != "profile" or model.feature_dropout > 0.0  # else the input is the stored profile
+    inputs = is_made * size.n_genes * _width(size, model)
+    first, second, last = model.heads_dataset, model.heads_shared, model.dim // model.head_width
+    kind, shape = CONVOLUTIONS[model.encoder], (size.n_genes, size.n_entries)
+    normalised = NORM_ARRAYS * size.n_genes * (first + second) * model.head_width
+    kept = sum(kind.kept(*shape, heads, model.head_width) for heads in (first, second, last, last))
+    passing = kind.passing(*shape, max(first, second, last), model.head_width)
+    return inputs + outputs + normalised + kept, passing
 
 
 def _handed_over(entries: int, heads: int) -> int:

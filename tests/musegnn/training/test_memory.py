@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.training import Workload
 from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.errors import RunError
 from musegnn.musegnn import MuSeGNN
-from musegnn.training.memory import DatasetSize, check_memory, count_bytes, estimate_memory, megabytes
+from musegnn.training.memory import (
+    DatasetSize,
+    check_memory,
+    count_bytes,
+    dataset_memory,
+    estimate_memory,
+    megabytes,
+    size_of,
+)
 from musegnn.training.prepare import make_model, prepare
 
 PLENTY = 10**15
@@ -98,6 +109,37 @@ def test_arrays_are_counted_once():
     assert count_bytes({"x": [a, a], "y": (b, "text", None)}) == 92
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        *({"encoder": kind} for kind in ("transformer", "gcn", "gat", "gps", "graphormer", "magna")),
+        {"edge_features": True, "feature_dropout": 0.2},
+        {"dim": 64, "head_dim": 16, "heads_dataset": 2},
+        {"encoder": "gps", "dim": 64, "head_dim": 16, "heads_dataset": 2},
+    ],
+)
+def test_what_encoders_keep_is_counted(model):
+    """Against the storages that autograd saves, the same on every machine."""
+    work = Workload(n_datasets=1, n_genes=600, n_cells=50, density=0.1)
+    found = work.engine(model, {}).model
+    graph, edge_attr = found._edges[0]
+    features = found.features(0)
+    there = {*graph, edge_attr, features.profile, *(p for unit in found.units.values() for p in unit.parameters)}
+    loaded = {t.untyped_storage().data_ptr() for t in there if t is not None}
+    saved: dict[int, torch.Tensor] = {}
+
+    def save(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        save(found.encode(0, round_=1))
+    kept = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in loaded)
+    size = size_of(work.graphs[0], found.config, work.n_cells, [])
+    counted = dataset_memory(size, found.config, TrainingConfig(), n_words=0).encoder
+    assert counted == pytest.approx(kept, rel=0.03)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "model", "training"),
@@ -105,6 +147,9 @@ def test_arrays_are_counted_once():
         ((2, 2500), {}, {}),
         ((2, 2500), {}, {"row_block": 256}),
         ((3, 2000), {"decoder": "pairwise"}, {"pairs": 20_000}),
+        ((2, 1500), {"decoder": "signed"}, {}),
+        ((2, 1000), {"decoder": "pairwise"}, {}),
+        ((2, 1500), {"encoder": "gcn", "decoder": "signed"}, {}),
         ((2, 1500), {"encoder": "gat", "decoder": "signed"}, {}),
         ((2, 1500), {"encoder": "gps", "decoder": "signed"}, {}),
         ((2, 1500), {"encoder": "graphormer", "decoder": "signed"}, {}),
@@ -112,10 +157,11 @@ def test_arrays_are_counted_once():
     ],
 )
 def test_peaks_of_processes_are_near_the_estimate(root, size, model, training):
-    """Within a factor 1.3 either way: allocators keep some memory, and libraries differ in what they load."""
+    """Where freed blocks are given back: else glibc keeps many of them, more on some machines than on others."""
     work = {"n_datasets": size[0], "n_genes": size[1], "n_cells": 300, "density": 0.05}
     settings = {"workload": work, "rounds": 2, "model": model, "training": training}
     command = [sys.executable, "-m", "benchmarks.probes.training", json.dumps(settings)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert 1 / 1.3 < found["estimate"] / found["peak"] < 1.3
+    assert 0.8 < found["estimate"] / found["peak"] < 1.25
