@@ -1,7 +1,8 @@
-"""Products of dense matrices, as the model takes them, against what torch takes by itself."""
+"""Products of dense matrices by oneDNN, which the model takes on some processors, against torch's own choice."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from musegnn.kernels.dense import linear
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ONEDNN = partial(linear, impl="onednn")
 RIVAL = "torch"
 TIMES_THEIRS = 2.0
 # Rows, inputs, outputs: a layer of attention, the features of a profile, a layer of the `mlp` decoder.
@@ -22,7 +24,7 @@ MULTIPLY_ADDS = 5e9
 
 
 class Dense:
-    """A linear map with its derivatives in float32, one thread. Where torch's library is taken, both are the same."""
+    """A linear map with its derivatives in float32, one thread."""
 
     name = "dense"
 
@@ -31,7 +33,7 @@ class Dense:
         for shape in SHAPES[:1] if quick else SHAPES:
             inputs, grad = _draw(shape)
             exact = _map(functional.linear, [part.detach().double().requires_grad_() for part in inputs], grad.double())
-            ours, theirs = _map(linear, inputs, grad), _map(functional.linear, inputs, grad)
+            ours, theirs = _map(ONEDNN, inputs, grad), _map(functional.linear, inputs, grad)
             for name, want, mine, other in zip(("out", "x", "weight", "bias"), exact, ours, theirs, strict=True):
                 error, bound = (float((part.double() - want).norm()) for part in (mine, other))
                 yield Check(
@@ -48,7 +50,7 @@ class Dense:
             work = 3 * shape[0] * shape[1] * shape[2]
             times = max(1, int(MULTIPLY_ADDS / work))
             ours, theirs = interleave(
-                _repeat(linear, inputs, grad, times),
+                _repeat(ONEDNN, inputs, grad, times),
                 _repeat(functional.linear, inputs, grad, times),
                 rounds=3 if quick else 9,
             )

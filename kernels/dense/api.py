@@ -1,13 +1,15 @@
 """Matrix products and linear maps with a choice of library.
 
 For float32 on the CPU torch calls MKL, whose AVX-512 code runs on processors of Intel only; on others it is held to
-AVX2, half the width. The oneDNN that torch brings as well has AVX-512 code for all. ``auto`` takes it there.
+AVX2, half the width. The oneDNN that torch brings as well has AVX-512 code for all. ``auto`` takes it on AMD's processors
+that compute 512 bits at once.
 
 Legend: M rows, K inner dimension, N columns.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from torch.nn import functional
 
 # oneDNN adds up long sums in one go, with twice the rounding error of MKL from 1500 terms on.
 LONGEST_SUM = 1024
+FIRST_WHOLE = 26
 
 DenseImpl = Literal["auto", "torch", "onednn"]
 
@@ -30,9 +33,9 @@ def matmul(a: torch.Tensor, b: torch.Tensor, *, impl: DenseImpl = "auto") -> tor
     a, b
         (M, K) and (K, N).
     impl
-        ``torch``: what ``a @ b`` does; ``onednn``: float32 on the CPU; ``auto``: ``onednn`` for float32 on processors
-        with AVX-512 for which MKL has no such code, else ``torch``. The choice depends on the machine and the dtype,
-        not on the shape.
+        ``torch``: what ``a @ b`` does; ``onednn``: float32 on the CPU; ``auto``: ``onednn`` for float32 on AMD's
+        processors with whole AVX-512 units, else ``torch``. The choice depends on the machine and the dtype, not on
+        the shape.
 
     Returns
     -------
@@ -158,9 +161,15 @@ def _has_onednn() -> bool:
 
 @cache
 def _onednn_is_wider() -> bool:
-    """Tell whether this is a processor with AVX-512 that is not Intel's, in a torch that has both libraries."""
+    """Tell whether oneDNN uses vectors here that are wider than MKL's, in a torch that has both libraries."""
     cpuinfo = Path("/proc/cpuinfo")
-    is_intel = not cpuinfo.exists() or "GenuineIntel" in cpuinfo.read_text(encoding="utf-8")
     is_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     has_mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    return _has_onednn() and has_mkl and is_wide and not is_intel
+    known = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    return _has_onednn() and has_mkl and is_wide and _has_whole_vectors(known)
+
+
+def _has_whole_vectors(cpuinfo: str) -> bool:
+    """Tell whether this is a processor of AMD's from family 26 on: those before take two halves for 512 bits."""
+    family = re.search(r"^cpu family\s*:\s*(\d+)", cpuinfo, re.MULTILINE)
+    return "AuthenticAMD" in cpuinfo and family is not None and int(family[1]) >= FIRST_WHOLE

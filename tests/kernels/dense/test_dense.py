@@ -176,6 +176,16 @@ def test_automatic_choice_follows_machine_dtype_and_autocast(monkeypatch: pytest
     assert not api._by_onednn(x, x.t(), "auto")
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "expected"),
+    [("AuthenticAMD", 26, True), ("AuthenticAMD", 25, False), ("GenuineIntel", 6, False), ("HygonGenuine", 26, False)],
+)
+def test_half_vectors_and_other_makers_are_left_to_torch(vendor: str, family: int, expected: bool) -> None:
+    cpuinfo = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: 17\n"
+    assert api._has_whole_vectors(cpuinfo) is expected
+    assert not api._has_whole_vectors("")
+
+
 def test_a_named_library_is_used_or_refused() -> None:
     x = draw(3, 4)
     with pytest.raises(ValueError, match="impl must be 'auto', 'torch' or 'onednn', got 'mkl'"):
