@@ -1,8 +1,8 @@
 """Matrix products and linear maps with a choice of library.
 
 For float32 on the CPU torch calls MKL, whose AVX-512 code runs on processors of Intel only; on others it is held to
-AVX2, half the width. The oneDNN that torch brings as well has AVX-512 code for all. ``auto`` takes it on AMD's processors
-that compute 512 bits at once.
+AVX2, half the width. The oneDNN that torch brings as well has AVX-512 code for all. ``auto`` takes it on processors of
+AMD's that compute 512 bits at once.
 
 Legend: M rows, K inner dimension, N columns.
 """
