@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
     from musegnn.training.prepare import Prepared
 
-BASE = 520 * 10**6
+BASE = 480 * 10**6
 """What libraries take, and some of the freed blocks that the C library keeps; both differ between machines."""
 GEOMETRIC = 240 * 10**6
 """What PyTorch Geometric takes, where a convolution uses it."""
