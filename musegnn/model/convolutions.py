@@ -240,6 +240,11 @@ def _kept_by_gat(n: int, e: int, h: int, d: int) -> int:
     return n * h * d + (e + n) * (h * d + 4 * h + 4)
 
 
+def _messages_of_pyg(n: int, e: int, h: int, d: int) -> int:
+    """Count the messages along edges, a gene's to itself among them, before and after they are weighed."""
+    return 2 * (e + n) * h * d
+
+
 CONVOLUTIONS: dict[str, ConvolutionKind] = {
     "transformer": ConvolutionKind(
         EdgeFeaturedTransformerConv,
@@ -252,14 +257,14 @@ CONVOLUTIONS: dict[str, ConvolutionKind] = {
         GCN,
         # weight and ends of each edge
         kept=lambda n, e, h, d: 5 * (e + n),
-        passing=lambda n, e, h, d: 2 * (e + n) * h * d,
+        passing=_messages_of_pyg,
     ),
-    "gat": ConvolutionKind(GAT, kept=_kept_by_gat, passing=lambda n, e, h, d: 2 * (e + n) * h * d),
+    "gat": ConvolutionKind(GAT, kept=_kept_by_gat, passing=_messages_of_pyg),
     "gps": ConvolutionKind(
         GPS,
         # 12 arrays of three norms, 8 of attention and perceptron
         kept=lambda n, e, h, d: _kept_by_gat(n, e, h, d) + 20 * n * h * d,
-        passing=lambda n, e, h, d: 2 * (e + n) * h * d,
+        passing=_messages_of_pyg,
     ),
     "graphormer": ConvolutionKind(
         Graphormer,
