@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
 
 if TYPE_CHECKING:
@@ -58,11 +59,30 @@ def retrieval_scores(
     tuple of arrays
         Expected reciprocal rank and expected recall at `k`, each shape (Q,), float64.
     """
-    n = similarity.shape[1]
     own = np.take_along_axis(similarity, np.asarray(target, dtype=np.int64)[:, None], axis=1)
     above = np.count_nonzero(similarity > own, axis=1)
     equal = np.count_nonzero(similarity == own, axis=1)
-    harmonic = _harmonic(n)
+    return expected_scores(above, equal, k=k)
+
+
+def expected_scores(above: NDArray[np.integer], equal: NDArray[np.integer], *, k: int = TOP_K) -> tuple[Floats, Floats]:
+    """Compute expected scores from counts of candidates, by the formula of :func:`retrieval_scores`.
+
+    Parameters
+    ----------
+    above
+        Number of candidates strictly above the target, any shape.
+    equal
+        Number of candidates equal to the target, itself included, same shape.
+    k
+        Number of places that count as found.
+
+    Returns
+    -------
+    tuple of arrays
+        Expected reciprocal rank and expected recall at `k`, float64.
+    """
+    harmonic = _harmonic(int((above + equal).max(initial=0)))
     reciprocal = (harmonic[above + equal] - harmonic[above]) / equal
     recall = np.minimum(np.maximum(k - above, 0), equal) / equal
     return reciprocal, recall
@@ -97,7 +117,7 @@ class QueryScores:
     reciprocal_rank, recall
         Expected reciprocal rank and recall at 10, mean of the two directions, shape (Q,), float64.
     chance_mrr, chance_recall
-        Chance levels, mean of the two directions.
+        Chance levels, mean of the two directions and of the genes; nan without genes.
     """
 
     key: NDArray[np.str_]
@@ -158,19 +178,41 @@ def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floatin
         )
         raise ValueError(msg)
     in_a, in_b = shared_genes(a, b)
-    held_out = a.held_out_gene[in_a] | b.held_out_gene[in_b]
     forward = retrieval_scores(similarity[in_a], in_b, k=k)
     backward = retrieval_scores(similarity.T[in_b], in_a, k=k)
+    chance = np.mean([chance_level(b.n_genes, k=k), chance_level(a.n_genes, k=k)], axis=0)
+    return pair_retrieval(a, b, forward, backward, np.tile(chance, (len(in_a), 1)))
+
+
+def pair_retrieval(
+    a: DatasetTask,
+    b: DatasetTask,
+    forward: tuple[Floats, Floats],
+    backward: tuple[Floats, Floats],
+    chance: Floats,
+) -> PairRetrieval:
+    """Average the scores of both directions, apart for held-out genes and anchors.
+
+    Parameters
+    ----------
+    a, b
+        The datasets; Q genes are in both, in the order of :func:`musegnn.evaluation.task.shared_genes`.
+    forward, backward
+        Expected reciprocal ranks and recalls of queries of `a` and of `b`, each shape (Q,).
+    chance
+        Their chance levels, mean of both directions, shape (Q, 2).
+    """
+    in_a, in_b = shared_genes(a, b)
+    held_out = a.held_out_gene[in_a] | b.held_out_gene[in_b]
     reciprocal, recall = ((f + r) / 2 for f, r in zip(forward, backward, strict=True))
-    chance = [sum(c) / 2 for c in zip(chance_level(b.n_genes, k=k), chance_level(a.n_genes, k=k), strict=True)]
 
     def scores(chosen: NDArray[np.bool_]) -> QueryScores:
         return QueryScores(
             key=a.gene_key[in_a[chosen]],
             reciprocal_rank=reciprocal[chosen],
             recall=recall[chosen],
-            chance_mrr=chance[0],
-            chance_recall=chance[1],
+            chance_mrr=mean_of_defined(chance[chosen, 0]),
+            chance_recall=mean_of_defined(chance[chosen, 1]),
         )
 
     return PairRetrieval(

@@ -1,0 +1,164 @@
+"""Measures of one joint space: whether a gene has its counterparts of other datasets beside it.
+
+All work on the pooled rows of all datasets and compare them by cosine. Cosines closer than ``TIE`` are equal, and
+equal ones count as if broken at random, so that rounding decides nothing.
+
+Legend: n pooled rows, T datasets, V genes, d dimensions, k neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from musegnn.evaluation.metrics import mean_of_defined
+from musegnn.evaluation.retrieval import TOP_K, chance_level, expected_scores, pair_retrieval
+from musegnn.evaluation.space import unit_rows
+from musegnn.evaluation.task import shared_genes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from musegnn.evaluation.retrieval import PairRetrieval
+    from musegnn.evaluation.task import DatasetTask
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+MIXING_NEIGHBORS = 30
+BLOCK_ROWS = 512
+TIE = 1e-12
+
+
+def retrieve_jointly(
+    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = TOP_K
+) -> list[PairRetrieval]:
+    """Retrieve the copy of a gene in another dataset among the rows of all datasets.
+
+    A query is the row of a gene in one dataset, its target the row of the same gene in another. Candidates are the
+    target and all rows of other genes, those of the query's own dataset included; further copies of the gene are
+    neither right nor wrong and are left out. A space where each dataset keeps to itself scores low.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        One space: vectors by dataset name, each shape (N, d).
+    k
+        Number of places that count as found.
+
+    Returns
+    -------
+    list of PairRetrieval
+        As of :func:`musegnn.evaluation.retrieval.retrieve_all`, with the chance levels of these candidates.
+    """
+    unit, dataset = _pool(tasks, vectors)
+    n, starts = len(unit), np.searchsorted(dataset, np.arange(len(tasks)))
+    _, gene, copies = np.unique(np.concatenate([t.gene_key for t in tasks]), return_inverse=True, return_counts=True)
+    row_of = np.full((len(copies), len(tasks)), -1)  # of a gene in a dataset
+    row_of[gene, dataset] = np.arange(n)
+    scores = np.full((2, n, len(tasks)), np.nan)  # of a row, for the target in a dataset
+    for rows in _blocks(np.flatnonzero(copies[gene] > 1)):
+        cosine = unit[rows] @ unit.T
+        targets = row_of[gene[rows]]
+        own = np.take_along_axis(cosine, targets, axis=1)  # of no meaning where the gene is absent, and never read
+        query, place = np.nonzero(targets >= 0)
+        cosine[query, targets[query, place]] = -np.inf
+        cosine.sort(axis=1)
+        low = np.stack([np.searchsorted(c, v - TIE, "left") for c, v in zip(cosine, own, strict=True)])
+        high = np.stack([np.searchsorted(c, v + TIE, "right") for c, v in zip(cosine, own, strict=True)])
+        scores[:, rows] = expected_scores(n - high, high - low + 1, k=k)
+    chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(tasks) + 1)])
+    found = []
+    for i, a in enumerate(tasks):
+        for j, b in enumerate(tasks[i + 1 :], start=i + 1):
+            in_a, in_b = shared_genes(a, b)
+            forward, backward = scores[:, starts[i] + in_a, j], scores[:, starts[j] + in_b, i]
+            levels = chance[copies[gene[starts[i] + in_a]]]
+            found.append(pair_retrieval(a, b, (forward[0], forward[1]), (backward[0], backward[1]), levels))
+    return found
+
+
+def mixing(
+    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = MIXING_NEIGHBORS
+) -> dict[str, Any]:  # JSON
+    """Compute how many of the nearest rows are of other datasets, over what a mixed space has.
+
+    For a row of dataset a with n_a of the n rows: the share of its k nearest other rows that are not of a, over
+    ``(n - n_a) / (n - 1)``, which is the exact expectation when the n - 1 other rows are in random order. Then the mean
+    over rows. 1 is a mixed space, 0 one where datasets lie apart; more than 1 means that rows avoid their own dataset.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        One space: vectors by dataset name, each shape (N, d).
+    k
+        Number of nearest rows; all others where there are fewer.
+
+    Returns
+    -------
+    dict
+        ``overall``; ``tissues``: for each tissue of at least two datasets, the same among the rows of that tissue
+        alone; ``within_tissue``: its mean over the rows of all these tissues; ``across_modality`` and
+        ``across_species``: the share of neighbours of another modality or species, over its expectation. nan where
+        there is nothing to mix.
+    """
+    counts = _neighbor_counts(tasks, vectors, k)
+    tissues: dict[str, Floats] = {}
+    for tissue in sorted({t.tissue for t in tasks}):
+        inside = [t for t in tasks if t.tissue == tissue]
+        if len(inside) > 1:
+            names = [t.name for t in inside]
+            tissues[tissue] = _over_expectation(inside, _neighbor_counts(inside, vectors, k), names)
+    return {
+        "overall": mean_of_defined(_over_expectation(tasks, counts, [t.name for t in tasks])),
+        "within_tissue": mean_of_defined(np.concatenate([np.empty(0), *tissues.values()])),
+        "tissues": {tissue: mean_of_defined(values) for tissue, values in tissues.items()},
+        "across_modality": mean_of_defined(_over_expectation(tasks, counts, [t.modality for t in tasks])),
+        "across_species": mean_of_defined(_over_expectation(tasks, counts, [t.species for t in tasks])),
+    }
+
+
+def _pool(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]]) -> tuple[Floats, Ints]:
+    """Return unit rows (n, d) of all datasets and the index of the dataset of each."""
+    dataset = np.repeat(np.arange(len(tasks)), [t.n_genes for t in tasks])
+    return unit_rows(np.concatenate([vectors[t.name] for t in tasks])), dataset
+
+
+def _blocks(rows: Ints) -> Iterator[Ints]:
+    return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
+
+
+def _neighbor_counts(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], k: int) -> Floats:
+    """Return how many of the k nearest other rows of each row are in each dataset, expected over ties: (n, T)."""
+    unit, dataset = _pool(tasks, vectors)
+    k = min(k, len(unit) - 1)
+    counts = np.zeros((len(unit), len(tasks)))
+    for rows in _blocks(np.arange(len(unit)) if k > 0 else np.arange(0)):
+        cosine = unit[rows] @ unit.T
+        cosine[np.arange(len(rows)), rows] = -np.inf
+        last = np.partition(cosine, -k, axis=1)[:, -k]
+        query, found = np.nonzero(cosine >= last[:, None] - TIE)
+        above = cosine[query, found] > last[query] + TIE
+        size = np.bincount(query, minlength=len(rows))
+        n_above = np.bincount(query[above], minlength=len(rows))
+        weight = np.where(above, 1.0, ((k - n_above) / np.maximum(size - n_above, 1))[query])
+        np.add.at(counts, (rows[query], dataset[found]), weight)
+    return counts
+
+
+def _over_expectation(tasks: Sequence[DatasetTask], counts: Floats, label: Sequence[str]) -> Floats:
+    """Return the share of neighbours in datasets of another label over its expectation, (n,); nan without others."""
+    sizes = np.array([t.n_genes for t in tasks])
+    other = np.array([[one != two for two in label] for one in label])
+    expected = np.repeat(other @ sizes / max(sizes.sum() - 1, 1), sizes)
+    share = (counts * np.repeat(other, sizes, axis=0)).sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0)
+    result = np.full(len(counts), np.nan)
+    np.divide(share, expected, out=result, where=expected > 0)
+    return result
