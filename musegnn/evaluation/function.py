@@ -5,13 +5,16 @@ of the genes and ranks the rest; five such folds give every gene one score, and 
 from others. The folds follow gene keys, so that a gene is in the same fold of every dataset. The strength of the ridge
 is chosen by leave-one-out error within the training genes, per set.
 
+*Transfer* trains the ridge on the rows of all other datasets instead, still on the genes of the other folds: what is
+known in some datasets is predicted in another, for genes that no training row has.
+
 Legend: N genes of a dataset, d dimensions, S gene sets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata, wilcoxon
@@ -20,7 +23,7 @@ from musegnn.errors import InputError
 from musegnn.random import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,15 +117,61 @@ def function_scores(
         usable = _usable(task.gene_key, sets)
         if not usable:
             continue
-        x = np.asarray(vectors[task.name], dtype=np.float64)
-        if permute:
-            x = x[stream(seed, "permuted_function", task.name).permutation(len(x))]
-        labels = np.column_stack(list(usable.values())).astype(np.float64)
+        x = _dealt(vectors[task.name], task.name, seed, permute=permute)
+        labels = np.column_stack(list(usable.values()))
         fold = _folds(task.gene_key, seed)
-        scores = _predict(x, labels, fold)
-        found = _fold_auroc(labels, scores, fold)
-        auroc |= {(task.name, name): value for name, value in zip(usable, found.tolist(), strict=True)}
-    return FunctionScores({key: value for key, value in auroc.items() if np.isfinite(value)})
+        scores = _predict(_Rows(x, labels, fold), x, fold)
+        auroc |= _by_set(task.name, usable, _fold_auroc(labels, scores, fold))
+    return FunctionScores(auroc)
+
+
+def transfer_scores(
+    tasks: Sequence[DatasetTask],
+    vectors: Mapping[str, NDArray[np.floating]],
+    sets: Mapping[str, Collection[str]],
+    *,
+    seed: int = 0,
+    permute: bool = False,
+) -> FunctionScores:
+    """Score how well vectors of the other datasets predict gene sets in each dataset.
+
+    Sets, folds and genes are those of :func:`function_scores`, whose result is the same within datasets.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        One space: vectors by dataset name, each shape (N, d).
+    sets
+        Gene keys by the name of the set.
+    seed
+        Seed of folds, and of the permutation.
+    permute
+        Whether vectors are dealt to the genes of their dataset at random: the control, which has to give .5.
+
+    Returns
+    -------
+    FunctionScores
+        By the dataset in which a set is predicted; empty for a single dataset.
+    """
+    x = {t.name: _dealt(vectors[t.name], t.name, seed, permute=permute) for t in tasks}
+    fold = {t.name: _folds(t.gene_key, seed) for t in tasks}
+    auroc: dict[tuple[str, str], float] = {}
+    for task in tasks:
+        usable = _usable(task.gene_key, sets)
+        others = [t for t in tasks if t.name != task.name]
+        if not usable or not others:
+            continue
+        labels = np.column_stack(list(usable.values()))
+        train = _Rows(
+            np.concatenate([x[t.name] for t in others]),
+            np.concatenate([_members(t.gene_key, [sets[name] for name in usable]) for t in others]),
+            np.concatenate([fold[t.name] for t in others]),
+        )
+        scores = _predict(train, x[task.name], fold[task.name])
+        auroc |= _by_set(task.name, usable, _fold_auroc(labels, scores, fold[task.name]))
+    return FunctionScores(auroc)
 
 
 def function_document(
@@ -132,6 +181,7 @@ def function_document(
     *,
     subject: str,
     seed: int,
+    score: Callable[..., FunctionScores] = function_scores,
 ) -> dict[str, Any]:  # JSON
     """Score models by gene sets and compare one of them with the others.
 
@@ -147,6 +197,8 @@ def function_document(
         The model that others are compared with.
     seed
         Of folds and of the control.
+    score
+        :func:`function_scores` or :func:`transfer_scores`.
 
     Returns
     -------
@@ -154,7 +206,7 @@ def function_document(
         ``n_sets``; and per model ``auroc``, ``permuted`` (the control), ``difference`` (subject minus model) and
         ``p_value`` of Wilcoxon's signed-rank test over sets.
     """
-    scores = {name: function_scores(tasks, vectors, sets, seed=seed) for name, vectors in spaces.items()}
+    scores = {name: score(tasks, vectors, sets, seed=seed) for name, vectors in spaces.items()}
     reference = scores[subject].by_set
     models = {}
     for name, found in scores.items():
@@ -162,22 +214,28 @@ def function_document(
         tested = name != subject and np.any(difference)
         models[name] = {
             "auroc": found.mean,
-            "permuted": function_scores(tasks, spaces[name], sets, seed=seed, permute=True).mean,
+            "permuted": score(tasks, spaces[name], sets, seed=seed, permute=True).mean,
             "difference": float(difference.mean()) if len(difference) else float("nan"),
             "p_value": float(wilcoxon(difference).pvalue) if tested else float("nan"),
         }
     return {"n_sets": len(reference), "folds": FOLDS, "models": models}
 
 
-def _usable(keys: NDArray[np.str_], sets: Mapping[str, Collection[str]]) -> dict[str, NDArray[np.bool_]]:
+def _usable(keys: NDArray[np.str_], sets: Mapping[str, Collection[str]]) -> dict[str, NDArray[np.float64]]:
     """Mark the members (N,) of each set that is neither too small nor too large here."""
+    member = _members(keys, list(sets.values()))
+    size = member.sum(axis=0)
+    fits = (size >= MIN_GENES) & (size <= MAX_SHARE * len(keys))
+    return {name: member[:, k] for k, name in enumerate(sets) if fits[k]}
+
+
+def _members(keys: NDArray[np.str_], sets: Sequence[Collection[str]]) -> NDArray[np.float64]:
+    """Return 1 where a gene is in a set, else 0: (N, S)."""
     row = {key: k for k, key in enumerate(keys.tolist())}
-    usable = {}
-    for name, genes in sets.items():
-        found = [row[key] for key in genes if key in row]
-        if MIN_GENES <= len(found) <= MAX_SHARE * len(keys):
-            usable[name] = np.isin(np.arange(len(keys)), found)
-    return usable
+    result = np.zeros((len(keys), len(sets)))
+    for s, genes in enumerate(sets):
+        result[[row[key] for key in genes if key in row], s] = 1.0
+    return result
 
 
 def _folds(keys: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
@@ -185,20 +243,40 @@ def _folds(keys: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     return np.fromiter(draws, dtype=np.int64, count=len(keys))
 
 
-def _predict(x: NDArray[np.float64], labels: NDArray[np.float64], fold: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give the scores (N, S) of each gene by a ridge regression that has not seen its fold."""
+class _Rows(NamedTuple):
+    """Rows that a predictor may learn from, those of the fold that it predicts aside."""
+
+    x: NDArray[np.float64]
+    labels: NDArray[np.float64]
+    fold: NDArray[np.int64]
+
+
+def _dealt(x: NDArray[np.floating], name: str, seed: int, *, permute: bool) -> NDArray[np.float64]:
+    """Return the vectors of a dataset in double precision, in random order if asked."""
+    order = stream(seed, "permuted_function", name).permutation(len(x)) if permute else slice(None)
+    return np.asarray(x, dtype=np.float64)[order]
+
+
+def _predict(rows: _Rows, x: NDArray[np.float64], fold: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return scores (N, S) of each vector by a ridge regression that has not seen the genes of its fold."""
     from sklearn.linear_model import RidgeCV
 
-    scores = np.zeros_like(labels)
+    scores = np.zeros((len(x), rows.labels.shape[1]))
     for k in range(FOLDS):
-        train, test = fold != k, fold == k
+        train, test = rows.fold != k, fold == k
         if not test.any() or not train.any():
             continue
-        centre, spread = x[train].mean(axis=0), x[train].std(axis=0)
+        centre, spread = rows.x[train].mean(axis=0), rows.x[train].std(axis=0)
         spread[spread == 0.0] = 1.0
-        model = RidgeCV(ALPHAS, alpha_per_target=True).fit((x[train] - centre) / spread, labels[train])
+        model = RidgeCV(ALPHAS, alpha_per_target=True).fit((rows.x[train] - centre) / spread, rows.labels[train])
         scores[test] = model.predict((x[test] - centre) / spread).reshape(int(test.sum()), -1)
     return scores
+
+
+def _by_set(dataset: str, usable: Mapping[str, object], auroc: NDArray[np.float64]) -> dict[tuple[str, str], float]:
+    """Return the defined values by dataset and set."""
+    found = zip(usable, auroc.tolist(), strict=True)
+    return {(dataset, name): value for name, value in found if np.isfinite(value)}
 
 
 def _fold_auroc(

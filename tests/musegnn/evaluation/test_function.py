@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from musegnn.errors import InputError
-from musegnn.evaluation.function import FOLDS, _fold_auroc, function_document, function_scores, read_gmt
+from musegnn.evaluation.function import (
+    FOLDS,
+    _fold_auroc,
+    _folds,
+    function_document,
+    function_scores,
+    read_gmt,
+    transfer_scores,
+)
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 N, DIM, PLANTED, SETS = 1500, 16, 8, 12
@@ -81,6 +91,66 @@ def test_models_are_compared_over_sets(planted):
     assert document["models"]["noise"]["difference"] > 0.1
     assert 0 < document["models"]["noise"]["p_value"] < 0.05
     assert np.isnan(document["models"]["ours"]["p_value"])
+
+
+def test_planted_sets_are_found_from_other_datasets(planted):
+    tasks, vectors, sets = planted
+    found = transfer_scores(tasks, vectors, sets)
+    assert found.auroc.keys() == function_scores(tasks, vectors, sets).auroc.keys()
+    assert min(found.by_set[f"s{k}"] for k in range(PLANTED)) > 0.75
+    assert all(abs(found.by_set[f"s{k}"] - 0.5) < 0.1 for k in range(PLANTED, SETS))
+    permuted = transfer_scores(tasks, vectors, sets, permute=True).by_set
+    assert all(abs(value - 0.5) < 0.1 for value in permuted.values())
+
+
+def test_what_only_one_dataset_knows_does_not_transfer(planted):
+    tasks, vectors, sets = planted
+    turned = {"a": vectors["a"], "b": np.roll(vectors["b"], PLANTED, axis=1)}
+    within, between = (score(tasks, turned, sets).by_set for score in (function_scores, transfer_scores))
+    for k in range(PLANTED):
+        assert within[f"s{k}"] > 0.75
+        assert abs(between[f"s{k}"] - 0.5) < 0.1
+
+
+def test_copies_of_a_gene_are_not_trained_on(planted):
+    tasks, _, _ = planted
+    random = np.random.default_rng(3)
+    identity = random.normal(size=(N, 200))  # enough to remember every gene by
+    vectors = {t.name: identity[[int(key[1:]) for key in t.gene_key]] for t in tasks}
+    sets = {f"s{k}": [f"g{g:03}" for g in np.flatnonzero(random.random(N) < 0.15)] for k in range(SETS)}
+    values = np.array(list(transfer_scores(tasks, vectors, sets).by_set.values()))
+    assert abs(values.mean() - 0.5) < 4 * values.std(ddof=1) / SETS**0.5
+
+
+def test_transfer_is_a_ridge_of_the_rows_of_other_datasets():
+    random = np.random.default_rng(5)
+    keys = [random.permutation([f"g{k}" for k in range(150)])[:100] for _ in range(3)]
+    tasks = [task(name, k) for name, k in zip("abc", keys, strict=True)]
+    vectors = {t.name: random.normal(size=(100, 5)) * [1, 2, 3, 4, 0] for t in tasks}
+    genes = {"s": [f"g{k}" for k in range(30)]}
+    auroc = transfer_scores(tasks, vectors, genes, seed=7).auroc
+    for t in tasks:
+        others = [o for o in tasks if o is not t]
+        x, key = (np.concatenate(v) for v in ([vectors[o.name] for o in others], [o.gene_key for o in others]))
+        values = []
+        for k in range(FOLDS):
+            train, test = _folds(key, 7) != k, _folds(t.gene_key, 7) == k
+            scaler = StandardScaler().fit(x[train])
+            ridge = RidgeCV((1.0, 10.0, 100.0, 1000.0, 10000.0))
+            ridge.fit(scaler.transform(x[train]), np.isin(key[train], genes["s"]).astype(float))
+            label = np.isin(t.gene_key[test], genes["s"])
+            values.append(roc_auc_score(label, ridge.predict(scaler.transform(vectors[t.name][test]))))
+        assert auroc[t.name, "s"] == pytest.approx(np.mean(values))
+
+
+def test_transfer_is_compared_over_sets(planted):
+    tasks, vectors, sets = planted
+    noise = {name: np.random.default_rng(2).normal(size=x.shape) for name, x in vectors.items()}
+    spaces = {"ours": vectors, "noise": noise}
+    document = function_document(tasks, spaces, sets, subject="ours", seed=0, score=transfer_scores)
+    assert document["models"]["ours"]["auroc"] == transfer_scores(tasks, vectors, sets).mean
+    assert document["models"]["noise"]["p_value"] < 0.05
+    assert transfer_scores(tasks[:1], vectors, sets).auroc == {}
 
 
 def test_gmt_files_are_read_and_others_refused(tmp_path):
