@@ -8,14 +8,16 @@ Legend: n pooled rows, T datasets, V genes, d dimensions, k neighbours.
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import TOP_K, chance_level, expected_scores, pair_retrieval
 from musegnn.evaluation.space import unit_rows
-from musegnn.evaluation.task import shared_genes
+from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 MIXING_NEIGHBORS = 30
+CONSERVED_NEIGHBORS = 10
 BLOCK_ROWS = 512
 TIE = 1e-12
 
@@ -123,6 +126,103 @@ def mixing(
         "across_modality": mean_of_defined(_over_expectation(tasks, counts, [t.modality for t in tasks])),
         "across_species": mean_of_defined(_over_expectation(tasks, counts, [t.species for t in tasks])),
     }
+
+
+def conservation(
+    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = CONSERVED_NEIGHBORS
+) -> dict[str, dict[str, float]]:
+    """Compute how far a gene has the same neighbours in two datasets.
+
+    For a held-out gene g that datasets a and b share: its k nearest genes in a, among the genes that b has as well. In
+    b, each gene h ranks the copies of all shared genes but itself by their cosine with h; the AUROC of the copies of
+    the k genes in this ranking is the score of h. A pair is scored in both directions, over all its held-out genes.
+    No similarity between datasets takes part.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    vectors
+        Vectors by dataset name, each shape (N, d).
+    k
+        Number of neighbours, at least 2.
+
+    Returns
+    -------
+    dict
+        From ``overall`` and each group of pairs to ``auroc``, the score of the copy of g; ``specificity``, the share of
+        the other genes of b whose score is lower, equal scores counting one half, so that 0.5 is chance; ``n_pairs``
+        and ``n_queries``. Means over pairs; nan without pairs. Pairs that share fewer than k + 2 genes are left out.
+
+    References
+    ----------
+    Crow, Suresh, Lee and Gillis, Nucleic Acids Research 50 (2022), conservation of co-expression.
+    """
+    unit = {t.name: unit_rows(vectors[t.name]) for t in tasks}
+    found: list[tuple[str, NDArray[np.float64], int]] = []
+    for a, b in combinations(tasks, 2):
+        in_a, in_b = shared_genes(a, b)
+        asked = np.flatnonzero(a.held_out_gene[in_a] | b.held_out_gene[in_b])
+        if len(asked) and len(in_a) >= k + 2:
+            forward = _conserved(unit[a.name][in_a], unit[b.name], in_b, asked, k)
+            backward = _conserved(unit[b.name][in_b], unit[a.name], in_a, asked, k)
+            found.append((pair_group(a, b), (forward + backward) / 2, len(asked)))
+    result = {}
+    for group in ("overall", *PAIR_GROUPS):
+        chosen = [(values, n) for name, values, n in found if group in ("overall", name)]
+        auroc, specificity = np.mean([v for v, _ in chosen], axis=0) if chosen else (np.nan, np.nan)
+        result[group] = {
+            "auroc": float(auroc),
+            "specificity": float(specificity),
+            "n_pairs": len(chosen),
+            "n_queries": sum(n for _, n in chosen),
+        }
+    return result
+
+
+def islands(published: Mapping[str, Any]) -> dict[str, float]:
+    """Compute what Leiden clusters say of a space: of one dataset each, or of the copies of genes.
+
+    Parameters
+    ----------
+    published
+        Result of :func:`musegnn.evaluation.published.published_metrics`.
+
+    Returns
+    -------
+    dict
+        ``dataset_nmi``, normalised mutual information of clusters and datasets, low where datasets meet;
+        ``identity_nmi``, of clusters and genes, high where the copies of a gene meet; and ``n_clusters``. Means over
+        resolutions; nan without clusters.
+    """
+    names = ("dataset_nmi", "identity_nmi", "n_clusters")
+    return {name: mean_of_defined([row[name] for row in published["resolutions"]]) for name in names}
+
+
+def _conserved(here: Floats, there: Floats, copy: Ints, asked: Ints, k: int) -> Floats:
+    """Return mean AUROC and mean specificity of the asked of S shared genes.
+
+    Unit rows of the shared genes in one dataset (S, d), of all N genes of the other, and the copies among these (S,).
+    """
+    cosine = here[asked] @ here.T
+    cosine[np.arange(len(asked)), asked] = -np.inf
+    nearest = np.zeros(cosine.shape)  # 1 for the k nearest
+    np.put_along_axis(nearest, np.argpartition(cosine, -k, axis=1)[:, -k:], 1.0, axis=1)
+    score = np.empty((len(asked), len(there)))
+    place = np.full(len(there), -1)
+    place[copy] = np.arange(len(copy))
+    for rows in _blocks(np.arange(len(there))):
+        cosine = there[rows] @ there[copy].T
+        itself = place[rows, None] == np.arange(len(copy))
+        cosine[itself] = -np.inf
+        shared = itself.any(axis=1)
+        rank = rankdata(cosine, axis=1) - shared[:, None]  # from 1; that of the gene itself is 0
+        total, size = nearest @ rank.T, k - nearest @ itself.T
+        score[:, rows] = (total - size * (size + 1) / 2) / (size * (len(copy) - shared - size))
+    true = score[np.arange(len(asked)), copy[asked], None]
+    below, equal = score < true - TIE, np.abs(score - true) <= TIE
+    place_of_true = (below.sum(axis=1) + (equal.sum(axis=1) - 1) / 2) / (len(there) - 1)
+    return np.array([true.mean(), place_of_true.mean()])
 
 
 def _pool(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]]) -> tuple[Floats, Ints]:

@@ -8,7 +8,7 @@ Legend: n pooled rows, d dimensions, k neighbours, B datasets, C clusters, V gen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -240,20 +240,20 @@ def _summed_jaccard(sets: csr_matrix, dataset: Ints, a: Ints, b: Ints) -> tuple[
     return float(jaccard[different].sum()), int(different.sum())
 
 
-def identity_information(gene: NDArray[np.str_], cluster: Ints) -> float:
-    """Compute the normalised mutual information of clusters and gene identity: the check on CGR.
+def label_information(label: NDArray[Any], cluster: Ints) -> float:
+    """Compute the normalised mutual information of clusters and a label: with genes as labels, the check on CGR.
 
     Parameters
     ----------
-    gene
-        Gene key of each row, shape (n,).
+    label
+        Gene key or dataset of each row, shape (n,).
     cluster
-        Labels, shape (n,).
+        Clusters, shape (n,).
 
     Returns
     -------
     float
-        0 for one giant cluster, 1 when clusters are exactly the genes.
+        0 for one giant cluster, 1 when clusters are exactly the labels.
     """
-    _, gene_code = np.unique(gene, return_inverse=True)
-    return float(normalized_mutual_info_score(gene_code, cluster))
+    _, code = np.unique(label, return_inverse=True)
+    return float(normalized_mutual_info_score(code, cluster))

@@ -90,7 +90,8 @@ def published_metrics(
             "n_clusters": len(np.unique(cluster)),
             "cgr": metrics.common_gene_ratio(gene, cluster),
             "no": metrics.neighborhood_overlap(sets, dataset, cluster),
-            "identity_nmi": metrics.identity_information(gene, cluster),
+            "identity_nmi": metrics.label_information(gene, cluster),
+            "dataset_nmi": metrics.label_information(dataset, cluster),
         }
         for name, chosen in subsets.items():
             row[name] = _mixing(x, graph, dataset, cluster, np.flatnonzero(chosen))

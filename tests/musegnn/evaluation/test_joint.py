@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from musegnn.evaluation.candidates import vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
-from musegnn.evaluation.joint import mixing, retrieve_jointly
+from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_jointly
+from musegnn.evaluation.published import published_metrics
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 
 LABELS = ({}, {}, {"tissue": "brain"}, {"tissue": "brain", "species": "mouse"})
@@ -92,7 +94,8 @@ def slow_mixing(rows, cosine, k, label, inside):
         left, weight = min(k, len(chosen) - 1), 0.0
         found = {j: cosine[i][j] for j in chosen if j != i}
         while left:
-            best = [j for j, c in found.items() if c >= max(found.values()) - 1e-9]
+            top = max(found.values())
+            best = [j for j, c in found.items() if c >= top - 1e-9]
             taken = min(left, len(best))
             weight += taken * np.mean([label[rows[j][0]] != label[rows[i][0]] for j in best])
             left -= taken
@@ -170,6 +173,86 @@ def test_rotation_and_length_of_rows_change_nothing(make_atlas):
     one, other = mixing(tasks, vectors), mixing(tasks, turned)
     assert one.pop("tissues") == pytest.approx(other.pop("tissues"), abs=1e-12)
     assert one == pytest.approx(other, abs=1e-12, nan_ok=True)
+
+
+def slow_conservation(a, b, x, y, k):
+    """Return mean AUROC and specificity of one direction."""
+    unit_x, unit_y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
+    row_x, row_y = ({g: i for i, g in enumerate(t.gene_key.tolist())} for t in (a, b))
+    shared = [g for g in row_x if g in row_y]
+    found = []
+    for gene in [g for g in shared if a.held_out_gene[row_x[g]]]:
+        order = sorted(shared, key=lambda g, q=gene: -(unit_x[row_x[g]] @ unit_x[row_x[q]]))
+        near = [g for g in order if g != gene][:k]
+        score = {}
+        for asked in row_y:
+            cosine = {g: unit_y[row_y[g]] @ unit_y[row_y[asked]] for g in shared if g != asked}
+            label = [g in near for g in cosine]
+            score[asked] = roc_auc_score(label, list(cosine.values()))
+        true = score.pop(gene)
+        found.append((true, np.mean([(s < true - 1e-12) + (abs(s - true) <= 1e-12) / 2 for s in score.values()])))
+    return np.mean(found, axis=0)
+
+
+def test_conservation_equals_plain_loops(make_task):
+    random = np.random.default_rng(2)
+    genes = [f"g{k}" for k in range(30)]
+    tasks = [make_task(f"d{t}", random.permutation(genes)[:22], hidden=genes[::4], **LABELS[t]) for t in range(3)]
+    vectors = random_rows(tasks, 0, dim=3)
+    found, by_group = conservation(tasks, vectors, k=4), {}
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        a, b = tasks[i], tasks[j]
+        x, y = vectors[a.name], vectors[b.name]
+        both = (slow_conservation(a, b, x, y, 4) + slow_conservation(b, a, y, x, 4)) / 2
+        by_group.setdefault("within_tissue" if (i, j) == (0, 1) else "across_tissue", []).append(both)
+    by_group["overall"] = [*by_group["within_tissue"], *by_group["across_tissue"]]
+    for group, values in by_group.items():
+        assert [found[group]["auroc"], found[group]["specificity"]] == pytest.approx(np.mean(values, axis=0))
+        assert found[group]["n_pairs"] == len(values)
+    assert np.isnan(found["across_species"]["auroc"])
+
+
+def test_conservation_finds_planted_neighborhoods_wherever_datasets_lie(make_task):
+    tasks = same_genes(make_task)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 8))
+    turned = {t.name: x @ np.linalg.qr(random.normal(size=(8, 8)))[0] * 3 for t in tasks}
+    for group, found in conservation(tasks, turned).items():
+        if group != "across_modality":
+            assert found["auroc"] == pytest.approx(1.0)
+            assert found["specificity"] > 0.98
+    assert joint_mrr(tasks, turned) < 0.2
+
+
+def test_conservation_of_random_vectors_is_at_chance(make_task):
+    tasks = same_genes(make_task, n_datasets=2)
+    found = [conservation(tasks, random_rows(tasks, seed))["overall"] for seed in range(30)]
+    for name in ("auroc", "specificity"):
+        values = np.array([f[name] for f in found])
+        assert abs(values.mean() - 0.5) < 4 * values.std(ddof=1) / 30**0.5
+    constant = conservation(tasks, {t.name: np.ones((60, 2)) for t in tasks})["overall"]
+    assert constant["auroc"] == constant["specificity"] == 0.5
+
+
+def test_small_pairs_have_no_conservation(make_task):
+    tasks = same_genes(make_task, n=11)
+    assert np.isnan(conservation(tasks, random_rows(tasks, 0))["overall"]["auroc"])
+
+
+def test_islands_tell_clusters_of_datasets_from_clusters_of_genes(make_task):
+    pytest.importorskip("igraph", reason="needs the extra `bio`")
+    tasks = same_genes(make_task, n=40)
+    random = np.random.default_rng(0)
+    noise = [0.01 * random.normal(size=(40, 40)) for _ in tasks]
+    of_genes = {t.name: np.eye(40) + e for t, e in zip(tasks, noise, strict=True)}
+    of_datasets = {t.name: np.eye(40)[k] + e for k, (t, e) in enumerate(zip(tasks, noise, strict=True))}
+    genes, datasets = (
+        islands(published_metrics(tasks, x, resolutions=(1.0, 2.0), seed=0)) for x in (of_genes, of_datasets)
+    )
+    assert genes["dataset_nmi"] < 0.1 < 0.6 < genes["identity_nmi"]
+    assert datasets["dataset_nmi"] > 0.6
+    assert datasets["identity_nmi"] < genes["identity_nmi"]
+    assert np.isnan(islands({"resolutions": []})["dataset_nmi"])
 
 
 def test_joint_results_can_be_compared(make_atlas):

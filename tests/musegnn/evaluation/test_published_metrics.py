@@ -146,11 +146,11 @@ def test_cgr_equals_the_definition_and_its_bound_is_one_cluster():
     assert metrics.common_gene_ratio(gene, np.arange(200)) == 0.0
 
 
-def test_identity_information_tells_collapse_from_identity():
+def test_label_information_tells_collapse_from_identity():
     gene = np.repeat([f"g{i}" for i in range(30)], 3)
     _, code = np.unique(gene, return_inverse=True)
-    assert metrics.identity_information(gene, code) == pytest.approx(1.0)
-    assert metrics.identity_information(gene, np.zeros(90, int)) == 0.0
+    assert metrics.label_information(gene, code) == pytest.approx(1.0)
+    assert metrics.label_information(gene, np.zeros(90, int)) == 0.0
     assert metrics.common_gene_ratio(gene, code) == metrics.common_gene_ratio(gene, np.zeros(90, int))
 
 
