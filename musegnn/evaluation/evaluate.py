@@ -1,4 +1,4 @@
-"""Score a model and its rivals on what was held out, as one JSON document.
+"""Score a model and its baselines on what was held out, as one JSON document.
 
 The document is described in ``docs/evaluation.md``. It holds no times and no names of machines: equal inputs give
 equal bytes.
@@ -20,9 +20,10 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from musegnn.evaluation import edges
-from musegnn.evaluation.candidates import Candidate, rival_candidates, vector_candidate
+from musegnn.evaluation.candidates import Candidate, relational_vectors, rival_candidates, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
-from musegnn.evaluation.function import function_document
+from musegnn.evaluation.function import function_document, function_scores, transfer_scores
+from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_jointly
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published import published_metrics
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
     Vectors = Mapping[str, NDArray[np.floating]]
 
 FORMAT = "musegnn-evaluation"
-VERSION = 1
+VERSION = 2
 DIGITS = 6
+RAW = "relations"
 EDGE_SETS = ("all", "positive", "negative")
 
 
@@ -84,37 +86,55 @@ def evaluate(
     dict
         JSON values, numbers rounded to six digits after the point, null where undefined.
     """
-    rivals = [name for name in candidates if name != subject]
     with _one_blas_thread():
         retrieved = {name: retrieve_all(tasks, c.similarity) for name, c in candidates.items()}
-        comparisons = {name: compare_retrieval(retrieved[subject], retrieved[name], seed=seed) for name in rivals}
-        models = {
-            name: {
+        joint = {name: retrieve_jointly(tasks, c.vectors) for name, c in candidates.items() if c.vectors is not None}
+        models: dict[str, dict[str, Any]] = {}
+        for name, candidate in candidates.items():
+            models[name] = {
                 "description": candidate.description,
                 "held_out_edges": _edge_scores(tasks, candidate),
                 "retrieval": _retrieval_scores(retrieved[name]),
-                "space": _space(tasks, candidate),
-                "published": None
-                if candidate.vectors is None
-                else published_metrics(
-                    tasks, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
-                ),
+                "joint": None,
+                "space": None,
+                "published": None,
             }
-            for name, candidate in candidates.items()
+            if candidate.vectors is not None:
+                published = published_metrics(
+                    tasks, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
+                )
+                models[name] |= {
+                    "joint": _joint_scores(tasks, candidate.vectors, joint[name], published),
+                    "space": _space(tasks, candidate.vectors),
+                    "published": published,
+                }
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "subject": subject,
+            "candidate_set": "all genes of the other dataset, both directions",
+            "joint_candidate_set": "all rows of all datasets but the query and further copies of its gene",
+            "top_k": TOP_K,
+            "seed": seed,
+            "datasets": [_describe(t) for t in tasks],
+            "models": models,
+            "comparisons": _comparisons(retrieved, subject, seed),
+            "joint_comparisons": _comparisons(joint, subject, seed),
         }
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "subject": subject,
-        "candidate_set": "all genes of the other dataset, both directions",
-        "top_k": TOP_K,
-        "seed": seed,
-        "datasets": [_describe(t) for t in tasks],
-        "models": models,
-        "comparisons": {name: None if c is None else asdict(c) for name, c in comparisons.items()},
-    }
     result: dict[str, Any] = _plain(document)
     return result
+
+
+def _comparisons(
+    retrieved: Mapping[str, Sequence[PairRetrieval]], subject: str, seed: int
+) -> dict[str, dict[str, Any] | None]:  # JSON
+    """Compare the subject with every other model; none where there are no held-out genes."""
+    found = {
+        name: compare_retrieval(retrieved[subject], pairs, seed=seed)
+        for name, pairs in retrieved.items()
+        if name != subject and subject in retrieved
+    }
+    return {name: None if c is None else asdict(c) for name, c in found.items()}
 
 
 def _one_blas_thread() -> threadpool_limits:
@@ -187,10 +207,19 @@ def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
     }
 
 
-def _space(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
-    if candidate.vectors is None:
-        return None
-    parts = {t.name: np.asarray(candidate.vectors[t.name], dtype=np.float64) for t in tasks}
+def _joint_scores(
+    tasks: Sequence[DatasetTask], vectors: Vectors, pairs: Sequence[PairRetrieval], published: Mapping[str, Any]
+) -> dict[str, Any]:  # JSON
+    return {
+        "retrieval": {"held_out": summarize_pairs(pairs), "anchors": summarize_pairs(pairs, anchors=True)},
+        "mixing": mixing(tasks, vectors),
+        "conservation": conservation(tasks, vectors),
+        "islands": islands(published),
+    }
+
+
+def _space(tasks: Sequence[DatasetTask], vectors: Vectors) -> dict[str, Any]:  # JSON
+    parts = {t.name: np.asarray(vectors[t.name], dtype=np.float64) for t in tasks}
     pooled = np.concatenate(list(parts.values()))
     return {
         "dim": pooled.shape[1],
@@ -220,7 +249,7 @@ def evaluate_model(
     trained_rivals: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
-    """Score a model beside its untrained self and the rivals, on what its training did not see.
+    """Score a model beside its untrained self and the baselines, on what its training did not see.
 
     Parameters
     ----------
@@ -237,10 +266,11 @@ def evaluate_model(
     -------
     dict
         As :func:`evaluate`, for ``trained``, ``start`` (after the closed-form start, before the first round; where
-        there is one), ``untrained`` and the rivals of :func:`musegnn.evaluation.candidates.rival_candidates`, with the
-        ``settings`` that were used, and ``modules``; with `sets` also ``function``. With several seeds also ``seeds``,
-        see :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it ``stability``: by model, how far seeds agree in
-        the nearest genes.
+        there is one), ``untrained``, the baselines of :func:`musegnn.evaluation.candidates.rival_candidates` and
+        ``relations`` (the features that the model gets), with the ``settings`` that were used, and ``modules``; with
+        `sets` also ``function`` and ``transfer``. With several seeds also ``seeds``, see
+        :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it ``stability``: by model, how far seeds agree in the
+        nearest genes.
     """
     first = model.config.training.seed
     documents, nearest = [], []
@@ -272,12 +302,14 @@ def _evaluate_seed(
             statistics={name: z for name, (_, z) in seen.items()},
             mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
         )
+        raw = relational_vectors(model.graphs, model.records)
     start = model.config.model.start
     candidates = {
         "trained": _model_candidate(model, f"musegnn after {model.rounds} rounds"),
         **({} if start == "random" else {"start": _model_candidate(model.started(), f"musegnn's {start} start")}),
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
         **rivals,
+        RAW: vector_candidate("relational features, which the model gets, as they are", raw),
     }
     pooled: dict[str, Vectors] = {}
     if trained_rivals:
@@ -297,15 +329,24 @@ def _evaluate_seed(
     )
     used = {**settings.model_dump(mode="json"), "dim": model.config.model.dim, "rounds": model.rounds}
     document["settings"] = used
-    spaces: dict[str, Vectors] = {name: c.vectors for name, c in candidates.items() if c.vectors is not None} | pooled
+    # a ridge regression on thousands of raw features takes minutes
+    known = {name: c.vectors for name, c in candidates.items() if c.vectors is not None and name != RAW}
+    spaces: dict[str, Vectors] = known | pooled
     with _one_blas_thread():
         modules = module_sets(tasks, {name: estimate for name, (estimate, _) in seen.items()})
         document["modules"] = _plain(module_document(tasks, spaces, modules, seed=settings.seed))
     if sets is not None:
         level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in tasks}
         compared = spaces | {"expression_level": level}
-        document["function"] = _plain(function_document(tasks, compared, sets, subject="trained", seed=settings.seed))
-    return document, {name: space for name, space in spaces.items() if name not in pooled}
+        with _one_blas_thread():
+            function, transfer = (
+                function_document(tasks, compared, sets, subject="trained", seed=settings.seed, score=score)
+                for score in (function_scores, transfer_scores)
+            )
+        for name, scores in transfer["models"].items():
+            scores["within"] = function["models"][name]["auroc"]
+        document |= {"function": _plain(function), "transfer": _plain(transfer)}
+    return document, known
 
 
 def dataset_tasks(model: MuSeGNN) -> list[DatasetTask]:

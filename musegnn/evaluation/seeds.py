@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MEASURES = (
     "held_out_mrr",
+    "joint_mrr",
+    "mixing",
+    "conservation",
     "recall",
     "anchor_mrr",
     "positive_edges",
@@ -22,8 +25,9 @@ MEASURES = (
     "effective_rank",
     "modules",
     "function",
+    "transfer",
 )
-TESTED = ("held_out_mrr", "positive_edges", "modules", "function")
+TESTED = ("held_out_mrr", "joint_mrr", "positive_edges", "modules", "function", "transfer")
 
 
 def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:  # JSON
@@ -42,7 +46,7 @@ def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]: 
     found: dict[str, dict[str, float]] = {}
     for name, model in document["models"].items():
         held_out, anchors = (model["retrieval"][which]["overall"] for which in ("held_out", "anchors"))
-        edges, space = model["held_out_edges"], model["space"] or {}
+        edges, space, joint = model["held_out_edges"], model["space"] or {}, model["joint"] or {}
         cosine = edges["overall"]["cosine"] if edges else {}
         values = {
             "held_out_mrr": held_out["mrr"],
@@ -52,8 +56,12 @@ def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]: 
             "all_edges": cosine.get("all"),
             "effective_rank": space.get("effective_rank"),
         }
+        if joint:
+            values["joint_mrr"] = joint["retrieval"]["held_out"]["overall"]["mrr"]
+            values["mixing"] = joint["mixing"]["overall"]
+            values["conservation"] = joint["conservation"]["overall"]["specificity"]
         found[name] = values
-    for part in ("modules", "function"):
+    for part in ("modules", "function", "transfer"):
         for name, values in document.get(part, {}).get("models", {}).items():
             found.setdefault(name, {})[part] = values["auroc"]
     return {name: {m: v for m, v in values.items() if v is not None} for name, values in found.items()}

@@ -1,23 +1,22 @@
-"""The evaluation as text for a terminal."""
+"""The evaluation as one short table for a terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from musegnn.evaluation.task import PAIR_GROUPS
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ABSENT = "-"
-SEED_MEASURES = ("held_out_mrr", "positive_edges", "modules", "function")
-EDGE_SETS = ("all", "positive", "negative")
+BASELINES = {"pca_procrustes": "aligned PCA", "relations": "raw features"}
+ABOUT = "How far all datasets share one space, on genes and edges that training did not see: more is better, mixing up to 1."
+MORE = (
+    "All models, kinds of pairs and p-values: evaluation.json, and report.html (`musegnn report RUN` writes it again)."
+)
 
 
 def to_table(evaluation: dict[str, Any]) -> str:  # JSON
-    """Write the evaluation as short tables, one row per model.
+    """Return the main measures of the joint space as text: one row per model, baselines and chance for comparison.
 
     Parameters
     ----------
@@ -27,153 +26,38 @@ def to_table(evaluation: dict[str, Any]) -> str:  # JSON
     Returns
     -------
     str
-        Lines of at most 120 characters for the names used by :func:`musegnn.evaluation.evaluate.evaluate_model`.
+        A sentence, the table, and where the rest is; measures that no shown model has are left out.
     """
-    parts = [_retrieval(evaluation), _edges(evaluation), _published(evaluation)]
-    if "modules" in evaluation:
-        parts.append(_modules(evaluation))
-    if "function" in evaluation:
-        parts.append(_function(evaluation))
-    if "seeds" in evaluation:
-        parts.append(_seeds(evaluation))
-    return "\n\n".join("\n".join(part) for part in parts)
+    subject = evaluation["subject"]
+    shown = {subject: "musegnn" if subject == "trained" else subject, **BASELINES}
+    rows = {label: _measures(evaluation, name) for name, label in shown.items() if name in evaluation["models"]}
+    rows["chance"] = _chance(evaluation, subject)
+    names = [name for name in rows["chance"] if any(row[name] is not None for row in list(rows.values())[:-1])]
+    cells = [[label, *(_number(row[name], name) for name in names)] for label, row in rows.items()]
+    return "\n".join([ABOUT, "", *_lay_out(["", *names], cells), "", MORE])
 
 
-def _retrieval(evaluation: dict[str, Any]) -> list[str]:
-    names = [name.replace("across_", "x ").replace("_", " ") for name in PAIR_GROUPS]
-    header = ["model", "overall", *names, f"recall@{evaluation['top_k']}", "anchors", f"{evaluation['subject']} is"]
-    rows, chance = [], [ABSENT] * (len(PAIR_GROUPS) + 2)
-    for name, model in evaluation["models"].items():
-        held_out, anchors = model["retrieval"]["held_out"], model["retrieval"]["anchors"]
-        groups = ["overall", *PAIR_GROUPS]
-        chance = [_number(held_out[g]["chance_mrr"]) for g in groups] + [_number(held_out["overall"]["chance_recall"])]
-        comparison = evaluation["comparisons"].get(name)
-        verdict = f"{comparison['verdict']} (p {comparison['p_value']:.2g})" if comparison else ""
-        rows.append(
-            [
-                name,
-                *(_number(held_out[g]["mrr"]) for g in groups),
-                _number(held_out["overall"]["recall"]),
-                _number(anchors["overall"]["mrr"]),
-                verdict,
-            ]
-        )
-        anchor_chance = _number(anchors["overall"]["chance_mrr"])
-    if rows:
-        rows.append(["(chance)", *chance, anchor_chance, ""])
-    return ["Held-out genes found in another dataset, mean reciprocal rank", *_lay_out(header, rows)]
+def _measures(evaluation: dict[str, Any], name: str) -> dict[str, float | None]:
+    model = evaluation["models"][name]
+    joint, edges = model["joint"], model["held_out_edges"]
+    return {
+        "joint MRR": joint and joint["retrieval"]["held_out"]["overall"]["mrr"],
+        "mixing within tissue": joint and joint["mixing"]["within_tissue"],
+        "held-out edges": edges and edges["overall"]["cosine"]["positive"],
+        "conservation": joint and joint["conservation"]["overall"]["specificity"],
+        "transfer": evaluation.get("transfer", {"models": {}})["models"].get(name, {}).get("auroc"),
+    }
 
 
-def _edges(evaluation: dict[str, Any]) -> list[str]:
-    header = ["model", "cosine", "positive", "negative", "abs cosine", "decoder", "effective rank", "mean cosine"]
-    rows = []
-    for name, model in evaluation["models"].items():
-        if model["held_out_edges"] is None:
-            continue
-        scores, space = model["held_out_edges"]["overall"], model["space"] or {}
-        rows.append(
-            [
-                name,
-                *(_number(scores["cosine"][which]) for which in EDGE_SETS),
-                _number(scores["abs_cosine"]["all"]),
-                _number(scores.get("decoder", {}).get("all")),
-                _number(space.get("effective_rank"), 1),
-                _number(space.get("mean_cosine")),
-            ]
-        )
-    control = [_average([d["degree_auc"][which] for d in evaluation["datasets"]]) for which in EDGE_SETS]
-    rows.append(["(degree alone)", *control, *([""] * 4)])
-    title = "Held-out edges against degree-matched non-edges, AUROC (profiles still hold them); shape of the space"
-    return [title, *_lay_out(header, rows)]
+def _chance(evaluation: dict[str, Any], subject: str) -> dict[str, float | None]:
+    joint = evaluation["models"][subject]["joint"]
+    found = joint and joint["retrieval"]["held_out"]["overall"]["chance_mrr"]
+    others = {"mixing within tissue": 1.0, "held-out edges": 0.5, "conservation": 0.5, "transfer": 0.5}
+    return {"joint MRR": found, **others}
 
 
-def _published(evaluation: dict[str, Any]) -> list[str]:
-    header = ["model", "ASW", "AUC", "iLISI", "GC", "CGR", "bound", "NO", "clusters", "gene NMI"]
-    header += ["pair ASW", "iLISI", "GC"]
-    rows, notes = [], []
-    for name, model in evaluation["models"].items():
-        scores = model["published"]
-        if scores is None:
-            continue
-        if scores["absent"] and scores["absent"] not in notes:
-            notes.append(scores["absent"])
-        at = scores["resolutions"]
-        rows.append(
-            [
-                name,
-                _average([r["shared"]["asw"] for r in at]),
-                _number(scores["auc"]),
-                _number(scores["subsets"]["shared"]["ilisi"]),
-                _average([r["shared"]["gc"] for r in at]),
-                _average([r["cgr"] for r in at]),
-                _number(scores["cgr_bound"]),
-                _average([r["no"] for r in at]),
-                _average([r["n_clusters"] for r in at], 0),
-                _average([r["identity_nmi"] for r in at]),
-                _average([r["pairwise"]["asw"] for r in at]),
-                _number(scores["subsets"]["pairwise"]["ilisi"]),
-                _average([r["pairwise"]["gc"] for r in at]),
-            ]
-        )
-    k = evaluation.get("settings", {}).get("min_datasets", 2)
-    title = f"Published metrics on genes of at least {k} datasets, and of each pair; mean over Leiden resolutions"
-    return [title, *_lay_out(header, rows), *notes]
-
-
-def _modules(evaluation: dict[str, Any]) -> list[str]:
-    found = evaluation["modules"]
-    rows = [[name, *(_number(m[k]) for k in ("auroc", "permuted"))] for name, m in found["models"].items()]
-    title = f"Modules of other datasets predicted for unseen genes, mean AUROC over {sum(found['n_modules'].values())}"
-    return [title, *_lay_out(["model", "AUROC", "permuted"], rows)]
-
-
-def _function(evaluation: dict[str, Any]) -> list[str]:
-    found = evaluation["function"]
-    header = ["model", "AUROC", "permuted", f"{evaluation['subject']} is better by", "p"]
-    rows = [
-        [name, *(_number(m[k]) for k in ("auroc", "permuted", "difference")), _number(m["p_value"], 4)]
-        for name, m in found["models"].items()
-    ]
-    title = f"Gene sets predicted for unseen genes, mean AUROC over {found['n_sets']} sets"
-    return [title, *_lay_out(header, rows)]
-
-
-def _seeds(evaluation: dict[str, Any]) -> list[str]:
-    found = evaluation["seeds"]
-    shown = [m for m in SEED_MEASURES if any(m in measures for measures in found["models"].values())]
-    header = ["model", *(name.replace("_", " ") for name in shown), "stability", "MRR difference", "p"]
-    rows = []
-    for name, measures in found["models"].items():
-        difference = found["differences"].get(name, {}).get("held_out_mrr", {})
-        rows.append(
-            [
-                name,
-                *(_spread(measures.get(m)) for m in shown),
-                _number(found["stability"].get(name)),
-                _number(difference.get("mean")),
-                _number(difference.get("p_value"), 4),
-            ]
-        )
-    n = len(found["seeds"])
-    return [
-        f"Means over {n} training seeds, standard deviation in brackets; paired t-test over seeds",
-        *_lay_out(header, rows),
-    ]
-
-
-def _spread(value: dict[str, float | None] | None) -> str:
-    if value is None:
-        return ABSENT
-    return f"{_number(value['mean'])} ({_number(value['deviation'])})"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}"
-
-
-def _average(values: Sequence[float | None], digits: int = 3) -> str:
-    defined = [v for v in values if v is not None]
-    return _number(float(np.mean(defined)) if defined else None, digits)
+def _number(value: float | None, measure: str) -> str:
+    return ABSENT if value is None else f"{value:.{4 if measure == 'joint MRR' else 2}f}"
 
 
 def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

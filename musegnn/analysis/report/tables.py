@@ -17,9 +17,11 @@ NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared", "n
 MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
 SEED_MEASURES = {
     "held_out_mrr": "held-out MRR",
+    "joint_mrr": "joint MRR",
     "positive_edges": "positive edges",
     "modules": "modules",
     "function": "gene sets",
+    "transfer": "transfer",
 }
 EDGE_SCORES = {
     "cosine": ("all", "cosine", "Cosine of the two genes"),
@@ -119,11 +121,14 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not evaluation:
         return []
     tables = [
+        _joint_retrieval(evaluation),
+        _mixing(evaluation),
         _retrieval(evaluation),
         _edges(evaluation),
         _edges_by_dataset(evaluation),
         _predicted(evaluation, "modules"),
         _predicted(evaluation, "function"),
+        _predicted(evaluation, "transfer"),
         _seeds(evaluation),
         _published(evaluation),
     ]
@@ -150,32 +155,84 @@ def _row(evaluation: Mapping[str, Any], name: str, values: Sequence[object]) -> 
     }
 
 
+def _joint_retrieval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    joint = {name: m["joint"]["retrieval"] for name, m in evaluation["models"].items() if m.get("joint")}
+    note = (
+        "Genes that took no part in alignment, looked for among the rows of all datasets, those of their own included. "
+    )
+    table = _found_again(evaluation, joint, evaluation.get("joint_comparisons", {}), note)
+    return {"title": "Do the datasets share one space?", **table}
+
+
 def _retrieval(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    models, subject = evaluation["models"], str(evaluation["subject"])
-    first = next(iter(models.values()))["retrieval"]["held_out"]
+    pairs = {name: m["retrieval"] for name, m in evaluation["models"].items()}
+    note = "Genes that took no part in alignment, looked for among all genes of the other dataset, both ways. "
+    table = _found_again(evaluation, pairs, evaluation["comparisons"], note)
+    return {"title": "Is a gene found again in another dataset?", **table}
+
+
+def _found_again(
+    evaluation: Mapping[str, Any], scores: Mapping[str, Any], comparisons: Mapping[str, Any], note: str
+) -> dict[str, Any]:
+    if not scores:
+        return {"rows": []}
+    first = next(iter(scores.values()))["held_out"]
     groups = ["overall", *(g for g in PAIR_GROUPS if first.get(g, {}).get("n_pairs"))]
     k = evaluation["top_k"]
     measures = [
         *(_measure(g.replace("_", " "), f"Mean reciprocal rank, mean over pairs of datasets: {g}") for g in groups),
         _measure(f"recall@{k}", f"Share of genes whose counterpart is among the {k} nearest"),
         _measure("anchors", "Mean reciprocal rank of genes that training aligned: memory, not generalisation", 0),
-        _measure(f"{subject} is", "Paired test over held-out genes", 0),
+        _measure(f"{evaluation['subject']} is", "Paired test over held-out genes", 0),
     ]
     rows = []
-    for name, model in models.items():
-        held_out, anchors = model["retrieval"]["held_out"], model["retrieval"]["anchors"]
-        verdict = evaluation["comparisons"].get(name)
+    for name, found in scores.items():
+        held_out, anchors = found["held_out"], found["anchors"]
+        verdict = comparisons.get(name)
         said = f"{verdict['verdict']}, p = {verdict['p_value']:.2g}" if verdict else ""
         values = [*(held_out[g]["mrr"] for g in groups), held_out["overall"]["recall"], anchors["overall"]["mrr"], said]
         rows.append(_row(evaluation, name, values))
-    chance = [*(first[g]["chance_mrr"] for g in groups), first["overall"]["chance_recall"]]
-    note = (
-        "Genes that took no part in alignment, looked for among all genes of the other dataset, both ways. "
+    chance = first["overall"]["chance_mrr"]
+    note += (
         f"Mean reciprocal rank over {first['overall']['n_pairs']} pairs of datasets and "
-        f"{first['overall']['n_queries']} questions; by chance {_text(chance[0])}, and {_text(chance[-1])} for recall."
+        f"{first['overall']['n_queries']} questions; by chance {_text(chance)}, and "
+        f"{_text(first['overall']['chance_recall'])} for recall."
     )
-    title = "Is a gene found again in another dataset?"
-    return {"title": title, "note": note, "measures": measures, "rows": rows, "chance": _finite(chance[0])}
+    return {"note": note, "measures": measures, "rows": rows, "chance": _finite(chance)}
+
+
+def _mixing(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    measures = [
+        _measure("mixing", "Share of a row's 30 nearest rows that are of other datasets, over its expectation"),
+        _measure("within tissue", "The same among the rows of one tissue"),
+        _measure("across modality", "The same for rows of another modality"),
+        _measure("across species", "The same for rows of another species"),
+        _measure(
+            "conservation", "Place of a gene's copy among all genes, by whether its ten nearest genes are the same"
+        ),
+        _measure("AUROC", "A gene's ten nearest genes, ranked by similarity to its copy in the other dataset"),
+        _measure("clusters to datasets", "Normalised mutual information of Leiden clusters and datasets", -1),
+        _measure("clusters to genes", "Normalised mutual information of Leiden clusters and genes"),
+    ]
+    rows = []
+    for name, model in evaluation["models"].items():
+        joint = model.get("joint")
+        if joint:
+            kept = joint["conservation"]["overall"]
+            values = [joint["mixing"][m] for m in ("overall", "within_tissue", "across_modality", "across_species")]
+            values += [kept["specificity"], kept["auroc"]]
+            values += [joint["islands"][m] for m in ("dataset_nmi", "identity_nmi")]
+            rows.append(_row(evaluation, name, values))
+    note = (
+        "Mixing is 1 where datasets are in random order and 0 where they lie apart. Conservation is of held-out genes, "
+        "0.5 by chance."
+    )
+    return {
+        "title": "Do datasets mix, and do genes keep their neighbours?",
+        "note": note,
+        "measures": measures,
+        "rows": rows,
+    }
 
 
 def _edges(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,6 +256,10 @@ def _edges(evaluation: Mapping[str, Any]) -> dict[str, Any]:
             space.get("mean_cosine"),
         ]
         rows.append(_row(evaluation, name, values))
+    degree = [
+        _average([d["degree_auc"][which] for d in evaluation["datasets"]]) for which, _, _ in EDGE_SCORES.values()
+    ]
+    rows.append(_row(evaluation, "degree alone", [*degree, *[None] * (len(measures) - len(degree))]))
     note = "Edges hidden from training against non-edges of like degree: area under the ROC curve, mean over datasets."
     return {"title": "Do the vectors keep the graphs?", "note": note, "measures": measures, "rows": rows}
 
@@ -255,7 +316,7 @@ def _published(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": title, "note": " ".join(notes), "measures": measures, "rows": rows}
 
 
-def _predicted(evaluation: Mapping[str, Any], part: Literal["modules", "function"]) -> dict[str, Any]:
+def _predicted(evaluation: Mapping[str, Any], part: Literal["modules", "function", "transfer"]) -> dict[str, Any]:
     found = evaluation.get(part, {"models": {}})
     measures = [
         _measure("AUROC", "Area under the ROC curve for genes that the predictor has not seen"),
@@ -274,6 +335,11 @@ def _predicted(evaluation: Mapping[str, Any], part: Literal["modules", "function
             _measure("p", "Wilcoxon's signed-rank test over sets", 0),
         ]
         columns += ["difference", "p_value"]
+    if part == "transfer":
+        title = "Does what one dataset knows of genes hold in another?"
+        note = f"{found.get('n_sets', 0)} gene sets, predicted by a regression that was trained on the other datasets."
+        measures.insert(1, _measure("within", "The same, trained within the dataset"))
+        columns.insert(1, "within")
     rows = [_row(evaluation, name, [m[c] for c in columns]) for name, m in found["models"].items()]
     return {"title": title, "note": note, "measures": measures, "rows": rows, "chance": 0.5}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from threadpoolctl import threadpool_limits
 
 from musegnn.evaluation.baselines import consensus_alignment, pca_vectors
+from musegnn.evaluation.candidates import PCA_DIMS
 from musegnn.evaluation.rivals.autoencoders import autoencode
 from musegnn.evaluation.rivals.pooled import diffused_graphs, pooled_profiles
 from musegnn.evaluation.rivals.skipgram import gene2vec, hierarchical_node2vec, layered_node2vec, node2vec
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 DIMS = (32, 64)
 AUTOENCODER_DIMS = (32,)
-PCA_DIMS = (16, 32, 64, 128)
 
 
 def trained_rivals(

@@ -111,7 +111,7 @@ def report_data(annotated, evaluation, history, graphs):
 def evaluation():
     """Score the made-up vectors with the real evaluation, on a made-up task."""
     from musegnn.evaluation.evaluate import _plain, evaluate, vector_candidate
-    from musegnn.evaluation.function import function_document
+    from musegnn.evaluation.function import function_document, transfer_scores
     from musegnn.evaluation.modules import module_document
     from musegnn.evaluation.seeds import summarize_seeds
     from musegnn.evaluation.task import DatasetTask, HeldOutPairs
@@ -142,6 +142,10 @@ def evaluation():
     sets = {"set": [f"GENE{g}" for g in range(0, 40, 3)]}
     document["modules"] = _plain(module_document(tasks, spaces, modules, seed=0))
     document["function"] = _plain(function_document(tasks, spaces, sets, subject="trained", seed=0))
+    transfer = function_document(tasks, spaces, sets, subject="trained", seed=0, score=transfer_scores)
+    for name, scores in transfer["models"].items():
+        scores["within"] = document["function"]["models"][name]["auroc"]
+    document["transfer"] = _plain(transfer)
     document["seeds"] = _plain(summarize_seeds([document, evaluate(tasks, candidates, seed=1)], [0, 1]))
     document["seeds"]["stability"] = {"trained": 0.5}
     return document

@@ -134,7 +134,7 @@ def test_graph_rows_name_what_was_dropped(graphs):
 
 def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
     tables = evaluation_tables(evaluation)
-    retrieval, edges = tables[:2]
+    joint, mixed, retrieval, edges = tables[:4]
     assert [row["model"] for row in retrieval["rows"]] == ["trained", "untrained"]
     assert [row["ours"] for row in retrieval["rows"]] == [True, False]
     shown = {m["label"]: v for m, v in zip(retrieval["measures"], retrieval["rows"][0]["values"], strict=True)}
@@ -144,6 +144,13 @@ def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
     assert "across tissue" not in shown  # the task has no such pair
     assert retrieval["rows"][1]["values"][-1].startswith(evaluation["comparisons"]["untrained"]["verdict"])
     assert edges["rows"][0]["values"][0] == model["held_out_edges"]["overall"]["cosine"]["all"]
+    assert edges["rows"][-1]["model"] == "degree alone"
+    scores = model["joint"]
+    assert joint["rows"][0]["values"][0] == scores["retrieval"]["held_out"]["overall"]["mrr"]
+    assert joint["chance"] == scores["retrieval"]["held_out"]["overall"]["chance_mrr"]
+    assert joint["rows"][1]["values"][-1].startswith(evaluation["joint_comparisons"]["untrained"]["verdict"])
+    assert mixed["rows"][0]["values"][0] == scores["mixing"]["overall"]
+    assert mixed["rows"][0]["values"][4] == scores["conservation"]["overall"]["specificity"]
     titled = {table["title"]: table for table in tables}
     modules, sets = (
         titled[f"Do{what}"]
@@ -151,6 +158,10 @@ def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
     )
     assert modules["rows"][0]["values"][0] == evaluation["modules"]["models"]["trained"]["auroc"]
     assert sets["rows"][1]["values"][2] == evaluation["function"]["models"]["untrained"]["difference"]
+    transfer = titled["Does what one dataset knows of genes hold in another?"]
+    assert transfer["rows"][0]["values"][:2] == [
+        evaluation["transfer"]["models"]["trained"][k] for k in ("auroc", "within")
+    ]
     seeds = titled["Do other seeds agree?"]
     assert seeds["rows"][0]["values"][:2] == [shown["overall"], 0]
     assert seeds["rows"][0]["values"][-2:] == [0.5, None]

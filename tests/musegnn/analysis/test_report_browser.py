@@ -355,8 +355,8 @@ def test_tables_and_curves(page, report_data):
     assert page.run("location.hash") == "#/training"
     assert page.texts("#view-training figcaption b") == ["loss", "contrast"]
     page.click("#tab-evaluation")
-    assert len(page.texts("#view-evaluation table")) == 7
-    assert page.texts("#view-evaluation .bars figcaption b") == ["overall", "AUROC", "AUROC"]
+    assert len(page.texts("#view-evaluation table")) == 10
+    assert page.texts("#view-evaluation .bars figcaption b") == ["overall", "overall", "AUROC", "AUROC", "AUROC"]
     bars = page.run(
         "[...document.querySelectorAll('#view-evaluation .bars')[0].querySelectorAll('g')]"
         ".map((g) => [g.textContent, g.classList.contains('ours'), +g.querySelector('rect').getAttribute('width')])"
@@ -366,7 +366,7 @@ def test_tables_and_curves(page, report_data):
     assert bars[0][2] > bars[1][2] > 0
     model = report_data.evaluation["models"]["trained"]
     cells = page.run("[...document.querySelector('#view-evaluation tbody tr').children].map((c) => c.innerText)")
-    assert cells[:2] == ["trained", f"{model['retrieval']['held_out']['overall']['mrr']:.3f}"]
+    assert cells[:2] == ["trained", f"{model['joint']['retrieval']['held_out']['overall']['mrr']:.3f}"]
     page.click("#tab-graphs")
     rows = page.texts("#view-graphs tbody tr")
     assert len(rows) == 3

@@ -32,7 +32,7 @@ def scene(make_atlas):
             estimates=estimates,
             statistics=estimates,
             mean_counts={t.name: random.random(t.n_genes) for t in tasks},
-            dim=8,
+            dims=(4, 8),
         ),
     }
     return tasks, candidates
@@ -71,7 +71,7 @@ def test_groups_are_reported_apart(document, group):
 
 def test_what_a_model_cannot_do_is_null(document):
     profile = document["models"]["coexpression_profile"]
-    assert profile["held_out_edges"] is profile["space"] is profile["published"] is None
+    assert profile["held_out_edges"] is profile["space"] is profile["published"] is profile["joint"] is None
     assert "decoder" not in document["models"]["untrained"]["held_out_edges"]["overall"]
 
 
@@ -94,17 +94,31 @@ def test_failed_write_keeps_the_old_file(document, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_table_shows_every_model_and_fits_a_terminal(document):
-    table = to_table(json.loads(json.dumps(document)))
-    lines = table.splitlines()
+def test_table_is_short_and_shows_ours_beside_baselines_and_chance(document):
+    lines = to_table(json.loads(json.dumps(document))).splitlines()
     assert max(map(len, lines)) <= 120
-    for name in document["models"]:
-        assert any(line.startswith(name) for line in lines)
-    first = next(line for line in lines if line.startswith("trained"))
-    assert f"{document['models']['trained']['retrieval']['held_out']['overall']['mrr']:.3f}" in first
-    assert "tied (p" in next(line for line in lines if line.startswith("pca_procrustes"))
-    assert "(chance)" in table
-    assert "(degree alone)" in table
+    assert [line.split("  ")[0] for line in lines[3:6]] == ["musegnn", "aligned PCA", "chance"]
+    joint = document["models"]["trained"]["joint"]
+    mrr, mixed, edges, kept = lines[3].split()[1:]
+    assert mrr == f"{joint['retrieval']['held_out']['overall']['mrr']:.4f}"
+    assert mixed == f"{joint['mixing']['within_tissue']:.2f}"
+    assert (edges, kept) == ("1.00", f"{joint['conservation']['overall']['specificity']:.2f}")
+    assert "transfer" not in lines[2]
+    assert "evaluation.json" in lines[-1]
+
+
+def test_joint_measures_tell_the_planted_model_from_noise(document):
+    ours, noise = (document["models"][name]["joint"] for name in ("trained", "untrained"))
+    assert ours["retrieval"]["held_out"]["overall"]["mrr"] > 0.9
+    chance = noise["retrieval"]["held_out"]["overall"]
+    assert abs(chance["mrr"] - chance["chance_mrr"]) < 0.02
+    assert document["joint_comparisons"]["untrained"]["verdict"] == "better"
+    assert document["joint_comparisons"].keys() == {"untrained", "pca_procrustes"}
+    assert ours["conservation"]["overall"]["specificity"] > 0.9
+    assert abs(noise["conservation"]["overall"]["specificity"] - 0.5) < 0.1
+    assert abs(noise["mixing"]["overall"] - 1) < 0.1
+    rows = document["models"]["trained"]["published"]["resolutions"]
+    assert ours["islands"]["identity_nmi"] == pytest.approx(np.mean([row["identity_nmi"] for row in rows]), abs=1e-6)
 
 
 def test_published_rows_and_bounds(document):
@@ -127,7 +141,7 @@ def test_absent_igraph_is_said(scene, monkeypatch):
     assert scores["resolutions"] == []
     assert "igraph is not installed" in scores["absent"]
     assert scores["auc"] is not None
-    assert "igraph is not installed" in to_table(document)
+    assert document["models"]["trained"]["joint"]["islands"]["dataset_nmi"] is None
 
 
 def test_small_spaces_say_why_values_are_missing(make_task):
@@ -154,7 +168,7 @@ def test_a_run_without_hold_outs_has_no_held_out_scores(make_atlas):
     assert model["retrieval"]["anchors"]["overall"]["mrr"] > 0.9
     assert model["held_out_edges"]["overall"]["cosine"] == {"all": None, "positive": None, "negative": None}
     assert document["comparisons"]["twin"] is None
-    assert "trained" in to_table(document)
+    assert "musegnn" in to_table(document)
 
 
 def test_single_dataset_is_evaluated(make_atlas):
@@ -162,7 +176,7 @@ def test_single_dataset_is_evaluated(make_atlas):
     document = evaluate(tasks, {"trained": vector_candidate("", vectors)})
     assert document["models"]["trained"]["retrieval"]["pairs"] == []
     assert document["models"]["trained"]["held_out_edges"]["overall"]["cosine"]["positive"] == 1.0
-    assert to_table(document)
+    assert "joint MRR" not in to_table(document)
 
 
 def test_held_out_edges_leave_the_stored_pairs(make_task):

@@ -6,6 +6,7 @@ from sklearn.decomposition import PCA
 
 from musegnn.evaluation import baselines
 from musegnn.evaluation.candidates import rival_candidates, vector_candidate
+from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.task import visible_genes
@@ -180,7 +181,7 @@ def test_every_rival_is_made(make_atlas):
         estimates=estimates,
         statistics=estimates,
         mean_counts={t.name: np.arange(t.n_genes, dtype=float) for t in tasks},
-        dim=4,
+        dims=(2, 4),
     )
     assert list(rivals) == [
         "pca_procrustes",
@@ -191,9 +192,16 @@ def test_every_rival_is_made(make_atlas):
     ]
     for rival in rivals.values():
         assert rival.similarity(tasks[0], tasks[1]).shape == (tasks[0].n_genes, tasks[1].n_genes)
-    space = rivals["pca_procrustes"].vectors
-    assert space is not None
-    assert {name: x.shape for name, x in space.items()} == {t.name: (t.n_genes, 4) for t in tasks}
+    chosen = rivals["pca_procrustes"].vectors
+    assert chosen is not None
+    scores = {}
+    for dim in (2, 4):
+        parts = {name: baselines.pca_vectors(x, dim) for name, x in vectors.items()}
+        space = baselines.consensus_alignment(tasks, parts)
+        scores[dim] = summarize_pairs(retrieve_jointly(tasks, space))["overall"]["mrr"]
+    best = max(scores, key=scores.get)
+    assert {name: x.shape for name, x in chosen.items()} == {t.name: (t.n_genes, best) for t in tasks}
+    assert rivals["pca_procrustes"].description.startswith(f"{best} principal components")
     assert rivals["coexpression_profile"].vectors is None
 
 

@@ -10,12 +10,19 @@ from musegnn.evaluation.seeds import model_measures, paired_difference, summariz
 
 
 def document(mrr, rival, *, function=None):
+    joint = {
+        "retrieval": {"held_out": {"overall": {"mrr": mrr / 10}}},
+        "mixing": {"overall": 0.7},
+        "conservation": {"overall": {"specificity": 0.8}},
+    }
+
     def model(value, *, edges):
         retrieval = {"overall": {"mrr": value, "recall": 2 * value}}
         return {
             "retrieval": {"held_out": retrieval, "anchors": {"overall": {"mrr": None}}},
             "held_out_edges": {"overall": {"cosine": {"positive": 0.9, "all": 0.8}}} if edges else None,
             "space": {"effective_rank": 5.0} if edges else None,
+            "joint": joint if edges else None,
         }
 
     found = {"subject": "ours", "models": {"ours": model(mrr, edges=True), "rival": model(rival, edges=False)}}
@@ -29,12 +36,16 @@ def test_measures_that_a_model_has_not_are_left_out():
     assert found["rival"] == {"held_out_mrr": 0.1, "recall": 0.2}
     assert found["ours"].keys() == {
         "held_out_mrr",
+        "joint_mrr",
+        "mixing",
+        "conservation",
         "recall",
         "positive_edges",
         "all_edges",
         "effective_rank",
         "function",
     }
+    assert [found["ours"][name] for name in ("joint_mrr", "mixing", "conservation")] == [0.02, 0.7, 0.8]
     assert found["level"] == {"function": 0.5}
 
 

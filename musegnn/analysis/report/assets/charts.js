@@ -97,7 +97,7 @@ function barChart(table) {
     return svg("g", { class: row.ours ? "bar ours" : "bar" }, [
       svg("text", { x: left - 8, y: y + 15, "text-anchor": "end" }, row.model),
       svg("rect", { x: left, y: y + 3, width: Math.max(0, X(row.values[0]) - left), height: step - 7, rx: 2 }),
-      svg("text", { x: X(row.values[0]) + 6, y: y + 15 }, row.values[0].toFixed(3))]);
+      svg("text", { x: X(row.values[0]) + 6, y: y + 15 }, row.values[0].toFixed(high < 0.1 ? 4 : 3))]);
   });
   const picture = svg("svg", { viewBox: `0 0 ${w} ${h}`, role: "img", "aria-label": `${label} of ${plural(rows.length, "model")}` }, bars);
   if (table.chance !== null) picture.append(

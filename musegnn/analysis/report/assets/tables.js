@@ -36,7 +36,7 @@ function evaluationView(atlas, page) {
     return;
   }
   page.replaceChildren(el("h1", {}, "Evaluation"),
-    el("p", { class: "soft" }, "The trained model beside its rivals. The best value of a column is strong; ↑ more is better, ↓ less is better, no arrow: neither."),
+    el("p", { class: "soft" }, "The trained model beside baselines. The best value of a column is strong; ↑ more is better, ↓ less is better, no arrow: neither."),
     ...tables.map((table) => evaluationTable(table)));
 }
 
@@ -49,7 +49,7 @@ function evaluationTable(table) {
     }
     const known = table.rows.map((row) => row.values[m]).filter((v) => v !== null);
     const [low, high] = [Math.min(...known, 0), Math.max(...known)];
-    const digits = known.every(Number.isInteger) ? 0 : high >= 10 ? 1 : 3;
+    const digits = known.every(Number.isInteger) ? 0 : high >= 10 ? 1 : high < 0.1 ? 4 : 3;
     const best = measure.better > 0 ? high : measure.better < 0 ? Math.min(...known) : null;
     columns.push({
       label: measure.label, title: measure.title, better: measure.better, value: (row) => row.values[m],
