@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 ABSENT = "-"
 BASELINES = {"pca_procrustes": "aligned PCA", "relations": "raw features"}
-ABOUT = "How far all datasets share one space, on genes and edges that training did not see: more is better, mixing up to 1."
+ABOUT = "How far datasets share one space, on genes and edges that training did not see: more is better, mixing up to 1"
 MORE = (
     "All models, kinds of pairs and p-values: evaluation.json, and report.html (`musegnn report RUN` writes it again)."
 )
