@@ -54,7 +54,7 @@ class Atlas:
         return f"T={len(self.n_genes)} N={low if low == high else f'{low}-{high}'} {self.density:.0%}"
 
     def make(self, folder: Path) -> tuple[Store, AtlasConfig]:
-        """Write the datasets into a store and configure a training on them: defaults, one thread."""
+        """Write the datasets into a store and configure a training on them: transformer layers, one thread."""
         store, datasets = Store.create(folder / "store.zarr"), []
         for k, n in enumerate(self.n_genes):
             (graph,) = random_graphs(1, n, self.density, n_pool=2 * n, seed=k)
@@ -95,7 +95,8 @@ class Atlas:
             about = {"name": name, "modality": modality, "tissue": "none", "species": "human"}
             datasets.append(about | {"path": str(store.path)})
         training = {"rounds": self.rounds, "checkpoint_every": self.checkpoint_every, "threads": 1}
-        data = {"datasets": datasets, "edges": {"rule": "pvalue"}, "training": training}
+        model = {"encoder": "transformer"}
+        data = {"datasets": datasets, "edges": {"rule": "pvalue"}, "model": model, "training": training}
         return store, validate_atlas(data, where="benchmark")
 
 

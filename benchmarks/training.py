@@ -56,7 +56,7 @@ class Workload:
         loss = {"reconstruction": 1.0, "alignment": 0.0} | training.get("loss", {})
         rates = {"lr_dataset": 1e-4, "lr_shared": 1e-4, "lr_decoder": 1e-3}
         model_config = ModelConfig.model_validate(PUBLISHED["model"] | {"share_by": ["modality"]} | model)
-        config = TrainingConfig.model_validate(rates | {"threads": 1} | training | {"loss": loss})
+        config = TrainingConfig.model_validate(rates | {"rounds": 100, "threads": 1} | training | {"loss": loss})
         features = {
             i: NodeFeatures(profile=profile, n_cells=self.n_cells, dtype=torch.float32)
             for i, profile in enumerate(self.profiles)
@@ -83,7 +83,7 @@ def copy_weights(engine: Engine, loop: PublishedLoop) -> None:
     """Give the published loop the weights of our engine, whose names are PyG's."""
     for layer, graph in zip(loop.layers, engine.model.graphs, strict=True):
         own = _weights(engine, f"dataset/{graph.name}/layer")
-        for part, module in (("conv.", layer.conv), ("norm.", layer.norm)):
+        for part, module in (("layer.conv.", layer.conv), ("layer.norm.", layer.norm)):
             module.load_state_dict({k.removeprefix(part): v for k, v in own.items() if k.startswith(part)})
         decoder = _weights(engine, f"dataset/{graph.name}/decoder")
         names = {key: f"{2 * int(key.split('.')[1])}.{key.split('.')[2]}" for key in decoder}

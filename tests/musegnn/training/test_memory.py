@@ -53,7 +53,7 @@ def test_parameters_of_all_encoders_are_counted_exactly(atlas, encoder):
 
 def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
     size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_profile=500, n_related=0)
-    training = TrainingConfig()
+    training = TrainingConfig(rounds=1)
     whole = estimate_memory([size], ModelConfig(decoder="mlp"), training, n_words=0, data_bytes=0).total
     assert whole > 16 * 3 * 20_000**2  # weights, moments and gradients of three layers
     store, config = atlas(4, model__decoder="mlp", training__loss={"alignment": 1.0})
@@ -94,7 +94,7 @@ def test_settings_save_what_they_are_said_to_save(before, model, after, less):
         estimate_memory(
             sizes,
             ModelConfig.model_validate({"decoder": "mlp"} | kind),
-            TrainingConfig.model_validate(part),
+            TrainingConfig.model_validate({"rounds": 1} | part),
             n_words=0,
             data_bytes=0,
         )
