@@ -250,9 +250,10 @@ def page(means: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
     lines = [
         "# What the closed forms are made of",
         "",
-        "`python -m benchmarks maps` writes this page. One part of `musegnn/training/initialize.py` is changed at a time;",
-        "means over the hold-outs (evaluation seeds 1 and 2) from which defaults are chosen. Per group: joint MRR / pair",
-        "MRR / mixing / held-out positive edges by cosine.",
+        "`python -m benchmarks maps` writes this page: one part of `musegnn/training/initialize.py` changed at a time;",
+        "means over the hold-outs (evaluation seeds 1 and 2) from which defaults are chosen. `sections` are the two DLPFC",
+        "sections cut into four random parts each. Per group: joint MRR / pair MRR / mixing / held-out positive edges by",
+        "cosine.",
         "",
         "| variant | " + " | ".join(GROUPS) + " |",
         "|---|" + "---|" * len(GROUPS),
