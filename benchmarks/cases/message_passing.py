@@ -191,8 +191,8 @@ def page(table: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
         "# Does message passing add to the closed forms?",
         "",
         "`python -m benchmarks message_passing` writes this page: evaluation seed 1, one training seed.",
-        "Measures as in [the comparison of models](quality.md). With another edge rule, attention has the held-out edges",
-        "of that rule.",
+        "Measures as in [the comparison of models](quality.md). With another edge rule, attention has the held-out",
+        "edges of that rule.",
         "",
     ]
     for group in dict.fromkeys(group for group, _ in table):
