@@ -142,12 +142,14 @@ def _consensus(
 ) -> Floats:
     """Return G, shape (V, d or less)."""
     q = min(2 * dim, n_anchors)
-    present = {i: np.bincount(view.anchors, minlength=n_anchors).astype(np.float64) for i, view in views.items()}
-    counts = sums.total(present, (n_anchors,)).round()
+    present = (np.bincount(view.anchors, minlength=n_anchors).astype(np.float64) for view in views.values())
+    counts = sums.total(present, (n_anchors,), bound=1.0)
     scale = 1.0 / np.sqrt(np.maximum(counts, 1.0))[:, None]
 
     def multiply(table: Floats) -> Floats:
-        return scale * sums.total({i: view.smooth(scale * table) for i, view in views.items()}, table.shape)
+        """Multiply M by orthonormal columns, of which no regression makes numbers above 1."""
+        fitted = (view.smooth(scale * table) for view in views.values())
+        return scale * sums.total(fitted, table.shape, bound=1.0)
 
     start = random.normal(size=(n_anchors, q))
     if q == 0:

@@ -108,6 +108,9 @@ class Comm(Protocol):
             Owned datasets whose numbers are not finite.
         """
 
+    def add_up(self, total: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes of an int64 tensor, of one shape in all; `total` may be overwritten."""
+
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Gather JSON records of all processes in order of rank; every process gets all."""
 
@@ -149,6 +152,10 @@ class LocalComm:
         if self._reduce == "float":
             return Reduction({unit: add_ascending(parts) for unit, parts in contributions.items()}, [])
         return Reduction({unit: _fixed_sum(parts, len(members[unit])) for unit, parts in contributions.items()}, [])
+
+    def add_up(self, total: torch.Tensor) -> torch.Tensor:
+        """Return the tensor of this process."""
+        return total
 
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Give the records."""

@@ -64,6 +64,10 @@ class CentredRelations:
         values: Floats = self._values.double().cpu().numpy()
         return values - values.mean(axis=0)
 
+    def size(self) -> float:
+        """Return the sum of all squares."""
+        return float((self._centred() ** 2).sum())
+
     def project(self, axes: Floats) -> Floats:
         """Return the coordinates (N, q) on `axes` (F, q)."""
         y: Floats = self._centred() @ axes[self.columns]
@@ -110,32 +114,41 @@ def shared_map(
     n_relations = 2 * n_anchors
     q = min(AXES, n_relations)
 
+    bound = sums.largest(x.size() for x in relations.values())  # of X'X times columns of norm 1
+
     def multiply(axes: Floats) -> Floats:
-        return sums.total({i: x.scatter(axes) for i, x in relations.items()}, axes.shape)
+        return sums.total((x.scatter(axes) for x in relations.values()), axes.shape, bound=bound)
 
     axes = leading_subspace(multiply, random.normal(size=(n_relations, q)), rounds=ROUNDS)
     result = np.zeros((n_relations, dim))
-    directions = _directions(relations, sums, axes, n_anchors, ridge)[:, :dim]
+    directions = _directions(relations, sums, axes, n_anchors, ridge, bound)[:, :dim]
     result[:, : directions.shape[1]] = axes @ directions
     return result
 
 
 def _directions(
-    relations: Mapping[int, CentredRelations], sums: DatasetSums, axes: Floats, n_anchors: int, ridge: float
+    relations: Mapping[int, CentredRelations],
+    sums: DatasetSums,
+    axes: Floats,
+    n_anchors: int,
+    ridge: float,
+    bound: float,
 ) -> Floats:
     """Return directions (q, q) among the axes, best first; principal axes where no gene is in two datasets."""
     q = axes.shape[1]
-    parts = {}
-    for i, x in relations.items():
+
+    def moments(x: CentredRelations) -> Floats:
         y = x.project(axes)
         named = y[x.genes]
         table = np.zeros((n_anchors, q + 1))
         table[x.columns[: len(x.genes)]] = np.column_stack([named, np.ones(len(named))])
-        parts[i] = np.concatenate([part.ravel() for part in (y.T @ y, named.T @ named, table)])
-    total = sums.total(parts, (2 * q * q + n_anchors * (q + 1),))
+        return np.concatenate([part.ravel() for part in (y.T @ y, named.T @ named, table)])
+
+    shape = (2 * q * q + n_anchors * (q + 1),)
+    total = sums.total((moments(x) for x in relations.values()), shape, bound=max(bound, 1.0))
     everything, anchors, table = np.split(total, [q * q, 2 * q * q])
     table = table.reshape(n_anchors, q + 1)
-    counts = table[:, q].round()
+    counts = table[:, q]
     several = counts > 1
     if not several.any():
         principal: Floats = eigh(everything.reshape(q, q))[1][:, ::-1]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import torch
 
 BITS = 61
 
@@ -49,7 +49,7 @@ def add_rounded(parts: Iterable[torch.Tensor], scale: float, total: torch.Tensor
         The sum so far, int64; changed in place.
     """
     for part in parts:
-        total += part.double().mul_(scale).round_().long()
+        total += part.to(torch.float64, copy=True).mul_(scale).round_().long()
 
 
 def to_float(total: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:

@@ -65,7 +65,7 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
     """
     if not model.config.has_maps:
         return
-    sums = DatasetSums(comm, model.owned, len(model.graphs), dtype=model.dtype, device=model.device, phases=phases)
+    sums = DatasetSums(comm, model.owned, len(model.graphs), device=model.device, phases=phases)
     with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
         _set_own_maps(model, sums, seed)
         _set_shared_map(model, sums, seed)
@@ -94,9 +94,10 @@ def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim:
         By dataset, a matrix that the coordinates are multiplied by, shape (d, d), float64.
     """
     own = {i: y.T @ y / max(len(y), 1) for i, y in coordinates.items()}
-    with_trace = {i: np.append(c.ravel(), float(np.trace(c) > 0.0)) for i, c in own.items()}
-    *total, n_datasets = sums.total(with_trace, (dim * dim + 1,))
-    mean = np.array(total).reshape(dim, dim) / max(round(n_datasets), 1)
+    with_trace = (np.append(c.ravel(), float(np.trace(c) > 0.0)) for c in own.values())
+    bound = sums.largest(max(1.0, float(np.abs(c).max())) for c in own.values())
+    total = sums.total(with_trace, (dim * dim + 1,), bound=bound)
+    mean = total[:-1].reshape(dim, dim) / max(total[-1], 1.0)
     ridge = SHRINKAGE * np.trace(mean) / dim * np.eye(dim)
     if not np.trace(mean) > 0.0:
         return {i: np.eye(dim) for i in own}

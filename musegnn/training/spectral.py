@@ -1,8 +1,8 @@
 """Leading eigenvectors of matrices that are sums over datasets, of which no process has all.
 
-Every process adds the terms of its datasets, in fixed point, so that the result does not depend on who owns what
-(:mod:`musegnn.training.fixed_point`), and goes on from the same sum with the same operations. Only tables as wide as
-the wanted subspace travel; profiles, relations and matrices of genes by genes stay with the owners of their datasets.
+Every process adds the terms of its datasets one by one, in fixed point, so that the result does not depend on who owns
+what (:mod:`musegnn.training.fixed_point`), and goes on from the same sum with the same operations. Only tables as wide
+as the wanted subspace travel; profiles, relations and matrices of genes by genes stay with their owners.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 from musegnn.training.phases import Phases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from musegnn.training.comm import Comm
 
     Floats = NDArray[np.float64]
-
-UNIT = "closed form"
 
 
 class DatasetSums:
@@ -37,8 +36,8 @@ class DatasetSums:
         Indices of the datasets of this process.
     n_datasets
         Number of datasets of the atlas.
-    dtype, device
-        Of the arrays as they travel.
+    device
+        Of the sums as they travel.
     phases
         Told when this process waits for others; ``None``: nobody is.
     """
@@ -49,34 +48,50 @@ class DatasetSums:
         owned: Sequence[int],
         n_datasets: int,
         *,
-        dtype: torch.dtype,
-        device: torch.device,
+        device: torch.device | str = "cpu",
         phases: Phases | None = None,
     ) -> None:
         self.owned = owned
         self.phases = Phases() if phases is None else phases
-        self._comm, self._members = comm, {UNIT: range(n_datasets)}
-        self._dtype, self._device = dtype, device
+        self._comm, self._n_datasets, self._device = comm, n_datasets, device
 
-    def total(self, parts: Mapping[int, Floats], shape: tuple[int, ...]) -> Floats:
+    def total(self, parts: Iterable[Floats], shape: tuple[int, ...], *, bound: float) -> Floats:
         """Return the sum of one array of each dataset; all processes call this together.
 
         Parameters
         ----------
         parts
-            By dataset of this process, an array of `shape`; datasets without a term are missing.
+            Arrays of `shape` of the datasets of this process, made when they are added; datasets without a term are
+            missing.
         shape
             Of the arrays and of the result.
+        bound
+            No number in any array of any dataset is larger in magnitude, but for rounding.
         """
-        mine = {i: torch.from_numpy(part.reshape(-1)).to(self._device, self._dtype) for i, part in parts.items()}
+        total = torch.zeros(shape, dtype=torch.int64)
+        scale = scale_for(bound, self._n_datasets)
+        add_rounded((torch.from_numpy(part.reshape(shape)) for part in parts), scale, total)
+        result: Floats = to_float(self._add_up(total), scale, torch.float64).numpy()
+        return result
+
+    def largest(self, values: Iterable[float]) -> float:
+        """Return the largest of some numbers that are not negative, of all datasets; 0 without any."""
         self.phases.enter("reduce", 0)
-        found = self._comm.reduce({UNIT: mine} if mine else {}, self._members, ()).sums.get(UNIT)
+        rows = self._comm.gather([{"largest": max(values, default=0.0)}])
         self.phases.enter("load", 0)
-        return np.zeros(shape) if found is None else found.cpu().double().numpy().reshape(shape)
+        return max(float(row["largest"]) for row in rows)
 
     def of_first(self, result: Floats) -> Floats:
-        """Return what the process that owns the first dataset has, to all processes."""
-        return self.total({0: result} if 0 in self.owned else {}, result.shape)
+        """Return what the process that owns the first dataset has, to all processes, to the bit."""
+        bits = torch.from_numpy(result.copy()).view(torch.int64)
+        found: Floats = self._add_up(bits if 0 in self.owned else torch.zeros_like(bits)).view(torch.float64).numpy()
+        return found
+
+    def _add_up(self, total: torch.Tensor) -> torch.Tensor:
+        self.phases.enter("reduce", 0)
+        found = self._comm.add_up(total.to(self._device)).cpu()
+        self.phases.enter("load", 0)
+        return found
 
 
 def leading_subspace(multiply: Callable[[Floats], Floats], start: Floats, *, rounds: int) -> Floats:

@@ -247,6 +247,12 @@ class TorchComm:
         sums = {u: to_float(places[u], scales[u], self._dtype) if fixed else places[u] for u in units if u in here}
         return Reduction(sums, [])
 
+    def add_up(self, total: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes of an int64 tensor, which it overwrites."""
+        if self.size > 1:
+            self._all_reduce(total, distributed.ReduceOp.SUM)
+        return total
+
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Gather JSON records of all processes in order of rank."""
         text = torch.frombuffer(bytearray(json.dumps(list(rows)).encode()), dtype=torch.uint8).to(self._device)

@@ -124,9 +124,7 @@ def test_no_rounds_leave_the_closed_form_and_a_finished_run(tmp_path):
     assert loaded.rounds == 0
     np.testing.assert_array_equal(loaded.embeddings().X, model.embeddings().X)
     rows, cols = np.array([0, 3]), np.array([1, 0])
-    np.testing.assert_array_equal(
-        loaded.decoder_scores("brain", rows, cols), model.decoder_scores("brain", rows, cols)
-    )
+    np.testing.assert_array_equal(loaded.decoder_scores("brain", rows, cols), model.decoder_scores("brain", rows, cols))
     kinds = [(row["kind"], row["round"]) for row in loaded.history]
     assert kinds.count(("space", 0)) == 3
     assert {kind for kind, round_ in kinds if round_ == 0} == {"space", "watch", "process"}

@@ -16,7 +16,7 @@ from musegnn.training.prepare import make_model, prepare
 from musegnn.training.spectral import DatasetSums, leading_subspace
 from musegnn.training.torch_comm import TorchComm
 
-ALONE = DatasetSums(LocalComm(), [0, 1, 2, 3], 4, dtype=torch.float64, device=torch.device("cpu"))
+ALONE = DatasetSums(LocalComm(), [0, 1, 2, 3], 4)
 
 
 def started(atlas, n=4, **settings):
