@@ -58,7 +58,7 @@ class Workload:
         model_config = ModelConfig.model_validate(PUBLISHED["model"] | {"share_by": ["modality"]} | model)
         config = TrainingConfig.model_validate(rates | {"threads": 1} | training | {"loss": loss})
         features = {
-            i: NodeFeatures(profile=profile, n_cells=self.n_cells, dim=model_config.projected, dtype=torch.float32)
+            i: NodeFeatures(profile=profile, n_cells=self.n_cells, dtype=torch.float32)
             for i, profile in enumerate(self.profiles)
         }
         atlas = AtlasModel(self.graphs, features, model_config, n_words=0, seed=config.seed, dtype=torch.float32)

@@ -168,10 +168,11 @@ def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> 
     """Count the work of one round of one dataset."""
     n, d, loss = size.n_genes, model.dim, training.loss
     first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
-    width = size.n_fixed + (model.projected if size.n_related else 0)
+    width = model.dim if model.has_maps else size.n_profile
     columns, attended = width * first + first * second + second * d + first * d, first + second + 2 * d
     if model.encoder == "none":
         columns = attended = 0
+    own = 2 * size.n_related * model.shared_width + model.shared_width**2 + size.n_profile * model.own_width
     with torch.device("meta"):
         decoder = make_decoder(model.decoder, n, dim=d, width=model.decoder_width)
     rows = n if training.row_block is None else min(training.row_block, n)
@@ -182,7 +183,7 @@ def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> 
     shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
     return Work(
         entries=float(size.n_entries) * attended,
-        maps=float(n) * (MAPS_PER_CONVOLUTION * columns + 2 * size.n_related * model.projected),
+        maps=float(n) * (MAPS_PER_CONVOLUTION * columns + own),
         decoder=multiply_adds,
         scores=float(drawn**2 + shared**2),
     )
@@ -221,6 +222,6 @@ def _size(about: Mapping[str, Any], model: ModelConfig) -> DatasetSize:  # JSON
         key="|".join(str(about[label]) for label in model.share_by) or "all",
         n_genes=n_genes,
         n_entries=int(about["n_pair_entries"]),
-        n_fixed=0 if model.features == "relational" else columns,
-        n_related=0 if model.features == "profile" else n_genes,
+        n_profile=columns,
+        n_related=n_genes if model.has_maps else 0,
     )

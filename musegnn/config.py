@@ -215,25 +215,21 @@ class ModelConfig(_Section):
     ----------
     dim
         Dimension of the embedding.
+    embedding
+        What a gene's vector is made of:
+
+        * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of the dataset's own from its
+          residual profile (generalised canonical correlation with the other datasets), and one that all datasets share
+          from the gene's co-expression with anchor genes (a discriminant). Both are computed in closed form
+          (:mod:`musegnn.training.initialize`) before the first round; an `encoder` adds a correction to them.
+        * ``layers``: what the `encoder` makes of the residual profile, as published.
     heads_dataset, heads_shared
         Attention heads of the dataset layer and of the first shared layer.
     head_dim
-        Width of each head, which divides `dim`; ``None``: `dim`, at most 32.
-    features
-        Node features: ``profile`` (residual profile, as published), ``relational`` (co-expression with the common
-        gene vocabulary through one shared projection), or ``both``.
-    relational_dim
-        Width of the shared projection; ``None``: `dim`.
-    direct
-        The embedding is the projection itself, centred in each dataset, and the layers correct it; off: the layers give
-        the embedding, as published. Needs relational features.
+        Width of each head, which divides `dim`; ``None``: the largest divisor of `dim` that is at most 32.
     encoder
         What the layers are made of: ``transformer``, the method's; for comparison ``gcn``, ``gat``, ``gps``,
-        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.convolutions`), or ``none``: the projection alone.
-    start
-        What the shared projection starts from: ``random``; ``spectral``: the leading principal axes of all relations;
-        ``discriminant``: the axes in which genes differ most between each other relative to how much the same gene
-        differs between datasets, held-out genes aside (regularised, closed form).
+        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.convolutions`); or ``none``: the maps alone.
     edge_features
         Use the estimate and the scaled z in attention; off reproduces the published binary graphs.
     share_by
@@ -246,19 +242,16 @@ class ModelConfig(_Section):
     decoder_width
         Hidden units of the ``pairwise`` decoder.
     feature_dropout, edge_dropout
-        Dropout on node features (entries of the profile, whole words of the vocabulary) and on attention weights
+        Dropout on node features (entries of the profile, whole anchor genes of the relations) and on attention weights
         (of ``transformer``) while training.
     """
 
-    dim: int = Field(default=128, ge=2)
+    dim: int = Field(default=96, ge=2)
+    embedding: Literal["maps", "layers"] = "maps"
     heads_dataset: int = Field(default=4, ge=1)
     heads_shared: int = Field(default=2, ge=1)
     head_dim: int | None = Field(default=None, ge=1)
-    features: Literal["profile", "relational", "both"] = "relational"
-    relational_dim: int | None = Field(default=None, ge=1)
-    direct: bool = True
-    encoder: Literal["transformer", "gcn", "gat", "gps", "graphormer", "magna", "none"] = "transformer"
-    start: Literal["random", "spectral", "discriminant"] = "discriminant"
+    encoder: Literal["transformer", "gcn", "gat", "gps", "graphormer", "magna", "none"] = "none"
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
     decoder: Literal["mlp", "inner", "signed", "pairwise"] = "signed"
@@ -269,7 +262,7 @@ class ModelConfig(_Section):
     @property
     def head_width(self) -> int:
         """Width of each attention head."""
-        return self.head_dim or min(self.dim, 32)
+        return self.head_dim or max(width for width in range(1, 33) if self.dim % width == 0)
 
     @property
     def edge_dim(self) -> int | None:
@@ -277,20 +270,27 @@ class ModelConfig(_Section):
         return 2 if self.edge_features else None
 
     @property
-    def projected(self) -> int:
-        """Width of the projected relations."""
-        return self.relational_dim or self.dim
+    def has_maps(self) -> bool:
+        """Whether vectors are made of the two maps."""
+        return self.embedding == "maps"
+
+    @property
+    def shared_width(self) -> int:
+        """Columns of the map that all datasets share; 0 without maps."""
+        return self.dim // 2 if self.has_maps else 0
+
+    @property
+    def own_width(self) -> int:
+        """Columns of the map of each dataset's own; 0 without maps."""
+        return self.dim - self.shared_width if self.has_maps else 0
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if self.dim % self.head_width:
             msg = f"`head_dim` must divide `dim`, got {self.head_width} and {self.dim}"
             raise ValueError(msg)
-        if self.direct and (self.features == "profile" or self.projected != self.dim):
-            msg = "`direct` needs relational features, projected to `dim`"
-            raise ValueError(msg)
-        if self.encoder == "none" and not self.direct:
-            msg = "`encoder: none` leaves no embedding without `direct`"
+        if self.encoder == "none" and not self.has_maps:
+            msg = "`encoder: none` leaves no embedding with `embedding: layers`"
             raise ValueError(msg)
         if self.edge_dropout > 0.0 and self.encoder != "transformer":
             msg = "`edge_dropout` needs `encoder: transformer`"
@@ -341,7 +341,8 @@ class TrainingConfig(_Section):
     Attributes
     ----------
     rounds
-        Number of rounds; in one round every dataset is once the subject (an epoch).
+        Number of rounds of gradient descent; in one round every dataset is once the subject (an epoch). 0: the vectors
+        are those of the maps in closed form.
     order
         ``parallel``: every module steps once per round on summed gradients; ``sequential``: one step per dataset in
         the listed order, as published.
@@ -380,7 +381,7 @@ class TrainingConfig(_Section):
         time, the same bits. In parallel order.
     """
 
-    rounds: int = Field(default=100, ge=0)
+    rounds: int = Field(default=0, ge=0)
     order: Literal["parallel", "sequential"] = "parallel"
     lr_dataset: float = Field(default=1e-4, gt=0.0)
     lr_shared: float = Field(default=3e-4, gt=0.0)
@@ -438,9 +439,8 @@ PUBLISHED: dict[str, Any] = {
     "edges": {"rule": "pvalue"},
     "model": {
         "dim": 32,
-        "features": "profile",
-        "direct": False,
-        "start": "random",
+        "embedding": "layers",
+        "encoder": "transformer",
         "edge_features": False,
         "share_by": ["modality", "tissue"],
         "decoder": "mlp",

@@ -47,7 +47,7 @@ class Step:
     def __init__(self, graph: EdgeGraph, *, pyg: bool) -> None:
         device, n_nodes = graph.col.device, graph.n_nodes
         torch.manual_seed(0)
-        own = DatasetLayer(WIDTH, DIM, HEADS, edge_dim=N_ATTRIBUTES, n_own=WIDTH)
+        own = DatasetLayer(WIDTH, DIM, HEADS, edge_dim=N_ATTRIBUTES)
         shared = SharedLayers(DIM * HEADS, DIM, 2, head_dim=DIM, edge_dim=N_ATTRIBUTES)
         if pyg:
             own.conv = PyGConv(own.conv)

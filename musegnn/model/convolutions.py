@@ -51,18 +51,12 @@ class Convolution(nn.Module, ABC):
         D and H.
     edge_dim
         F; ``None``: edges have no features.
-
-    Attributes
-    ----------
-    gain
-        What the result is multiplied by.
     """
 
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__()
         self.head_dim, self.heads = head_dim, heads
         self.width = head_dim * heads
-        self.gain = 1.0
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all matrices anew (Glorot and Bengio, AISTATS 2010); biases become 0, scales 1."""
@@ -81,11 +75,11 @@ class Convolution(nn.Module, ABC):
         seed: int = 0,
     ) -> torch.Tensor:
         """Give (N, H * D) of `x` (N, inputs), the graph, and `edge_attr` (E, F)."""
-        return self.gain * self._convolve(x, graph, edge_attr)
+        return self._convolve(x, graph, edge_attr)
 
     @abstractmethod
     def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
-        """Compute the result before the gain."""
+        """Compute the result, which no convolution here draws at random."""
 
 
 class GCN(Convolution):

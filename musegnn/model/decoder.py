@@ -162,6 +162,12 @@ class InnerDecoder(nn.Module):
         """Give the (P,) logits of pairs of genes."""
         return self.scale * _products(z, rows, columns).sum(1) + self.bias
 
+    def set_coefficients(self, powers: torch.Tensor) -> None:
+        """Set the logit to ``powers[0] + powers[1] s`` of the inner product s."""
+        with torch.no_grad():
+            self.bias.copy_(powers[0])
+            self.scale.copy_(powers[1])
+
     def cost(self, n_rows: int, dim: int) -> int:
         """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
         return n_rows * self.n_genes * dim
@@ -211,6 +217,12 @@ class SignedDecoder(nn.Module):
     def cost(self, n_rows: int, dim: int) -> int:
         """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
         return n_rows * self.n_genes * (dim + 2)
+
+    def set_coefficients(self, powers: torch.Tensor, dim: int) -> None:
+        """Set the logit to ``powers[0] + powers[1] s + powers[2] s^2`` of the inner product s of `dim` numbers."""
+        with torch.no_grad():
+            self.bias.copy_(powers[0] / 10.0)
+            self.weight.copy_(powers[1:] * torch.tensor([dim, dim**2]) / 10.0)
 
     def _logits(self, products: torch.Tensor, dim: int) -> torch.Tensor:
         s = products / dim

@@ -1,8 +1,9 @@
 """Node features: what a gene is known by before training.
 
 Two blocks, of which one may be absent. The *profile* describes a gene in the cells of its own dataset, in coordinates
-that no other dataset has. The *relations* describe it by its ties with the genes that several datasets have, the
-vocabulary, and meet one projection that all datasets share. A gene's own identity is in neither.
+that no other dataset has. The *relations* describe it by its co-expression with the anchor genes, those that several
+datasets have. Each meets a linear map: of the dataset's own, and one that all datasets share. A gene's own identity is
+in neither.
 
 Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset, P projected width.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from musegnn.kernels.dense import matmul
 
@@ -73,60 +75,100 @@ class Projection(nn.Module):
         return GAIN * matmul(values, weight)
 
 
+class DatasetMaps(nn.Module):
+    """The linear maps of one dataset's own.
+
+    Parameters
+    ----------
+    n_profile
+        R, columns of the residual profile.
+    own_width, shared_width
+        Columns of the two maps.
+
+    Attributes
+    ----------
+    own
+        (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
+    align
+        (shared_width, shared_width) what the shared map is multiplied by in this dataset, so that its coordinates have
+        the covariance that they have in others.
+    """
+
+    def __init__(self, n_profile: int, own_width: int, shared_width: int) -> None:
+        super().__init__()
+        self.own = nn.Parameter(torch.empty(n_profile, own_width))
+        self.align = nn.Parameter(torch.eye(shared_width))
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the map of the profile from a normal distribution; leave the shared map as it is."""
+        nn.init.normal_(self.own, std=1.0 / GAIN, generator=generator)
+        nn.init.eye_(self.align)
+
+    def forward(self, profile: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
+        """Return both maps side by side, each centred over the genes and scaled to rows of length one.
+
+        Parameters
+        ----------
+        profile
+            (N, R) residual profile.
+        projected
+            (N, shared_width) what :class:`Projection` makes of the relations.
+
+        Returns
+        -------
+        torch.Tensor
+            (N, own_width + shared_width).
+        """
+        blocks = GAIN * matmul(profile, self.own), matmul(projected, self.align)
+        return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
+
+
 class NodeFeatures:
     """The node features of one dataset on a device.
 
     Parameters
     ----------
     profile
-        Residual profile, shape (N, R); ``None``: without.
+        Residual profile, shape (N, R).
     related
-        Relations to the vocabulary; ``None``: without.
+        Relations to the anchor genes; ``None``: without, as the layers of the published model.
     n_cells
         Cells behind the profile.
-    dim
-        P, width of the projected relations.
     dtype, device
         Of the tensors.
 
     Attributes
     ----------
     profile
-        (N, R), scaled such that a layer which draws its weights for the joint width treats the profile as if it were
-        alone and as wide as the dataset has cells, before its lossless compression; or ``None``.
+        (N, R), scaled such that a layer which draws its weights for R columns treats it as if it were as wide as the
+        dataset has cells, before its lossless compression.
     values, columns
         The relations as :meth:`Projection.forward` takes them, or ``None``.
     genes
-        (C,) int64 genes that are words of the vocabulary, in the order of `columns`, as a NumPy array; or ``None``.
-    n_profile, width
-        Columns of the profile, and of profile and projected relations together.
+        (C,) int64 genes of the dataset that are anchor genes, in the order of `columns`, as a NumPy array; or ``None``.
     """
 
     def __init__(
         self,
         *,
-        profile: NDArray[np.float32] | None = None,
+        profile: NDArray[np.float32],
         related: Relations | None = None,
         n_cells: int,
-        dim: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.n_profile = 0 if profile is None else profile.shape[1]
-        self.width = self.n_profile + (0 if related is None else dim)
-        self.profile: torch.Tensor | None = None
+        self.n_profile = profile.shape[1]
+        self.profile = torch.as_tensor(profile, dtype=dtype, device=device) * (self.n_profile / n_cells) ** 0.5
         self.values: torch.Tensor | None = None
         self.columns: torch.Tensor | None = None
         self.genes: NDArray[np.int64] | None = None
-        if profile is not None:
-            self.profile = torch.as_tensor(profile, dtype=dtype, device=device) * (self.width / n_cells) ** 0.5
         if related is not None:
             self.values = torch.as_tensor(related.values, dtype=dtype, device=device)
             self.columns = torch.as_tensor(related.columns, device=device)
             self.genes = related.genes
 
     def project(self, projection: nn.Module, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Give the projected relations, shape (N, P), where `keep` (2C,) weighs the relations."""
+        """Return the projected relations, shape (N, P), where `keep` (2C,) weighs the relations."""
         projected: torch.Tensor = projection(self.values, self.columns, keep)
         return projected
 

@@ -1,6 +1,6 @@
 """The model of an atlas: encoders and decoders of the datasets that one process owns.
 
-Legend: N genes, E edges, V genes of the vocabulary, d dimensions of the embedding.
+Legend: N genes, E edges, R profile columns, V anchor genes, d dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from musegnn.kernels.edge_attention import EdgeGraph, edge_graph
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
-from musegnn.model.features import NodeFeatures, Projection, kept
+from musegnn.model.features import DatasetMaps, NodeFeatures, Projection, kept
 from musegnn.model.shared import SharedModules
 from musegnn.random import stream, torch_generator
 
@@ -66,7 +66,7 @@ class AtlasModel:
     config
         Sizes and options.
     n_words
-        Genes of the vocabulary.
+        Number of anchor genes V.
     seed
         Of weights and dropout.
     dtype, device
@@ -101,16 +101,16 @@ class AtlasModel:
         self.owned = sorted(features)
         self._seed = seed
         self._features = features
-        self._edges = {i: _edge_tensors(graphs[i], dtype, self.device, config) for i in self.owned}
+        passing = self.owned if config.encoder != "none" else []
+        self._edges = {i: _edge_tensors(graphs[i], dtype, self.device, config) for i in passing}
         self.shared = SharedModules()
         with torch.random.fork_rng(devices=[]):  # constructors draw weights that are drawn again below
             self._make_shared(dtype, n_words)
-            message_passing = self.owned if config.encoder != "none" else []
-            self._layers = {i: self._make_layer(i, dtype) for i in message_passing}
+            self._own = {i: self._make_own(i, dtype) for i in self.owned}
             self._decoders = {i: self._make_decoder(i, dtype) for i in self.owned}
         self.units: dict[str, Unit] = {}
         for i in self.owned:
-            self._add_unit(self.layer_unit(i), "dataset", self._layers.get(i, nn.Module()))
+            self._add_unit(self.layer_unit(i), "dataset", self._own[i])
             self._add_unit(self.decoder_unit(i), "decoder", self._decoders[i])
         for name, module in self.shared.modules.items():
             self._add_unit(name, "shared", module)
@@ -138,37 +138,40 @@ class AtlasModel:
         torch.Tensor
             (N, d).
         """
-        features, projected, blocks = self._features[i], None, []
-        if features.profile is not None:
-            keep = self._kept("feature_dropout", i, round_, features.profile.shape)
-            blocks.append(features.profile if keep is None else features.profile * keep)
-        projection = self.shared.get("projection", i)
-        if projection is not None:
+        features, own = self._features[i], self._own[i]
+        keep = self._kept("feature_dropout", i, round_, features.profile.shape)
+        x = features.profile if keep is None else features.profile * keep
+        if "maps" in own:
             assert features.columns is not None
-            projected = features.project(projection, self._kept("word_dropout", i, round_, features.columns.shape))
-            blocks.append(projected)
-        correction = self._pass_messages(i, blocks, round_)
-        if not self.config.direct:
-            assert correction is not None
-            return correction
-        assert projected is not None
-        z = projected - projected.mean(dim=0)
-        return z if correction is None else z + correction
+            anchors = self._kept("anchor_dropout", i, round_, features.columns.shape)
+            x = own["maps"](x, features.project(self._shared("projection", i), anchors))
+        if "layer" not in own:
+            return x
+        correction = self._pass_messages(i, x, round_)
+        return x + correction if "maps" in own else correction
 
-    def _pass_messages(self, i: int, blocks: list[torch.Tensor], round_: int | None) -> torch.Tensor | None:
-        layer, shared = self._layers.get(i), self.shared.get("layers", i)
-        if layer is None or shared is None:
-            return None
+    def maps(self, i: int) -> DatasetMaps:
+        """Return the maps of dataset `i`'s own, where vectors are made of maps."""
+        maps = self._own[i]["maps"]
+        assert isinstance(maps, DatasetMaps)
+        return maps
+
+    def _pass_messages(self, i: int, x: torch.Tensor, round_: int | None) -> torch.Tensor:
+        layer, shared = self._own[i]["layer"], self._shared("layers", i)
         for module in (layer, shared):
             module.train(round_ is not None)
         graph, edge_attr = self._edges[i]
         seed = 0
         if round_ is not None:
             seed = int(stream(self._seed, "edge_dropout", round_, self.graphs[i].name).integers(2**62))
-        x = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         h = layer(x, graph, edge_attr, seed=seed)
         z: torch.Tensor = shared(h, graph, edge_attr, seed=seed + 1)
         return z
+
+    def _shared(self, role: str, i: int) -> nn.Module:
+        module = self.shared.get(role, i)
+        assert module is not None
+        return module
 
     def _kept(self, purpose: str, i: int, round_: int | None, size: Sequence[int]) -> torch.Tensor | None:
         """Draw what node features are multiplied by in a round."""
@@ -191,43 +194,51 @@ class AtlasModel:
 
         def layers(unit: str) -> nn.Module:
             module = SharedLayers(
-                self.config.head_width * config.heads_dataset,
+                config.head_width * config.heads_dataset,
                 config.dim,
                 config.heads_shared,
-                head_dim=self.config.head_width,
+                head_dim=config.head_width,
                 edge_dim=config.edge_dim,
                 edge_dropout=config.edge_dropout,
                 convolution=config.encoder,
+                gated=config.has_maps,
             ).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
-            if config.direct:
-                module.quieten()
             return module.to(self.device)
 
         def projection(unit: str) -> nn.Module:
-            module = Projection(n_words, config.projected).to(dtype)
+            module = Projection(n_words, config.shared_width).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
             return module.to(self.device)
 
         if config.encoder != "none":
             self.shared.add("layers", self.graphs, config.share_by, layers, owned=self.owned)
-        if config.features != "profile":
+        if config.has_maps:
             self.shared.add("projection", self.graphs, (), projection, owned=self.owned)
 
-    def _make_layer(self, i: int, dtype: torch.dtype) -> DatasetLayer:
-        config, features = self.config, self._features[i]
-        layer = DatasetLayer(
-            features.width,
-            self.config.head_width,
-            config.heads_dataset,
-            edge_dim=config.edge_dim,
-            n_own=features.n_profile,
-            edge_dropout=config.edge_dropout,
-            convolution=config.encoder,
-        ).to(dtype)
-        own = torch_generator(self._seed, "weights", self.layer_unit(i))
-        layer.reset_parameters(own, torch_generator(self._seed, "weights", "dataset layers"))
-        return layer.to(self.device)
+    def _make_own(self, i: int, dtype: torch.dtype) -> nn.ModuleDict:
+        """Make what dataset `i` has of its own beside the decoder: ``maps`` and ``layer``, where the model has them."""
+        config, n_profile = self.config, self._features[i].n_profile
+        own = nn.ModuleDict()
+        generator = torch_generator(self._seed, "weights", self.layer_unit(i))
+        if config.has_maps:
+            maps = DatasetMaps(n_profile, config.own_width, config.shared_width).to(dtype)
+            maps.reset_parameters(generator)
+            own["maps"] = maps
+        if config.encoder != "none":
+            layer = DatasetLayer(
+                config.dim if config.has_maps else n_profile,
+                config.head_width,
+                config.heads_dataset,
+                edge_dim=config.edge_dim,
+                edge_dropout=config.edge_dropout,
+                convolution=config.encoder,
+            ).to(dtype)
+            if config.has_maps:  # datasets share the meaning of the maps, and so the weights that layers start from
+                generator = torch_generator(self._seed, "weights", "dataset layers")
+            layer.reset_parameters(generator)
+            own["layer"] = layer
+        return own.to(self.device)
 
     def _make_decoder(self, i: int, dtype: torch.dtype) -> AnyDecoder:
         config = self.config

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from musegnn.config import TrainingConfig
     from musegnn.model.model import AtlasModel, Unit
 
+COMPARED = 3
+
 
 class NotFiniteError(RunError):
     """A loss or a gradient is not finite.
@@ -129,6 +131,18 @@ class Engine:
         if self.config.order == "sequential":
             return self._sequential(round_, before_step)
         return self._parallel(round_, before_step)
+
+    def compare(self) -> None:
+        """Note how well the genes of each dataset find themselves in some others, without a round."""
+        with torch.no_grad():
+            z = {i: self.model.encode(i) for i in self.model.owned if i not in self._left_out}
+        for draw in range(1, COMPARED + 1):
+            partner = self._partners(draw)
+            mine = {i: x for i, x in z.items() if i in partner}
+            others = self.comm.exchange(mine, partner)()
+            for i in mine:
+                if partner[i] >= 0:
+                    self._watch(0, i, partner[i], z[i], others[partner[i]])
 
     def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
         config, enter = self.config, self.phases.enter

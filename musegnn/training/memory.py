@@ -21,6 +21,7 @@ from musegnn.model.convolutions import CONVOLUTIONS
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
 from musegnn.model.shared import sharing_key
+from musegnn.training.discriminant import AXES
 from musegnn.training.overlap import KEEP_BYTES
 from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
 
@@ -39,6 +40,7 @@ GEOMETRIC = 240 * 10**6
 """What PyTorch Geometric takes, where a convolution uses it."""
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 NORM_ARRAYS = 4
+MAP_ARRAYS = 3
 DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
 DRAWN_PAIR = 64
 PAIR_ARRAYS = 8
@@ -70,16 +72,16 @@ class DatasetSize:
         Of the shared layers that it uses.
     n_genes, n_entries
         N and E.
-    n_fixed
-        Columns of node features that are kept as they are.
+    n_profile
+        Columns of the residual profile.
     n_related
-        Genes of the vocabulary in this dataset, where relations are used; else 0.
+        Anchor genes in this dataset, where relations are used; else 0.
     """
 
     key: str
     n_genes: int
     n_entries: int
-    n_fixed: int
+    n_profile: int
     n_related: int
 
 
@@ -170,18 +172,20 @@ def estimate_memory(
     groups = len({size.key for size in sizes})
     shared = groups * group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
     own = sum(d.weights for d in found)
-    encoder = [d.encoder for d in found]
+    trains = training.rounds > 0  # else nothing is kept for a backward pass
+    encoder = [d.encoder for d in found] if trains else []
+    closed_form = closed_form_bytes(sizes, model, n_words=n_words)
     parts = {
         "base": BASE + library_bytes(model),
         "data": data_bytes,
         "features": sum(d.features for d in found),
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
         "parameters": own + shared,
-        "moments": 2 * (own + shared),
-        "gradients": own + sum(d.contribution for d in found),
-        "checkpoint": 3 * (own + shared),
+        "moments": 2 * (own + shared) if trains else 0,
+        "gradients": own + sum(d.contribution for d in found) if trains else 0,
+        "checkpoint": (3 if trains else 1) * (own + shared),
         "encoder": max(encoder, default=0) if training.recompute else sum(encoder),
-        "step": max((d.step for d in found), default=0),
+        "step": max([closed_form, *(d.step for d in found if trains)]),
     }
     return MemoryEstimate(parts)
 
@@ -200,12 +204,12 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
     """
     item = _item(training)
     with torch.device("meta"):
-        layer = 0 if model.encoder == "none" else _count(_dataset_layer(size, model))
+        layer = _own_weights(size, model)
         decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
     kept, passing = (item * n for n in _encoder_entries(size, model))
     backward = passing + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
     return DatasetMemory(
-        features=item * size.n_genes * (size.n_fixed + 2 * size.n_related),
+        features=item * size.n_genes * (size.n_profile + 2 * size.n_related),
         graph=_graph_bytes(size, model, training),
         compared=(POSITIVE + PACKED) * size.n_entries,
         weights=item * (layer + decoder),
@@ -215,6 +219,20 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
             _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
         ),
     )
+
+
+def closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, *, n_words: int) -> int:
+    """Count the arrays of the closed forms (:mod:`musegnn.training.initialize`) that are alive at a time, in bytes.
+
+    These are the float64 copies of one dataset's relations and profile, three tables of all relations on the axes, and
+    what each dataset adds to the sums of the discriminant.
+    """
+    if not model.has_maps:
+        return 0
+    axes = min(AXES, 2 * n_words)
+    one = max((size.n_genes * (4 * size.n_related + 2 * size.n_profile + axes) for size in sizes), default=0)
+    added = len(sizes) * (2 * axes**2 + n_words * (axes + 1))
+    return 8 * (one + 3 * 2 * n_words * axes) + 12 * added
 
 
 def library_bytes(model: ModelConfig) -> int:
@@ -230,7 +248,7 @@ def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
 
 def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
     """Count the weights of the projection that all datasets share, in bytes; 0 where there is none."""
-    return _item(training) * 2 * n_words * model.projected if model.features != "profile" else 0
+    return _item(training) * 2 * n_words * model.shared_width
 
 
 def overlap_bytes(n_genes: Sequence[int]) -> int:
@@ -264,7 +282,7 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
         nothing is changed here.
     """
     sizes = [
-        size_of(graph, model, _profile_columns(data, graph, model), data.words)
+        size_of(graph, model, int(data.records[graph.name].profile.shape[1]), data.words)
         for graph in data.graphs
         if graph.name in data.records
     ]
@@ -297,16 +315,16 @@ def size_of(graph: GraphData, model: ModelConfig, n_profile: int, words: Sequenc
     model
         Settings.
     n_profile
-        Columns of the profile that the model uses.
+        Columns of the residual profile.
     words
         The vocabulary.
     """
-    related = 0 if model.features == "profile" else len(set(words).intersection(graph.keys.tolist()))
+    related = len(set(words).intersection(graph.keys.tolist())) if model.has_maps else 0
     return DatasetSize(
         key=sharing_key(graph, model.share_by),
         n_genes=graph.n_genes,
         n_entries=graph.edges.n_edges,
-        n_fixed=n_profile,
+        n_profile=n_profile,
         n_related=related,
     )
 
@@ -337,10 +355,6 @@ def megabytes(n_bytes: int) -> str:
     return f"{-(-n_bytes // 10**6)}MB"
 
 
-def _profile_columns(data: Prepared, graph: GraphData, model: ModelConfig) -> int:
-    return 0 if model.features == "relational" else int(data.records[graph.name].profile.shape[1])
-
-
 @cache
 def _shared_weights(model: ModelConfig) -> int:
     with torch.device("meta"):
@@ -352,19 +366,19 @@ def _shared_weights(model: ModelConfig) -> int:
                 head_dim=model.head_width,
                 edge_dim=model.edge_dim,
                 convolution=model.encoder,
+                gated=model.has_maps,
             )
         )
 
 
-def _dataset_layer(size: DatasetSize, model: ModelConfig) -> DatasetLayer:
-    return DatasetLayer(
-        _width(size, model),
-        model.head_width,
-        model.heads_dataset,
-        edge_dim=model.edge_dim,
-        n_own=0,
-        convolution=model.encoder,
-    )
+def _own_weights(size: DatasetSize, model: ModelConfig) -> int:
+    """Count the weights of a dataset's maps and layer."""
+    maps = size.n_profile * model.own_width + model.shared_width**2 if model.has_maps else 0
+    if model.encoder == "none":
+        return maps
+    width, edge_dim = _width(size, model), model.edge_dim
+    layer = DatasetLayer(width, model.head_width, model.heads_dataset, edge_dim=edge_dim, convolution=model.encoder)
+    return maps + _count(layer)
 
 
 def _item(training: TrainingConfig) -> int:
@@ -376,22 +390,22 @@ def _count(module: nn.Module) -> int:
 
 
 def _width(size: DatasetSize, model: ModelConfig) -> int:
-    return size.n_fixed + (model.projected if model.features != "profile" else 0)
+    return model.dim if model.has_maps else size.n_profile
 
 
 def _encoder_entries(size: DatasetSize, model: ModelConfig) -> tuple[int, int]:
     """Count the numbers per dataset that the encoder keeps for its backward pass, and those needed for a moment."""
-    outputs = size.n_genes * model.dim + 2 * size.n_related * model.projected
+    dropped = size.n_genes * size.n_profile if model.feature_dropout > 0.0 else 0
+    maps = MAP_ARRAYS * size.n_genes * model.dim + 2 * size.n_related * model.shared_width if model.has_maps else 0
     if model.encoder == "none":
-        return outputs, 0
-    is_made = model.features != "profile" or model.feature_dropout > 0.0  # else the input is the stored profile
-    inputs = is_made * size.n_genes * _width(size, model)
+        return dropped + maps, 0
+    outputs = size.n_genes * model.dim
     first, second, last = model.heads_dataset, model.heads_shared, model.dim // model.head_width
     kind, shape = CONVOLUTIONS[model.encoder], (size.n_genes, size.n_entries)
     normalised = NORM_ARRAYS * size.n_genes * (first + second) * model.head_width
     kept = sum(kind.kept(*shape, heads, model.head_width) for heads in (first, second, last, last))
     passing = kind.passing(*shape, max(first, second, last), model.head_width)
-    return inputs + outputs + normalised + kept, passing
+    return dropped + maps + outputs + normalised + kept, passing
 
 
 def _handed_over(entries: int, heads: int) -> int:

@@ -191,20 +191,15 @@ def make_model(
         Where to compute.
     """
     dtype: torch.dtype = getattr(torch, config.training.dtype)
-    kind = config.model.features
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
         held_out = (graph.masked_rows, graph.masked_columns)
+        related = None
+        if config.model.has_maps:
+            related = relations(record.pairs, record.profile, held_out, graph.keys, data.words)
         features[i] = NodeFeatures(
-            profile=record.profile if kind in {"profile", "both"} else None,
-            related=None
-            if kind == "profile"
-            else relations(record.pairs, record.profile, held_out, graph.keys, data.words),
-            n_cells=record.n_cells,
-            dim=config.model.projected,
-            dtype=dtype,
-            device=device,
+            profile=record.profile, related=related, n_cells=record.n_cells, dtype=dtype, device=device
         )
     return AtlasModel(
         data.graphs,

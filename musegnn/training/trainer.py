@@ -34,10 +34,10 @@ from musegnn.training.checkpoint import (
 )
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
+from musegnn.training.initialize import initialize
 from musegnn.training.log import RunLog, describe_space
 from musegnn.training.phases import Phases
 from musegnn.training.prepare import fingerprint, make_model
-from musegnn.training.start import start_projection
 from musegnn.training.watch import problems
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class Trainer:
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
+        self._restored = False
         self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
         self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
@@ -166,7 +167,7 @@ class Trainer:
                 for unit, state in units.items():
                     self.engine.load_state(unit, state)
                 self.engine.leave_out(manifest.plan.get("left_out", ()))
-                self.rounds = manifest.round
+                self.rounds, self._restored = manifest.round, True
                 return True
         if found:
             msg = "no checkpoint is whole for all processes"
@@ -207,8 +208,12 @@ class Trainer:
             RunLog(place, after=self.rounds, history=self.history) as log,
         ):
             self.history = log.history
-            if self.rounds == 0:
+            if not self._restored:
                 self.start()
+                if training.rounds == 0:
+                    self.engine.compare()
+                    self._describe()
+                    self._write(log)
             while self.rounds < training.rounds:
                 began = time.perf_counter()
                 rows = self.engine.round(self.rounds + 1, before_step=lambda: self._settle(folder, log))
@@ -229,9 +234,9 @@ class Trainer:
             self._settle(folder, log)
 
     def start(self) -> None:
-        """Set the shared projection to where training starts, see :mod:`musegnn.training.start`."""
+        """Set the maps to their closed forms, see :mod:`musegnn.training.initialize`."""
         self.phases.enter("load", 0)
-        start_projection(self.model, self.comm, seed=self.config.training.seed)
+        initialize(self.model, self.comm, seed=self.config.training.seed)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""

@@ -1,8 +1,13 @@
-"""What can go wrong in silence: a space that collapses, anchors learned by heart, a dataset that nothing aligns.
+"""What can go wrong in silence: a space that collapses, anchor genes memorised, a dataset that nothing aligns.
 
-At every checkpoint each dataset is compared with its partner of the round, on the vectors that the losses had: how well
-genes that training was told are the same find each other among all genes, and how well shared genes do that it was not
-told of. Nothing of this enters a loss or decides a setting.
+At every checkpoint each dataset is compared with its partner of the round, on the vectors that the losses had, and
+maps without rounds with a few partners: how well genes that training was told are the same find each other among all
+genes, and how well shared genes do that it was not told of. Nothing of this enters a loss or decides a setting.
+
+Linear maps fitted to some hundred anchor genes place these better than others in any case, most of all between datasets
+that share little, so that alone is no failure. It is one when held-out genes are at chance beyond doubt: when their
+mean reciprocal rank, two standard errors added, stays below twice chance. Under chance the rank among N genes is
+uniform, and the variance of its reciprocal is about ``pi^2 / (6 N)``.
 
 Legend: N genes of a dataset, d dimensions of the embedding.
 """
@@ -25,8 +30,8 @@ if TYPE_CHECKING:
     from musegnn.training.data import GraphData
 
 COLLAPSED_RANK, COLLAPSED_COSINE = 0.125, 0.9
-KNOWN_ANCHORS, FORGOTTEN = 0.3, 0.05
-FOUND = 1.5
+KNOWN_ANCHORS = 0.3
+FOUND, AT_CHANCE = 1.5, 2.0
 MIN_QUERIES = 20
 LAST_ROUNDS = 0.5
 
@@ -86,6 +91,7 @@ def compare_pair(
         "dataset": a.name,
         "partner": b.name,
         "chance_mrr": chance_level(len(b.keys))[0],
+        "n_genes": len(b.keys),
         "n_anchors": int(known.sum()),
         "n_held_out": int((~known).sum()),
     }
@@ -117,7 +123,7 @@ def problems(history: Iterable[Mapping[str, Any]], *, dim: int) -> list[Problem]
     spaces = {row["dataset"]: row for row in rows if row["kind"] == "space"}
     watched: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["kind"] == "watch" and row["round"] > LAST_ROUNDS * newest:
+        if row["kind"] == "watch" and row["round"] >= LAST_ROUNDS * newest:
             watched.setdefault(row["dataset"], []).append(row)
     found = [problem for row in spaces.values() if (problem := _collapse(row, dim)) is not None]
     found += [problem for name, seen in watched.items() if (problem := _retrieval(name, seen)) is not None]
@@ -143,9 +149,11 @@ def _retrieval(name: str, seen: Sequence[Mapping[str, Any]]) -> Problem | None:
     held_out, chance = (_weighted(seen, key, queries) for key in ("held_out_mrr", "chance_mrr"))
     anchors = _weighted(seen, "anchor_mrr", np.array([row["n_anchors"] for row in seen], dtype=np.float64))
     told = f"genes that training knows are found at {anchors:.2f}, genes that it does not at {held_out:.3f}"
-    if anchors >= KNOWN_ANCHORS and held_out < max(FORGOTTEN * anchors, FOUND * chance):
-        remedy = "train fewer rounds, lower lr_dataset and lr_shared, raise model.feature_dropout"
-        return Problem("W502", name, f"anchors are learned by heart: {told} (chance {chance:.3f})", remedy)
+    n_genes = _weighted(seen, "n_genes", queries)
+    error = float(np.sqrt(np.pi**2 / (6.0 * n_genes * queries.sum())))
+    if anchors >= KNOWN_ANCHORS and held_out + 2.0 * error < AT_CHANCE * chance:
+        remedy = "train fewer rounds, lower lr_dataset and lr_shared, raise model.feature_dropout, or share more genes"
+        return Problem("W502", name, f"anchor genes are memorised: {told} (chance {chance:.3f})", remedy)
     if held_out < FOUND * chance:
         remedy = "give it more cells or genes, edges.rule: shared_axes for scATAC, or leave it out"
         return Problem("W503", name, f"nothing aligns it: {told} (chance {chance:.3f})", remedy)

@@ -13,7 +13,7 @@ from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.training.memory import DatasetSize, check_memory
 from musegnn.training.prepare import prepare
 
-SIZE = DatasetSize(key="scrna", n_genes=300, n_entries=4000, n_fixed=50, n_related=300)
+SIZE = DatasetSize(key="scrna", n_genes=300, n_entries=4000, n_profile=50, n_related=300)
 
 
 def test_measurements_replace_predictions_and_scale_the_others():
@@ -43,12 +43,13 @@ def test_no_fitted_coefficient_is_negative():
 
 
 def test_work_counts_what_a_round_computes():
-    model = ModelConfig(dim=32, features="both", relational_dim=256, direct=False, decoder="mlp")
+    model = ModelConfig(dim=32, encoder="transformer", decoder="mlp")
     found = work_of(SIZE, model, TrainingConfig())
-    dense, heads = 306 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
+    dense, heads = 32 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
+    maps = 2 * 300 * 16 + 16**2 + 50 * 16
 
     assert found.entries == 4000 * 32 * heads
-    assert found.maps == 300 * (4 * dense + 2 * 300 * 256)
+    assert found.maps == 300 * (4 * dense + maps)
     assert found.decoder == 2 * 300**2 * 32 + 2 * 300**3
     assert found.scores == 300**2 + 400**2
 
@@ -59,12 +60,12 @@ def test_work_counts_what_a_round_computes():
         ({}, {"row_block": 100}, "decoder"),
         ({"decoder": "pairwise"}, {"pairs": 500}, "decoder"),
         ({}, {"loss": {"n_alignment": 50}}, "scores"),
-        ({"features": "profile", "direct": False}, {}, "maps"),
+        ({"embedding": "layers"}, {}, "maps"),
     ],
 )
 def test_settings_that_save_work_are_seen(model, training, part):
-    size = replace(SIZE, n_related=0) if model.get("features") == "profile" else SIZE
-    whole = work_of(SIZE, ModelConfig.model_validate(model | {"features": "both"}), TrainingConfig())
+    size = replace(SIZE, n_related=0) if model.get("embedding") == "layers" else SIZE
+    whole = work_of(SIZE, ModelConfig.model_validate(model | {"embedding": "maps"}), TrainingConfig())
     less = work_of(size, ModelConfig.model_validate(model), TrainingConfig.model_validate(training))
 
     assert getattr(less, part) < getattr(whole, part)

@@ -96,8 +96,8 @@ def test_yaml_of_the_configuration_is_plain(tmp_path):
 def test_published_takes_the_recipe_where_nothing_is_said(tmp_path):
     plain = load_atlas(write(tmp_path, GOOD))
     atlas = load_atlas(write(tmp_path, GOOD + "published: true\nmodel: {dim: 64}\n"))
-    assert (plain.model.features, plain.training.order, plain.edges.rule) == ("relational", "parallel", "default")
-    assert (atlas.model.features, atlas.training.order, atlas.edges.rule) == ("profile", "sequential", "pvalue")
+    assert (plain.model.embedding, plain.training.order, plain.edges.rule) == ("maps", "parallel", "default")
+    assert (atlas.model.embedding, atlas.training.order, atlas.edges.rule) == ("layers", "sequential", "pvalue")
     assert (atlas.model.dim, atlas.training.rounds, atlas.training.loss.alignment) == (64, 7, 0.0)
     again = load_atlas(write(tmp_path, atlas.to_yaml()))
     assert again == atlas
@@ -106,9 +106,7 @@ def test_published_takes_the_recipe_where_nothing_is_said(tmp_path):
 def test_parts_of_the_model_that_do_not_fit_are_refused(tmp_path):
     for model, reason in (
         ("{dim: 48, head_dim: 32}", "head_dim"),
-        ("{features: profile}", "relational features"),
-        ("{relational_dim: 7}", "projected to"),
-        ("{encoder: none, direct: false}", "no embedding"),
+        ("{encoder: none, embedding: layers}", "no embedding"),
         ("{encoder: gat, edge_dropout: 0.1}", "needs `encoder: transformer`"),
     ):
         with pytest.raises(ConfigError, match=f"E302.*{reason}"):

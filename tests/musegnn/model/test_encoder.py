@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from musegnn.kernels.edge_attention import edge_graph
-from musegnn.model.encoder import DatasetLayer, SharedLayers
+from musegnn.model.encoder import SharedLayers
 from musegnn.model.shared import SharedModules, sharing_key
 
 
@@ -60,26 +60,15 @@ def test_relabelling_genes_relabels_vectors(graph):
     torch.testing.assert_close(layers(h, edges, attributes)[order], layers(h[order], permuted, attributes[by]))
 
 
-def drawn(width, n_own, name):
-    layer = DatasetLayer(width, 4, 2, edge_dim=2, n_own=n_own)
-    layer.reset_parameters(torch.Generator().manual_seed(name), torch.Generator().manual_seed(99))
-    return layer.state_dict()
-
-
-def test_common_features_start_with_common_weights():
-    one, two = drawn(5, 0, 1), drawn(5, 0, 2)
-    assert all(one[k].equal(two[k]) for k in one)
-
-
-def test_own_features_start_with_own_weights_in_every_width():
-    one, two = drawn(11, 6, 1), drawn(8, 3, 2)
-    for k in ("conv.lin_key.weight", "conv.lin_query.weight", "conv.lin_value.weight", "conv.lin_skip.weight"):
-        assert not one[k][:, :3].equal(two[k][:, :3])
-        # Common weights of another joint width differ by the bound they are drawn from alone.
-        torch.testing.assert_close(one[k][:, 6:] * 11**0.5, two[k][:, 3:] * 8**0.5)
-    assert one["conv.lin_edge.weight"].equal(two["conv.lin_edge.weight"])
-    own = drawn(6, 6, 1), drawn(6, 6, 2)
-    assert not own[0]["conv.lin_edge.weight"].equal(own[1]["conv.lin_edge.weight"])
+def test_gated_layers_start_as_nothing_and_can_learn(graph):
+    edges, attributes = graph
+    layers = SharedLayers(5, 4, 2, head_dim=2, edge_dim=2, gated=True).double()
+    layers.reset_parameters(torch.Generator().manual_seed(0))
+    h = torch.randn(9, 5, dtype=torch.float64)
+    correction = layers(h, edges, attributes)
+    assert not correction.any()
+    (gradient,) = torch.autograd.grad(correction.sum(), [layers.gate])
+    assert gradient.abs() > 0
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def make_atlas(folder: Path, n: int = 4, *, full_profile: bool = False, **settin
     ]
     data: dict[str, object] = {"datasets": datasets, "orthologs": str(orthologs)}
     sections: dict[str, dict[str, object]] = {
-        "model": {"dim": 8, "features": "both"},
+        "model": {"dim": 8, "encoder": "transformer"},
         "training": {"rounds": 3, "checkpoint_every": 2, "threads": 1, "lr_dataset": 2e-3, "lr_shared": 2e-3},
     }
     for name, value in settings.items():

@@ -220,7 +220,12 @@ def test_two_phases_equal_joint_autograd_on_random_atlases(tmp_path, synthetic, 
         "round_size": None if random.random() < 0.5 else max(2, n - 1),
     }
     share_by = [name for name in ("modality", "tissue") if random.random() < 0.5]
-    model = {"dim": 4, "relational_dim": 8, "features": "both", "direct": False, "share_by": share_by}
+    model = {
+        "dim": 4,
+        "embedding": str(random.choice(["maps", "layers"])),
+        "encoder": "transformer",
+        "share_by": share_by,
+    }
     config = validate_atlas({"datasets": datasets, "model": model, "training": training}, where="test")
     data = prepare(synthetic.FakeStore(tmp_path, records), config)
     engine = Engine(make_model(data, config), config.training)
@@ -397,7 +402,7 @@ def test_several_processes_refuse_sequential_order(atlas):
 
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
 def test_numbers_that_are_not_finite_stop_the_round_before_any_step(atlas, order):
-    store, config = atlas(2, training__order=order, model__features="profile", model__direct=False)
+    store, config = atlas(2, training__order=order, model__embedding="layers")
     store.records["lung.a"].profile[3, 2] = np.nan
     data = prepare(store, config)
     engine = Engine(make_model(data, config), config.training)

@@ -15,10 +15,10 @@ from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.holdout import holdout, holdout_edges
 from musegnn.training.overlap import Overlaps
+from musegnn.training.initialize import initialize
 from musegnn.training.prepare import make_model, prepare
 from musegnn.training.relations import relations, vocabulary
 from musegnn.training.schedule import draw_contrast
-from musegnn.training.start import start_projection
 
 
 def graph(n, density, seed):
@@ -138,7 +138,7 @@ def test_held_out_genes_reach_no_comparison(atlas):
 
 def trained_states(data, config):
     model = make_model(data, config)
-    start_projection(model, LocalComm(), seed=0)
+    initialize(model, LocalComm(), seed=0)
     engine = Engine(model, config.training)
     rows = [engine.round(r) for r in (1, 2, 3)]
     return rows, {f"{unit}/{key}": value for unit in model.units for key, value in engine.state(unit).items()}
@@ -153,9 +153,7 @@ def assert_same_training(first, second):
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
 def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
     """Training on a store whose held-out pairs have other signs and strengths must give the same weights."""
-    store, config = atlas(
-        evaluation__holdout_edges=0.2, model__features="relational", training__order=order, edges__rule="pvalue"
-    )
+    store, config = atlas(evaluation__holdout_edges=0.2, training__order=order, edges__rule="pvalue")
     data = prepare(store, config)
     n_free = 0
     for name, split in data.holdout.datasets.items():
@@ -181,11 +179,11 @@ def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
     assert_same_training(trained_states(data, config), trained_states(other, config))
 
 
-@pytest.mark.parametrize("features", ["relational", "both"])
+@pytest.mark.parametrize("encoder", ["none", "transformer"])
 @pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order, features):
+def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order, encoder):
     """A held-out gene that is the same in two datasets must be to training what two unrelated genes are."""
-    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order, model__features=features)
+    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order, model__encoder=encoder)
     data = prepare(store, config)
     renamed = []
     for g in data.graphs:

@@ -30,10 +30,10 @@ from musegnn.training.prepare import make_model, prepare
 PLENTY = 10**15
 
 
-@pytest.mark.parametrize("features", ["profile", "relational", "both"])
+@pytest.mark.parametrize("embedding", ["maps", "layers"])
 @pytest.mark.parametrize("decoder", ["mlp", "inner", "pairwise"])
-def test_parameters_are_counted_exactly(atlas, features, decoder):
-    store, config = atlas(model__features=features, model__direct=features != "profile", model__decoder=decoder)
+def test_parameters_are_counted_exactly(atlas, embedding, decoder):
+    store, config = atlas(model__embedding=embedding, model__decoder=decoder)
     data = prepare(store, config)
     parts = check_memory(data, config.model, config.training, PLENTY).parts
     units = make_model(data, config).units.values()
@@ -52,7 +52,7 @@ def test_parameters_of_all_encoders_are_counted_exactly(atlas, encoder):
 
 
 def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
-    size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_fixed=500, n_related=0)
+    size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_profile=500, n_related=0)
     training = TrainingConfig()
     whole = estimate_memory([size], ModelConfig(decoder="mlp"), training, n_words=0, data_bytes=0).total
     assert whole > 16 * 3 * 20_000**2  # weights, moments and gradients of three layers
@@ -89,7 +89,7 @@ NO_PAIRS = {"loss": {"alignment": 0.0}}
     ],
 )
 def test_settings_save_what_they_are_said_to_save(before, model, after, less):
-    sizes = [DatasetSize(key="scrna", n_genes=6000, n_entries=10**6, n_fixed=500, n_related=0) for _ in range(3)]
+    sizes = [DatasetSize(key="scrna", n_genes=6000, n_entries=10**6, n_profile=500, n_related=0) for _ in range(3)]
     one, other = (
         estimate_memory(
             sizes,

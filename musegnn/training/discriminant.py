@@ -1,0 +1,149 @@
+r"""The map that all datasets share: axes of the relations that tell genes apart and not datasets.
+
+With :math:`X_t` the relations of dataset t, centred, and Q the leading principal axes of all of them,
+:math:`y = Q^\top x`. With :math:`y_{gt}` anchor gene g in dataset t, of :math:`n_g` that have it, and :math:`m_g` the
+mean over these,
+
+.. math:: S_w = \frac{\sum_{gt} (y_{gt} - m_g)(y_{gt} - m_g)^\top}{\sum_g (n_g - 1)}, \qquad
+    S_b = \frac{1}{G} \sum_g n_g m_g m_g^\top, \qquad
+    S_b v = \mu \left(S_w + r \frac{\mathrm{tr} S_w}{q} I\right) v.
+
+This is Fisher's discriminant with genes as classes, regularised as by Friedman (1989); the ridge r is relative to the
+mean variance, which the data set. Held-out genes are no anchor genes, so nothing of their identity enters.
+
+Legend: N genes, V anchor genes, C of them in this dataset, F = 2V relations, q axes, d columns of the map.
+
+References
+----------
+Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7 (1936). Friedman, "Regularized
+discriminant analysis", JASA 84 (1989).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import eigh
+
+from musegnn.training.spectral import leading_subspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from musegnn.model.features import NodeFeatures
+    from musegnn.training.spectral import DatasetSums
+
+    Floats = NDArray[np.float64]
+
+AXES = 512
+ROUNDS = 4
+RIDGE = 1.0
+
+
+class CentredRelations:
+    """The relations of one dataset without their mean, (N, 2C), made anew at each use, and their places among all F.
+
+    Parameters
+    ----------
+    features
+        Node features of the dataset, with relations.
+    """
+
+    def __init__(self, features: NodeFeatures) -> None:
+        assert features.values is not None
+        assert features.columns is not None
+        assert features.genes is not None
+        self._values = features.values
+        self.columns = features.columns.cpu().numpy()
+        self.genes = features.genes
+
+    def _centred(self) -> Floats:
+        values: Floats = self._values.double().cpu().numpy()
+        return values - values.mean(axis=0)
+
+    def project(self, axes: Floats) -> Floats:
+        """Return the coordinates (N, q) on `axes` (F, q)."""
+        y: Floats = self._centred() @ axes[self.columns]
+        return y
+
+    def scatter(self, axes: Floats) -> Floats:
+        """Return ``X' X axes``, shape (F, q)."""
+        x, result = self._centred(), np.zeros_like(axes)
+        result[self.columns] = x.T @ (x @ axes[self.columns])
+        return result
+
+
+def shared_map(
+    relations: Mapping[int, CentredRelations],
+    sums: DatasetSums,
+    *,
+    n_anchors: int,
+    dim: int,
+    random: np.random.Generator,
+    ridge: float = RIDGE,
+) -> Floats:
+    """Compute the shared map; all processes call this together.
+
+    Parameters
+    ----------
+    relations
+        Relations of the datasets of this process, by dataset.
+    sums
+        Sums over all datasets.
+    n_anchors
+        Number of anchor genes V.
+    dim
+        Columns of the map d.
+    random
+        Draws the first guess of the principal axes, the same in all processes.
+    ridge
+        r.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (2V, d), float64; columns beyond the rank are 0.
+    """
+    n_relations = 2 * n_anchors
+    q = min(AXES, n_relations)
+
+    def multiply(axes: Floats) -> Floats:
+        return sums.total({i: x.scatter(axes) for i, x in relations.items()}, axes.shape)
+
+    axes = leading_subspace(multiply, random.normal(size=(n_relations, q)), rounds=ROUNDS)
+    result = np.zeros((n_relations, dim))
+    directions = _directions(relations, sums, axes, n_anchors, ridge)[:, :dim]
+    result[:, : directions.shape[1]] = axes @ directions
+    return result
+
+
+def _directions(
+    relations: Mapping[int, CentredRelations], sums: DatasetSums, axes: Floats, n_anchors: int, ridge: float
+) -> Floats:
+    """Return directions (q, q) among the axes, best first; principal axes where no gene is in two datasets."""
+    q = axes.shape[1]
+    parts = {}
+    for i, x in relations.items():
+        y = x.project(axes)
+        named = y[x.genes]
+        table = np.zeros((n_anchors, q + 1))
+        table[x.columns[: len(x.genes)]] = np.column_stack([named, np.ones(len(named))])
+        parts[i] = np.concatenate([part.ravel() for part in (y.T @ y, named.T @ named, table)])
+    total = sums.total(parts, (2 * q * q + n_anchors * (q + 1),))
+    everything, anchors, table = np.split(total, [q * q, 2 * q * q])
+    table = table.reshape(n_anchors, q + 1)
+    counts = table[:, q].round()
+    several = counts > 1
+    if not several.any():
+        principal: Floats = eigh(everything.reshape(q, q))[1][:, ::-1]
+        return principal
+    means = table[several, :q] / counts[several, None]
+    weighted = means * np.sqrt(counts[several])[:, None]
+    between = weighted.T @ weighted
+    within = (anchors.reshape(q, q) - between) / (counts[several] - 1).sum()
+    within += ridge * np.trace(within) / q * np.eye(q)
+    found: Floats = eigh(between / several.sum(), within)[1][:, ::-1]
+    return found
