@@ -1,4 +1,4 @@
-"""Train or load models and score them: one row per model, group, split and training seed, kept in files as they come.
+"""Make or load models and score them: one row per model, group, split and training seed, kept in files as they come.
 
 The rows of one split of one group share a process of one thread. Rows lie in ``benchmarks/.cache/rows``; their names
 hold a digest of settings, vectors and code, so that a change makes new rows and a run that was stopped goes on.
@@ -56,6 +56,9 @@ TRAINED = (
 )
 """Baselines whose vectors come from files, with one training seed in each split."""
 
+PUBLISHED = ("published", "published100")
+"""Recipes whose vectors come from files, on the first split alone."""
+
 SAME_EDGES = 1e-3
 """Of one split, the AUROC of held-out edges that a file notes and the one that is measured differ by less."""
 
@@ -89,15 +92,13 @@ class Job:
     settings: dict[str, Any] | None = None  # values of any setting
 
 
-def run_jobs(jobs: Sequence[Job], *, train: bool = True) -> list[tuple[Job, Result]]:
+def run_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Result]]:
     """Compute the rows that are not there yet, in as many processes as there are cores.
 
     Parameters
     ----------
     jobs
         What to compute.
-    train
-        Whether to train published recipes and baselines whose vectors are in no file.
 
     Returns
     -------
@@ -111,7 +112,7 @@ def run_jobs(jobs: Sequence[Job], *, train: bool = True) -> list[tuple[Job, Resu
     for group in {group for group, _ in missing}:
         groups.store(group)
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        for lines in pool.map(partial(_work, train=train), missing.values()):
+        for lines in pool.map(_work, missing.values()):
             for line in lines:
                 print(f"  {line}", flush=True)
     return [(job, read_row(path)) for job in jobs if (path := row_file(job)).is_file()]
@@ -152,28 +153,22 @@ def write_row(path: Path, result: Result) -> None:
     unfinished.replace(path)
 
 
-def _work(jobs: Sequence[Job], *, train: bool) -> list[str]:
-    """Compute and write the rows of one split; return a line for each that is left out."""
+def _work(jobs: Sequence[Job]) -> list[str]:
+    """Compute and write the rows of one split; return lines that say which are left out and why."""
     from threadpoolctl import threadpool_limits
 
-    lines = []
+    absent: dict[str, list[str]] = defaultdict(list)
     with threadpool_limits(1):
         split = Split(jobs[0].group, jobs[0].split)
         for job in jobs:
             try:
-                if job.settings is None and train:
-                    make_vectors(job)
                 write_row(row_file(job), split.score(job))
             except LookupError as error:
-                lines.append(f"{job.model}, {job.group}, split {job.split}: {error}; left out")
-    return lines
-
-
-def make_vectors(job: Job) -> None:
-    """Train a published recipe or a baseline whose file is missing."""
-    kind = {"published": "published"} | dict.fromkeys(TRAINED, "baselines")
-    if job.model in kind and not vectors.vector_file(job.model, job.group, job.split).is_file():
-        vectors.make(kind[job.model], job.group, job.split)
+                absent[str(error)].append(job.model)
+    return [
+        f"{jobs[0].group}, split {jobs[0].split}: {reason}; left out: {', '.join(models)}"
+        for reason, models in absent.items()
+    ]
 
 
 class Split:
@@ -282,14 +277,14 @@ class Split:
         path = vectors.vector_file(job.model, job.group, job.split, job.seed)
         saved = vectors.load(path)
         if saved is None:
-            msg = f"no vectors in {path}"
+            msg = f"no vectors in {path.parent} (benchmarks/README.md says how they are made)"
             raise LookupError(msg)
         if any(saved.vectors[task.name].shape[0] != task.n_genes for task in self._tasks):
             msg = f"{path} is of other genes"
             raise LookupError(msg)
         result = self._scorer.space(saved.vectors)
         noted = saved.meta["cosine"]
-        if job.model == "published":  # has the graphs of its own edge rule, and so held-out edges of its own
+        if job.model in PUBLISHED:  # has the graphs of its own edge rule, and so held-out edges of its own
             result.add({f"edges_{which}": noted[which] for which in vectors.EDGES})
         elif abs(result.measures["edges_positive"] - noted["positive"]) > SAME_EDGES:
             msg = f"{path} is of other held-out edges"

@@ -28,7 +28,7 @@ def test_hold_outs_of_the_report_had_no_part_in_the_choice_of_defaults():
     found = quality.make_jobs(["pbmc", "atlas"], groups.REPORT_SPLITS, groups.SEEDS)
     ours = [(job.split, job.seed) for job in found if job.model == OURS and job.group == "atlas"]
     assert ours == [(split, seed) for split in (0, 3, 4, 5) for seed in (0, 1, 2)]
-    assert [job.split for job in found if job.model == "published" and job.group == "pbmc"] == [0]
+    assert [job.split for job in found if job.model == "published100" and job.group == "pbmc"] == [0]
     assert len({(job.group, job.split, job.seed, job.model) for job in found}) == len(found)
 
 
@@ -45,6 +45,12 @@ def test_vectors_are_read_as_they_were_written(tmp_path, monkeypatch):
     assert found.meta == {"cpu": 1.5}
     assert found.vectors["a"].dtype == np.float32
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    monkeypatch.setattr(groups, "present", lambda: ["lung"])
+    wanted = vectors.missing()
+    assert ("published", "lung", 0) in wanted
+    assert ("baselines", "lung", 5) in wanted
+    vectors.save(vectors.vector_file("previous", "lung", 5), {"a": x}, {})
+    assert set(wanted) - set(vectors.missing()) == {("previous", "lung", 5)}
 
 
 class FakeSplit:
@@ -64,8 +70,7 @@ def test_rows_are_kept_and_what_is_absent_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "CACHE", tmp_path)
     monkeypatch.setattr(jobs, "Split", FakeSplit)
     ours, other = Job("pbmc", 0, 0, OURS, {}), Job("pbmc", 0, 0, "previous")
-    lines = jobs._work([ours, other], train=False)
-    assert lines == ["previous, pbmc, split 0: no vectors; left out"]
+    assert jobs._work([ours, other]) == ["pbmc, split 0: no vectors; left out: previous"]
     assert jobs.run_jobs([ours]) == [(ours, Result({"joint_mrr": 0.25}, {"transfer": {"s": 0.5}}))]
     assert not jobs.row_file(other).exists()
 
