@@ -299,7 +299,8 @@ def _problems(folder: RunFolder) -> list[str]:
 
 
 def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
-    losses = [row for row in folder.history() if row["kind"] == "losses"]
+    history = folder.history()
+    losses = [row for row in history if row["kind"] == "losses"]
     total, done = folder.atlas().training.rounds, max((row["round"] for row in losses), default=0)
     recent = {row["round"]: row["seconds"] for row in losses if row["round"] > done - RECENT_ROUNDS}
     seconds = statistics.median(recent.values()) if recent else 0.0
@@ -307,7 +308,7 @@ def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
     updated = folder.metrics.stat().st_mtime if folder.metrics.is_file() else folder.lock.stat().st_mtime
     return {
         "format": "musegnn-status",
-        "state": "done" if done >= total else "training",
+        "state": "done" if history and done >= total else "training",
         "updated": updated,
         "age_seconds": time.time() - updated,
         "generation": 0,

@@ -108,7 +108,7 @@ class MuSeGNN:
         return other
 
     def started(self) -> MuSeGNN:
-        """Give a model on the same data as it is before the first round: initial weights, and ``model.start``."""
+        """Give a model on the same data as it is before the first round: with maps, these in closed form."""
         other = self.untrained()
         with threads(self.config.training.threads):
             other._trainer.start()

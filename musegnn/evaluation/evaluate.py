@@ -52,6 +52,7 @@ FORMAT = "musegnn-evaluation"
 VERSION = 2
 DIGITS = 6
 RAW = "relations"
+MAPS = "musegnn's two closed-form maps"
 EDGE_SETS = ("all", "positive", "negative")
 
 
@@ -265,8 +266,8 @@ def evaluate_model(
     Returns
     -------
     dict
-        As :func:`evaluate`, for ``trained``, ``start`` (after the closed-form start, before the first round; where
-        there is one), ``untrained``, the baselines of :func:`musegnn.evaluation.candidates.rival_candidates` and
+        As :func:`evaluate`, for ``trained``, ``start`` (the closed-form maps before the first round; where there are
+        maps and rounds), ``untrained``, the baselines of :func:`musegnn.evaluation.candidates.rival_candidates` and
         ``relations`` (the features that the model gets), with the ``settings`` that were used, and ``modules``; with
         `sets` also ``function`` and ``transfer``. With several seeds also ``seeds``, see
         :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it ``stability``: by model, how far seeds agree in the
@@ -303,10 +304,12 @@ def _evaluate_seed(
             mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
         )
         raw = relational_vectors(model.graphs, model.records)
-    start = model.config.model.start
-    candidates = {
-        "trained": _model_candidate(model, f"musegnn after {model.rounds} rounds"),
-        **({} if start == "random" else {"start": _model_candidate(model.started(), f"musegnn's {start} start")}),
+    has_maps = model.config.model.has_maps
+    about = f"musegnn after {model.rounds} rounds" if model.rounds or not has_maps else MAPS
+    candidates = {"trained": _model_candidate(model, about)}
+    if has_maps and model.rounds:
+        candidates["start"] = _model_candidate(model.started(), f"{MAPS}, before the first round")
+    candidates |= {
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
         **rivals,
         RAW: vector_candidate("relational features, which the model gets, as they are", raw),

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.model.conv import EdgeFeaturedTransformerConv
 from musegnn.model.convolutions import Convolution, make_convolution
 from musegnn.model.norm import GraphNorm
 
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention import EdgeGraph
+    from musegnn.model.conv import EdgeFeaturedTransformerConv
 
 
 class DatasetLayer(nn.Module):

@@ -67,6 +67,8 @@ class ProfileView:
         Principal axes, shape (R, k), orthonormal, leading first.
     anchors
         As given.
+    rows
+        Components of the anchor genes, centred, shape (C, k).
     """
 
     def __init__(
@@ -80,12 +82,12 @@ class ProfileView:
     ) -> None:
         self.anchors, self.axes = anchors, _principal_axes(profile, random)
         rows: Floats = profile[genes] @ self.axes
-        self._rows: Floats = rows - rows.mean(axis=0) if len(rows) else rows
-        gram = self._rows.T @ self._rows
+        self.rows: Floats = rows - rows.mean(axis=0) if len(rows) else rows
+        gram = self.rows.T @ self.rows
         self.is_aligned = len(genes) >= MIN_ANCHORS and bool(np.trace(gram) > 0.0)
         if self.is_aligned:
             gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-            self._regression: Floats = cho_solve(cho_factor(gram), self._rows.T)
+            self._regression: Floats = cho_solve(cho_factor(gram), self.rows.T)
 
     def regress(self, consensus: Floats) -> Floats:
         """Return the coefficients (k, q) of the ridge regression of a table of all anchor genes (V, q)."""
@@ -97,7 +99,7 @@ class ProfileView:
         """Return the fitted values at the places of the anchor genes, shape (V, q)."""
         result = np.zeros_like(consensus)
         if self.is_aligned:
-            result[self.anchors] = self._rows @ self.regress(consensus)
+            result[self.anchors] = self.rows @ self.regress(consensus)
         return result
 
 

@@ -136,13 +136,16 @@ class Engine:
         """Note how well the genes of each dataset find themselves in some others, without a round."""
         with torch.no_grad():
             z = {i: self.model.encode(i) for i in self.model.owned if i not in self._left_out}
+        compared: set[tuple[int, int]] = set()
         for draw in range(1, COMPARED + 1):
             partner = self._partners(draw)
             mine = {i: x for i, x in z.items() if i in partner}
             others = self.comm.exchange(mine, partner)()
             for i in mine:
-                if partner[i] >= 0:
-                    self._watch(0, i, partner[i], z[i], others[partner[i]])
+                pair = (i, partner[i])
+                if partner[i] >= 0 and pair not in compared:
+                    compared.add(pair)
+                    self._watch(0, *pair, z[i], others[partner[i]])
 
     def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
         config, enter = self.config, self.phases.enter

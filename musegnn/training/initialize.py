@@ -42,13 +42,14 @@ if TYPE_CHECKING:
 
     from musegnn.model.model import AtlasModel
     from musegnn.training.comm import Comm
+    from musegnn.training.phases import Phases
 
     Floats = NDArray[np.float64]
 
 SHRINKAGE = 0.1
 
 
-def initialize(model: AtlasModel, comm: Comm, *, seed: int) -> None:
+def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | None = None) -> None:
     """Set the maps and simple decoders of a model to their closed forms; all processes call this together.
 
     Parameters
@@ -59,14 +60,17 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int) -> None:
         The group of processes.
     seed
         Seed of the first guesses of eigenvectors.
+    phases
+        Told that this process moves, ``load``, and waits for others, ``reduce``; ``None``: nobody is.
     """
     if not model.config.has_maps:
         return
-    sums = DatasetSums(comm, model.owned, len(model.graphs), dtype=model.dtype, device=model.device)
+    sums = DatasetSums(comm, model.owned, len(model.graphs), dtype=model.dtype, device=model.device, phases=phases)
     with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
         _set_own_maps(model, sums, seed)
         _set_shared_map(model, sums, seed)
         for i in model.owned:
+            sums.phases.enter("load", 0)
             with torch.no_grad():
                 z = model.encode(i).double().cpu().numpy()
             fit_decoder(model.decoder(i), z, model.graphs[i])
@@ -104,6 +108,7 @@ def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
     n_anchors, dim = model.n_relations // 2, model.config.own_width
     views = {}
     for i in model.owned:
+        sums.phases.enter("load", 0)
         features = model.features(i)
         assert features.columns is not None
         assert features.genes is not None

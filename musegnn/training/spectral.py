@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from musegnn.training.phases import Phases
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -37,12 +39,22 @@ class DatasetSums:
         Number of datasets of the atlas.
     dtype, device
         Of the arrays as they travel.
+    phases
+        Told when this process waits for others; ``None``: nobody is.
     """
 
     def __init__(
-        self, comm: Comm, owned: Sequence[int], n_datasets: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        comm: Comm,
+        owned: Sequence[int],
+        n_datasets: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        phases: Phases | None = None,
     ) -> None:
         self.owned = owned
+        self.phases = Phases() if phases is None else phases
         self._comm, self._members = comm, {UNIT: range(n_datasets)}
         self._dtype, self._device = dtype, device
 
@@ -57,7 +69,9 @@ class DatasetSums:
             Of the arrays and of the result.
         """
         mine = {i: torch.from_numpy(part.reshape(-1)).to(self._device, self._dtype) for i, part in parts.items()}
+        self.phases.enter("reduce", 0)
         found = self._comm.reduce({UNIT: mine} if mine else {}, self._members, ()).sums.get(UNIT)
+        self.phases.enter("load", 0)
         return np.zeros(shape) if found is None else found.cpu().double().numpy().reshape(shape)
 
     def of_first(self, result: Floats) -> Floats:

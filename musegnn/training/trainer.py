@@ -117,7 +117,7 @@ class Trainer:
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
-        self._restored = False
+        self._has_start = False
         self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
         self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ class Trainer:
                 for unit, state in units.items():
                     self.engine.load_state(unit, state)
                 self.engine.leave_out(manifest.plan.get("left_out", ()))
-                self.rounds, self._restored = manifest.round, True
+                self.rounds, self._has_start = manifest.round, True
                 return True
         if found:
             msg = "no checkpoint is whole for all processes"
@@ -205,10 +205,10 @@ class Trainer:
         place = folder if self.comm.rank == 0 else None
         with (
             threads(training.threads),
-            RunLog(place, after=self.rounds, history=self.history) as log,
+            RunLog(place, after=self.rounds if self._has_start else -1, history=self.history) as log,
         ):
             self.history = log.history
-            if not self._restored:
+            if not self._has_start:
                 self.start()
                 if training.rounds == 0:
                     self.engine.compare()
@@ -236,7 +236,8 @@ class Trainer:
     def start(self) -> None:
         """Set the maps to their closed forms, see :mod:`musegnn.training.initialize`."""
         self.phases.enter("load", 0)
-        initialize(self.model, self.comm, seed=self.config.training.seed)
+        initialize(self.model, self.comm, seed=self.config.training.seed, phases=self.phases)
+        self._has_start = True
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""

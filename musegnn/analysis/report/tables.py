@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_ROUNDS = 500
-NOT_MEASURES = ("round", "kind", "dataset", "partner", "seconds", "n_shared", "n_anchors", "n_held_out", "chance_mrr")
+NOT_MEASURES = (
+    "round",
+    "kind",
+    "dataset",
+    "partner",
+    "seconds",
+    "n_shared",
+    "n_genes",
+    "n_anchors",
+    "n_held_out",
+    "chance_mrr",
+)
 MEASURES = ("loss", "reconstruction", "similarity", "contrast", "alignment")
 SEED_MEASURES = {
     "held_out_mrr": "held-out MRR",
@@ -43,16 +54,16 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     dict
         ``total`` (last round), ``lines`` (names of datasets, sorted) and ``measures``, each with ``label``, ``every``
         (1, or n when only every n-th of its rounds is kept, at most 500 and always the last), ``rounds`` and
-        ``values`` (lines x rounds, NaN where nothing was logged).
+        ``values`` (lines x rounds, NaN where nothing was logged; the mean where several records are of one round).
     """
-    found: dict[str, dict[int, dict[str, float]]] = {}
+    found: dict[str, dict[int, dict[str, list[float]]]] = {}
     for row in history:
         if row.get("kind") == "process":
             continue
         line = str(row.get("dataset", "all"))
         for name, value in row.items():
             if name not in NOT_MEASURES and isinstance(value, int | float):
-                found.setdefault(name, {}).setdefault(int(row["round"]), {})[line] = float(value)
+                found.setdefault(name, {}).setdefault(int(row["round"]), {}).setdefault(line, []).append(float(value))
     lines = sorted({line for rounds in found.values() for values in rounds.values() for line in values})
     order = {name: place for place, name in enumerate(MEASURES)}
     measures = []
@@ -60,10 +71,14 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         known = sorted(found[name])
         every = math.ceil(len(known) / MAX_ROUNDS)
         kept = sorted({*known[::every], known[-1]})
-        values = [[found[name][r].get(line, math.nan) for r in kept] for line in lines]
+        values = [[_mean(found[name][r].get(line, ())) for r in kept] for line in lines]
         measures.append({"label": name.replace("_", " "), "every": every, "rounds": kept, "values": values})
     total = max((int(row["round"]) for row in history), default=0)
     return {"total": total, "lines": lines, "measures": measures}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from musegnn.training.schedule import draw_contrast, partners
 from musegnn.training.torch_comm import TorchComm
 
 PUBLISHED = {
-    "model__features": "profile",
-    "model__direct": False,
+    "model__embedding": "layers",
+    "model__encoder": "transformer",
     "model__decoder": "mlp",
     "model__edge_features": False,
     "model__feature_dropout": 0.0,
@@ -57,6 +57,21 @@ def weights(engine, unit):
     return {k.removeprefix("weight/"): v.clone() for k, v in engine.state(unit).items() if k.startswith("weight/")}
 
 
+def own_layer(engine, name):
+    """Give the weights of a dataset's own layer, which are all that it has of its own without maps."""
+    found = weights(engine, f"dataset/{name}/layer")
+    assert all(k.startswith("layer.") for k in found)
+    return {k.removeprefix("layer."): v for k, v in found.items()}
+
+
+def open_gates(model):
+    """Let the layers correct the maps from the start, so that all weights have a gradient."""
+    for unit in model.units.values():
+        for name, parameter in unit.module.named_parameters():
+            if name == "gate":
+                nn.init.constant_(parameter, 0.7)
+
+
 def decoder_names(state):
     """Name weights as Sequential does: layers with Mish between them are 0, 2 and 4."""
     return {f"{2 * int(k.split('.')[1])}.{k.split('.')[2]}": v for k, v in state.items()}
@@ -86,7 +101,7 @@ def test_sequential_order_equals_a_plain_pyg_loop(atlas):
     datasets, groups = [], {}
     for graph in graphs:
         dataset = PublishedDataset(store.records[graph.name].profile.shape[1], dim, graph.n_genes).double()
-        layer = weights(engine, f"dataset/{graph.name}/layer")
+        layer = own_layer(engine, graph.name)
         dataset.conv.load_state_dict({k.removeprefix("conv."): v for k, v in layer.items() if k.startswith("conv.")})
         dataset.decoder.load_state_dict(decoder_names(weights(engine, f"dataset/{graph.name}/decoder")))
         datasets.append(dataset)
@@ -139,7 +154,7 @@ def test_sequential_order_equals_a_plain_pyg_loop(atlas):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
     for i, graph in enumerate(graphs):
-        layer = weights(engine, f"dataset/{graph.name}/layer")
+        layer = own_layer(engine, graph.name)
         expected = {f"conv.{k}": v for k, v in datasets[i].conv.state_dict().items()}
         expected |= {f"norm.{k}": v for k, v in datasets[i].norm.state_dict().items()}
         assert_close(layer, expected, 1e-8)
@@ -175,6 +190,7 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder, part):
     )
     data = prepare(store, config)
     engine = Engine(make_model(data, config), config.training)
+    open_gates(engine.model)
     taken = {}
     engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
     engine.round(5)
@@ -229,6 +245,7 @@ def test_two_phases_equal_joint_autograd_on_random_atlases(tmp_path, synthetic, 
     config = validate_atlas({"datasets": datasets, "model": model, "training": training}, where="test")
     data = prepare(synthetic.FakeStore(tmp_path, records), config)
     engine = Engine(make_model(data, config), config.training)
+    open_gates(engine.model)
     taken = {}
     engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
     rows = engine.round(3)
@@ -331,6 +348,7 @@ def test_stopping_gradients_leaves_out_exactly_what_goes_back(atlas):
     store, config = atlas(2, training__exchange="stopgrad", training__dtype="float64")
     data = prepare(store, config)
     engine = Engine(make_model(data, config), config.training)
+    open_gates(engine.model)
     taken = {}
     engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
     engine.round(4)

@@ -1,4 +1,4 @@
-// Loss curves: one small chart per measure, a thin line per dataset and a strong one for their mean.
+// Loss curves: one small chart per measure, a thin line per dataset and a strong one for their mean; without rounds a table.
 
 const CHART = { w: 460, h: 230, left: 52, right: 14, top: 12, bottom: 30 };
 
@@ -17,6 +17,13 @@ function trainingView(atlas, page, datasetColor) {
     page.replaceChildren(el("h1", {}, "Training"), el("p", { class: "soft" }, "This run logged no training."));
     return;
   }
+  if (!history.total) {
+    page.replaceChildren(
+      el("h1", {}, "Training"),
+      el("p", { class: "soft" }, "No rounds: the vectors are those before training."),
+      startTable(atlas));
+    return;
+  }
   page.replaceChildren(
     el("h1", {}, "Training"),
     el("p", { class: "soft" }, `${plural(history.total, "round")}. Thin lines are datasets, the strong line is their mean.`),
@@ -26,6 +33,17 @@ function trainingView(atlas, page, datasetColor) {
       const lines = history.lines.map((name, l) => ({ name, values: flat.subarray(l * rounds.length, (l + 1) * rounds.length) }));
       return lossChart(label, every, rounds, lines.filter((l) => l.values.some(Number.isFinite)), datasetColor, atlas);
     })));
+}
+
+function startTable(atlas) {
+  const { lines, measures } = atlas.history;
+  const rows = lines.map((name, l) => ({ name, values: measures.map((_, m) => atlas.arrays[`history:${m}`][l]) }));
+  const columns = [{ label: "dataset", text: true, head: true, value: (row) => row.name, cell: (row) => row.name }];
+  measures.forEach(({ label }, m) => {
+    const known = (row) => (Number.isFinite(row.values[m]) ? row.values[m] : null);
+    columns.push({ label, value: known, cell: (row) => (known(row) === null ? "–" : number(row.values[m])) });
+  });
+  return sortable(columns, rows);
 }
 
 function lossChart(measure, every, rounds, lines, datasetColor, atlas) {
