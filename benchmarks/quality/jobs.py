@@ -42,7 +42,6 @@ CLOSED = (
     "coexpression_profile",
     "coexpression_z",
     "expression_level",
-    *(f"{name}_{dim}" for name in ("gss", "gemini") for dim in POOLED_DIMS),
 )
 """Baselines without training."""
 
@@ -58,6 +57,10 @@ TRAINED = (
 
 PUBLISHED = ("published", "published100")
 """Recipes whose vectors come from files, on the first split alone."""
+
+WHOLE = (OURS, UNTRAINED, "previous", *PUBLISHED, "pca_procrustes_32", "pca_procrustes_64", "relations")
+"""Models of which everything is scored, on the first split; all others, and all on the other splits, in retrieval,
+mixing and held-out edges."""
 
 SAME_EDGES = 1e-3
 """Of one split, the AUROC of held-out edges that a file notes and the one that is measured differ by less."""
@@ -90,6 +93,13 @@ class Job:
     seed: int
     model: str
     settings: dict[str, Any] | None = None  # values of any setting
+
+
+def is_whole(job: Job) -> bool:
+    """Return whether everything is scored, which takes most of the time: see ``WHOLE``; of choice splits, always."""
+    if job.split in groups.CHOICE_SPLITS:
+        return True
+    return job.split == groups.REPORT_SPLITS[0] and job.seed == 0 and job.model in WHOLE
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Result]]:
@@ -189,10 +199,10 @@ class Split:
             self._tasks,
             sets={} if path is None else model.gene_sets(read_gmt(path)),
             modules=module_sets(self._tasks, {name: estimate for name, (estimate, _) in self._seen.items()}),
-            six=split == groups.REPORT_SPLITS[0],
+            six=split == groups.REPORT_SPLITS[0] and group == "atlas",
         )
         self._reference_vectors: Mapping[str, NDArray[np.floating]] = {}
-        self._reference = self._ours({}, 0)
+        self._reference = self._ours({}, 0, whole=split in (groups.REPORT_SPLITS[0], *groups.CHOICE_SPLITS))
         self._scorer.keep_as_reference()
 
     def score(self, job: Job) -> Result:
@@ -204,17 +214,18 @@ class Split:
             When its vectors are in no file, or in one of other data.
         """
         if job.settings is not None:
-            return self._ours(job.settings, job.seed)
+            return self._ours(job.settings, job.seed, whole=is_whole(job))
+        whole = is_whole(job)
         if job.model == UNTRAINED:
-            return self._scored(self._make({}, job.seed).untrained())
+            return self._scored(self._make({}, job.seed).untrained(), whole=whole)
         if job.model in CLOSED:
-            return self._closed(job.model)
-        return self._from_file(job)
+            return self._closed(job.model, whole=whole)
+        return self._from_file(job, whole=whole)
 
     def _make(self, settings: Mapping[str, Any], seed: int) -> MuSeGNN:  # values of any setting
         return vectors.make_model(settings, self._group, self._split, seed, self._store)
 
-    def _ours(self, settings: Mapping[str, Any], seed: int) -> Result:  # values of any setting
+    def _ours(self, settings: Mapping[str, Any], seed: int, *, whole: bool = True) -> Result:  # values of any setting
         model = self._make(settings, seed)
         start = time.process_time()
         found = model.train().vectors()
@@ -224,15 +235,15 @@ class Split:
             result = replace(self._reference, measures=dict(self._reference.measures))
             result.add(_decoder(model))
         else:
-            result = self._scored(model)
+            result = self._scored(model, whole=whole)
         self._reference_vectors = self._reference_vectors or found
         result.add({"seconds": seconds})
         return result
 
-    def _scored(self, model: MuSeGNN) -> Result:
+    def _scored(self, model: MuSeGNN, *, whole: bool) -> Result:
         from musegnn.evaluation.evaluate import dataset_tasks
 
-        result = self._scorer.space(model.vectors(), edges_of=dataset_tasks(model))
+        result = self._scorer.space(model.vectors(), whole=whole, edges_of=dataset_tasks(model))
         result.add(_decoder(model))
         return result
 
@@ -242,13 +253,7 @@ class Split:
 
         return {name: pca_vectors(profile, max(DIMS)) for name, profile in self._profiles.items()}
 
-    @cached_property
-    def _pooled(self) -> dict[str, dict[str, Floats]]:
-        from musegnn.evaluation.rivals.registry import pooled_rivals
-
-        return pooled_rivals(self._model.graphs, self._profiles)
-
-    def _closed(self, model: str) -> Result:
+    def _closed(self, model: str, *, whole: bool) -> Result:
         """Score a baseline without training."""
         from musegnn.evaluation import baselines
         from musegnn.evaluation.candidates import relational_vectors
@@ -257,23 +262,19 @@ class Split:
         if name.startswith("pca"):
             x = {dataset: scores[:, : int(size)] for dataset, scores in self._components.items()}
             if name == "pca_procrustes":
-                return self._scorer.space(baselines.consensus_alignment(self._tasks, x))
+                return self._scorer.space(baselines.consensus_alignment(self._tasks, x), whole=whole)
             return self._scorer.similarity(lambda a, b: baselines.aligned_similarity(a, b, x[a.name], x[b.name]))
         if model == "relations":
-            return self._scorer.space(relational_vectors(self._model.graphs, self._model.records), raw=True)
+            return self._scorer.space(
+                relational_vectors(self._model.graphs, self._model.records), raw=True, whole=whole
+            )
         if name == "coexpression":
             seen = {dataset: pair[model.endswith("_z")] for dataset, pair in self._seen.items()}
             return self._scorer.similarity(lambda a, b: baselines.coexpression_similarity(a, b, seen))
-        if model == "expression_level":
-            mean = {dataset: record.genes.mean for dataset, record in self._model.records.items()}
-            result = self._scorer.similarity(lambda a, b: baselines.expression_similarity(a, b, mean))
-            self._scorer.function({dataset: np.log(x)[:, None] for dataset, x in mean.items()}, result)
-            return result
-        result = Result()
-        self._scorer.function(self._pooled[model], result)
-        return result
+        mean = {dataset: record.genes.mean for dataset, record in self._model.records.items()}
+        return self._scorer.similarity(lambda a, b: baselines.expression_similarity(a, b, mean))
 
-    def _from_file(self, job: Job) -> Result:
+    def _from_file(self, job: Job, *, whole: bool) -> Result:
         path = vectors.vector_file(job.model, job.group, job.split, job.seed)
         saved = vectors.load(path)
         if saved is None:
@@ -282,7 +283,7 @@ class Split:
         if any(saved.vectors[task.name].shape[0] != task.n_genes for task in self._tasks):
             msg = f"{path} is of other genes"
             raise LookupError(msg)
-        result = self._scorer.space(saved.vectors)
+        result = self._scorer.space(saved.vectors, whole=whole)
         noted = saved.meta["cosine"]
         if job.model in PUBLISHED:  # has the graphs of its own edge rule, and so held-out edges of its own
             result.add({f"edges_{which}": noted[which] for which in vectors.EDGES})

@@ -80,7 +80,14 @@ class Scorer:
         """Test all models that follow against the one that was scored last."""
         self.reference = self._latest
 
-    def space(self, vectors: Spaces, *, raw: bool = False, edges_of: Sequence[DatasetTask] | None = None) -> Result:
+    def space(
+        self,
+        vectors: Spaces,
+        *,
+        raw: bool = False,
+        whole: bool = True,
+        edges_of: Sequence[DatasetTask] | None = None,
+    ) -> Result:
         """Score vectors that lie in one space.
 
         Parameters
@@ -89,6 +96,8 @@ class Scorer:
             By dataset name, each shape (N, d).
         raw
             For thousands of columns: without gene sets, modules and effective rank, which would take minutes.
+        whole
+            Score clusters, conservation, gene sets and modules as well, which take most of the time.
         edges_of
             The datasets whose held-out edges the vectors did not see, where these are not those of the scorer.
         """
@@ -105,10 +114,12 @@ class Scorer:
             {"mixing" if name == "overall" else f"mixing_{name}": mixed[name] for name in mixed if name != "tissues"}
         )
         result.add({f"mixing {tissue}": value for tissue, value in mixed["tissues"].items()})
-        for kind, found in conservation(self._tasks, vectors).items():
-            result.add({_of_kind("conservation", kind): found["specificity"]})
         edges = edge_means(edges_of or self._tasks, lambda name: pair_cosine(vectors[name]))
         result.add({f"edges_{which}": value for which, value in edges.items()})
+        if not whole:
+            return result
+        for kind, found in conservation(self._tasks, vectors).items():
+            result.add({_of_kind("conservation", kind): found["specificity"]})
         result.add(self._clusters(vectors))
         if not raw:
             self.function(vectors, result)
