@@ -39,11 +39,11 @@ CLOSED = (
     *(f"pca_procrustes_{dim}" for dim in DIMS),
     *(f"pca_pairwise_{dim}" for dim in DIMS),
     "relations",
-    "coexpression_profile",
-    "coexpression_z",
-    "expression_level",
 )
 """Baselines without training."""
+
+ONCE = ("coexpression_profile", "coexpression_z", "expression_level")
+"""More of them, on the first split alone."""
 
 TRAINED = (
     *(
@@ -58,7 +58,7 @@ TRAINED = (
 PUBLISHED = ("published", "published100")
 """Recipes whose vectors come from files, on the first split alone."""
 
-WHOLE = (OURS, UNTRAINED, "previous", *PUBLISHED, "pca_procrustes_32", "pca_procrustes_64", "relations")
+WHOLE = (OURS, "pca_procrustes_32", "pca_procrustes_64")
 """Models of which everything is scored, on the first split; all others, and all on the other splits, in retrieval,
 mixing and held-out edges."""
 
@@ -187,7 +187,6 @@ class Split:
     def __init__(self, group: str, split: int) -> None:
         from musegnn.evaluation.evaluate import dataset_tasks, visible_pairs
         from musegnn.evaluation.function import read_gmt
-        from musegnn.evaluation.modules import module_sets
 
         self._group, self._split, self._store = group, split, groups.store(group)
         self._model = model = self._make({}, 0)
@@ -198,7 +197,7 @@ class Split:
         self._scorer = Scorer(
             self._tasks,
             sets={} if path is None else model.gene_sets(read_gmt(path)),
-            modules=module_sets(self._tasks, {name: estimate for name, (estimate, _) in self._seen.items()}),
+            modules={},
             six=split == groups.REPORT_SPLITS[0] and group == "atlas",
         )
         self._reference_vectors: Mapping[str, NDArray[np.floating]] = {}
@@ -218,7 +217,7 @@ class Split:
         whole = is_whole(job)
         if job.model == UNTRAINED:
             return self._scored(self._make({}, job.seed).untrained(), whole=whole)
-        if job.model in CLOSED:
+        if job.model in (*CLOSED, *ONCE):
             return self._closed(job.model, whole=whole)
         return self._from_file(job, whole=whole)
 
