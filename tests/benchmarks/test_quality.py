@@ -173,7 +173,7 @@ def test_gene_sets_are_tested_with_the_mean_of_each_over_hold_outs():
 def comparison():
     """Return a table where ours is ahead of aligned PCA in joint MRR, and behind in pair MRR and gene sets."""
     values = {
-        OURS: {"joint_mrr": 0.2, "pair_mrr": 0.3, "transfer": 0.55, "within": 0.56, "dataset_nmi": 0.1, "mixing": 0.9},
+        OURS: {"joint_mrr": 0.2, "pair_mrr": 0.3, "transfer": 0.55, "within": 0.56, "dataset_nmi": 0.04, "mixing": 0.9},
         "previous": {"joint_mrr": 0.1, "pair_mrr": 0.28},
         "pca_procrustes_16": {"joint_mrr": 0.1, "pair_mrr": 0.31, "transfer": 0.5, "dataset_nmi": 0.2},
         "pca_procrustes_32": {"joint_mrr": 0.08, "pair_mrr": 0.32, "transfer": 0.5, "dataset_nmi": 0.05},
@@ -210,7 +210,7 @@ def test_goals_are_judged_on_hold_outs():
 def test_the_page_says_what_is_ahead_and_what_is_not(tmp_path):
     report.write_report(comparison(), tmp_path)
     page = (tmp_path / "quality.md").read_text()
-    assert "joint MRR: largest of all models in pbmc (p < .05 against every other model: pbmc)" in page
+    assert "joint MRR: largest of all models that have it in pbmc (p < .05 against each of them: pbmc)" in page
     assert "pair MRR: pbmc 0.3015 against 0.3215 of pca_procrustes_32 (tied)" in page
     assert "| pair_mrr / aligned PCA | **0.938 ≥ 1** |" in page
     assert "| pca_procrustes, 16 d |" in page
