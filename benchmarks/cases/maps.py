@@ -43,30 +43,32 @@ PARTS = 4
 
 
 def variants() -> dict[str, Variant]:
-    """Return what is compared, the default first."""
-    half = 48
+    """Return what is computed, the default first."""
     found: dict[str, Variant] = {
         "default": _changed(),
-        "own map alone": lambda model: _columns(_changed()(model), slice(0, half)),
-        "shared map alone": lambda model: _columns(_changed()(model), slice(half, None)),
         "without alignment": _changed(("initialize.SHRINKAGE", 1e12)),
-        "own map alone, without alignment": lambda model: _columns(
-            _changed(("initialize.SHRINKAGE", 1e12))(model), slice(0, half)
-        ),
+        "own ridge 0.3": _changed(("initialize.ProfileView", _view(0.3))),
+        "own ridge 3": _changed(("initialize.ProfileView", _view(3.0))),
+        "own ridges by leave-one-out error": partial(_chosen_ridges, criterion="error"),
+        "own ridges by leave-one-out cosine": partial(_chosen_ridges, criterion="cosine"),
+        "shared ridge 0.3": _changed(("initialize.shared_map", _shared(0.3))),
+        "shared ridge 3": _changed(("initialize.shared_map", _shared(3.0))),
+        "256 profile components": _changed(("canonical.COMPONENTS", 256)),
     }
-    for value in (0.01, 1.0):
-        found[f"shrinkage {value:g}"] = _changed(("initialize.SHRINKAGE", value))
-    for value in (0.3, 3.0):
-        found[f"own ridge {value:g}"] = _changed(("initialize.ProfileView", _view(value)))
-        found[f"shared ridge {value:g}"] = _changed(("initialize.shared_map", _shared(value)))
-    for criterion in ("error", "cosine"):
-        found[f"own ridges by leave-one-out {criterion}"] = partial(_chosen_ridges, criterion=criterion)
-    for value in (64, 256):
-        found[f"{value} profile components"] = _changed(("canonical.COMPONENTS", value))
-    for value in (128, 256):
-        found[f"{value} axes of relations"] = _changed(("discriminant.AXES", value))
-    found["consensus of 4 rounds"] = _changed(("canonical.ROUNDS", 4))
     return found
+
+
+def parts(name: str, vectors: Vectors) -> dict[str, Vectors]:
+    """Return vectors by the name they are shown under: with the first two variants also either map alone."""
+    if name not in {"default", "without alignment"}:
+        return {name: vectors}
+    half = next(iter(vectors.values())).shape[1] // 2
+    more = "" if name == "default" else f", {name}"
+    return {
+        name: vectors,
+        f"own map alone{more}": _columns(vectors, slice(0, half)),
+        f"shared map alone{more}": _columns(vectors, slice(half, None)),
+    }
 
 
 def _changed(*changes: tuple[str, Any]) -> Variant:
@@ -218,7 +220,7 @@ class Maps:
             names = [name for name in names if name != "sections"]
         means: dict[tuple[str, str], dict[str, float]] = {}
         for group in names:
-            found: dict[str, list[dict[str, float]]] = {name: [] for name in shown}
+            found: dict[str, list[dict[str, float]]] = {}
             with tempfile.TemporaryDirectory() as folder:
                 for split in SPLITS[:1] if quick else SPLITS:
                     with atlas_of(group, split) as atlas, threadpool_limits(1):
@@ -226,7 +228,9 @@ class Maps:
                         for name, variant in shown.items():
                             began = time.process_time()
                             vectors = variant(model)
-                            found[name].append(score(model, vectors) | {"seconds": time.process_time() - began})
+                            seconds = {"seconds": time.process_time() - began}
+                            for part, columns in parts(name, vectors).items():
+                                found.setdefault(part, []).append(score(model, columns) | seconds)
             for name, rows in found.items():
                 means[group, name] = {m: float(np.mean([row[m] for row in rows])) for m in MEASURES}
                 for measure, value in means[group, name].items():

@@ -1,7 +1,7 @@
 """The groups of datasets on which models are compared: three of public data not shipped here, and the example atlas.
 
 The files of the first three are looked for in the folder that ``MUSEGNN_SHARED`` names, else in ``../shared``; groups
-whose files are absent are left out.
+whose files are absent are left out. Graphs are built once and kept in ``benchmarks/.cache``.
 """
 
 from __future__ import annotations
@@ -42,11 +42,18 @@ DATASETS = {
     ),
 }
 NAMES = (*DATASETS, "atlas")
+CHOICE_GROUPS, CHOICE_SPLITS = ("pbmc", "lung", "brain"), (1, 2)
+"""Where defaults are chosen. Splits are seeds of the hold-outs, ``evaluation.seed``."""
+
+REPORT_SPLITS, SEEDS = (0, 3, 4, 5), (0, 1, 2)
+"""Where models are compared, in all groups: splits, and training seeds in each."""
+
+CACHE = ROOT / "benchmarks" / ".cache"
 FIELDS = ("name", "path", "modality", "tissue", "species")
 
 
 def shared_folder() -> Path:
-    """Give the folder with data, gene sets and orthologs that the project does not ship."""
+    """Return the folder with data, gene sets and orthologs that the project does not ship."""
     return Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared"))
 
 
@@ -61,7 +68,7 @@ def present() -> list[str]:
 
 
 def gene_sets() -> Path | None:
-    """Give the file of GO biological processes with experimental evidence, where it is here."""
+    """Return the file of GO biological processes with experimental evidence, where it is here."""
     path = shared_folder() / "annot" / "go_bp_experimental.symbols.gmt"
     return path if path.is_file() else None
 
@@ -72,8 +79,18 @@ def transcription_factors() -> frozenset[str]:
     return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
 
 
+def store(name: str) -> Path:
+    """Return the folder of a group's graphs, which are built where they are missing."""
+    import musegnn as mg
+
+    path = CACHE / f"{name}.zarr"
+    CACHE.mkdir(exist_ok=True)
+    mg.build_graphs(group_atlas(name, CACHE, {}), path)
+    return path
+
+
 def group_atlas(name: str, folder: Path, settings: dict[str, Any]) -> AtlasConfig:  # values of any setting
-    """Configure a group.
+    """Return the configuration of a group.
 
     Parameters
     ----------

@@ -1,132 +1,230 @@
-"""The comparison of models: what is gathered over jobs, the pooled space, and the control of held-out edges."""
+"""The comparison of models: files of vectors, rows that are kept, tests over hold-outs, goals and the page."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 from scipy.stats import wilcoxon
 
 from benchmarks.cases import ablation, quality
-from benchmarks.quality.completion import completed
-from benchmarks.quality.scores import OURS, Job, Result, pooled_over_datasets
-from benchmarks.quality.table import best_of_sizes, gather
-from musegnn.evaluation.edges import held_out_auc
+from benchmarks.quality import checks, goals, groups, jobs, report, vectors
+from benchmarks.quality.jobs import OURS, Job
+from benchmarks.quality.scores import Result, Scorer
+from benchmarks.quality.table import Table
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 
-def job(seed, label=OURS):
-    return Job("group", seed, Path(), {}, rivals=True, label=label)
-
-
-def test_results_are_gathered_over_seeds():
-    random = np.random.default_rng(0)
-    sets = [{f"s{k}": float(v) for k, v in enumerate(random.random(9))} for _ in range(4)]
-    near, far = np.tile(np.arange(10), (20, 1)), np.tile(np.arange(10, 20), (20, 1))
-    results = [
-        Result({OURS: {"mrr": 0.3}, "rival_8": {"mrr": 0.1}}, {OURS: sets[0], "rival_8": sets[1]}, {OURS: near}),
-        Result({OURS: {"mrr": 0.2}, "rival_8": {"mrr": 0.2}}, {OURS: sets[2], "rival_8": sets[3]}, {OURS: far}),
+def rows(model, measure, values, group="pbmc", settings=None):
+    """Return rows of one measure: values by split and seed."""
+    return [
+        (Job(group, split, seed, model, settings), Result({measure: value}))
+        for split, each in values.items()
+        for seed, value in enumerate(each)
     ]
-    table = gather([job(0), job(1)], results)
-    assert table["group", OURS]["mrr"] == [0.3, 0.2]
-    assert table["group", OURS]["stability"] == [0.0]
-    ours, theirs = (np.mean([[s[k] for k in sets[0]] for s in pair], axis=0) for pair in (sets[::2], sets[1::2]))
-    assert table["group", "rival"]["function_p"] == [pytest.approx(wilcoxon(ours - theirs).pvalue)]
 
 
-def test_one_seed_has_no_stability():
-    near = np.tile(np.arange(10), (20, 1))
-    table = gather([job(0)], [Result({OURS: {"mrr": 0.3}}, {}, {OURS: near})])
-    assert table == {("group", OURS): {"mrr": [0.3]}}
+def test_hold_outs_of_the_report_had_no_part_in_the_choice_of_defaults():
+    assert not set(groups.CHOICE_SPLITS) & set(groups.REPORT_SPLITS)
+    found = quality.make_jobs(["pbmc", "atlas"], groups.REPORT_SPLITS, groups.SEEDS)
+    ours = [(job.split, job.seed) for job in found if job.model == OURS and job.group == "atlas"]
+    assert ours == [(split, seed) for split in (0, 3, 4, 5) for seed in (0, 1, 2)]
+    assert [job.split for job in found if job.model == "published100" and job.group == "pbmc"] == [0]
+    assert len({(job.group, job.split, job.seed, job.model) for job in found}) == len(found)
 
 
-def test_the_best_size_of_a_rival_is_kept():
-    table = {
-        ("g", "pca_16"): {"mrr": [0.1, 0.3]},
-        ("g", "pca_32"): {"mrr": [0.25, 0.25]},
-        ("g", "gemini_32"): {"function": [0.6]},
-        ("g", "gemini_64"): {"function": [0.5]},
-        ("g", "z_completion_10"): {"edges_cosine_positive": [0.7]},
-        ("g", "z_completion_30"): {"edges_cosine_positive": [0.8]},
-        ("g", "coexpression_z"): {"mrr": [0.2]},
-        ("g", "gss_16"): {"modules": [0.6]},
-        ("g", "gss_32"): {"modules": [0.7]},
-    }
-    best = best_of_sizes(table)
-    assert best["g", "pca"] == {"mrr": [0.25, 0.25]}
-    assert best["g", "gemini"] == {"function": [0.6]}
-    assert best["g", "z_completion"] == {"edges_cosine_positive": [0.8]}
-    assert best["g", "coexpression_z"] == {"mrr": [0.2]}
-    assert best["g", "gss"] == {"modules": [0.6]}  # nothing decides, so the first stays
+def test_vectors_are_read_as_they_were_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSEGNN_VECTORS", str(tmp_path / "new"))
+    path = vectors.vector_file("published", "lung", 3)
+    assert path == tmp_path / "new" / "published-lung-3-0.npz"
+    assert vectors.vector_file("previous", "lung", 3, 1).name == "default-lung-3-1.npz"
+    assert vectors.load(path) is None
+    x = np.arange(6.0).reshape(3, 2)
+    vectors.save(path, {"a": x}, {"cpu": 1.5})
+    found = vectors.load(path)
+    np.testing.assert_array_equal(found.vectors["a"], x)
+    assert found.meta == {"cpu": 1.5}
+    assert found.vectors["a"].dtype == np.float32
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    monkeypatch.setattr(groups, "present", lambda: ["lung"])
+    wanted = vectors.missing()
+    assert ("published", "lung", 0) in wanted
+    assert ("baselines", "lung", 5) in wanted
+    vectors.save(vectors.vector_file("previous", "lung", 5), {"a": x}, {})
+    assert set(wanted) - set(vectors.missing()) == {("previous", "lung", 5)}
 
 
-def make_task(name, keys, pairs=None):
+class FakeSplit:
+    made = 0
+
+    def __init__(self, group, split):
+        FakeSplit.made += 1
+
+    def score(self, job):
+        if job.model == "previous":
+            msg = "no vectors"
+            raise LookupError(msg)
+        return Result({"joint_mrr": 0.25}, {"transfer": {"s": 0.5}})
+
+
+def test_rows_are_kept_and_what_is_absent_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "CACHE", tmp_path)
+    monkeypatch.setattr(jobs, "Split", FakeSplit)
+    ours, other = Job("pbmc", 0, 0, OURS, {}), Job("pbmc", 0, 0, "previous")
+    assert jobs._work([ours, other]) == ["pbmc, split 0: no vectors; left out: previous"]
+    assert jobs.run_jobs([ours]) == [(ours, Result({"joint_mrr": 0.25}, {"transfer": {"s": 0.5}}))]
+    assert not jobs.row_file(other).exists()
+
+
+def test_another_setting_or_file_is_another_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "CACHE", tmp_path)
+    monkeypatch.setenv("MUSEGNN_VECTORS", str(tmp_path))
+    one, two = Job("pbmc", 0, 0, "a, b", {}), Job("pbmc", 0, 0, "a, b", {"model": {"dim": 32}})
+    assert jobs.row_file(one) != jobs.row_file(two)
+    assert jobs.row_file(one).name.startswith("a_b-pbmc-0-0-")
+    previous = Job("pbmc", 0, 0, "previous")
+    before = jobs.row_file(previous)
+    vectors.save(vectors.vector_file("previous", "pbmc", 0), {"a": np.zeros((2, 2))}, {})
+    assert jobs.row_file(previous) != before
+    for part in jobs.CODE:
+        assert (groups.ROOT / part).exists()
+
+
+def make_task(name, n, random):
     none = np.zeros(0, dtype=np.int64)
-    empty = HeldOutPairs(rows=none, cols=none, sign=none.astype(np.int8), other_rows=none, other_cols=none)
+    ends = random.integers(0, n, (4, 50))
     return DatasetTask(
         name=name,
         modality="scrna",
         tissue="lung",
         species="human",
-        gene_key=np.array(keys),
-        held_out_gene=np.zeros(len(keys), dtype=bool),
-        indptr=np.zeros(len(keys) + 1, dtype=np.int64),
+        gene_key=np.array([f"g{k}" for k in range(n)]),
+        held_out_gene=np.arange(n) % 2 == 0,
+        indptr=np.zeros(n + 1, dtype=np.int64),
         indices=none.astype(np.int32),
-        pairs=pairs or empty,
+        pairs=HeldOutPairs(
+            rows=ends[0], cols=ends[1], sign=np.ones(50, np.int8), other_rows=ends[2], other_cols=ends[3]
+        ),
     )
 
 
-def test_pooled_vectors_are_means_of_unit_vectors():
-    tasks = [make_task("a", ["x", "y"]), make_task("b", ["z", "x"])]
-    vectors = {"a": np.array([[2.0, 0.0], [0.0, 3.0]]), "b": np.array([[5.0, 0.0], [0.0, 4.0]])}
-    found = pooled_over_datasets(tasks, vectors)
-    np.testing.assert_allclose(found["a"], [[0.5, 0.5], [0.0, 1.0]])
-    np.testing.assert_allclose(found["b"], [[1.0, 0.0], [0.5, 0.5]])
+def test_models_are_tested_against_the_reference():
+    random = np.random.default_rng(0)
+    n = 60
+    tasks = [make_task(name, n, random) for name in ("a", "b")]
+    scorer = Scorer(tasks, sets={}, modules={}, six=False)
+    x = random.normal(size=(n, 8))
+    near = {"a": x, "b": x + 0.1 * random.normal(size=x.shape)}
+    first = scorer.space(near)
+    assert "joint_p" not in first.measures
+    scorer.keep_as_reference()
+    assert scorer.space(near).measures["joint_p"] == 1.0
+    noise = scorer.space({name: random.normal(size=x.shape) for name in near}).measures
+    assert noise["pair_p"] < 0.01
+    assert noise["joint_p"] < 0.01
+    assert noise["joint_mrr"] < 0.3 < 0.9 < first.measures["joint_mrr"]
+    assert first.measures["joint_mrr"] == first.measures["joint_mrr_within_tissue"]
 
 
-def hidden_pairs(n, random):
-    rows, cols = np.triu_indices(n, 1)
-    chosen = random.permutation(len(rows))[:400]
-    return rows[chosen], cols[chosen]
+def test_noise_scores_like_noise():
+    for check in checks.noise_checks():
+        assert check.holds, check
 
 
-@pytest.mark.parametrize("planted", [True, False])
-def test_completion_finds_hidden_edges_of_planted_factors_alone(planted):
-    random = np.random.default_rng(1)
-    n = 120
-    factors = random.normal(size=(n, 4))
-    z = 6.0 * factors @ factors.T if planted else np.zeros((n, n))
-    noise = random.normal(size=(n, n))
-    z += np.triu(noise, 1) + np.triu(noise, 1).T
-    rows, cols = hidden_pairs(n, random)
-    order = np.argsort(z[rows, cols]) if planted else np.arange(len(rows))
-    edges, others = order[300:], order[100:200]
-    pairs = HeldOutPairs(
-        rows=rows[edges],
-        cols=cols[edges],
-        sign=np.ones(len(edges), np.int8),
-        other_rows=rows[others],
-        other_cols=cols[others],
+def test_deviations_are_over_hold_outs_of_means_over_seeds():
+    table = Table(rows(OURS, "joint_mrr", {0: [0.1, 0.3], 3: [0.4, 0.4]}))
+    assert table.splits("pbmc", OURS, "joint_mrr") == {0: pytest.approx(0.2), 3: pytest.approx(0.4)}
+    assert table.mean("pbmc", OURS, "joint_mrr") == pytest.approx(0.3)
+    assert table.deviation("pbmc", OURS, "joint_mrr") == pytest.approx(np.std([0.2, 0.4], ddof=1))
+    assert table.seed_deviation("pbmc", OURS, "joint_mrr") == pytest.approx(np.std([0.1, 0.3], ddof=1) / 2)
+    assert np.isnan(table.mean("pbmc", OURS, "pair_mrr"))
+
+
+def test_models_are_compared_on_the_hold_outs_of_both():
+    table = Table(
+        rows(OURS, "pair_mrr", {0: [0.5], 3: [0.1]})
+        + rows("published", "pair_mrr", {0: [0.2]})
+        + rows("published", "pair_p", {0: [0.01]})
+        + rows("pca", "pair_mrr", {0: [0.6], 3: [0.2]})
+        + rows("pca", "pair_p", {0: [0.01], 3: [0.07]})
+        + rows("better", "pair_mrr", {0: [0.6], 3: [0.2]})
+        + rows("better", "pair_p", {0: [0.01], 3: [0.03]})
     )
-    auc = held_out_auc(completed(csr_matrix(z), pairs, dim=4), pairs)["positive"]
-    assert auc > 0.95 if planted else abs(auc - 0.5) < 0.1
+    assert table.margin("pbmc", OURS, "published", "pair_mrr")[0] == pytest.approx(0.3)
+    assert table.p_values("pbmc", "pca", "pair_mrr") == (pytest.approx(0.07), pytest.approx(0.04))
+    verdicts = [table.verdict("pbmc", model, "pair_mrr") for model in ("published", "pca", "better", OURS)]
+    assert verdicts == ["worse", "tied", "better", ""]
+    assert table.p_values("pbmc", "pca", "conservation") is None
 
 
-def test_variants_differ_from_the_default_and_goals_name_rivals_of_the_table():
-    assert all(ablation._changes())
-    table = {("pbmc", name): {"mrr": [0.1, 0.1], "mrr_p": [0.01, 0.3]} for name in quality.RIVALS}
-    table["pbmc", OURS] = {
-        "mrr": [0.2, 0.3],
-        "edges_cosine_positive": [0.8, 0.8],
-        "rank_share": [0.5, 0.5],
-        "function": [0.55, 0.57],
+def test_gene_sets_are_tested_with_the_mean_of_each_over_hold_outs():
+    random = np.random.default_rng(0)
+    sets = [{f"s{k}": float(v) for k, v in enumerate(random.random(9))} for _ in range(4)]
+    found = [
+        (Job("pbmc", split, 0, model), Result({"transfer": 0.5}, {"transfer": by_set}))
+        for (split, model), by_set in zip([(0, OURS), (0, "other"), (3, OURS), (3, "other")], sets, strict=True)
+    ]
+    table = Table(found)
+    ours, theirs = (np.mean([[s[k] for k in sets[0]] for s in pair], axis=0) for pair in (sets[::2], sets[1::2]))
+    want = pytest.approx(wilcoxon(ours - theirs).pvalue)
+    assert table.p_values("pbmc", "other", "transfer") == (want, want)
+    assert table.p_values("pbmc", OURS, "transfer") is None
+
+
+def comparison():
+    """Return a table where ours is ahead of aligned PCA in joint MRR, and behind in pair MRR and gene sets."""
+    values = {
+        OURS: {"joint_mrr": 0.2, "pair_mrr": 0.3, "transfer": 0.55, "within": 0.56, "dataset_nmi": 0.1, "mixing": 0.9},
+        "previous": {"joint_mrr": 0.1, "pair_mrr": 0.28},
+        "pca_procrustes_16": {"joint_mrr": 0.1, "pair_mrr": 0.31, "transfer": 0.5, "dataset_nmi": 0.2},
+        "pca_procrustes_32": {"joint_mrr": 0.08, "pair_mrr": 0.32, "transfer": 0.5, "dataset_nmi": 0.05},
+        "pca_pairwise_32": {"pair_mrr": 0.25},
+        "gemini_32": {"transfer": 0.6},
     }
-    table["pbmc", "gemini"] = {"function": [0.6, 0.6], "function_p": [0.01]}
-    found = {(m.shape, m.metric): m for m in quality.goals("pbmc", table)}
-    margin = found["pbmc musegnn - published", "mrr margin"]
-    assert margin.value == pytest.approx(0.15)
-    assert margin.goal == ("value", ">=", pytest.approx(2 * np.std([0.2, 0.3], ddof=1)))
-    assert "largest p over seeds 0.3" in margin.unit
-    assert found["pbmc musegnn", "function: p of being worse"].value == 0.01
+    found = []
+    for model, measures in values.items():
+        for split in (0, 3):
+            p = {} if model == OURS else {"joint_p": 0.001, "pair_p": 0.2}
+            value = {name: x + 0.001 * split for name, x in measures.items()} | p
+            sets = {"transfer": {f"s{k}": measures.get("transfer", 0.5) + 0.01 * k for k in range(8)}}
+            found.append((Job("pbmc", split, 0, model), Result(value, sets if "transfer" in measures else {})))
+    return Table(found)
+
+
+def test_goals_are_judged_on_hold_outs():
+    found = {m.metric: m for m in goals.goals(comparison(), "pbmc")}
+    assert found["joint_mrr"].met
+    assert found["joint_mrr / aligned PCA"].ratio == pytest.approx(0.2015 / 0.1015)
+    assert found["joint_mrr / aligned PCA"].met
+    assert found["joint_mrr - 1.5 x aligned PCA"].met
+    assert found["pair_mrr / previous"].met
+    assert not found["pair_mrr / aligned PCA"].met
+    assert found["pair_mrr / aligned PCA"].rival == "pca_procrustes_32"
+    assert found["pair_mrr / PCA aligned in pairs"].met
+    assert found["dataset_nmi"].met
+    assert "gemini_32" in found["transfer: p of being worse"].unit
+    assert not found["transfer: p of being worse"].met
+    assert found["transfer / within"].met
+    assert "edges_positive" not in found
+
+
+def test_the_page_says_what_is_ahead_and_what_is_not(tmp_path):
+    report.write_report(comparison(), tmp_path)
+    page = (tmp_path / "quality.md").read_text()
+    assert "joint MRR: largest of all models in pbmc (p < .05 against every other model: pbmc)" in page
+    assert "pair MRR: pbmc 0.3015 against 0.3215 of pca_procrustes_32 (tied)" in page
+    assert "| pair_mrr / aligned PCA | **0.938 ≥ 1** |" in page
+    assert "| pca_procrustes, 16 d |" in page
+    assert "| pca_procrustes, 32 d |" in page
+    assert (tmp_path / "quality.png").stat().st_size > 1000
+
+
+def test_variants_differ_from_the_default_and_are_tested_against_it(tmp_path):
+    assert all(ablation._changes())
+    measured = {"joint_mrr": 0.1, "pair_mrr": 0.2, "seconds": 3.0}
+    found = [
+        (Job("pbmc", split, 0, variant), Result(measured | ({} if variant == "default" else {"joint_p": 0.5})))
+        for split in groups.CHOICE_SPLITS
+        for variant in ("default", "100 rounds")
+    ]
+    report.write_ablation(Table(found, subject="default"), tmp_path)
+    assert "| 100 rounds | 0.1000 (0.0000) | 0.5 / 0.5 tied |" in (tmp_path / "ablation.md").read_text()
