@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.quality.vectors MODEL GROUP SPLIT`` makes them: ``previous`` is the default of an earlier commit,
 trained by the code of that commit; ``published`` the published recipe with all of its 2000 rounds, ``published200``
-with 100 at ten times its learning rates; ``baselines`` all that :mod:`musegnn.evaluation.rivals` trains. The files lie
+with 200 at ten times its learning rates; ``baselines`` all that :mod:`musegnn.evaluation.rivals` trains. The files lie
 in the folder that ``MUSEGNN_VECTORS`` names, else in ``benchmarks/.vectors``, as ``MODEL-GROUP-SPLIT-SEED.npz``: one
 array per dataset, and ``meta``, JSON with CPU seconds and the AUROC of held-out edges by ``decoder`` and ``cosine``.
 """
