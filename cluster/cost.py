@@ -40,6 +40,7 @@ MAPS_PER_CONVOLUTION = 4  # queries, keys, values, the node itself
 EDGE = 20  # bytes of an entry of the training graph, which every process keeps of every dataset
 RECORD_ENTRY = 12 + EDGE  # of a stored pair and of the whole graph's edge, which only owners keep
 SHARED = 12  # times the bytes of a shared module: weights, moments, a checkpoint's copies of both, integers of its sum
+SHARED_AT_REST = 2  # without rounds: weights and a checkpoint's copy
 ROW = 8  # bytes per gene of the atlas that tell in which row of a dataset it is
 
 
@@ -142,10 +143,11 @@ def dataset_costs(store: Store, config: AtlasConfig, coefficients: Coefficients 
     heads = [store.info(dataset.name) for dataset in config.datasets]
     sizes = [_size(about, model) for about in heads]
     genes = sum(size.n_genes for size in sizes)
-    n_words = min(genes, MOST_WORDS)
+    n_words = min(genes // min(len(sizes), 2), MOST_WORDS)  # genes of two datasets, unless there is one
     common = library_bytes(model) + overlap_bytes([size.n_genes for size in sizes])
-    common += SHARED * projection_bytes(model, training, n_words=n_words)
-    layers = SHARED * group_bytes(model, training)
+    times = SHARED if training.rounds > 0 else SHARED_AT_REST
+    common += times * projection_bytes(model, training, n_words=n_words)
+    layers = times * group_bytes(model, training)
     costs = []
     for dataset, about, size in zip(config.datasets, heads, sizes, strict=True):
         memory = dataset_memory(size, model, training, n_words=n_words)

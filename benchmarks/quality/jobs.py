@@ -55,7 +55,7 @@ TRAINED = (
 )
 """Baselines whose vectors come from files, with one training seed in each split."""
 
-PUBLISHED = ("published", "published100")
+PUBLISHED = ("published", "published200")
 """Recipes whose vectors come from files, on the first split alone."""
 
 WHOLE = (OURS, "pca_procrustes_32", "pca_procrustes_64")

@@ -1,8 +1,8 @@
 """Vectors of models that take minutes or more, kept in files.
 
 ``python -m benchmarks.quality.vectors MODEL GROUP SPLIT`` makes them: ``previous`` is the default of an earlier commit,
-trained by the code of that commit; ``published`` the published recipe with all of its 2000 rounds, ``published100``
-with 100 at ten times its learning rates; ``baselines`` all that :mod:`musegnn.evaluation.rivals` trains. The files lie
+trained by the code of that commit; ``published`` the published recipe with all of its 2000 rounds, ``published200``
+with 200 at ten times its learning rates; ``baselines`` all that :mod:`musegnn.evaluation.rivals` trains. The files lie
 in the folder that ``MUSEGNN_VECTORS`` names, else in ``benchmarks/.vectors``, as ``MODEL-GROUP-SPLIT-SEED.npz``: one
 array per dataset, and ``meta``, JSON with CPU seconds and the AUROC of held-out edges by ``decoder`` and ``cosine``.
 """
@@ -41,9 +41,9 @@ FILES = {"previous": "default"}
 SETTINGS: dict[str, dict[str, Any]] = {  # values of any setting
     "previous": {},
     "published": {"published": True},
-    "published100": {
+    "published200": {
         "published": True,
-        "training": {"rounds": 100, "lr_dataset": 1e-3, "lr_shared": 1e-3, "lr_decoder": 1e-2},
+        "training": {"rounds": 200, "lr_dataset": 1e-3, "lr_shared": 1e-3, "lr_decoder": 1e-2},
     },
 }
 EDGES = ("all", "positive")
@@ -87,7 +87,7 @@ def make(model: str, group: str, split: int) -> None:
     Parameters
     ----------
     model
-        ``previous``, ``published``, ``published100`` or ``baselines``.
+        ``previous``, ``published``, ``published200`` or ``baselines``.
     group, split
         A group of datasets, and the seed of the hold-outs.
     """
@@ -106,7 +106,7 @@ def missing() -> list[tuple[str, str, int]]:
     from benchmarks.quality.groups import REPORT_SPLITS, present
 
     first = REPORT_SPLITS[:1]
-    every = {"published100": first, "previous": REPORT_SPLITS, "baselines": first, "published": first}
+    every = {"published200": first, "previous": REPORT_SPLITS, "baselines": first, "published": first}
     wanted = [(model, group, split) for model, splits in every.items() for split in splits for group in present()]
     files = {"baselines": "gene2vec_32"}  # one of several
     return [each for each in wanted if not vector_file(files.get(each[0], each[0]), *each[1:]).is_file()]

@@ -21,12 +21,14 @@ from musegnn.model.convolutions import CONVOLUTIONS
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
 from musegnn.model.shared import sharing_key
+from musegnn.training.canonical import COMPONENTS, MORE_COMPONENTS
+from musegnn.training.decoder_fit import MAX_ROWS
 from musegnn.training.discriminant import AXES
 from musegnn.training.overlap import KEEP_BYTES
 from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -41,6 +43,7 @@ GEOMETRIC = 240 * 10**6
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
 NORM_ARRAYS = 4
 MAP_ARRAYS = 3
+RELATION_ARRAYS, TABLES, PAIR_COLUMNS = 6, 5, 8
 DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
 DRAWN_PAIR = 64
 PAIR_ARRAYS = 8
@@ -96,21 +99,24 @@ class DatasetMemory:
     compared
         The graph as losses between two datasets hold it.
     weights
-        Of its own layer and decoder; their gradients take as much, their moments twice, and the copy that a checkpoint
-        makes of weights and moments three times as much.
+        Of its own maps, layer and decoder.
+    copies
+        How often these are there: with rounds their gradients take as much, their moments twice, and the copy that a
+        checkpoint makes of weights and moments three times as much; without, there is the copy of the weights.
     contribution
         Its gradient of the shared modules.
     encoder
         What the encoder keeps for its backward pass.
     step
-        The largest of decoder, losses between two datasets and the encoder's backward pass. Datasets are computed one
-        by one, so a process needs the largest of its datasets' steps.
+        The largest of the closed form and, with rounds, decoder, losses between two datasets and the encoder's backward
+        pass. Datasets are computed one by one, so a process needs the largest of its datasets' steps.
     """
 
     features: int
     graph: int
     compared: int
     weights: int
+    copies: int
     contribution: int
     encoder: int
     step: int
@@ -118,7 +124,7 @@ class DatasetMemory:
     @property
     def kept(self) -> int:
         """Bytes that are there as long as the process owns the dataset, but for the encoder's and those compared."""
-        return self.features + self.graph + 7 * self.weights + self.contribution
+        return self.features + self.graph + self.copies * self.weights + self.contribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +172,14 @@ def estimate_memory(
         Parts: ``base`` (interpreter and libraries), ``data``, ``features``, ``graphs`` (as attention, loss and overlaps
         hold them), ``parameters``, ``moments``, ``gradients``, ``checkpoint`` (copies of weights and moments while it
         is written), ``encoder`` (results kept for the backward pass) and ``step`` (the largest of decoder, losses
-        between two datasets and the encoder's backward pass).
+        between two datasets, the encoder's backward pass and the closed form).
     """
     found = [dataset_memory(size, model, training, n_words=n_words) for size in sizes]
     groups = len({size.key for size in sizes})
     shared = groups * group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
     own = sum(d.weights for d in found)
     trains = training.rounds > 0  # else nothing is kept for a backward pass
-    encoder = [d.encoder for d in found] if trains else []
-    closed_form = closed_form_bytes(sizes, model, n_words=n_words)
+    encoder = [d.encoder for d in found]
     parts = {
         "base": BASE + library_bytes(model),
         "data": data_bytes,
@@ -182,10 +187,10 @@ def estimate_memory(
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
         "parameters": own + shared,
         "moments": 2 * (own + shared) if trains else 0,
-        "gradients": own + sum(d.contribution for d in found) if trains else 0,
+        "gradients": (own if trains else 0) + sum(d.contribution for d in found),
         "checkpoint": (3 if trains else 1) * (own + shared),
         "encoder": max(encoder, default=0) if training.recompute else sum(encoder),
-        "step": max([closed_form, *(d.step for d in found if trains)]),
+        "step": max([closed_form_bytes(sizes, model, n_words=n_words), *(d.step for d in found)]),
     }
     return MemoryEstimate(parts)
 
@@ -208,31 +213,53 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
         decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
     kept, passing = (item * n for n in _encoder_entries(size, model))
     backward = passing + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
+    trains = training.rounds > 0
+    shared = group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
+    steps = _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
     return DatasetMemory(
         features=item * size.n_genes * (size.n_profile + 2 * size.n_related),
         graph=_graph_bytes(size, model, training),
         compared=(POSITIVE + PACKED) * size.n_entries,
         weights=item * (layer + decoder),
-        contribution=group_bytes(model, training) + projection_bytes(model, training, n_words=n_words),
-        encoder=kept,
-        step=max(
-            _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
-        ),
+        copies=7 if trains else 2,
+        contribution=shared if trains else 0,
+        encoder=kept if trains else 0,
+        step=max([closed_form_bytes([size], model, n_words=n_words), *(steps if trains else ())]),
     )
 
 
 def closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, *, n_words: int) -> int:
-    """Count the arrays of the closed forms (:mod:`musegnn.training.initialize`) that are alive at a time, in bytes.
+    """Count the float64 arrays of relations and closed forms (:mod:`musegnn.training.initialize`) alive at a time.
 
-    These are the float64 copies of one dataset's relations and profile, three tables of all relations on the axes, and
-    what each dataset adds to the sums of the discriminant.
+    Parameters
+    ----------
+    sizes
+        The datasets of one process.
+    model
+        Settings.
+    n_words
+        Genes of the vocabulary.
+
+    Returns
+    -------
+    int
+        Bytes of the largest of: the relations of a dataset while they are made; the components of all datasets with the
+        profile of one; the shared map, with the relations of one dataset and tables of all relations on the axes; the
+        pairs that one decoder is fitted to.
     """
     if not model.has_maps:
         return 0
-    axes = min(AXES, 2 * n_words)
-    one = max((size.n_genes * (4 * size.n_related + 2 * size.n_profile + axes) for size in sizes), default=0)
-    added = len(sizes) * (2 * axes**2 + n_words * (axes + 1))
-    return 8 * (one + 3 * 2 * n_words * axes) + 12 * added
+    axes, known, own = min(AXES, 2 * n_words), COMPONENTS + MORE_COMPONENTS, 2 * model.own_width
+
+    def largest(entries: Callable[[DatasetSize], int]) -> int:
+        return max(map(entries, sizes), default=0)
+
+    made = largest(lambda size: size.n_genes * (RELATION_ARRAYS * size.n_related + 2 * size.n_profile))
+    views = sum(COMPONENTS * (size.n_profile + 2 * size.n_related) for size in sizes)
+    views += largest(lambda size: size.n_genes * (2 * size.n_profile + known)) + TABLES * n_words * own
+    shared = largest(lambda size: size.n_genes * (4 * size.n_related + axes)) + TABLES * 2 * n_words * axes
+    decoded = largest(lambda size: PAIR_COLUMNS * min(size.n_genes, MAX_ROWS) * size.n_genes)
+    return 8 * max(made, views, shared, decoded)
 
 
 def library_bytes(model: ModelConfig) -> int:

@@ -28,7 +28,7 @@ def test_hold_outs_of_the_report_had_no_part_in_the_choice_of_defaults():
     found = quality.make_jobs(["pbmc", "atlas"], groups.REPORT_SPLITS, groups.SEEDS)
     ours = [(job.split, job.seed) for job in found if job.model == OURS and job.group == "atlas"]
     assert ours == [(0, 0), (0, 1), (0, 2), (3, 0), (4, 0), (5, 0)]
-    assert [job.split for job in found if job.model == "published100" and job.group == "pbmc"] == [0]
+    assert [job.split for job in found if job.model == "published200" and job.group == "pbmc"] == [0]
     assert len({(job.group, job.split, job.seed, job.model) for job in found}) == len(found)
 
 

@@ -10,7 +10,7 @@ import pytest
 from musegnn.cluster.cost import Coefficients, DatasetCost, Work, dataset_costs, fit, measured, work_of
 from musegnn.cluster.room import BASE, Room
 from musegnn.config import ModelConfig, TrainingConfig
-from musegnn.training.memory import DatasetSize, check_memory
+from musegnn.training.memory import DatasetSize, check_memory, count_bytes, estimate_memory, size_of
 from musegnn.training.prepare import prepare
 
 SIZE = DatasetSize(key="scrna", n_genes=300, n_entries=4000, n_profile=50, n_related=300)
@@ -60,7 +60,7 @@ def test_work_counts_what_a_round_computes():
         ({}, {"row_block": 100}, "decoder"),
         ({"decoder": "pairwise"}, {"pairs": 500}, "decoder"),
         ({}, {"loss": {"n_alignment": 50}}, "scores"),
-        ({"embedding": "layers"}, {}, "maps"),
+        ({"embedding": "layers", "encoder": "transformer"}, {}, "maps"),
     ],
 )
 def test_settings_that_save_work_are_seen(model, training, part):
@@ -82,14 +82,21 @@ def test_larger_datasets_cost_more(cluster_run):
     assert {c.group for c in costs} == {"scrna", "spatial", "scatac"}
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_one_actor_with_everything_takes_what_one_process_does(cluster_run, recompute):
+@pytest.mark.parametrize(("rounds", "recompute"), [(20, False), (20, True), (0, False)])
+def test_one_actor_with_everything_takes_what_one_process_does(cluster_run, rounds, recompute):
     """But for what the heads of the store do not tell: edges that the rule drops, genes that nobody else has."""
     store, config = cluster_run
-    config = config.model_copy(update={"training": config.training.model_copy(update={"recompute": recompute})})
+    training = config.training.model_copy(update={"rounds": rounds, "recompute": recompute})
+    config = config.model_copy(update={"training": training})
     costs = dataset_costs(store, config)
     data = prepare(store, config)
-    alone = check_memory(data, config.model, config.training, 10**12)
+    sizes = [
+        size_of(graph, config.model, data.records[graph.name].profile.shape[1], data.words) for graph in data.graphs
+    ]
+    n_words = sum(size.n_genes for size in sizes) // 2  # as if every gene were in two datasets
+    loaded = count_bytes((data.records, data.edges, data.graphs))
+    alone = estimate_memory(sizes, config.model, config.training, n_words=n_words, data_bytes=loaded)
+    assert alone.total >= check_memory(data, config.model, config.training, 10**12).total
 
     mine, theirs = Room(costs, None).taken(range(12)) - BASE, alone.total - alone.parts["base"]
     assert 1.0 <= mine / theirs < 2.0

@@ -64,6 +64,74 @@ def test_any_number_of_actors_gives_the_bits_of_one_process(train, alone, helper
     assert {row["process"] for row in folder.history() if row["kind"] == "process"} == set(range(actors))
 
 
+@pytest.fixture(scope="module")
+def alone_with(helpers, alone, tmp_path_factory):
+    """Give a function that trains some rounds in one process, which gives the vectors, the units and the records."""
+    store, config, _, _ = alone
+    known = {}
+
+    def run(encoder, rounds):
+        if (encoder, rounds) not in known:
+            folder = tmp_path_factory.mktemp("alone") / "run"
+            changed = few_rounds(config, encoder, rounds)
+            model = MuSeGNN(store, changed).train(folder)
+            known[encoder, rounds] = model.embeddings().X, helpers.units(folder), records(model.history)
+        return known[encoder, rounds]
+
+    return run
+
+
+def few_rounds(config, encoder, rounds):
+    model = {"encoder": encoder, "edge_dropout": 0.1 if encoder == "transformer" else 0.0}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update=model),
+            "training": config.training.model_copy(update={"rounds": rounds}),
+        }
+    )
+
+
+def records(history):
+    """Give what records say of vectors and losses, without times."""
+    kept = [row for row in history if row["kind"] != "process"]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in kept]
+
+
+@pytest.mark.parametrize(("encoder", "rounds"), [("none", 0), ("none", 3), ("transformer", 0)], ids=str)
+@pytest.mark.parametrize("actors", [1, 2, 3, 4])
+def test_closed_forms_and_a_few_rounds_have_the_bits_of_one_process(
+    ray_cluster, alone, alone_with, helpers, tmp_path, actors, encoder, rounds
+):
+    from musegnn.cluster.train import train_on_cluster
+
+    store, config, _, _ = alone
+    vectors, units, rows = alone_with(encoder, rounds)
+    folder = RunFolder.create(tmp_path / "run", few_rounds(config, encoder, rounds), store=store.path)
+    train_on_cluster(folder, store, actors=actors)
+
+    assert helpers.units(folder.path) == units
+    assert units[0] == rounds
+    np.testing.assert_array_equal(MuSeGNN.load(folder.path, store).embeddings().X, vectors)
+    assert records(folder.history()) == rows
+    assert (status_of(folder)["state"], status_of(folder)["rounds"]) == ("done", rounds)
+
+
+@pytest.mark.parametrize("phase", ["load", "reduce", "checkpoint"])
+def test_a_failure_in_a_run_without_rounds_leaves_no_trace(ray_cluster, alone, alone_with, helpers, tmp_path, phase):
+    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.train import train_on_cluster
+
+    store, config, _, _ = alone
+    _, units, rows = alone_with("none", 0)
+    folder = RunFolder.create(tmp_path / "run", few_rounds(config, "none", 0), store=store.path)
+    faults = [[Fault(rank=0, phase=phase, round=0, how="kill")]]
+    train_on_cluster(folder, store, actors=2, limits=Limits(silent=4.0), faults=faults)
+    train_on_cluster(folder, store, actors=2, resume=True)
+
+    assert helpers.units(folder.path) == units
+    assert records(folder.history()) == rows
+
+
 def test_the_number_of_actors_may_change_at_every_stop(train, alone, helpers):
     for actors, rounds in ((4, 5), (2, 10), (3, 15), (1, 20)):
         _, folder = train(actors, rounds=rounds, resume=rounds > 5)

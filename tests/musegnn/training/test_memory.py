@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.clusters import Atlas
 from benchmarks.training import Workload
 from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.errors import RunError
 from musegnn.musegnn import MuSeGNN
+from musegnn.run_folder import RunFolder
 from musegnn.training.memory import (
     DatasetSize,
     check_memory,
@@ -136,7 +138,7 @@ def test_what_encoders_keep_is_counted(model):
         save(found.encode(0, round_=1))
     kept = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in loaded)
     size = size_of(work.graphs[0], found.config, work.n_cells, [])
-    counted = dataset_memory(size, found.config, TrainingConfig(), n_words=0).encoder
+    counted = dataset_memory(size, found.config, TrainingConfig(rounds=1), n_words=0).encoder
     assert counted == pytest.approx(kept, rel=0.03)
 
 
@@ -165,3 +167,36 @@ def test_peaks_of_processes_are_near_the_estimate(root, size, model, training):
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert 0.8 < found["estimate"] / found["peak"] < 1.25
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+import torch
+from musegnn.data_store import Store
+from musegnn.musegnn import MuSeGNN
+from musegnn.run_folder import RunFolder
+from musegnn.training.memory import check_memory
+
+torch.set_num_threads(1)
+folder = RunFolder.open(Path(sys.argv[1]))
+model = MuSeGNN(Store.open(folder.store_path()), folder.atlas())
+estimate = check_memory(model._data, model.config.model, model.config.training, 10**15).total
+model.train(folder.path)
+status = Path("/proc/self/status").read_text()
+print(json.dumps({"estimate": estimate, "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.parametrize("n_genes", [(2500, 2500), (1500,) * 4])
+def test_peaks_of_runs_with_maps_are_near_the_estimate(tmp_path, root, rounds, n_genes):
+    store, config = Atlas(n_genes, rounds=rounds).make(tmp_path)
+    config = config.model_copy(update={"model": ModelConfig()})
+    folder = RunFolder.create(tmp_path / "run", config, store=store.path)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
+    command = [sys.executable, "-c", CHILD, str(folder.path)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 0.8 < found["estimate"] / found["peak"] < 1.25, found
