@@ -13,6 +13,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from musegnn.errors import RunError
+from musegnn.progress import shorten_warnings
+from musegnn.text import some_of
 from musegnn.training.checkpoint import manifests
 from musegnn.training.phases import WAITS
 from musegnn.training.watch import problems
@@ -346,9 +348,10 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
             doing += f"; {actor['sent_bytes'] / 1e6:.1f} MB sent, {actor['peak_bytes'] / 1e9:.2f} GB at most"
         place = f"{actor['host']} pid {actor['pid']}"
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
-    lines += [f"stalled: {line}" for line in status["stalled"]]
-    lines += [f"left out: {name}" for name in status["quarantined"]]
-    lines += status.get("problems", [])
+    lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])
+    if status["quarantined"]:
+        lines.append(f"left out: {some_of(status['quarantined'])}")
+    lines += shorten_warnings(status.get("problems", []))
     for failure in status["failures"][-5:]:
         at = time.strftime("%H:%M:%S", time.localtime(failure["time"]))
         lines.append(f"failure at {at}: {failure['actor']}, rank {failure['rank']}: {failure['cause']}")

@@ -282,6 +282,7 @@ def neighbors(
     *,
     dataset: str | None = None,
     k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 10,
+    by: Literal["balanced", "csls", "cosine"] = "balanced",
     common: Common = Common(),
 ) -> int:
     """List the genes nearest to a gene.
@@ -293,13 +294,17 @@ def neighbors(
     gene
         Gene name, as in the input (upper and lower case count as equal when that is unambiguous).
     dataset
-        Ask for the gene's vector of this dataset only; by default one list per dataset that has the gene.
+        Dataset whose vector of the gene is compared; by default one list per dataset that has the gene.
     k
-        How many.
+        Length of each list.
+    by
+        Ranking: balanced, the cosine less what is typical for the two datasets, so that genes of all datasets come up;
+        csls, corrected for both genes as well; or cosine.
     """
     from musegnn.analysis.neighbors import query
+    from musegnn.run_folder import RunFolder
 
-    table = query(_read_embeddings(run), gene, dataset=dataset, k=k)
+    table = query(_read_embeddings(run), gene, dataset=dataset, k=k, by=by, run=RunFolder.open(run))
     if common.json:
         _print_json(json.loads(table.to_json(orient="records")))
     else:

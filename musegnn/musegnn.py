@@ -11,6 +11,7 @@ import torch
 from musegnn.coexpression.sources import expand_strata
 from musegnn.errors import RunError
 from musegnn.model.decoder import score_pairs
+from musegnn.progress import count_warnings
 from musegnn.run_folder import RunFolder
 from musegnn.training.genes import gene_keys, read_orthologs
 from musegnn.training.memory import check_memory
@@ -159,8 +160,9 @@ class MuSeGNN:
         def tell(round_: int, rows: list[dict[str, Any]]) -> None:
             if progress is not None:
                 mean = float(np.mean([row["loss"] for row in rows]))
-                seen = [f"{problem.code} {problem.dataset}" for problem in self.problems()]
-                progress("train", round_, rounds, ", ".join([f"loss {mean:.4f}", *seen]))
+                details = "MuSeGNN.problems()" if folder is None else f"musegnn status {folder.name}"
+                seen = count_warnings([problem.code for problem in self.problems()], details=details)
+                progress("train", round_, rounds, f"loss {mean:.4f}, {seen}" if seen else f"loss {mean:.4f}")
 
         self._trainer.run(folder, progress=tell)
         return self

@@ -10,14 +10,18 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from types import TracebackType
 
     from rich.progress import TaskID
 
 logger = logging.getLogger("musegnn")
+
+LISTED = 3
 
 
 class Progress(Protocol):
@@ -113,3 +117,45 @@ def describe_pace(done: int, left: int, seconds: float) -> str:
     minutes, rest = divmod(round(left / rate), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{shown}, " + (f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}") + " left"
+
+
+def count_warnings(codes: Iterable[str], *, details: str) -> str:
+    """Return how often each warning occurs and where the details are, in one line whose length is bounded.
+
+    Parameters
+    ----------
+    codes
+        Code of each warning, such as ``W501``.
+    details
+        Command that lists the warnings in full.
+
+    Examples
+    --------
+    >>> count_warnings(["W503", "W501", "W503"], details="musegnn status RUN")
+    'warnings: W501, W503 x2 (musegnn status RUN)'
+    >>> count_warnings([], details="musegnn status RUN")
+    ''
+    """
+    counts = sorted(Counter(codes).items())
+    if not counts:
+        return ""
+    return f"warnings: {', '.join(f'{code} x{n}' if n > 1 else code for code, n in counts)} ({details})"
+
+
+def shorten_warnings(lines: Sequence[str], *, limit: int = LISTED) -> list[str]:
+    """Return the first lines ``CODE: ...`` of each code, and after them how many more there are of it.
+
+    Examples
+    --------
+    >>> shorten_warnings(["W501: a: x", "W503: b: y", "W503: c: y", "W503: d: y"], limit=1)
+    ['W501: a: x', 'W503: b: y', 'W503: and 2 more']
+    """
+    by_code: dict[str, list[str]] = {}
+    for line in lines:
+        by_code.setdefault(line.partition(":")[0], []).append(line)
+    shown = []
+    for code, found in by_code.items():
+        shown += found[:limit]
+        if len(found) > limit:
+            shown.append(f"{code}: and {len(found) - limit} more")
+    return shown

@@ -45,14 +45,15 @@ def goals(table: Table, group: str) -> Iterator[Measurement]:
     for label, other in others.items():
         if other is not None and table.splits(group, other, "pair_mrr"):
             yield _against(table, group, "pair_mrr", other, label)
-    best = table.best(group, aligned, "joint_mrr")
-    if best is not None and table.splits(group, OURS, "dataset_nmi"):
+    clustered = [model for model in aligned if table.splits(group, model, "dataset_nmi")]
+    if clustered and table.splits(group, OURS, "dataset_nmi"):
+        lowest = min(clustered, key=lambda model: table.mean(group, model, "dataset_nmi"))
         yield Measurement(
             shape=f"{group} {OURS}",
             metric="dataset_nmi",
             value=table.mean(group, OURS, "dataset_nmi"),
-            unit=f"sd {table.deviation(group, OURS, 'dataset_nmi'):.2g}; {best}",
-            goal=("value", "<=", table.mean(group, best, "dataset_nmi")),
+            unit=f"sd {table.deviation(group, OURS, 'dataset_nmi'):.2g}; lowest of aligned PCA, {lowest}",
+            goal=("value", "<=", table.mean(group, lowest, "dataset_nmi")),
         )
     yield from _transfer_goals(table, group)
 

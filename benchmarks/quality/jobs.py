@@ -55,12 +55,12 @@ TRAINED = (
 )
 """Baselines whose vectors come from files, with one training seed in each split."""
 
-PUBLISHED = ("published", "published100")
+PUBLISHED = ("published", "published200")
 """Recipes whose vectors come from files, on the first split alone."""
 
 WHOLE = (OURS, "pca_procrustes_32", "pca_procrustes_64")
-"""Models of which everything is scored, on the first split; all others, and all on the other splits, in retrieval,
-mixing and held-out edges."""
+"""Models of which everything is scored, on the first split: what takes longest are clusters, conservation and modules.
+Gene sets are scored of all models there, as the best of them may be any. On other splits: retrieval, mixing, edges."""
 
 SAME_EDGES = 1e-3
 """Of one split, the AUROC of held-out edges that a file notes and the one that is measured differ by less."""
@@ -200,8 +200,9 @@ class Split:
             modules={},
             six=split == groups.REPORT_SPLITS[0] and group == "atlas",
         )
+        self._gene_sets = split in (groups.REPORT_SPLITS[0], *groups.CHOICE_SPLITS)
         self._reference_vectors: Mapping[str, NDArray[np.floating]] = {}
-        self._reference = self._ours({}, 0, whole=split in (groups.REPORT_SPLITS[0], *groups.CHOICE_SPLITS))
+        self._reference = self._ours({}, 0, whole=self._gene_sets)
         self._scorer.keep_as_reference()
 
     def score(self, job: Job) -> Result:
@@ -242,9 +243,12 @@ class Split:
     def _scored(self, model: MuSeGNN, *, whole: bool) -> Result:
         from musegnn.evaluation.evaluate import dataset_tasks
 
-        result = self._scorer.space(model.vectors(), whole=whole, edges_of=dataset_tasks(model))
+        result = self._space(model.vectors(), whole=whole, edges_of=dataset_tasks(model))
         result.add(_decoder(model))
         return result
+
+    def _space(self, x: Mapping[str, NDArray[np.floating]], **options: Any) -> Result:  # of Scorer.space
+        return self._scorer.space(x, sets=self._gene_sets, **options)
 
     @cached_property
     def _components(self) -> dict[str, Floats]:
@@ -261,12 +265,10 @@ class Split:
         if name.startswith("pca"):
             x = {dataset: scores[:, : int(size)] for dataset, scores in self._components.items()}
             if name == "pca_procrustes":
-                return self._scorer.space(baselines.consensus_alignment(self._tasks, x), whole=whole)
+                return self._space(baselines.consensus_alignment(self._tasks, x), whole=whole)
             return self._scorer.similarity(lambda a, b: baselines.aligned_similarity(a, b, x[a.name], x[b.name]))
         if model == "relations":
-            return self._scorer.space(
-                relational_vectors(self._model.graphs, self._model.records), raw=True, whole=whole
-            )
+            return self._space(relational_vectors(self._model.graphs, self._model.records), raw=True, whole=whole)
         if name == "coexpression":
             seen = {dataset: pair[model.endswith("_z")] for dataset, pair in self._seen.items()}
             return self._scorer.similarity(lambda a, b: baselines.coexpression_similarity(a, b, seen))
@@ -282,7 +284,7 @@ class Split:
         if any(saved.vectors[task.name].shape[0] != task.n_genes for task in self._tasks):
             msg = f"{path} is of other genes"
             raise LookupError(msg)
-        result = self._scorer.space(saved.vectors, whole=whole)
+        result = self._space(saved.vectors, whole=whole)
         noted = saved.meta["cosine"]
         if job.model in PUBLISHED:  # has the graphs of its own edge rule, and so held-out edges of its own
             result.add({f"edges_{which}": noted[which] for which in vectors.EDGES})

@@ -86,6 +86,7 @@ class Scorer:
         *,
         raw: bool = False,
         whole: bool = True,
+        sets: bool = True,
         edges_of: Sequence[DatasetTask] | None = None,
     ) -> Result:
         """Score vectors that lie in one space.
@@ -97,7 +98,9 @@ class Scorer:
         raw
             For thousands of columns: without gene sets, modules and effective rank, which would take minutes.
         whole
-            Score clusters, conservation, gene sets and modules as well, which take most of the time.
+            Score clusters, conservation and modules as well, which take most of the time.
+        sets
+            Score gene sets as well.
         edges_of
             The datasets whose held-out edges the vectors did not see, where these are not those of the scorer.
         """
@@ -116,13 +119,14 @@ class Scorer:
         result.add({f"mixing {tissue}": value for tissue, value in mixed["tissues"].items()})
         edges = edge_means(edges_of or self._tasks, lambda name: pair_cosine(vectors[name]))
         result.add({f"edges_{which}": value for which, value in edges.items()})
+        if sets and not raw:
+            self.function(vectors, result)
         if not whole:
             return result
         for kind, found in conservation(self._tasks, vectors).items():
             result.add({_of_kind("conservation", kind): found["specificity"]})
         result.add(self._clusters(vectors))
         if not raw:
-            self.function(vectors, result)
             result.add({"rank": effective_rank(np.concatenate([vectors[task.name] for task in self._tasks]))})
             if self._modules:
                 result.add({"modules": module_scores(self._tasks, vectors, self._modules).mean})

@@ -9,7 +9,8 @@ import pandas as pd
 
 from musegnn.analysis.clusters import cluster
 from musegnn.analysis.layout import N_NEIGHBORS, umap_layout
-from musegnn.analysis.neighbors import nearest, unit_rows
+from musegnn.analysis.neighbors import TYPICAL, typical_cosines
+from musegnn.vectors import nearest, unit_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +23,7 @@ def annotate(embeddings: AnnData, *, resolution: float = 1.0, seed: int = 0) -> 
     Parameters
     ----------
     embeddings
-        One row per dataset x gene, vectors in ``X``, shape (P, d); ``obs`` has ``gene_key``.
+        One row per dataset x gene, vectors in ``X``, shape (P, d); ``obs`` has ``gene_key`` and ``dataset``.
     resolution
         Of Leiden.
     seed
@@ -33,7 +34,8 @@ def annotate(embeddings: AnnData, *, resolution: float = 1.0, seed: int = 0) -> 
     AnnData
         The same object, with ``obsm["X_umap"]`` (P, 2) float32, ``obs["cluster"]`` (categories ``"0"``, ``"1"``, ...
         by falling size), ``obs["n_datasets"]`` (copies of the gene), ``obs["agreement"]`` (mean cosine to the copies
-        in other datasets, NaN without any) and ``uns["clusters"]`` (how they were found).
+        in other datasets, NaN without any), ``uns["clusters"]`` (how they were found) and ``uns["typical_cosines"]``
+        (:func:`musegnn.analysis.neighbors.typical_cosines`).
     """
     points = embeddings.n_obs
     found = nearest(embeddings.X, min(N_NEIGHBORS, points - 1)) if points > 3 else None
@@ -43,7 +45,10 @@ def annotate(embeddings: AnnData, *, resolution: float = 1.0, seed: int = 0) -> 
         groups.label, categories=pd.Index([str(n) for n in range(groups.n)])
     )
     embeddings.uns["clusters"] = groups.method
-    copies, mean = agreement(unit_rows(embeddings.X), embeddings.obs["gene_key"].astype(str).to_numpy())
+    embeddings.uns.pop(TYPICAL, None)  # of other vectors
+    embeddings.uns[TYPICAL] = typical_cosines(embeddings)
+    unit = unit_rows(embeddings.X, dtype=np.float32)
+    copies, mean = agreement(unit, embeddings.obs["gene_key"].astype(str).to_numpy())
     embeddings.obs["n_datasets"] = copies
     embeddings.obs["agreement"] = mean
     return embeddings

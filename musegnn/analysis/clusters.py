@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from musegnn.analysis.neighbors import Neighbors, nearest, unit_rows
 from musegnn.errors import MissingDependencyError
+from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -89,7 +89,7 @@ def cluster(
     ----------
     Traag, Waltman, van Eck: From Louvain to Leiden. Sci Rep 9, 5233 (2019).
     """
-    unit = unit_rows(vectors)
+    unit = unit_rows(vectors, dtype=np.float32)
     has_igraph = find_spec("igraph") is not None
     if method == "leiden" and not has_igraph:
         msg = "Leiden clusters need the package igraph"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.analysis.neighbors import Neighbors, nearest, unit_rows
+from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -62,7 +62,7 @@ def umap_layout(
     ----------
     McInnes, Healy, Melville: UMAP. arXiv:1802.03426 (2018).
     """
-    unit = unit_rows(vectors)
+    unit = unit_rows(vectors, dtype=np.float32)
     points = len(unit)
     if points < 4:
         line = np.stack([np.arange(points), np.zeros(points)], axis=1)

@@ -20,8 +20,8 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
-from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.task import visible_genes
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,8 +13,8 @@ import numpy as np
 from musegnn.evaluation import baselines
 from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import summarize_pairs
-from musegnn.evaluation.space import unit_rows
 from musegnn.training.relations import relations, vocabulary
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +113,7 @@ def rival_candidates(
     """
     components = {t.name: baselines.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in tasks}
     seen = "the shared genes that training may see"
-    dim, aligned = _best_alignment(tasks, components, dims)
+    dim, aligned = best_alignment(tasks, components, dims)
     pairwise = {name: x[:, :PAIRWISE_DIM] for name, x in components.items()}
     return {
         "pca_procrustes": vector_candidate(
@@ -142,10 +142,20 @@ def rival_candidates(
     }
 
 
-def _best_alignment(
+def best_alignment(
     tasks: Sequence[DatasetTask], components: Mapping[str, Floats], dims: Sequence[int]
 ) -> tuple[int, dict[str, Floats]]:
-    """Choose the number of aligned components by joint MRR of held-out genes; the first where there are none."""
+    """Return the number of aligned components with the largest joint MRR of held-out genes, and the aligned vectors.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    components
+        Principal components by dataset name, each shape (N, d).
+    dims
+        Numbers of components to choose from, at most d; the first where no gene is held out.
+    """
     spaces = {
         dim: baselines.consensus_alignment(tasks, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
     }

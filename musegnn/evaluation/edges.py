@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from musegnn.evaluation.space import unit_rows
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,8 @@
 """Measures of one joint space: whether a gene has its counterparts of other datasets beside it.
 
-All work on the pooled rows of all datasets and compare them by cosine. Cosines closer than ``TIE`` are equal, and
-equal ones count as if broken at random, so that rounding decides nothing.
+All work on the pooled rows of all datasets and compare them by cosine, retrieval also by corrected cosines.
+Similarities closer than ``TIE`` are equal, and equal ones count as if broken at random, so that rounding decides
+nothing.
 
 Legend: n pooled rows, T datasets, V genes, d dimensions, k neighbours.
 """
@@ -16,8 +17,8 @@ from scipy.stats import rankdata
 
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import TOP_K, chance_level, expected_scores, pair_retrieval
-from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
+from musegnn.vectors import Similarity, neighborhood_similarity, scale_locally, typical_similarity, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,11 @@ TIE = 1e-12
 
 
 def retrieve_jointly(
-    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = TOP_K
+    tasks: Sequence[DatasetTask],
+    vectors: Mapping[str, NDArray[np.floating]],
+    *,
+    by: Similarity = "cosine",
+    k: int = TOP_K,
 ) -> list[PairRetrieval]:
     """Retrieve the copy of a gene in another dataset among the rows of all datasets.
 
@@ -51,6 +56,8 @@ def retrieve_jointly(
         The datasets.
     vectors
         One space: vectors by dataset name, each shape (N, d).
+    by
+        Ranking of candidates: ``cosine``, or one of the corrections of :mod:`musegnn.vectors`: ``balanced``, ``csls``.
     k
         Number of places that count as found.
 
@@ -65,15 +72,21 @@ def retrieve_jointly(
     row_of = np.full((len(copies), len(tasks)), -1)  # of a gene in a dataset
     row_of[gene, dataset] = np.arange(n)
     scores = np.full((2, n, len(tasks)), np.nan)  # of a row, for the target in a dataset
+    typical = typical_similarity(unit, dataset) if by == "balanced" else None
+    near = neighborhood_similarity(unit, dataset) if by == "csls" else None
     for rows in _blocks(np.flatnonzero(copies[gene] > 1)):
-        cosine = unit[rows] @ unit.T
+        similarity = unit[rows] @ unit.T
+        if typical is not None:
+            similarity -= typical[dataset[rows]][:, dataset]
+        if near is not None:
+            similarity = scale_locally(similarity, near, dataset, rows)
         targets = row_of[gene[rows]]
-        own = np.take_along_axis(cosine, targets, axis=1)  # of no meaning where the gene is absent, and never read
+        own = np.take_along_axis(similarity, targets, axis=1)  # of no meaning where the gene is absent, and never read
         query, place = np.nonzero(targets >= 0)
-        cosine[query, targets[query, place]] = -np.inf
-        cosine.sort(axis=1)
-        low = np.stack([np.searchsorted(c, v - TIE, "left") for c, v in zip(cosine, own, strict=True)])
-        high = np.stack([np.searchsorted(c, v + TIE, "right") for c, v in zip(cosine, own, strict=True)])
+        similarity[query, targets[query, place]] = -np.inf
+        similarity.sort(axis=1)
+        low = np.stack([np.searchsorted(s, v - TIE, "left") for s, v in zip(similarity, own, strict=True)])
+        high = np.stack([np.searchsorted(s, v + TIE, "right") for s, v in zip(similarity, own, strict=True)])
         scores[:, rows] = expected_scores(n - high, high - low + 1, k=k)
     chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(tasks) + 1)])
     found = []

@@ -9,39 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.vectors import unit_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
-
-def unit_rows(x: NDArray[np.floating]) -> Floats:
-    """Scale every row to length one; rows of zeros stay zero, so that their cosine with anything is 0.
-
-    Parameters
-    ----------
-    x
-        Shape (n, d), finite.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, d), float64.
-
-    Raises
-    ------
-    ValueError
-        When a value is not finite.
-    """
-    x64 = np.asarray(x, dtype=np.float64)
-    if not np.isfinite(x64).all():
-        msg = f"expected finite vectors, got {np.count_nonzero(~np.isfinite(x64))} values that are not"
-        raise ValueError(msg)
-    _, exponent = np.frexp(np.abs(x64).max(axis=1, keepdims=True, initial=0.0))
-    scaled = np.ldexp(x64, -exponent)  # exact, so that squares of tiny or huge values neither vanish nor overflow
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    result: Floats = np.divide(scaled, norms, out=np.zeros_like(scaled), where=norms > 0)
-    return result
+__all__ = ["effective_rank", "mean_cosine", "unit_rows"]
 
 
 def effective_rank(x: NDArray[np.floating]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.evaluation.space import unit_rows
+from musegnn.vectors import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEIGHBORS = 10
-BLOCK_ROWS = 1024
 
 
 def nearest_rows(vectors: Mapping[str, NDArray[np.floating]], *, k: int = NEIGHBORS) -> NDArray[np.int32]:
-    """Find the nearest rows of all datasets together, by cosine.
+    """Return the nearest rows of all datasets together, by cosine.
 
     Parameters
     ----------
@@ -41,17 +40,11 @@ def nearest_rows(vectors: Mapping[str, NDArray[np.floating]], *, k: int = NEIGHB
     ValueError
         When there are not more than `k` rows.
     """
-    unit = unit_rows(np.concatenate([np.asarray(x, dtype=np.float64) for x in vectors.values()]))
-    if len(unit) <= k:
-        msg = f"expected more than {k} rows, got {len(unit)}"
+    rows = np.concatenate(list(vectors.values()))
+    if len(rows) <= k:
+        msg = f"expected more than {k} rows, got {len(rows)}"
         raise ValueError(msg)
-    found = np.empty((len(unit), k), dtype=np.int32)
-    for start in range(0, len(unit), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(unit)))
-        cosine = unit[rows] @ unit.T
-        cosine[np.arange(len(rows)), rows] = -np.inf
-        found[rows] = np.sort(np.argpartition(-cosine, k - 1, axis=1)[:, :k], axis=1)
-    return found
+    return np.sort(nearest(rows, k).index, axis=1)
 
 
 def neighbor_stability(runs: Sequence[NDArray[np.int32]]) -> float:

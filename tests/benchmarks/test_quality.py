@@ -27,8 +27,8 @@ def test_hold_outs_of_the_report_had_no_part_in_the_choice_of_defaults():
     assert not set(groups.CHOICE_SPLITS) & set(groups.REPORT_SPLITS)
     found = quality.make_jobs(["pbmc", "atlas"], groups.REPORT_SPLITS, groups.SEEDS)
     ours = [(job.split, job.seed) for job in found if job.model == OURS and job.group == "atlas"]
-    assert ours == [(split, seed) for split in (0, 3, 4, 5) for seed in (0, 1, 2)]
-    assert [job.split for job in found if job.model == "published100" and job.group == "pbmc"] == [0]
+    assert ours == [(0, 0), (0, 1), (0, 2), (3, 0), (4, 0), (5, 0)]
+    assert [job.split for job in found if job.model == "published200" and job.group == "pbmc"] == [0]
     assert len({(job.group, job.split, job.seed, job.model) for job in found}) == len(found)
 
 
@@ -48,7 +48,7 @@ def test_vectors_are_read_as_they_were_written(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "present", lambda: ["lung"])
     wanted = vectors.missing()
     assert ("published", "lung", 0) in wanted
-    assert ("baselines", "lung", 5) in wanted
+    assert ("baselines", "lung", 0) in wanted
     vectors.save(vectors.vector_file("previous", "lung", 5), {"a": x}, {})
     assert set(wanted) - set(vectors.missing()) == {("previous", "lung", 5)}
 
@@ -173,7 +173,7 @@ def test_gene_sets_are_tested_with_the_mean_of_each_over_hold_outs():
 def comparison():
     """Return a table where ours is ahead of aligned PCA in joint MRR, and behind in pair MRR and gene sets."""
     values = {
-        OURS: {"joint_mrr": 0.2, "pair_mrr": 0.3, "transfer": 0.55, "within": 0.56, "dataset_nmi": 0.1, "mixing": 0.9},
+        OURS: {"joint_mrr": 0.2, "pair_mrr": 0.3, "transfer": 0.55, "within": 0.56, "dataset_nmi": 0.04, "mixing": 0.9},
         "previous": {"joint_mrr": 0.1, "pair_mrr": 0.28},
         "pca_procrustes_16": {"joint_mrr": 0.1, "pair_mrr": 0.31, "transfer": 0.5, "dataset_nmi": 0.2},
         "pca_procrustes_32": {"joint_mrr": 0.08, "pair_mrr": 0.32, "transfer": 0.5, "dataset_nmi": 0.05},
@@ -210,7 +210,7 @@ def test_goals_are_judged_on_hold_outs():
 def test_the_page_says_what_is_ahead_and_what_is_not(tmp_path):
     report.write_report(comparison(), tmp_path)
     page = (tmp_path / "quality.md").read_text()
-    assert "joint MRR: largest of all models in pbmc (p < .05 against every other model: pbmc)" in page
+    assert "joint MRR: largest of all models that have it in pbmc (p < .05 against each of them: pbmc)" in page
     assert "pair MRR: pbmc 0.3015 against 0.3215 of pca_procrustes_32 (tied)" in page
     assert "| pair_mrr / aligned PCA | **0.938 ≥ 1** |" in page
     assert "| pca_procrustes, 16 d |" in page

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from musegnn import progress
-from musegnn.progress import TerminalProgress
+from types import SimpleNamespace
+
+from musegnn import MuSeGNN, progress
+from musegnn.progress import TerminalProgress, count_warnings, shorten_warnings
+from musegnn.training.watch import Problem
 
 
 def test_lines_tell_rate_and_time_left(monkeypatch, capsys):
@@ -38,3 +41,32 @@ def test_bars_show_the_same(monkeypatch, capsys):
     assert "50/100" in shown
     assert "5/s, 0:10 left" in shown
     assert "loss 0.5" in shown
+
+
+def problems_of(n):
+    """Return a warning for each of `n` datasets, every fourth a W503."""
+    return [Problem("W501" if k % 4 else "W503", f"a_dataset_with_a_long_name_{k}", "text", "remedy") for k in range(n)]
+
+
+def test_the_note_of_training_stays_short_with_many_datasets():
+    model = MuSeGNN.__new__(MuSeGNN)
+    model.config = SimpleNamespace(training=SimpleNamespace(rounds=7))
+    rows = [{"loss": 1.0 + k} for k in range(80)]
+    model._trainer = SimpleNamespace(problems=lambda: problems_of(80), run=lambda folder, progress: progress(3, rows))
+    told = []
+    model.train(progress=lambda *words: told.append(words))
+    assert told == [("train", 3, 7, "loss 40.5000, warnings: W501 x60, W503 x20 (MuSeGNN.problems())")]
+
+
+def test_no_warning_no_word():
+    assert count_warnings([], details="musegnn status RUN") == ""
+    assert shorten_warnings([]) == []
+
+
+def test_lists_of_warnings_are_cut_per_code():
+    lines = sorted(str(problem) for problem in problems_of(80))
+    shown = shorten_warnings(lines)
+    assert len(shown) == 8
+    assert shown[:3] == [line for line in lines if line.startswith("W501")][:3]
+    assert shown[3] == "W501: and 57 more"
+    assert shown[-1] == "W503: and 17 more"

@@ -2,7 +2,7 @@
 
 The payload is ``base64(deflate(uint32 length of header | header as JSON | arrays))``. Arrays are little-endian, stored
 as byte planes (all lowest bytes first), which deflate shrinks well. Scores have 16 bits: ``65535 (cosine + 1) / 2``;
-lists of scores, which fall along a row, are stored as differences.
+lists of scores, most of which fall along a row, are stored as differences modulo 2^16.
 
 Legend: P points (one gene in one dataset each), k neighbours.
 """
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musegnn.analysis.neighbors import nearest_split, unit_rows
+from musegnn.analysis.colors import dataset_colors, tissue_colors
+from musegnn.analysis.neighbors import typical_cosines
 from musegnn.analysis.report.tables import evaluation_tables, graph_rows, loss_curves
+from musegnn.vectors import nearest_split, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +40,7 @@ CATEGORIES = {
 }
 NUMBERS = {"n_datasets": "Datasets", "agreement": "Agreement", "degree": "Degree"}
 N_EXAMPLES = 12
+TYPICAL_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,7 @@ class _Packer:
         self.blobs: list[bytes] = []
 
     def add(self, name: str, values: NDArray[Any], dtype: str, *, delta: bool = False) -> None:
-        """Append one array; with `delta`, rows of falling values are stored as differences."""
+        """Append one array; with `delta`, rows of mostly falling values are stored as differences."""
         array = np.ascontiguousarray(values, dtype="<" + dtype)
         if delta:
             array = np.concatenate([array[:, :1], array[:, :-1] - array[:, 1:]], axis=1)
@@ -113,7 +116,7 @@ def pack(data: ReportData, *, k: int) -> str:
     """
     packer = _Packer()
     obs, points = data.adata.obs, data.adata.n_obs
-    unit = unit_rows(data.adata.X)
+    unit = unit_rows(data.adata.X, dtype=np.float32)
     x = np.asarray(data.adata.obsm["X_umap"], dtype=np.float64)
     low, span = (x.min(axis=0), np.ptp(x, axis=0)) if points else (np.zeros(2), np.zeros(2))
     for name, column in zip("xy", (x - low).T, strict=True):
@@ -126,9 +129,14 @@ def pack(data: ReportData, *, k: int) -> str:
     packer.add("gene", gene_code, "u4")
     packer.add("gene_id", id_code, "u4")
     packer.add("key", key_code, "u4")
-    categories = _pack_categories(packer, data.adata)
+    tissue_of = dict(zip(obs["dataset"].astype(str), obs["tissue"].astype(str), strict=True))
+    tissue_of = dict(sorted(tissue_of.items()))
+    categories = _pack_categories(packer, data.adata, list(dataset_colors(tissue_of)))
     numbers = _pack_numbers(packer, data.adata)
-    _pack_neighbors(packer, unit, np.unique(obs["dataset"].astype(str), return_inverse=True)[1], k)
+    datasets = categories["dataset"]["values"]
+    typical = typical_cosines(data.adata).loc[datasets, datasets].to_numpy(np.float32)
+    place = {name: code for code, name in enumerate(datasets)}
+    _pack_neighbors(packer, unit, obs["dataset"].astype(str).map(place).to_numpy(), typical, k)
     packer.add("copy_score", _score_code(copy_scores(unit, key_code)), "u2")
     history = loss_curves(data.history)
     for number, curve in enumerate(history["measures"]):
@@ -144,6 +152,8 @@ def pack(data: ReportData, *, k: int) -> str:
         "genes": genes,
         "ids": ids,
         "categories": categories,
+        "colors": _colors(tissue_of, categories),
+        "typical": np.round(typical, TYPICAL_DIGITS).ravel().tolist(),
         "numbers": numbers,
         "examples": _examples(data.adata, texts["gene_key"]),
         "history": history,
@@ -192,13 +202,26 @@ def _score_code(score: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(np.round((np.nan_to_num(score, nan=-1.0).astype(np.float64) + 1.0) * (65535 / 2)))
 
 
-def _pack_neighbors(packer: _Packer, unit: NDArray[np.float32], group: NDArray[np.intp], k: int) -> None:
-    for name, found in zip(("within", "across"), nearest_split(unit, group, k), strict=True):
+def _pack_neighbors(
+    packer: _Packer, unit: NDArray[np.float32], group: NDArray[np.int64], typical: NDArray[np.float32], k: int
+) -> None:
+    """Pack the neighbours with their cosines; what is typical for two datasets counts in the ranking alone."""
+    for name, found in zip(("within", "across"), nearest_split(unit, group, k, typical=typical), strict=True):
+        cosine = found.score + typical[group[:, None], group[found.index]]
         packer.add(f"{name}_index", found.index + 1, "u4")
-        packer.add(f"{name}_score", _score_code(found.score), "u2", delta=True)
+        packer.add(f"{name}_score", _score_code(np.clip(cosine, -1.0, 1.0)), "u2", delta=True)
 
 
-def _pack_categories(packer: _Packer, adata: AnnData) -> dict[str, Any]:
+def _colors(tissue_of: Mapping[str, str], categories: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the colours of tissues and datasets, in the order of the categories; none where there is one tissue."""
+    if len(set(tissue_of.values())) < 2:
+        return {}
+    by = {"dataset": dataset_colors(tissue_of), "tissue": tissue_colors(tissue_of)}
+    return {name: [colors[value] for value in categories[name]["values"]] for name, colors in by.items()}
+
+
+def _pack_categories(packer: _Packer, adata: AnnData, datasets: Sequence[str]) -> dict[str, Any]:
+    """Pack the categories of the points; datasets in the order given, others as in `adata`, or sorted."""
     packed = {}
     for name, label in CATEGORIES.items():
         if name not in adata.obs:
@@ -208,7 +231,7 @@ def _pack_categories(packer: _Packer, adata: AnnData) -> dict[str, Any]:
             column = column.map({True: "held out", False: "in training"})
         text = column.astype(str).to_numpy(dtype=object)
         known = [str(c) for c in column.cat.categories] if hasattr(column, "cat") else sorted(set(text))
-        values = [v for v in known if v in set(text)]
+        values = [v for v in (datasets if name == "dataset" else known) if v in set(text)]
         if name not in REQUIRED and len(values) < 2:
             continue
         place = {value: code for code, value in enumerate(values)}
@@ -249,7 +272,8 @@ def _notes(adata: AnnData, k: int) -> list[str]:
     notes = [
         "Map: UMAP on exact cosine neighbours. Distances between far groups mean little; "
         "the lists of nearest genes do not use the map.",
-        f"Nearest genes: exact cosine of the vectors, {k} inside the dataset and {k} in other datasets.",
+        f"Nearest genes: {k} inside the dataset and {k} in other datasets, shown with their cosines, ranked by these "
+        "less what is typical for the two datasets, so that genes of all datasets come up.",
         "Agreement: mean cosine of a gene to the same gene in other datasets. Degree: neighbours in its own graph.",
     ]
     if "clusters" in adata.uns:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musegnn.evaluation.rivals.graphs import positive_graph
-from musegnn.evaluation.space import unit_rows
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -41,9 +41,9 @@ def make_embeddings(n_genes=60, n_shared=40, dim=8, seed=0, strange=True):
 def fake_annotation(adata):
     """Annotate without UMAP, which takes seconds to compile."""
     from musegnn.analysis.annotate import agreement
-    from musegnn.analysis.neighbors import unit_rows
+    from musegnn.vectors import unit_rows
 
-    unit = unit_rows(adata.X)
+    unit = unit_rows(adata.X, dtype=np.float32)
     adata.obsm["X_umap"] = np.ascontiguousarray(unit[:, :2])
     adata.obs["cluster"] = pd.Categorical([str(int(v > 0)) for v in unit[:, 0]])
     adata.uns["clusters"] = "the sign of one number"

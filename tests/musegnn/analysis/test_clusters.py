@@ -12,9 +12,9 @@ from musegnn.analysis import clusters
 from musegnn.analysis.annotate import agreement, annotate
 from musegnn.analysis.clusters import cluster
 from musegnn.analysis.layout import umap_layout
-from musegnn.analysis.neighbors import nearest, unit_rows
 from musegnn.errors import MissingDependencyError
 from musegnn.random import stream
+from musegnn.vectors import nearest, unit_rows
 
 
 @pytest.fixture(scope="module")

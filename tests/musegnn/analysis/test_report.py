@@ -11,11 +11,12 @@ import zlib
 import numpy as np
 import pytest
 
-from musegnn.analysis.neighbors import nearest_split, unit_rows
+from musegnn.analysis.colors import dataset_colors, tissue_colors
 from musegnn.analysis.report import ReportData, write_report
 from musegnn.analysis.report.data import copy_scores
 from musegnn.analysis.report.page import render
 from musegnn.analysis.report.tables import MAX_ROUNDS, evaluation_tables, graph_rows, loss_curves
+from musegnn.vectors import nearest_split, typical_similarity, unit_rows
 
 STRANGE = "<script>alert(1)</script>"
 
@@ -32,7 +33,7 @@ def payload(page):
         values = np.ascontiguousarray(planes.T).view(dtype).reshape(entry["shape"])
         if entry["delta"]:
             signs = np.where(np.arange(values.shape[1]) == 0, 1, -1)
-            values = np.cumsum(values.astype(np.int64) * signs, axis=1)
+            values = np.cumsum(values.astype(np.int64) * signs, axis=1) % 2**16
         arrays[entry["name"]] = values
         at += size * dtype.itemsize
     assert at == len(body)
@@ -46,13 +47,27 @@ def test_payload_holds_points_and_neighbours(report_data):
     assert [header["ids"][g] for g in arrays["gene_id"]] == obs["gene_id"].tolist()
     for name, category in header["categories"].items():
         assert [category["values"][c] for c in arrays[name]] == obs[name].astype(str).tolist()
-    group = np.unique(obs["dataset"].astype(str), return_inverse=True)[1]
-    for name, found in zip(("within", "across"), nearest_split(report_data.adata.X, group, 6), strict=True):
+    group, unit = arrays["dataset"].astype(np.int64), unit_rows(report_data.adata.X, dtype=np.float32)
+    typical = typical_similarity(unit, group)
+    np.testing.assert_allclose(np.reshape(header["typical"], typical.shape), typical, atol=1e-5)
+    for name, found in zip(("within", "across"), nearest_split(unit, group, 6, typical=typical), strict=True):
         np.testing.assert_array_equal(arrays[f"{name}_index"].astype(np.int64) - 1, found.index)
-        np.testing.assert_allclose(arrays[f"{name}_score"] / 65535 * 2 - 1, found.score, atol=2e-5)
+        cosine = np.einsum("pd,pkd->pk", unit, unit[found.index])
+        np.testing.assert_allclose(arrays[f"{name}_score"] / 65535 * 2 - 1, cosine, atol=2e-5)
     x = report_data.adata.obsm["X_umap"]
     back = np.stack([arrays["x"], arrays["y"]], axis=1) / 65535 * header["span"] + x.min(axis=0)
     np.testing.assert_allclose(back, x, atol=np.max(header["span"]) / 65535)
+
+
+def test_datasets_of_a_tissue_stand_together_in_shades_of_its_colour(report_data):
+    header, _ = payload(render(report_data))
+    assert header["categories"]["dataset"]["values"] == ["brain_atac", "brain_visium", "lung_rna"]
+    assert header["categories"]["tissue"]["values"] == ["brain", "lung"]
+    tissue_of = {"brain_atac": "brain", "brain_visium": "brain", "lung_rna": "lung"}
+    assert header["colors"]["dataset"] == list(dataset_colors(tissue_of).values())
+    assert header["colors"]["tissue"] == list(tissue_colors(tissue_of).values())
+    report_data.adata.obs["tissue"] = "lung"
+    assert payload(render(report_data))[0]["colors"] == {}
 
 
 def test_copy_scores_go_point_by_point():
@@ -147,6 +162,9 @@ def test_evaluation_tables_show_what_the_evaluation_says(evaluation):
     assert edges["rows"][-1]["model"] == "degree alone"
     scores = model["joint"]
     assert joint["rows"][0]["values"][0] == scores["retrieval"]["held_out"]["overall"]["mrr"]
+    corrected = {m["label"]: v for m, v in zip(joint["measures"], joint["rows"][0]["values"], strict=True)}
+    assert corrected["balanced"] == scores["retrieval_balanced"]["held_out"]["overall"]["mrr"]
+    assert corrected["CSLS"] == scores["retrieval_csls"]["held_out"]["overall"]["mrr"]
     assert joint["chance"] == scores["retrieval"]["held_out"]["overall"]["chance_mrr"]
     assert joint["rows"][1]["values"][-1].startswith(evaluation["joint_comparisons"]["untrained"]["verdict"])
     assert mixed["rows"][0]["values"][0] == scores["mixing"]["overall"]

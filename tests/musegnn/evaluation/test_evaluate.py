@@ -12,9 +12,9 @@ from musegnn.evaluation.candidates import rival_candidates, vector_candidate
 from musegnn.evaluation.edges import pair_cosine
 from musegnn.evaluation.evaluate import evaluate, visible_pairs, write_evaluation
 from musegnn.evaluation.published import published_metrics
-from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.table import to_table
 from musegnn.evaluation.task import PAIR_GROUPS
+from musegnn.vectors import unit_rows
 
 
 @pytest.fixture(scope="module")

@@ -65,10 +65,29 @@ def slow_retrieval(rows, cosine, first, second, gene):
     return np.mean([1 / r for r in ranks]), np.mean([r <= 3 for r in ranks]), chance
 
 
-def test_joint_retrieval_equals_plain_loops(few):
+def corrected(rows, cosine, by, k=10):
+    """Return similarities by the formulas of `musegnn.vectors`, from lists."""
+    home = [d for d, _, _ in rows]
+    places, names = range(len(rows)), sorted(set(home))
+    near = [
+        {d: np.mean(sorted(cosine[i][j] for j in places if j != i and home[j] == d)[-k:]) for d in names}
+        for i in places
+    ]
+    typical = {(d, e): np.mean([near[i][e] for i in places if home[i] == d]) for d in names for e in names}
+    if by == "balanced":
+        return [
+            [cosine[i][j] - (typical[home[i], home[j]] + typical[home[j], home[i]]) / 2 for j in places] for i in places
+        ]
+    return [[2 * cosine[i][j] - near[i][home[j]] - near[j][home[i]] for j in places] for i in places]
+
+
+@pytest.mark.parametrize("by", ["cosine", "balanced", "csls"])
+def test_joint_retrieval_equals_plain_loops(few, by):
     tasks, vectors = few
     rows, cosine = pooled(tasks, vectors)
-    found = retrieve_jointly(tasks, vectors, k=3)
+    if by != "cosine":
+        cosine = corrected(rows, cosine, by)
+    found = retrieve_jointly(tasks, vectors, by=by, k=3)
     assert [(p.first, p.second, p.group) for p in found] == [
         ("d0", "d1", "within_tissue"),
         ("d0", "d2", "across_tissue"),
@@ -270,3 +289,28 @@ def test_a_single_dataset_or_gene_has_nothing_to_mix(make_task):
     strangers = [make_task("a", "xy"), make_task("b", "uv")]
     pair = retrieve_jointly(strangers, {"a": np.eye(2), "b": np.eye(2)})[0]
     assert len(pair.held_out.key) == len(pair.anchors.key) == 0
+
+
+@pytest.mark.parametrize("by", ["balanced", "csls"])
+def test_corrections_find_copies_in_datasets_that_lie_apart(make_task, by):
+    tasks = same_genes(make_task, n_datasets=3)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 12))
+    apart = 5 * np.eye(3).repeat(60, axis=0).reshape(3, 60, 3)  # an axis of each dataset's own
+    vectors = {
+        t.name: np.concatenate([x + 0.3 * random.normal(size=x.shape), axis], axis=1)
+        for t, axis in zip(tasks, apart, strict=True)
+    }
+    found = summarize_pairs(retrieve_jointly(tasks, vectors, by=by))["overall"]["mrr"]
+    assert joint_mrr(tasks, vectors) < 0.1
+    assert found > 0.7
+
+
+@pytest.mark.parametrize("by", ["balanced", "csls"])
+def test_corrections_find_nothing_in_noise(make_task, by):
+    tasks = same_genes(make_task, n=200)
+    found = summarize_pairs(retrieve_jointly(tasks, random_rows(tasks, 0), by=by))["overall"]
+    assert found["mrr"] == pytest.approx(found["chance_mrr"], rel=0.5)
+    constant = {t.name: np.ones((t.n_genes, 4)) for t in tasks}
+    equal = summarize_pairs(retrieve_jointly(tasks, constant, by=by))["overall"]
+    assert equal["mrr"] == pytest.approx(equal["chance_mrr"])

@@ -8,8 +8,8 @@ from musegnn.evaluation import baselines
 from musegnn.evaluation.candidates import rival_candidates, vector_candidate
 from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
-from musegnn.evaluation.space import unit_rows
 from musegnn.evaluation.task import visible_genes
+from musegnn.vectors import unit_rows
 
 
 def random_rotation(random, d):

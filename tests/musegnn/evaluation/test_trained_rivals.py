@@ -11,7 +11,7 @@ from scipy import sparse
 from musegnn.evaluation.rivals.autoencoders import autoencode
 from musegnn.evaluation.rivals.graphs import layered_graph, positive_graph
 from musegnn.evaluation.rivals.pooled import diffused_graphs, pooled_profiles
-from musegnn.evaluation.space import unit_rows
+from musegnn.vectors import unit_rows
 
 pytest.importorskip("gensim", reason="needs the extra `baselines`")
 from musegnn.evaluation.rivals.skipgram import (

@@ -1,5 +1,6 @@
 // The payload: base64 of deflate of [uint32 length of header][header, JSON][arrays]. Arrays of more than one byte per
-// value are stored as byte planes, which compress better; "delta" arrays hold falling differences along a row.
+// value are stored as byte planes, which compress better; "delta" arrays hold falling differences along a row,
+// modulo 2^16.
 
 const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
 
@@ -76,7 +77,7 @@ class Atlas {
 
   score(code) { return (code / 65535) * 2 - 1; }
 
-  // Nearest points, best first; `side` is "within", "across" or "all".
+  // Nearest points, best first: by cosine less what is typical for the two datasets. `side` is "within", "across" or "all".
   nearest(i, side) {
     const list = [];
     for (const name of side === "all" ? ["within", "across"] : [side]) {
@@ -85,7 +86,10 @@ class Atlas {
       for (let n = 0, at = i * this.k; n < this.k; n++, at++)
         if (index[at] > 0) list.push({ point: index[at] - 1, score: this.score(score[at]) });
     }
-    list.sort((a, b) => b.score - a.score || a.point - b.point);
+    const { dataset } = this.arrays;
+    const typical = (j) => this.typical[dataset[i] * this.categories.dataset.values.length + dataset[j]];
+    for (const entry of list) entry.rank = entry.score - typical(entry.point);
+    list.sort((a, b) => b.rank - a.rank || a.point - b.point);
     return list.slice(0, this.k);
   }
 

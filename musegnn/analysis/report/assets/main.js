@@ -11,7 +11,7 @@ const VIEWS = ["map", "training", "evaluation", "graphs", "settings"];
 class Page {
   constructor(atlas) {
     this.atlas = atlas;
-    this.palettes = Object.fromEntries(Object.entries(atlas.categories).map(([c, { values }]) => [c, categoryColors(values.length)]));
+    this.palettes = Object.fromEntries(Object.entries(atlas.categories).map(([c, { values }]) => [c, atlas.colors[c]?.map((color) => pack(...hex(color))) ?? categoryColors(values.length)]));
     this.off = Object.fromEntries(Object.keys(atlas.categories).map((c) => [c, new Set()]));
     this.coloring = "dataset";
     this.pointed = -1;

@@ -65,6 +65,7 @@ class SidePanel {
       this.copies(i),
       el("div", { class: "head" }, el("h3", {}, "Nearest genes"),
         el("button", { class: "text", onclick: () => this.copyNear() }, "Copy")),
+      el("p", { class: "soft small tight" }, "Bars show the cosine; the order takes out what is typical for two datasets."),
       el("div", { class: "segments", role: "group", "aria-label": "Where to look" }, SIDES.map(([side, label]) =>
         el("button", { "aria-pressed": String(side === this.side), "data-side": side, onclick: () => this.setSide(side) }, label))),
       el("label", { class: "check small" }, el("input", { type: "checkbox", id: "fold", checked: this.fold,

@@ -1,0 +1,26 @@
+"""What `musegnn status` prints."""
+
+from __future__ import annotations
+
+from musegnn.cluster.status import show_status
+
+
+def test_many_problems_take_few_lines():
+    problems = [f"W501: dataset_{k}: the vectors collapse" for k in range(80)]
+    problems += [f"W503: dataset_{k}: nothing aligns it" for k in range(2)]
+    status = {
+        "state": "done", "age_seconds": 0.0, "rounds": 3, "total": 3, "generation": 0, "seconds_per_round": 0.0,
+        "actors": [], "stalled": [f"actor {k} is silent" for k in range(40)],
+        "quarantined": [f"dataset_{k}" for k in range(80)], "problems": problems, "failures": [],
+    }  # fmt: skip
+    lines = show_status(status).splitlines()
+    assert lines[1:] == [
+        "stalled: actor 0 is silent",
+        "stalled: actor 1 is silent",
+        "stalled: actor 2 is silent",
+        "stalled: and 37 more",
+        "left out: dataset_0, dataset_1, dataset_2 and 77 more",
+        *problems[:3],
+        "W501: and 77 more",
+        *problems[80:],
+    ]
