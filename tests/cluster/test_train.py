@@ -125,7 +125,7 @@ def test_a_failure_in_a_run_without_rounds_leaves_no_trace(ray_cluster, alone, a
     _, units, rows = alone_with("none", 0)
     folder = RunFolder.create(tmp_path / "run", few_rounds(config, "none", 0), store=store.path)
     faults = [[Fault(rank=0, phase=phase, round=0, how="kill")]]
-    train_on_cluster(folder, store, actors=2, limits=Limits(silent=4.0), faults=faults)
+    train_on_cluster(folder, store, actors=2, limits=Limits(silent=30.0), faults=faults)
     train_on_cluster(folder, store, actors=2, resume=True)
 
     assert helpers.units(folder.path) == units
