@@ -140,7 +140,7 @@ class AtlasModel:
         """
         features, own = self._features[i], self._own[i]
         keep = self._kept("feature_dropout", i, round_, features.profile.shape)
-        x = features.profile if keep is None else features.profile * keep
+        x: torch.Tensor = features.profile if keep is None else features.profile * keep
         if "maps" in own:
             assert features.columns is not None
             anchors = self._kept("anchor_dropout", i, round_, features.columns.shape)

@@ -61,8 +61,9 @@ class CentredRelations:
         self.genes = features.genes
 
     def _centred(self) -> Floats:
-        values: Floats = self._values.double().cpu().numpy()
-        return values - values.mean(axis=0)
+        values = self._values.double().cpu().numpy()
+        centred: Floats = values - values.mean(axis=0)
+        return centred
 
     def size(self) -> float:
         """Return the sum of all squares."""

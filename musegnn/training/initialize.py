@@ -124,8 +124,9 @@ def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
 
 def _profile(model: AtlasModel, i: int) -> Floats:
     """Return the centred profile of a dataset, (N, R), in float64, which is not kept."""
-    profile: Floats = model.features(i).profile.double().cpu().numpy()
-    return profile - profile.mean(axis=0)
+    profile = model.features(i).profile.double().cpu().numpy()
+    centred: Floats = profile - profile.mean(axis=0)
+    return centred
 
 
 def _set_shared_map(model: AtlasModel, sums: DatasetSums, seed: int) -> None:

@@ -163,6 +163,20 @@ def test_the_start_is_a_row_of_its_own(document):
     assert start > untrained
 
 
+@pytest.mark.parametrize("embedding", ["maps", "layers"])
+def test_a_model_without_rounds_has_no_row_for_its_start(model, embedding):
+    settings = model.config.model.model_copy(update={"embedding": embedding, "encoder": "gcn"})
+    training = model.config.training.model_copy(update={"rounds": 0})
+    config = model.config.model_copy(update={"model": settings, "training": training})
+    models = evaluate_model(MuSeGNN(model.store, config).train())["models"]
+    assert list(models)[:2] == ["trained", "untrained"]
+    assert "start" not in models
+    about = {"maps": "musegnn's two closed-form maps", "layers": "musegnn after 0 rounds"}
+    assert models["trained"]["description"] == about[embedding]
+    mrr = [models[name]["retrieval"]["held_out"]["overall"]["mrr"] for name in ("trained", "untrained")]
+    assert (mrr[0] == mrr[1]) == (embedding == "layers")
+
+
 def test_gene_sets_and_trained_rivals_are_scored_on_request(model):
     pytest.importorskip("gensim", reason="needs the extra `baselines`")
     loading = np.random.default_rng(0).normal(size=(N_POOL, 10)) * (np.random.default_rng(1).random((N_POOL, 10)) < 0.3)
