@@ -7,9 +7,6 @@ process in common with the gene (GO, experimental evidence, 5 to 60 genes of the
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +14,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.quality import groups
+from benchmarks.quality.vectors import make_model
 from benchmarks.registry import Check, Measurement
 
 if TYPE_CHECKING:
@@ -103,21 +101,18 @@ class NeighborLists:
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Rank by each similarity on every group and hold-out."""
-        import musegnn as mg
         from musegnn.evaluation.baselines import pca_vectors
         from musegnn.evaluation.candidates import PCA_DIMS, best_alignment
         from musegnn.evaluation.evaluate import dataset_tasks
         from musegnn.evaluation.function import read_gmt
 
-        logging.disable(logging.WARNING)
         path = groups.gene_sets()
         for name in groups.present()[-1:] if quick else groups.present():
             found: dict[tuple[str, str], list[dict[str, float]]] = {}
-            with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+            store = groups.store(name)
+            with threadpool_limits(1):
                 for split in QUICK_SPLITS if quick else SPLITS:
-                    settings = {"evaluation": {"seed": split}, "training": {"threads": 1}}
-                    atlas = groups.group_atlas(name, Path(folder), settings)
-                    model = mg.MuSeGNN(mg.build_graphs(atlas, Path(folder) / "store"), atlas).train()
+                    model = make_model({}, name, split, 0, store).train()
                     tasks = dataset_tasks(model)
                     sets = {} if path is None else model.gene_sets(read_gmt(path))
                     components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in tasks}

@@ -64,8 +64,8 @@ def make_jobs(names: Sequence[str], splits: Sequence[int], seeds: Sequence[int])
     names
         Groups.
     splits, seeds
-        Seeds of the hold-outs, and training seeds of our model on the first of them: they decide no more than the first
-        guess of eigenvectors. Slow models and those that say little are scored on the first split alone.
+        Seeds of the hold-outs, and training seeds of our model on the first of them: they decide the first guess of
+        eigenvectors. Slow models and those that say little are scored on the first split alone.
     """
     jobs = []
     for group in names:
