@@ -65,7 +65,11 @@ def undisturbed(atlas):
 
 
 def start(atlas: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "musegnn", "run", str(atlas), "--out", str(out)]
+    return command_line("run", str(atlas), "--out", str(out))
+
+
+def command_line(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "musegnn", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -73,7 +77,10 @@ def start(atlas: Path, out: Path) -> subprocess.Popen[str]:
 
 
 def finish(atlas: Path, out: Path) -> str:
-    process = start(atlas, out)
+    return wait_for(start(atlas, out))
+
+
+def wait_for(process: subprocess.Popen[str]) -> str:
     stdout, stderr = process.communicate(timeout=400)
     assert process.returncode == 0, stderr
     return stdout
@@ -159,3 +166,27 @@ def test_finished_run_is_not_repeated(atlas, undisturbed):
     stdout = finish(atlas, undisturbed)
     assert "report.html" in stdout
     assert {**digests(undisturbed), **builds(undisturbed)} == before
+
+
+def test_a_run_without_rounds_has_all_results(atlas, tmp_path):
+    def call(*arguments: str) -> str:
+        return wait_for(command_line(*arguments))
+
+    out, other = tmp_path / "run", tmp_path / "other"
+    call("run", str(atlas), "--out", str(out), "--rounds", "0")
+    before = digests(out)
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert evaluation["settings"]["rounds"] == 0
+    assert list(evaluation["models"])[:2] == ["trained", "untrained"]
+    assert {line["kind"] for line in losses(out)} == {"space", "watch"}
+    call("run", str(atlas), "--out", str(out), "--rounds", "0")
+    call("evaluate", str(out))
+    call("report", str(out))
+    assert call("status", str(out)).startswith("done: round 0 of 0")
+    assert digests(out) == before
+    arguments = ("train", str(out / "store.zarr"), "--out", str(other), "--atlas", str(atlas))
+    call(*arguments, "--rounds", "0")
+    assert (other / "embeddings.parquet").read_bytes() == (out / "embeddings.parquet").read_bytes()
+    call(*arguments, "--rounds", "2", "--resume")
+    assert json.loads((other / "evaluation.json").read_text())["settings"]["rounds"] == 2
+    assert call("status", str(other)).startswith("done: round 2 of 2")

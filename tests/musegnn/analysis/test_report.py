@@ -134,6 +134,17 @@ def test_curves_keep_the_last_round_and_say_what_they_leave_out():
     assert np.isnan(rank["values"][1][0])
 
 
+def test_records_of_no_rounds_are_one_mean_per_dataset():
+    rows = [{"round": 0, "kind": "space", "dataset": d, "effective_rank": rank} for d, rank in (("a", 3.0), ("b", 4.0))]
+    rows += [{"round": 0, "kind": "watch", "dataset": "a", "held_out_mrr": x, "n_genes": 9} for x in (0.2, 0.4)]
+    curves = loss_curves(rows)
+    rank, mrr = curves["measures"]
+    assert (curves["total"], curves["lines"]) == (0, ["a", "b"])
+    assert (rank["label"], rank["rounds"], rank["values"]) == ("effective rank", [0], [[3.0], [4.0]])
+    assert (mrr["label"], mrr["values"][0]) == ("held out mrr", [pytest.approx(0.3)])
+    assert np.isnan(mrr["values"][1][0])
+
+
 def test_graph_rows_name_what_was_dropped(graphs):
     row = graph_rows(graphs)[1]
     assert row["n_clamped"] == 4

@@ -379,6 +379,23 @@ def test_tables_and_curves(page, report_data):
     assert page.text("pre").strip() == "seed: 0"
 
 
+def test_a_run_without_rounds_shows_a_table(browser, make_atlas, tmp_path):
+    path = tmp_path / "none.html"
+    history = [
+        {"round": 0, "kind": "space", "dataset": d, "effective_rank": rank} for d, rank in (("a", 3.0), ("b", 4.0))
+    ]
+    history.append({"round": 0, "kind": "watch", "dataset": "a", "held_out_mrr": 0.25})
+    write_report(path, ReportData(adata=make_atlas(), evaluation={}, history=history, graphs=[], config=""))
+    browser.open(path)
+    browser.click("#tab-training")
+    assert browser.texts("#view-training figure") == []
+    assert [text.split() for text in browser.texts("#view-training tbody tr")] == [
+        ["a", "3", "0.250"],
+        ["b", "4", "\u2013"],
+    ]
+    assert browser.complaints() == []
+
+
 @pytest.mark.slow
 def test_a_large_atlas_is_drawn_and_answers(browser, make_atlas, tmp_path):
     path = tmp_path / "large.html"
