@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from musegnn.kernels.dense import Linear, matmul
 from musegnn.kernels.edge_attention import EdgeGraph, attention_weights, edge_attention, edge_graph_from_pairs
 
 if TYPE_CHECKING:
@@ -115,11 +114,11 @@ class EdgeFeaturedTransformerConv(nn.Module):
         self.root_weight = root_weight
         width = heads * out_channels
         out_width = width if concat else out_channels
-        self.lin_key = Linear(in_channels, width, bias=bias)
-        self.lin_query = Linear(in_channels, width, bias=bias)
-        self.lin_value = Linear(in_channels, width, bias=bias)
+        self.lin_key = nn.Linear(in_channels, width, bias=bias)
+        self.lin_query = nn.Linear(in_channels, width, bias=bias)
+        self.lin_value = nn.Linear(in_channels, width, bias=bias)
         self.lin_edge = nn.Linear(edge_dim, width, bias=False) if edge_dim else None
-        self.lin_skip = Linear(in_channels, out_width, bias=bias)
+        self.lin_skip = nn.Linear(in_channels, out_width, bias=bias)
         self.lin_beta = nn.Linear(3 * out_width, 1, bias=False) if beta and root_weight else None
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
@@ -205,9 +204,9 @@ class EdgeFeaturedTransformerConv(nn.Module):
             # One matrix (H * D, H * F), whose zeros cost less than small products head by head.
             heads = self.lin_edge.weight.view(*shape[1:], -1)
             W: torch.Tensor = torch.block_diag(*heads)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            u = matmul(q.flatten(1), W).view(*shape[:2], -1)
+            u = (q.flatten(1) @ W).view(*shape[:2], -1)
             o, z, lse = edge_attention(q, k, v, u, a, graph, dropout=dropout, seed=seed, impl=impl)
-            out = o + matmul(z.flatten(1), W.t()).view(shape)
+            out = o + (z.flatten(1) @ W.t()).view(shape)
         out = self._add_root(x, out.flatten(1) if self.concat else out.mean(1))
         if return_attention_weights is None:
             return out

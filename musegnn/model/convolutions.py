@@ -26,7 +26,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.kernels.dense import Linear
 from musegnn.model.conv import EdgeFeaturedTransformerConv
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class GPS(Convolution):
         from torch_geometric.nn import GATConv, GPSConv
 
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
-        self.into = Linear(inputs, self.width)
+        self.into = nn.Linear(inputs, self.width)
         local = GATConv(self.width, head_dim, heads, edge_dim=edge_dim)
         self.conv = GPSConv(self.width, local, heads=heads, norm="graph_norm")
 
@@ -132,10 +131,10 @@ class _Block(Convolution):
 
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
-        self.into = Linear(inputs, self.width)
+        self.into = nn.Linear(inputs, self.width)
         self.norm_mix, self.norm_out = nn.LayerNorm(self.width), nn.LayerNorm(self.width)
-        self.mixed = Linear(self.width, self.width)
-        self.hidden, self.out = Linear(self.width, 2 * self.width), Linear(2 * self.width, self.width)
+        self.mixed = nn.Linear(self.width, self.width)
+        self.hidden, self.out = nn.Linear(self.width, 2 * self.width), nn.Linear(2 * self.width, self.width)
 
     def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
         h = self._place(self.into(x), graph)
@@ -156,10 +155,10 @@ class Graphormer(_Block):
 
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
-        self.query_key_value = Linear(self.width, 3 * self.width)
+        self.query_key_value = nn.Linear(self.width, 3 * self.width)
         self.hops = _embedding(MAX_HOPS + 1, heads)
         self.degree = _embedding(MAX_DEGREE_CLASS + 1, self.width)
-        self.edge = Linear(edge_dim, heads, bias=False) if edge_dim else None
+        self.edge = nn.Linear(edge_dim, heads, bias=False) if edge_dim else None
 
     def _place(self, h: torch.Tensor, graph: EdgeGraph) -> torch.Tensor:
         degree = graph.rowptr.diff().to(h.dtype)
@@ -180,10 +179,10 @@ class MAGNA(_Block):
 
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
-        self.score_target, self.score_source = Linear(self.width, heads), Linear(self.width, heads)
-        self.map_target, self.map_source = Linear(self.width, self.width), Linear(self.width, self.width)
-        self.value = Linear(self.width, self.width)
-        self.edge = Linear(edge_dim, heads, bias=False) if edge_dim else None
+        self.score_target, self.score_source = nn.Linear(self.width, heads), nn.Linear(self.width, heads)
+        self.map_target, self.map_source = nn.Linear(self.width, self.width), nn.Linear(self.width, self.width)
+        self.value = nn.Linear(self.width, self.width)
+        self.edge = nn.Linear(edge_dim, heads, bias=False) if edge_dim else None
 
     def _mix(self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
         from torch_geometric.utils import softmax

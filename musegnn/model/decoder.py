@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.kernels.dense import Linear, linear, matmul
 from musegnn.model.conv import init_linear
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class MLPDecoder(nn.Module):
     def __init__(self, n_genes: int) -> None:
         super().__init__()
         self.n_genes = n_genes
-        self.layers = nn.ModuleList(Linear(n_genes, n_genes) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(n_genes, n_genes) for _ in range(3))
 
     @property
     def row_entries(self) -> int:
@@ -120,7 +119,7 @@ class MLPDecoder(nn.Module):
 
     def _decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         first, second, third = self._linears()
-        hidden = linear(z_rows, matmul(first.weight, z), first.bias)
+        hidden = functional.linear(z_rows, first.weight @ z, first.bias)
         logits: torch.Tensor = third(functional.mish(second(functional.mish(hidden))))
         return logits
 
@@ -152,11 +151,11 @@ class InnerDecoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Give the (N, N) logits for vectors ``z`` (N, d)."""
-        return self.scale * matmul(z, z.T) + self.bias
+        return self.scale * (z @ z.T) + self.bias
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Give the (B, N) logits of some rows (B,)."""
-        return self.scale * matmul(z.index_select(0, rows), z.T) + self.bias
+        return self.scale * (z.index_select(0, rows) @ z.T) + self.bias
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Give the (P,) logits of pairs of genes."""
@@ -204,11 +203,11 @@ class SignedDecoder(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Give the (N, N) logits for vectors ``z`` (N, d)."""
-        return self._logits(matmul(z, z.T), z.shape[1])
+        return self._logits(z @ z.T, z.shape[1])
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Give the (B, N) logits of some rows (B,)."""
-        return self._logits(matmul(z.index_select(0, rows), z.T), z.shape[1])
+        return self._logits(z.index_select(0, rows) @ z.T, z.shape[1])
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Give the (P,) logits of pairs of genes."""
@@ -251,7 +250,7 @@ class PairwiseDecoder(nn.Module):
         super().__init__()
         self.n_genes = n_genes
         self.direct = nn.Parameter(torch.ones(dim))
-        self.hidden = Linear(dim, width)
+        self.hidden = nn.Linear(dim, width)
         self.out = nn.Linear(width, 1)
 
     @property
@@ -287,7 +286,7 @@ class PairwiseDecoder(nn.Module):
     def _decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         n_rows, dim = z_rows.shape
         W_BWD = z_rows[:, None, :] * self.hidden.weight
-        hidden = matmul(W_BWD.reshape(-1, dim), z.T).view(n_rows, -1, z.shape[0]) + self.hidden.bias[:, None]
+        hidden = (W_BWD.reshape(-1, dim) @ z.T).view(n_rows, -1, z.shape[0]) + self.hidden.bias[:, None]
         return torch.einsum("w,bwn->bn", self.out.weight[0], functional.mish(hidden)) + torch.addmm(
             self.out.bias, z_rows * self.direct, z.T
         )

@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.kernels.dense import matmul
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -72,7 +70,7 @@ class Projection(nn.Module):
         weight = self.weight.index_select(0, columns)
         if keep is not None:
             weight = weight * keep[:, None]
-        return GAIN * matmul(values, weight)
+        return GAIN * (values @ weight)
 
 
 class DatasetMaps(nn.Module):
@@ -119,7 +117,7 @@ class DatasetMaps(nn.Module):
         torch.Tensor
             (N, own_width + shared_width).
         """
-        blocks = GAIN * matmul(profile, self.own), matmul(projected, self.align)
+        blocks = GAIN * (profile @ self.own), projected @ self.align
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch.nn import functional
 
-from musegnn.kernels.dense import matmul
-
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
@@ -262,7 +260,7 @@ def ntxent(
             msg = f"exclude must have shape {tuple(hidden.shape)}, got {tuple(exclude.shape)}"
             raise ValueError(msg)
         hidden = (hidden | exclude).scatter(1, partner[:, None], value=False)
-    scores = (matmul(z, z.T) / temperature).masked_fill(hidden, -torch.inf)
+    scores = (z @ z.T / temperature).masked_fill(hidden, -torch.inf)
     return functional.cross_entropy(scores, partner)
 
 
@@ -300,7 +298,7 @@ def alignment(
     van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018, equation 4.
     """
     _check_pairs(z_i, z_j, temperature)
-    scores = matmul(functional.normalize(z_i, dim=1), functional.normalize(z_j, dim=1).T) / temperature
+    scores = functional.normalize(z_i, dim=1) @ functional.normalize(z_j, dim=1).T / temperature
     if weight is None:
         weight = scores.new_ones(scores.shape[0])
     match = scores.diagonal()
