@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from musegnn.cluster.status import Watch
+    from musegnn.cluster.status import RunMonitor
     from musegnn.config import AtlasConfig
 
 MODALITIES = ("scrna", "spatial", "scatac")
@@ -114,7 +114,7 @@ class Run:
         sha256 of every unit in the newest checkpoint.
     """
 
-    watch: Watch
+    watch: RunMonitor
     rows: Sequence[dict[str, Any]]
     units: dict[str, str]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.api import MuSeGNN
     from musegnn.evaluation.task import DatasetTask
-    from musegnn.musegnn import MuSeGNN
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -57,8 +57,8 @@ def draw_map(path: Path) -> None:
 
 def _aligned_components(tasks: Sequence[DatasetTask], model: MuSeGNN) -> Vectors:
     """Return the baseline ``pca_procrustes`` of the evaluation, with its dimension of the largest joint MRR."""
-    from musegnn.evaluation.baselines import pca_vectors
-    from musegnn.evaluation.candidates import PCA_DIMS, best_alignment
+    from musegnn.evaluation.baselines.alignment import pca_vectors
+    from musegnn.evaluation.baselines.candidates import PCA_DIMS, best_alignment
 
     components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in tasks}
     _, found = best_alignment(tasks, components, PCA_DIMS)

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from musegnn.coexpression.edges import EdgeSet
+from musegnn.graph import GraphData
 from musegnn.random import stream
-from musegnn.training.data import GraphData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

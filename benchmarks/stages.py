@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from musegnn.training.engine import Engine
-    from musegnn.training.phases import Moment
+    from musegnn.training.phases import PhaseState
 
 STAGES = ("encode", "reconstruct", "compare", "backward", "step")
 WARM_ROUNDS = 2
@@ -30,11 +30,11 @@ class Stopwatch(Phases):
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__(on_enter=self._note)
         self._clock = clock
-        self._before: Moment | None = None
+        self._before: PhaseState | None = None
         self._entered = clock()
         self._spent: dict[tuple[str, str | None], list[float]] = {}
 
-    def _note(self, now: Moment) -> None:
+    def _note(self, now: PhaseState) -> None:
         was, ended = self._before, self._clock()
         if was is not None and was.round > WARM_ROUNDS:
             self._spent.setdefault((was.phase, was.dataset), []).append(ended - self._entered)

@@ -22,7 +22,7 @@ from musegnn.training.schedule import draw_contrast, partners
 
 if TYPE_CHECKING:
     from benchmarks.peers.published_loop import Drawn, PublishedLoop
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
     from musegnn.training.phases import Phases
 
 SHARED_LAYERS = "shared/layers/scrna"

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from musegnn.cluster.orders import Facts, Outcome, Pulse
+from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult
 from musegnn.errors import MuseGNNError
 
 if TYPE_CHECKING:
-    from musegnn.cluster.orders import Kind, Order
-    from musegnn.training.phases import Moment
+    from musegnn.cluster.messages import Kind, TrainTask
+    from musegnn.training.phases import PhaseState
     from musegnn.training.prepare import Prepared
     from musegnn.training.torch_comm import Backend
     from musegnn.training.trainer import Trainer
@@ -52,20 +52,20 @@ class TrainerActor:
         self._device, self._memory = device, memory
         self._phases = Phases()
         self._trainer: Trainer | None = None
-        self._order: Order | None = None
+        self._order: TrainTask | None = None
         self._data: tuple[frozenset[int], Prepared] | None = None
         self._pause = threading.Event()
         self._loss = math.nan
         self._rounds = self._first = 0
 
-    def facts(self) -> Facts:
+    def facts(self) -> ActorInfo:
         """Say where this actor lives; answers once it is ready to work."""
         import torch
 
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         context = ray.get_runtime_context()
-        return Facts(
+        return ActorInfo(
             pid=os.getpid(),
             started=started(os.getpid()),
             node=context.get_node_id(),
@@ -73,7 +73,7 @@ class TrainerActor:
             device=self._device,
         )
 
-    def run(self, order: Order) -> Outcome:
+    def run(self, order: TrainTask) -> TaskResult:
         """Train in a group until all rounds are done, somebody wants to pause, or the group breaks."""
         from musegnn.training.phases import Phases
         from musegnn.training.torch_comm import PeerLostError
@@ -98,7 +98,7 @@ class TrainerActor:
             gc.collect()  # closes the sockets of the group
         return self._outcome("done")
 
-    def _train(self, order: Order) -> None:
+    def _train(self, order: TrainTask) -> None:
         from musegnn.run_folder import RunFolder
         from musegnn.training.memory import check_memory
         from musegnn.training.spmd import connect
@@ -127,11 +127,11 @@ class TrainerActor:
             wants_pause=self._pause.is_set,
         )
         self._trainer = trainer
-        trainer.take_up(self._folder)
+        trainer.restore(self._folder)
         self._rounds = self._first = trainer.rounds
         trainer.run(self._folder, progress=self._note)
 
-    def _read(self, order: Order) -> Prepared:
+    def _read(self, order: TrainTask) -> Prepared:
         """Read the datasets, unless this actor has them already."""
         from musegnn.data_store import Store
         from musegnn.run_folder import RunFolder
@@ -149,7 +149,7 @@ class TrainerActor:
         if rows:
             self._loss = sum(row["loss"] for row in rows) / len(rows)
 
-    def _play(self, now: Moment) -> None:
+    def _play(self, now: PhaseState) -> None:
         """Fail where a test wants it."""
         order = self._order
         assert order is not None
@@ -163,7 +163,7 @@ class TrainerActor:
                     raise ArithmeticError(msg)
                 os.kill(os.getpid(), signal.SIGKILL if fault.how == "kill" else signal.SIGSTOP)
 
-    def _outcome(self, kind: Kind, error: BaseException | None = None) -> Outcome:
+    def _outcome(self, kind: Kind, error: BaseException | None = None) -> TaskResult:
         order, now = self._order, self._phases.now
         assert order is not None
         code, message, fix, trace = "", "", "", ""
@@ -172,7 +172,7 @@ class TrainerActor:
             message = f"{type(error).__name__}: {error}"
         if isinstance(error, MuseGNNError):
             code, message, fix = error.code, error.message, error.fix
-        return Outcome(
+        return TaskResult(
             kind=kind,
             generation=order.generation,
             rank=order.rank,
@@ -186,12 +186,12 @@ class TrainerActor:
         )
 
     @ray.method(concurrency_group="control")
-    def pulse(self) -> Pulse:
+    def pulse(self) -> Heartbeat:
         """Say what this actor is doing now; answers while it works."""
         from musegnn.training.trainer import peak_bytes
 
         trainer, order, now = self._trainer, self._order, self._phases.now
-        return Pulse(
+        return Heartbeat(
             generation=0 if order is None else order.generation,
             now=now,
             spent=time.time() - now.since,
@@ -231,7 +231,7 @@ class NodeAgent:
         Parameters
         ----------
         pid, ticks
-            As :class:`musegnn.cluster.orders.Facts` gives them.
+            As :class:`musegnn.cluster.messages.ActorInfo` gives them.
 
         Returns
         -------

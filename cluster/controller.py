@@ -17,9 +17,9 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from musegnn.cluster.actor_pool import BEAT_SECONDS
 from musegnn.cluster.cost import measured
-from musegnn.cluster.crew import BEAT_SECONDS
-from musegnn.cluster.orders import Order
+from musegnn.cluster.messages import TrainTask
 from musegnn.cluster.plan import gain, make_plan, place
 from musegnn.errors import RunError
 from musegnn.training.phases import WAITS
@@ -27,11 +27,11 @@ from musegnn.training.phases import WAITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from musegnn.cluster.actor_pool import ActorHandle, ActorPool
     from musegnn.cluster.cost import DatasetCost
-    from musegnn.cluster.crew import Crew, Member
-    from musegnn.cluster.orders import Fault, Outcome
+    from musegnn.cluster.messages import Fault, TaskResult
     from musegnn.cluster.plan import Plan
-    from musegnn.cluster.status import Watch
+    from musegnn.cluster.status import RunMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ REPLAN_SECONDS = 30.0  # what it takes to stop, load and go on, with some to spa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Timeouts:
     """How long the controller waits, in seconds.
 
     Attributes
@@ -99,7 +99,7 @@ class Controller:
 
     Parameters
     ----------
-    crew
+    pool
         The actors.
     costs
         Of the datasets, in the order of the atlas.
@@ -117,7 +117,7 @@ class Controller:
         Told what happens.
     memory
         Bytes that each actor may take; ``None``: no bound.
-    on_poison
+    on_repeated_failure
         What to do with a dataset on which actors fail again and again: ``fail`` stops the run, ``skip`` goes on
         without it.
     limits
@@ -133,7 +133,7 @@ class Controller:
 
     def __init__(
         self,
-        crew: Crew,
+        pool: ActorPool,
         costs: Sequence[DatasetCost],
         *,
         rounds: int,
@@ -142,24 +142,24 @@ class Controller:
         first_generation: int,
         announce: Callable[[int], None],
         address: tuple[str, int],
-        watch: Watch,
+        watch: RunMonitor,
         memory: int | None = None,
-        on_poison: str = "fail",
-        limits: Limits | None = None,
+        on_repeated_failure: str = "fail",
+        limits: Timeouts | None = None,
         faults: Sequence[Sequence[Fault]] = (),
         placement: Sequence[int] | None = None,
         left_out: Sequence[int] = (),
     ) -> None:
-        self._crew, self._costs, self._watch = crew, list(costs), watch
+        self._pool, self._costs, self._watch = pool, list(costs), watch
         self._rounds, self._target, self._fewest = rounds, actors, min_actors
         self._generation = first_generation - 1
-        self._announce, self._address, self._on_poison = announce, address, on_poison
-        self._limits, self._memory = limits or Limits(), memory
+        self._fence_older_groups, self._address, self._on_repeated_failure = announce, address, on_repeated_failure
+        self._limits, self._memory = limits or Timeouts(), memory
         self._replan_after = REPLAN_ROUNDS
         self._faults, self._placement = deque(tuple(entry) for entry in faults), placement
         self._left_out = set(left_out)
         self._seconds: dict[str, float] = {}
-        self._blamed: Counter[tuple[str | None, int]] = Counter()
+        self._failure_counts: Counter[tuple[str | None, int]] = Counter()
 
     def run(self) -> None:
         """Train until all rounds are done.
@@ -174,7 +174,7 @@ class Controller:
         while True:
             members = self._gather(self._fewest, self._limits.start)[: self._target]
             self._generation += 1
-            self._announce(self._generation)
+            self._fence_older_groups(self._generation)
             outcomes, failure = self._work(members, self._make_plan(members))
             if failure is None and all(outcome is not None and outcome.kind == "done" for outcome in outcomes):
                 self._watch.finished()
@@ -186,35 +186,35 @@ class Controller:
                 logger.error("generation %d ended: %s", self._generation, failure)
                 if failure.trace:
                     logger.info("%s", failure.trace)
-                self._judge(failure, outcomes)
-            missing = self._target - len(self._crew.ready) - len(self._crew.starting)
-            self._crew.hire(max(missing, 0))
+                self._raise_if_unrecoverable(failure, outcomes)
+            missing = self._target - len(self._pool.ready) - len(self._pool.starting)
+            self._pool.start_actors(max(missing, 0))
 
-    def _gather(self, n: int, seconds: float) -> list[Member]:
+    def _gather(self, n: int, seconds: float) -> list[ActorHandle]:
         """Wait until enough actors are ready."""
-        until, before = time.monotonic() + seconds, set(map(id, self._crew.members))
-        while len(self._crew.ready) < n:
-            short = n - len(self._crew.ready) - len(self._crew.starting)
+        until, before = time.monotonic() + seconds, set(map(id, self._pool.members))
+        while len(self._pool.ready) < n:
+            short = n - len(self._pool.ready) - len(self._pool.starting)
             if time.monotonic() > until:
-                msg = f"{len(self._crew.ready)} of {n} actors were ready after {seconds:.0f} s"
+                msg = f"{len(self._pool.ready)} of {n} actors were ready after {seconds:.0f} s"
                 fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
                 raise RunError(msg, code="E442", where="cluster", fix=fix)
-            hired = [member for member in self._crew.members if id(member) not in before]
+            hired = [member for member in self._pool.members if id(member) not in before]
             failed = [member for member in hired if member.dead and member.facts is None]
             if len(failed) >= TRIES * n:
                 msg = f"{len(failed)} actors died before they were ready: {failed[0].dead}"
                 raise RunError(msg, code="E442", where="cluster", fix="see Ray's logs of that node")
-            self._crew.hire(max(short, 0))
-            self._watch.waiting(self._crew, n)
-            self._crew.listen(BEAT_SECONDS)
-        self._crew.prepare_agents()
-        return self._crew.ready
+            self._pool.start_actors(max(short, 0))
+            self._watch.waiting(self._pool, n)
+            self._pool.listen(BEAT_SECONDS)
+        self._pool.prepare_agents()
+        return self._pool.ready
 
     def _due(self, size: int) -> tuple[Fault, ...]:
         """Give the failures to play in a group of so many."""
         return self._faults[0] if self._faults and all(fault.rank < size for fault in self._faults[0]) else ()
 
-    def _make_plan(self, members: Sequence[Member]) -> Plan:
+    def _make_plan(self, members: Sequence[ActorHandle]) -> Plan:
         held = {i: rank for rank, member in enumerate(members) for i in member.owned}
         if self._placement is not None and max(self._placement) + 1 == len(members):
             plan = place(measured(self._costs, self._seconds), self._placement)
@@ -224,12 +224,12 @@ class Controller:
             member.owned = frozenset(i for i, owner in enumerate(plan.owner) if owner == rank)
         return plan
 
-    def _work(self, members: Sequence[Member], plan: Plan) -> tuple[list[Outcome | None], Failure | None]:
+    def _work(self, members: Sequence[ActorHandle], plan: Plan) -> tuple[list[TaskResult | None], Failure | None]:
         """Run one generation and give how it ended for each member, and the root cause if it broke."""
         host, port = self._address
         running: dict[Any, int] = {}  # Ray's references
         for rank, member in enumerate(members):
-            order = Order(
+            order = TrainTask(
                 generation=self._generation,
                 rank=rank,
                 size=len(members),
@@ -240,21 +240,21 @@ class Controller:
                 plan=plan.to_json() | {"left_out": sorted(self._left_out)},
                 faults=self._due(len(members)),
             )
-            running[self._crew.begin(member, order)] = rank
+            running[self._pool.begin(member, order)] = rank
         self._watch.began(self._generation, members, plan)
-        outcomes: list[Outcome | None] = [None] * len(members)
+        outcomes: list[TaskResult | None] = [None] * len(members)
         suspects: list[Failure] = []
         broken_at: float | None = None
         while running:
-            self._crew.listen(BEAT_SECONDS)
-            self._watch.heard(self._crew, members)
-            for ref in self._crew.finished(running):
+            self._pool.listen(BEAT_SECONDS)
+            self._watch.last_heartbeat(self._pool, members)
+            for ref in self._pool.finished(running):
                 rank = running.pop(ref)
-                outcomes[rank] = outcome = self._crew.outcome(members[rank], ref)
+                outcomes[rank] = outcome = self._pool.outcome(members[rank], ref)
                 if outcome is None or outcome.kind in {"lost", "failed", "refused"}:
                     suspects.append(self._failure(members[rank], rank, outcome))
                     broken_at = broken_at or time.monotonic()
-            suspects += self._end_who_does_not_move(members, set(running.values()), broken_at)
+            suspects += self._kill_unresponsive(members, set(running.values()), broken_at)
             if suspects:
                 broken_at = broken_at or time.monotonic()
                 self._watch.broke()
@@ -262,8 +262,8 @@ class Controller:
                 self._improve(members, plan)
         return outcomes, min(suspects, key=_weight) if suspects else None
 
-    def _end_who_does_not_move(
-        self, members: Sequence[Member], working: set[int], broken_at: float | None
+    def _kill_unresponsive(
+        self, members: Sequence[ActorHandle], working: set[int], broken_at: float | None
     ) -> list[Failure]:
         """End actors that are frozen, stalled, or do not leave a broken group."""
         found = []
@@ -271,12 +271,12 @@ class Controller:
             member = members[rank]
             cause = self._why_end(member, broken_at)
             if cause and not member.dead:
-                logger.warning("%s %s; its stacks:\n%s", member, cause, self._crew.stacks(member))
-                self._crew.end(member, cause)
+                logger.warning("%s %s; its stacks:\n%s", member, cause, self._pool.stacks(member))
+                self._pool.end(member, cause)
                 found.append(self._failure(member, rank, None))
         return found
 
-    def _why_end(self, member: Member, broken_at: float | None) -> str:
+    def _why_end(self, member: ActorHandle, broken_at: float | None) -> str:
         if member.silent > self._limits.silent:
             return f"gave no sign of life for {member.silent:.0f} s"
         if broken_at is not None and time.monotonic() - broken_at > self._limits.leave:
@@ -287,7 +287,7 @@ class Controller:
             return f"was in one phase for {member.spent:.0f} s"
         return ""
 
-    def _improve(self, members: Sequence[Member], plan: Plan) -> None:
+    def _improve(self, members: Sequence[ActorHandle], plan: Plan) -> None:
         """Stop at the next checkpoint when there are actors for a larger group, or a plan that is much better."""
         done = []
         for member in members:
@@ -295,17 +295,17 @@ class Controller:
             if pulse is not None and pulse.generation == self._generation and pulse.dataset_seconds:
                 self._seconds |= pulse.dataset_seconds
                 done.append(pulse.rounds)
-        grows = len(members) < min(self._target, len(self._crew.ready))
+        grows = len(members) < min(self._target, len(self._pool.ready))
         knows = len(done) == len(members) and min(done) >= self._replan_after
         if grows:
-            self._crew.pause(members[:1])
+            self._pool.pause(members[:1])
         elif knows and self._placement is None:
             saved = gain(plan, measured(self._costs, self._seconds), memory=self._memory)
             if saved * (self._rounds - min(done)) > REPLAN_SECONDS:
-                self._crew.pause(members[:1])
+                self._pool.pause(members[:1])
             self._replan_after = min(done) + REPLAN_ROUNDS
 
-    def _failure(self, member: Member, rank: int, outcome: Outcome | None) -> Failure:
+    def _failure(self, member: ActorHandle, rank: int, outcome: TaskResult | None) -> Failure:
         pulse = member.pulse if member.pulse is not None and member.pulse.generation == self._generation else None
         now = outcome.now if outcome is not None else pulse.now if pulse is not None else None
         if outcome is None:
@@ -324,28 +324,28 @@ class Controller:
             trace="" if outcome is None or outcome.kind == "lost" else outcome.trace,
         )
 
-    def _judge(self, failure: Failure, outcomes: Sequence[Outcome | None]) -> None:
+    def _raise_if_unrecoverable(self, failure: Failure, outcomes: Sequence[TaskResult | None]) -> None:
         """Stop the run where going on would only fail again."""
         for outcome in outcomes:
             if outcome is not None and outcome.kind == "refused":
                 self._watch.refused(outcome)
                 raise RunError(outcome.message, code=outcome.code, where=failure.actor, fix=outcome.fix)
         place = (failure.dataset, failure.round)
-        self._blamed[place] += 1
-        if self._blamed[place] < TRIES:
+        self._failure_counts[place] += 1
+        if self._failure_counts[place] < TRIES:
             return
         what = failure.dataset or f"phase {failure.phase}"
-        if failure.dataset is not None and self._on_poison == "skip":
+        if failure.dataset is not None and self._on_repeated_failure == "skip":
             self._left_out.add([cost.name for cost in self._costs].index(failure.dataset))
             logger.error("the run goes on without %s: %d actors failed on it", failure.dataset, TRIES)
             self._watch.quarantined(failure.dataset)
             return
         msg = f"{TRIES} actors failed in round {failure.round} at {what}; the last one: {failure}"
-        fix = "read run.log for the traceback; `--on-poison skip` goes on without such a dataset"
+        fix = "read run.log for the traceback; `--on-repeated-failure skip` goes on without such a dataset"
         raise RunError(msg, code="E443", where="training", fix=fix)
 
 
 def _weight(failure: Failure) -> tuple[int, int]:
-    """Order suspects: who failed by itself before who died, and both before who merely lost the others."""
+    """TrainTask suspects: who failed by itself before who died, and both before who merely lost the others."""
     kinds = ("refused", "failed", "died", "lost")
     return next(k for k, kind in enumerate(kinds) if failure.cause.startswith(kind)), failure.rank

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from musegnn.cluster.graphs import DRIVERS
-from musegnn.cluster.runners import check_scheduler, expected_workers
+from musegnn.cluster.build import DRIVERS
+from musegnn.cluster.schedulers import check_scheduler, expected_workers
 from musegnn.coexpression.estimate import BuildEstimate, estimate_build, total_memory
-from musegnn.coexpression.plan import check_profile_memory, memory_budget, most_genes, task_memory
-from musegnn.coexpression.sources import expand_strata, open_source
-from musegnn.data_store.packed import stratum_labels
+from musegnn.coexpression.memory import check_profile_memory, memory_budget, most_genes, task_memory
+from musegnn.data_store.split_counts import stratum_labels
+from musegnn.datasets import expand_strata, open_source
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, DatasetConfig
@@ -60,7 +60,7 @@ class AtlasEstimate:
 
 
 def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
-    """Predict what :func:`~musegnn.cluster.graphs.build_graphs` takes with the same arguments and an empty store.
+    """Predict what :func:`~musegnn.cluster.build.build_graphs` takes with the same arguments and an empty store.
 
     Reads the head of every file and up to 2048 of its cells.
 

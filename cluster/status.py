@@ -16,18 +16,18 @@ from musegnn.errors import RunError
 from musegnn.progress import shorten_warnings
 from musegnn.text import some_of
 from musegnn.training.checkpoint import manifests
+from musegnn.training.diagnostics import problems
 from musegnn.training.phases import WAITS
-from musegnn.training.watch import problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from musegnn.cluster.actor_pool import ActorHandle, ActorPool
     from musegnn.cluster.controller import Failure
-    from musegnn.cluster.crew import Crew, Member
-    from musegnn.cluster.metrics import Metrics
-    from musegnn.cluster.orders import Outcome
+    from musegnn.cluster.messages import TaskResult
     from musegnn.cluster.plan import Plan
+    from musegnn.cluster.prometheus import Metrics
     from musegnn.progress import Progress
     from musegnn.run_folder import RunFolder
 
@@ -40,7 +40,7 @@ STALL_SECONDS = 30.0
 RECENT_ROUNDS = 50
 
 
-class Watch:
+class RunMonitor:
     """Follows a run and says how it goes.
 
     Parameters
@@ -83,11 +83,11 @@ class Watch:
         self._written = 0.0
         self._reported: set[tuple[str, float]] = set()
 
-    def waiting(self, crew: Crew, n: int) -> None:
+    def waiting(self, pool: ActorPool, n: int) -> None:
         """Note that actors are awaited."""
-        self._write(crew.members, note=f"{len(crew.ready)} of {n} actors are ready")
+        self._write(pool.members, note=f"{len(pool.ready)} of {n} actors are ready")
 
-    def began(self, generation: int, members: Sequence[Member], plan: Plan) -> None:
+    def began(self, generation: int, members: Sequence[ActorHandle], plan: Plan) -> None:
         """Note that a generation has begun."""
         self._state, self._generation = "training", generation
         self._owned = [
@@ -98,7 +98,7 @@ class Watch:
         self._recovering_since, self._broke_at = self._broke_at or self._recovering_since, None
         self._write(members, now=True)
 
-    def heard(self, crew: Crew, members: Sequence[Member]) -> None:
+    def last_heartbeat(self, pool: ActorPool, members: Sequence[ActorHandle]) -> None:
         """Note the pulses that have come."""
         pulses = [m.pulse for m in members if m.pulse is not None and m.pulse.generation == self._generation]
         self._furthest = max([self._furthest, *(pulse.rounds for pulse in pulses)])
@@ -117,7 +117,7 @@ class Watch:
                 self._progress("train", done, self._total, f"loss {loss:.4f}, {len(members)} actors")
         if self._metrics is not None:
             self._metrics.tell(self._describe(members))
-        self._report_stalls(crew, members)
+        self._report_stalls(pool, members)
         self._write(members)
 
     def broke(self) -> None:
@@ -136,7 +136,7 @@ class Watch:
         if self._metrics is not None:
             self._metrics.failed(failure.cause.split()[0])
 
-    def refused(self, outcome: Outcome) -> None:
+    def refused(self, outcome: TaskResult) -> None:
         """Keep what is needed to see an error again in one process."""
         if not outcome.datasets:
             return
@@ -180,7 +180,7 @@ class Watch:
     def _checkpoint_round(self) -> int:
         return max((manifest.round for manifest in manifests(self._path.parent / "checkpoints")), default=0)
 
-    def _report_stalls(self, crew: Crew, members: Sequence[Member]) -> None:
+    def _report_stalls(self, pool: ActorPool, members: Sequence[ActorHandle]) -> None:
         """Log once who holds the others up, where it is, and its stacks."""
         after = max(STALL_SECONDS, 10 * self.median_round_seconds())
         for member, line in _holding_up(members, self._generation, after):
@@ -188,9 +188,9 @@ class Watch:
             key = (member.name, member.pulse.now.since)
             if key not in self._reported:
                 self._reported.add(key)
-                logger.warning("%s; its stacks:\n%s", line, crew.stacks(member))
+                logger.warning("%s; its stacks:\n%s", line, pool.stacks(member))
 
-    def _describe(self, members: Sequence[Member]) -> dict[str, Any]:  # JSON
+    def _describe(self, members: Sequence[ActorHandle]) -> dict[str, Any]:  # JSON
         seconds = self.median_round_seconds()
         actors = []
         for rank, member in enumerate(members):
@@ -239,7 +239,7 @@ class Watch:
             "stalled": [line for _, line in _holding_up(members, self._generation, after)],
         }
 
-    def _write(self, members: Sequence[Member], *, now: bool = False, note: str = "") -> None:
+    def _write(self, members: Sequence[ActorHandle], *, now: bool = False, note: str = "") -> None:
         if not now and time.monotonic() - self._written < WRITE_SECONDS:
             return
         self._written = time.monotonic()
@@ -249,7 +249,7 @@ class Watch:
         partial.replace(self._path)
 
 
-def _holding_up(members: Sequence[Member], generation: int, after: float) -> list[tuple[Member, str]]:
+def _holding_up(members: Sequence[ActorHandle], generation: int, after: float) -> list[tuple[ActorHandle, str]]:
     """Give who has been in one phase for long while it is not waiting for others, and who is silent."""
     found = []
     for rank, member in enumerate(members):
@@ -275,9 +275,9 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
     Returns
     -------
     dict
-        The content of ``status.json`` with ``age_seconds``, and ``problems`` as :mod:`musegnn.training.watch` reads
-        them from the metrics. For a run in one process, which writes none, the same as
-        far as its metrics tell it: the state is ``done`` or ``training``, as of the newest record.
+        The content of ``status.json`` with ``age_seconds``, and ``problems`` as
+        :mod:`musegnn.training.diagnostics` reads them from the metrics. For a run in one process, which writes
+        none, the same as far as its metrics tell it: the state is ``done`` or ``training``, as of the newest record.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
 def show_status(status: dict[str, Any]) -> str:  # JSON
     """Lay a status out for a terminal."""
     old = status["state"] in {"starting", "training", "recovering"} and status["age_seconds"] > OLD_SECONDS
-    state = f"{status['state']}, but not heard for {status['age_seconds']:.0f} s" if old else status["state"]
+    state = f"{status['state']}, but not last_heartbeat for {status['age_seconds']:.0f} s" if old else status["state"]
     lines = [
         f"{state}: round {status['rounds']} of {status['total']}, generation {status['generation']}"
         + (f", {status['note']}" if status.get("note") else "")

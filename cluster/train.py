@@ -8,20 +8,20 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from musegnn.cluster.cost import dataset_costs
-from musegnn.cluster.runners import cores
-from musegnn.cluster.session import ray_session
-from musegnn.cluster.status import Watch
+from musegnn.cluster.ray_session import ray_session
+from musegnn.cluster.schedulers import cores
+from musegnn.cluster.status import RunMonitor
 from musegnn.errors import ConfigError
 from musegnn.training.checkpoint import announce, manifests, newest_generation
-from musegnn.training.torch_comm import meeting_place
+from musegnn.training.torch_comm import rendezvous
 from musegnn.training.trainer import refuse_old_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from musegnn.cluster.controller import Limits
-    from musegnn.cluster.orders import Fault
+    from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.messages import Fault
     from musegnn.data_store import Store
     from musegnn.progress import Progress
     from musegnn.run_folder import RunFolder
@@ -43,13 +43,13 @@ def train_on_cluster(
     gpus: float | None = None,
     resume: bool = False,
     memory: int | None = None,
-    on_poison: Literal["fail", "skip"] = "fail",
+    on_repeated_failure: Literal["fail", "skip"] = "fail",
     metrics_port: int | None = None,
     progress: Progress | None = None,
-    limits: Limits | None = None,
+    limits: Timeouts | None = None,
     placement: Sequence[int] | None = None,
     faults: Sequence[Sequence[Fault]] = (),
-) -> Watch:
+) -> RunMonitor:
     """Train the model of a run folder with several actors. The result has the same bits as that of one process.
 
     Parameters
@@ -73,7 +73,7 @@ def train_on_cluster(
         Take up the newest whole checkpoint; without it an existing checkpoint is an error.
     memory
         Bytes that each actor may take on a CPU; ``None``: not checked.
-    on_poison
+    on_repeated_failure
         What to do with a dataset on which three actors in turn have failed: ``fail`` stops, ``skip`` goes on
         without it.
     metrics_port
@@ -89,7 +89,7 @@ def train_on_cluster(
 
     Returns
     -------
-    Watch
+    RunMonitor
         What was seen: recovery times and the last status.
 
     Raises
@@ -109,22 +109,24 @@ def train_on_cluster(
     cpus = float(config.training.threads) if cpus is None else cpus
     offered = max(cores(), math.ceil((actors + spares + 1) * cpus))  # of a cluster of our own, with room to replace one
     with ray_session(address, cpus=offered, metrics_port=metrics_port) as ray:
+        from musegnn.cluster.actor_pool import ActorPool
         from musegnn.cluster.controller import Controller
-        from musegnn.cluster.crew import Crew
 
         here = ray.util.get_node_ip_address()
         per_actor = _gpus(ray.cluster_resources(), actors) if gpus is None else gpus
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        watch = Watch(folder.path, names, config.training.rounds, progress=progress, metrics=_metrics(folder.path.name))
-        crew = Crew(ray, str(folder.path), cpus=cpus, gpus=per_actor, memory=memory, environment=environment)
+        watch = RunMonitor(
+            folder.path, names, config.training.rounds, progress=progress, metrics=_metrics(folder.path.name)
+        )
+        pool = ActorPool(ray, str(folder.path), cpus=cpus, gpus=per_actor, memory=memory, environment=environment)
         checkpoints = folder.path / "checkpoints"
         checkpoints.mkdir(parents=True, exist_ok=True)
 
         try:
-            with crew, meeting_place(here) as place:
-                crew.hire(actors + spares)
+            with pool, rendezvous(here) as place:
+                pool.start_actors(actors + spares)
                 Controller(
-                    crew,
+                    pool,
                     costs,
                     rounds=config.training.rounds,
                     actors=actors,
@@ -135,7 +137,7 @@ def train_on_cluster(
                     watch=watch,
                     memory=memory,
                     left_out=_left_out(checkpoints),
-                    on_poison=on_poison,
+                    on_repeated_failure=on_repeated_failure,
                     limits=limits,
                     faults=faults,
                     placement=placement,
@@ -166,6 +168,6 @@ def _gpus(resources: dict[str, float], actors: int) -> float:
 
 
 def _metrics(run: str) -> Any:  # imported at use
-    from musegnn.cluster.metrics import Metrics
+    from musegnn.cluster.prometheus import Metrics
 
     return Metrics(run)

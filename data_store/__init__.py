@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from musegnn.data_store.group import Member, check_group
-    from musegnn.data_store.packed import PackedSource, Piece, pack
+    from musegnn.data_store.atlas_checks import SourceDataset, check_sources
     from musegnn.data_store.readers import ArraySource, CountSource, H5adSource, open_h5ad
     from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
+    from musegnn.data_store.split_counts import PackedSource, Piece, pack
     from musegnn.data_store.store import Store, build_id
     from musegnn.data_store.strata import label_codes, slug, stratum_labels
     from musegnn.data_store.validate import CountSummary, validate_counts
@@ -20,13 +20,13 @@ __all__ = [
     "DatasetRecord",
     "GeneTable",
     "H5adSource",
-    "Member",
     "PackedSource",
     "PairTable",
     "Piece",
+    "SourceDataset",
     "Store",
     "build_id",
-    "check_group",
+    "check_sources",
     "label_codes",
     "open_h5ad",
     "pack",
@@ -42,16 +42,16 @@ _HOME = {
     "DatasetRecord": "records",
     "GeneTable": "records",
     "H5adSource": "readers",
-    "Member": "group",
-    "PackedSource": "packed",
+    "SourceDataset": "atlas_checks",
+    "PackedSource": "split_counts",
     "PairTable": "records",
-    "Piece": "packed",
+    "Piece": "split_counts",
     "Store": "store",
     "build_id": "store",
-    "check_group": "group",
+    "check_sources": "atlas_checks",
     "label_codes": "strata",
     "open_h5ad": "readers",
-    "pack": "packed",
+    "pack": "split_counts",
     "slug": "strata",
     "stratum_labels": "strata",
     "validate_counts": "validate",

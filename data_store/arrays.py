@@ -15,8 +15,8 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
+from musegnn.data_store.atomic_files import replace_file, sync_folders
 from musegnn.data_store.commit import Manifest, canonical_json, digest, foreign_files
-from musegnn.data_store.durable import replace_file, sync_folders
 from musegnn.data_store.layout import (
     ATTRIBUTES,
     ENCODING,

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from musegnn.data_store.durable import put_if_absent, replace_file
+from musegnn.data_store.atomic_files import put_if_absent, replace_file
 from musegnn.data_store.layout import MANIFEST
 from musegnn.errors import StoreError, StoreNotFoundError
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.arrays import read_attributes, read_build, write_build
+from musegnn.data_store.atomic_files import TEMPORARY, one_writer, put_if_absent, remove_leftovers, sync_folders
 from musegnn.data_store.commit import (
     Manifest,
     Reference,
@@ -30,7 +31,6 @@ from musegnn.data_store.commit import (
     references,
     write_log,
 )
-from musegnn.data_store.durable import TEMPORARY, one_writer, put_if_absent, remove_leftovers, sync_folders
 from musegnn.data_store.layout import FORMAT, VERSION, check_record
 from musegnn.data_store.names import check_dataset_name
 from musegnn.errors import StoreError, StoreNotFoundError

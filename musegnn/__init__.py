@@ -13,11 +13,11 @@ from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from musegnn.api import MuSeGNN
     from musegnn.atlas_file import load_atlas
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.errors import MuseGNNError
-    from musegnn.musegnn import MuSeGNN
     from musegnn.pipeline import build_graphs, run
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ __all__ = ["AtlasConfig", "MuSeGNN", "MuseGNNError", "Store", "build_graphs", "l
 
 _HOMES = {
     "AtlasConfig": "musegnn.config",
-    "MuSeGNN": "musegnn.musegnn",
+    "MuSeGNN": "musegnn.api",
     "MuseGNNError": "musegnn.errors",
     "Store": "musegnn.data_store",
     "build_graphs": "musegnn.pipeline",

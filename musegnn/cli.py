@@ -13,7 +13,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from musegnn.errors import ConfigError, MuseGNNError, RunError
-from musegnn.options import Cluster, Common, Settings, Work, parse_bytes
+from musegnn.options import BuildOptions, ClusterOptions, Common, Settings, parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,8 @@ def run(
     atlas: Path,
     *,
     out: Path,
-    work: Work = Work(),
-    cluster: Cluster = Cluster(),
+    work: BuildOptions = BuildOptions(),
+    cluster: ClusterOptions = ClusterOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -84,7 +84,7 @@ def build(
     atlas: Path,
     *,
     store: Path,
-    work: Work = Work(),
+    work: BuildOptions = BuildOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -114,7 +114,7 @@ def build(
 def estimate(
     atlas: Path,
     *,
-    work: Work = Work(),
+    work: BuildOptions = BuildOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -140,7 +140,7 @@ def train(
     atlas: Path | None = None,
     resume: bool = False,
     memory: str | None = None,
-    cluster: Cluster = Cluster(),
+    cluster: ClusterOptions = ClusterOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -160,8 +160,8 @@ def train(
         What training may use (each process of it), such as 6GB; without it half of what is free. It changes no result.
     """
     from musegnn import pipeline
-    from musegnn.coexpression.sources import expand_strata
     from musegnn.data_store import Store
+    from musegnn.datasets import expand_strata
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
@@ -210,7 +210,7 @@ def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Co
     seeds
         Also train with this many seeds less one, for means, deviations and the stability of neighbours.
     """
-    return _evaluate(run, gmt, seeds, common, trained_rivals=False)
+    return _evaluate(run, gmt, seeds, common, trained_baselines=False)
 
 
 @app.command
@@ -226,16 +226,16 @@ def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: C
     seeds
         Also train with this many seeds less one, for means, deviations and the stability of neighbours.
     """
-    return _evaluate(run, gmt, seeds, common, trained_rivals=True)
+    return _evaluate(run, gmt, seeds, common, trained_baselines=True)
 
 
-def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, trained_rivals: bool) -> int:
+def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, trained_baselines: bool) -> int:
     from musegnn import pipeline
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     model = pipeline.load_model(folder)
-    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_rivals=trained_rivals, seeds=seeds)
+    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds)
     if common.json:
         _print_json(evaluation)
     else:

@@ -229,7 +229,7 @@ class ModelConfig(_Section):
         Width of each head, which divides `dim`; ``None``: the largest divisor of `dim` that is at most 32.
     encoder
         What the layers are made of: ``transformer``, the method's; for comparison ``gcn``, ``gat``, ``gps``,
-        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.convolutions`); or ``none``: the maps alone.
+        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.variants`); or ``none``: the maps alone.
     edge_features
         Use the estimate and the scaled z in attention; off reproduces the published binary graphs.
     share_by

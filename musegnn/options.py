@@ -56,7 +56,7 @@ class Settings:
 
 @Parameter(name="*", negative=())
 @dataclass(frozen=True, slots=True)
-class Work:
+class BuildOptions:
     """Options of commands that build graphs; none of them changes a result."""
 
     scheduler: str = "threads"
@@ -72,7 +72,7 @@ class Work:
 
 @Parameter(name="*", negative=())
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterOptions:
     """Options of training with several processes; none of them changes a result, but for skipping datasets."""
 
     actors: int | None = None
@@ -87,7 +87,7 @@ class Cluster:
     "GPUs per process; without it one each where the cluster has so many, else none."
     cpus: float | None = None
     "CPUs per process; without it as many as training.threads."
-    on_poison: Literal["fail", "skip"] = "fail"
+    on_repeated_failure: Literal["fail", "skip"] = "fail"
     "When three processes in turn fail on one dataset: stop, or go on without it."
     metrics_port: int | None = None
     "Port at which a Ray cluster of our own offers its metrics to Prometheus."

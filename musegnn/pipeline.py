@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from musegnn.api import MuSeGNN
     from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
-    from musegnn.musegnn import MuSeGNN
     from musegnn.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def build_graphs(
     ConfigError
         For an unknown scheduler, or memory in which the work does not fit.
     """
-    from musegnn.cluster.graphs import build_graphs as build
+    from musegnn.cluster.build import build_graphs as build
     from musegnn.data_store import Store
 
     opened = store if isinstance(store, Store) else Store.open_or_create(Path(store))
@@ -100,7 +100,7 @@ def run(
     RunFolder
         The folder, with all results.
     """
-    from musegnn.coexpression.sources import expand_strata
+    from musegnn.datasets import expand_strata
 
     atlas = expand_strata(atlas)
     folder = RunFolder.create(out, atlas)
@@ -168,8 +168,8 @@ def train(
     RunError
         E411 when training would take more memory.
     """
-    from musegnn.coexpression.plan import memory_budget
-    from musegnn.musegnn import MuSeGNN
+    from musegnn.api import MuSeGNN
+    from musegnn.coexpression.memory import memory_budget
 
     if cluster is not None:
         from musegnn.cluster.train import train_on_cluster
@@ -197,8 +197,8 @@ def load_model(folder: RunFolder) -> MuSeGNN:
     RunError
         When the run has no checkpoint yet.
     """
+    from musegnn.api import MuSeGNN
     from musegnn.data_store import Store
-    from musegnn.musegnn import MuSeGNN
 
     return MuSeGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas())
 
@@ -231,7 +231,7 @@ def evaluate(
     model: MuSeGNN,
     *,
     gmt: Path | None = None,
-    trained_rivals: bool = False,
+    trained_baselines: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
     """Score the model and its rivals on what was held out; write ``evaluation.json``.
@@ -244,16 +244,16 @@ def evaluate(
         Its model.
     gmt
         Gene sets (human names) to predict; ``None``: none.
-    trained_rivals
+    trained_baselines
         Train the rivals that need it, too; needs the extra ``baselines``.
     seeds
         Training seeds to average over, that of the run included.
     """
     from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
-    from musegnn.evaluation.function import read_gmt
+    from musegnn.evaluation.gene_sets import read_gmt
 
     sets = None if gmt is None else model.gene_sets(read_gmt(gmt))
-    evaluation = evaluate_model(model, sets=sets, trained_rivals=trained_rivals, seeds=seeds)
+    evaluation = evaluate_model(model, sets=sets, trained_baselines=trained_baselines, seeds=seeds)
     write_evaluation(evaluation, folder.evaluation)
     return evaluation
 

@@ -37,7 +37,7 @@ class Cluster:
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
         """Compare every unit after training in one process and on two actors."""
-        from musegnn.musegnn import MuSeGNN
+        from musegnn.api import MuSeGNN
 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -50,8 +50,8 @@ class Cluster:
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Train in one process and with actors."""
-        from musegnn.cluster.session import ray_session
-        from musegnn.musegnn import MuSeGNN
+        from musegnn.api import MuSeGNN
+        from musegnn.cluster.ray_session import ray_session
 
         atlas, counts = (QUICK, (1, 2)) if quick else (FULL, (1, 2, 4))
         skip = atlas.checkpoint_every  # compiles and loads
@@ -158,13 +158,13 @@ def _pulse_seconds() -> float:
     """Give the time of one pulse, from the question to the answer, which is more than it costs the actor."""
     import ray
 
-    from musegnn.cluster.crew import Crew
+    from musegnn.cluster.actor_pool import ActorPool
 
-    with Crew(ray, tempfile.gettempdir()) as crew:
-        crew.hire(1)
-        while not crew.ready:
-            crew.listen(0.1)
-        handle, spent = crew.ready[0].handle, []
+    with ActorPool(ray, tempfile.gettempdir()) as pool:
+        pool.start_actors(1)
+        while not pool.ready:
+            pool.listen(0.1)
+        handle, spent = pool.ready[0].handle, []
         for _ in range(100):
             began = time.perf_counter()
             ray.get(handle.pulse.remote())
@@ -174,7 +174,7 @@ def _pulse_seconds() -> float:
 
 def _recovery(atlas: Atlas, folder: Path, store: Store, config: AtlasConfig, *, goals: bool) -> Iterator[Measurement]:
     """Kill one of two actors with a spare ready."""
-    from musegnn.cluster.orders import Fault
+    from musegnn.cluster.messages import Fault
 
     fault = Fault(rank=1, phase="backward", round=atlas.checkpoint_every + 2, how="kill")
     run = train(folder / "killed", store, config, actors=2, spares=1, faults=[[fault]])

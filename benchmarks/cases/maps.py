@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.api import MuSeGNN
     from musegnn.config import AtlasConfig
-    from musegnn.musegnn import MuSeGNN
 
     Vectors = Mapping[str, NDArray[np.floating]]
     Variant = Callable[["MuSeGNN"], Vectors]
@@ -154,8 +154,8 @@ def _leave_one_out(x: NDArray[np.float64], target: NDArray[np.float64], criterio
 
 def score(model: MuSeGNN, vectors: Vectors) -> dict[str, float]:
     """Return joint and pair MRR of held-out genes, mixing, and held-out positive edges by cosine."""
-    from musegnn.evaluation.candidates import vector_candidate
-    from musegnn.evaluation.edges import held_out_auc, pair_cosine
+    from musegnn.evaluation.baselines.candidates import vector_candidate
+    from musegnn.evaluation.edge_prediction import held_out_auc, pair_cosine
     from musegnn.evaluation.evaluate import dataset_tasks
     from musegnn.evaluation.joint import mixing, retrieve_jointly
     from musegnn.evaluation.metrics import mean_of_defined

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.api import MuSeGNN
     from musegnn.coexpression.edges import EdgeSet
-    from musegnn.musegnn import MuSeGNN
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -79,9 +79,9 @@ def smoothed(vectors: Vectors, edges: Mapping[str, EdgeSet], share: float) -> di
 
 def measures(model: MuSeGNN, vectors: Vectors) -> dict[str, float]:
     """Return what is measured of vectors; missing where a group has no such pairs or no gene sets are here."""
-    from musegnn.evaluation.candidates import vector_candidate
+    from musegnn.evaluation.baselines.candidates import vector_candidate
     from musegnn.evaluation.evaluate import dataset_tasks
-    from musegnn.evaluation.function import function_scores, read_gmt, transfer_scores
+    from musegnn.evaluation.gene_sets import function_scores, read_gmt, transfer_scores
     from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 
     tasks = dataset_tasks(model)

@@ -101,10 +101,10 @@ class NeighborLists:
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Rank by each similarity on every group and hold-out."""
-        from musegnn.evaluation.baselines import pca_vectors
-        from musegnn.evaluation.candidates import PCA_DIMS, best_alignment
+        from musegnn.evaluation.baselines.alignment import pca_vectors
+        from musegnn.evaluation.baselines.candidates import PCA_DIMS, best_alignment
         from musegnn.evaluation.evaluate import dataset_tasks
-        from musegnn.evaluation.function import read_gmt
+        from musegnn.evaluation.gene_sets import read_gmt
 
         path = groups.gene_sets()
         for name in groups.present()[-1:] if quick else groups.present():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import networkx as nx
 
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
 
 N_GENES, N_POOL, DENSITY = 1000, 2000, 0.1
 GOAL = 50.0

@@ -26,7 +26,7 @@ from benchmarks.scaling_report import Point, write_report
 from benchmarks.stages import train_and_time
 from musegnn.config import LossConfig
 from musegnn.training.overlap import Overlaps
-from musegnn.training.pairs import PairSampler
+from musegnn.training.pair_sampling import PairSampler
 from musegnn.training.schedule import draw_contrast
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Scaling:
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Predict rounds on this machine and train them; then simulate GPUs."""
-        from musegnn.cluster.session import ray_session
+        from musegnn.cluster.ray_session import ray_session
 
         with ray_session(None, cpus=8):
             for atlas in (QUICK,) if quick else MEASURED:

@@ -23,8 +23,8 @@ from scipy.stats import rankdata, spearmanr
 from benchmarks.edges.data import Counts, edges_of, load_all, tabulate
 from benchmarks.edges.stability import PUBLISHED, strata
 from benchmarks.registry import Measurement
-from musegnn.coexpression.axes import shared_part
 from musegnn.coexpression.cscore import cscore
+from musegnn.coexpression.spectral import shared_part
 from musegnn.config import EdgeConfig
 from musegnn.kernels.moments import DepthBasis
 from musegnn.random import stream

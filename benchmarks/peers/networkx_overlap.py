@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import networkx as nx
 
 if TYPE_CHECKING:
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
 
 EPSILON = 1e-8
 

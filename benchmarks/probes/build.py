@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from musegnn.cluster.graphs import build_graphs
+from musegnn.cluster.build import build_graphs
 from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import Store
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.musegnn import MuSeGNN
+    from musegnn.api import MuSeGNN
 
     Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ Gene sets are scored of all models there, as the best of them may be any. On oth
 SAME_EDGES = 1e-3
 """Of one split, the AUROC of held-out edges that a file notes and the one that is measured differ by less."""
 
-CODE = ("musegnn/evaluation", "musegnn/model", "musegnn/training", "musegnn/coexpression", "musegnn/musegnn.py")
+CODE = ("musegnn/evaluation", "musegnn/model", "musegnn/training", "musegnn/coexpression", "musegnn/api.py")
 CODE += (
     "musegnn/config.py",
     "benchmarks/quality/groups.py",
@@ -186,7 +186,7 @@ class Split:
 
     def __init__(self, group: str, split: int) -> None:
         from musegnn.evaluation.evaluate import dataset_tasks, visible_pairs
-        from musegnn.evaluation.function import read_gmt
+        from musegnn.evaluation.gene_sets import read_gmt
 
         self._group, self._split, self._store = group, split, groups.store(group)
         self._model = model = self._make({}, 0)
@@ -252,28 +252,28 @@ class Split:
 
     @cached_property
     def _components(self) -> dict[str, Floats]:
-        from musegnn.evaluation.baselines import pca_vectors
+        from musegnn.evaluation.baselines.alignment import pca_vectors
 
         return {name: pca_vectors(profile, max(DIMS)) for name, profile in self._profiles.items()}
 
     def _closed(self, model: str, *, whole: bool) -> Result:
         """Score a baseline without training."""
-        from musegnn.evaluation import baselines
-        from musegnn.evaluation.candidates import relational_vectors
+        from musegnn.evaluation.baselines import alignment
+        from musegnn.evaluation.baselines.candidates import relational_vectors
 
         name, _, size = model.rpartition("_")
         if name.startswith("pca"):
             x = {dataset: scores[:, : int(size)] for dataset, scores in self._components.items()}
             if name == "pca_procrustes":
-                return self._space(baselines.consensus_alignment(self._tasks, x), whole=whole)
-            return self._scorer.similarity(lambda a, b: baselines.aligned_similarity(a, b, x[a.name], x[b.name]))
+                return self._space(alignment.consensus_alignment(self._tasks, x), whole=whole)
+            return self._scorer.similarity(lambda a, b: alignment.aligned_similarity(a, b, x[a.name], x[b.name]))
         if model == "relations":
             return self._space(relational_vectors(self._model.graphs, self._model.records), raw=True, whole=whole)
         if name == "coexpression":
             seen = {dataset: pair[model.endswith("_z")] for dataset, pair in self._seen.items()}
-            return self._scorer.similarity(lambda a, b: baselines.coexpression_similarity(a, b, seen))
+            return self._scorer.similarity(lambda a, b: alignment.coexpression_similarity(a, b, seen))
         mean = {dataset: record.genes.mean for dataset, record in self._model.records.items()}
-        return self._scorer.similarity(lambda a, b: baselines.expression_similarity(a, b, mean))
+        return self._scorer.similarity(lambda a, b: alignment.expression_similarity(a, b, mean))
 
     def _from_file(self, job: Job, *, whole: bool) -> Result:
         path = vectors.vector_file(job.model, job.group, job.split, job.seed)

@@ -104,8 +104,8 @@ class Scorer:
         edges_of
             The datasets whose held-out edges the vectors did not see, where these are not those of the scorer.
         """
-        from musegnn.evaluation.candidates import vector_candidate
-        from musegnn.evaluation.edges import pair_cosine
+        from musegnn.evaluation.baselines.candidates import vector_candidate
+        from musegnn.evaluation.edge_prediction import pair_cosine
         from musegnn.evaluation.joint import conservation, mixing, retrieve_jointly
         from musegnn.evaluation.modules import module_scores
         from musegnn.evaluation.space import effective_rank
@@ -148,7 +148,7 @@ class Scorer:
 
     def function(self, vectors: Spaces, result: Result) -> None:
         """Add the prediction of gene sets within datasets and from the other datasets to a result."""
-        from musegnn.evaluation.function import function_scores, transfer_scores
+        from musegnn.evaluation.gene_sets import function_scores, transfer_scores
 
         if self._sets:
             for name, score in (("within", function_scores), ("transfer", transfer_scores)):
@@ -176,16 +176,16 @@ class Scorer:
         from musegnn.evaluation.joint import islands
 
         if self._six:
-            from musegnn.evaluation.published import published_metrics
+            from musegnn.evaluation.published_metrics import published_metrics
 
             found = published_metrics(self._tasks, vectors, resolutions=RESOLUTIONS, seed=0)
             return islands(found) | _published_six(found)
         return islands({"resolutions": self._cluster_labels(vectors)})
 
     def _cluster_labels(self, vectors: Spaces) -> list[dict[str, float]]:
-        """Return the part of :func:`musegnn.evaluation.published.published_metrics` that islands are made of."""
-        from musegnn.evaluation.graph import connectivities, has_leiden, leiden
+        """Return the part of ``published_metrics`` that islands are made of."""
         from musegnn.evaluation.metrics import label_information
+        from musegnn.evaluation.neighbor_graph import connectivities, has_leiden, leiden
 
         if not has_leiden():
             return []

@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.quality.vectors MODEL GROUP SPLIT`` makes them: ``previous`` is the default of an earlier commit,
 trained by the code of that commit; ``published`` the published recipe with all of its 2000 rounds, ``published200``
-with 200 at ten times its learning rates; ``baselines`` all that :mod:`musegnn.evaluation.rivals` trains. The files lie
-in the folder that ``MUSEGNN_VECTORS`` names, else in ``benchmarks/.vectors``, as ``MODEL-GROUP-SPLIT-SEED.npz``: one
-array per dataset, and ``meta``, JSON with CPU seconds and the AUROC of held-out edges by ``decoder`` and ``cosine``.
+with 200 at ten times its learning rates; ``baselines`` all of :mod:`musegnn.evaluation.baselines` that is trained. The
+files lie in the folder that ``MUSEGNN_VECTORS`` names, else in ``benchmarks/.vectors``, as
+``MODEL-GROUP-SPLIT-SEED.npz``: one array per dataset, and ``meta``, JSON with CPU seconds and the AUROC of held-out
+edges by ``decoder`` and ``cosine``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.musegnn import MuSeGNN
+    from musegnn.api import MuSeGNN
 
     Spaces = Mapping[str, NDArray[np.floating]]
 
@@ -130,7 +131,7 @@ def train(settings: Mapping[str, Any], group: str, split: int, store: Path, path
     """
     from threadpoolctl import threadpool_limits
 
-    from musegnn.evaluation.edges import pair_cosine
+    from musegnn.evaluation.edge_prediction import pair_cosine
     from musegnn.evaluation.evaluate import dataset_tasks
 
     with threadpool_limits(1):
@@ -158,7 +159,7 @@ def edge_means(tasks: Sequence[Any], score: Any) -> dict[str, float]:  # of whic
     score
         From the name of a dataset to a score of pairs of its genes.
     """
-    from musegnn.evaluation.edges import held_out_auc
+    from musegnn.evaluation.edge_prediction import held_out_auc
 
     found = [held_out_auc(score(task.name), task.pairs) for task in tasks]
     return {which: float(np.nanmean([auc[which] for auc in found])) for which in EDGES}
@@ -216,16 +217,16 @@ def _train_here(model: str, group: str, split: int, path: Path) -> None:
 def _train_baselines(group: str, split: int, store: Path) -> None:
     from threadpoolctl import threadpool_limits
 
-    from musegnn.evaluation.edges import pair_cosine
+    from musegnn.evaluation.baselines.registry import trained_baselines
+    from musegnn.evaluation.edge_prediction import pair_cosine
     from musegnn.evaluation.evaluate import dataset_tasks
-    from musegnn.evaluation.rivals.registry import trained_rivals
 
     with threadpool_limits(1):
         model = make_model({}, group, split, 0, store)
         tasks = dataset_tasks(model)
         profiles = {name: record.profile for name, record in model.records.items()}
         start = time.process_time()
-        made = trained_rivals(tasks, model.graphs, profiles, seed=0)
+        made = trained_baselines(tasks, model.graphs, profiles, seed=0)
         seconds = time.process_time() - start
         for name, vectors in made.items():
             if not name.startswith("pca_"):

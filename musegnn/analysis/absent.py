@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from musegnn.coexpression.scan import MITOCHONDRIAL
-from musegnn.coexpression.sources import open_source
 from musegnn.data_store import Store
+from musegnn.datasets import open_source
 from musegnn.errors import MuseGNNError
 from musegnn.text import some_of
 from musegnn.training.genes import gene_keys, read_orthologs

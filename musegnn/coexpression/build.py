@@ -1,7 +1,8 @@
 """From raw counts of one dataset to its genes, pairs and profiles, in stages of restartable tasks.
 
 1. ``scan``: quality control, depths, counts per gene (:mod:`musegnn.coexpression.scan`).
-2. ``select``: sums for the residual model and for the test of spatial variation (:mod:`musegnn.coexpression.select`).
+2. ``select``: sums for the residual model and for the test of spatial variation
+   (:mod:`musegnn.coexpression.gene_selection`).
 3. ``variance``: residual variances, where genes are chosen by them.
 4. ``extract``: the counts of the chosen genes, copied to small files (:mod:`musegnn.coexpression.pairs`).
 
@@ -24,12 +25,12 @@ from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
 from musegnn.atlas_file import read_genes
+from musegnn.coexpression import gene_selection
 from musegnn.coexpression import pairs as pair_stages
 from musegnn.coexpression import profile as profile_stages
-from musegnn.coexpression import select as select_stages
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.irls import fit_irls
-from musegnn.coexpression.plan import check_profile_memory
+from musegnn.coexpression.memory import check_profile_memory
 from musegnn.coexpression.scan import check_genes, cut_shards, merge_scans, scan_shard
 from musegnn.coexpression.tasks import DAMAGE, Task, load, opened, run_here, run_stage, save
 from musegnn.config import EdgeConfig
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.coexpression.gene_selection import Selection
     from musegnn.coexpression.irls import IRLSFit
     from musegnn.coexpression.scan import ScanResult
     from musegnn.coexpression.sctransform import SCTModel
-    from musegnn.coexpression.select import Selection
     from musegnn.coexpression.tasks import Arrays, Runner
     from musegnn.config import DatasetConfig, GraphConfig
     from musegnn.data_store.readers import CountSource
@@ -77,8 +78,8 @@ def build_parameters(dataset: DatasetConfig, config: GraphConfig) -> dict[str, A
 
 def stages_of(config: GraphConfig, modality: str) -> tuple[str, ...]:
     """Name the stages of a build; those before ``pairs`` each read the source once."""
-    by_residuals = select_stages.selects_by_residuals(config, modality)
-    by_place = select_stages.selects_by_place(config, modality)
+    by_residuals = gene_selection.selects_by_residuals(config, modality)
+    by_place = gene_selection.selects_by_place(config, modality)
     select = ("select",) if by_place or config.residuals == "sctransform" else ()
     variance = ("variance",) if by_residuals else ()
     profile = ("profile", "profile again") if config.profile == "randomized" else ("profile",)
@@ -226,20 +227,20 @@ def _build(
     scanned = stages.run("scan", [(scan_shard, (source, config, shard)) for shard in shards])
     result = merge_scans(source, config, scanned)
     inputs = [(source, config, shard, path) for shard, path in zip(shards, scanned, strict=True)]
-    plan = select_stages.plan_selection(source, dataset, config, result)
+    plan = gene_selection.plan_selection(source, dataset, config, result)
     collected = []
     if "select" in stages:
         collected = stages.run(
-            "select", [(select_stages.select_shard, (*given, result.genes, plan)) for given in inputs]
+            "select", [(gene_selection.select_shard, (*given, result.genes, plan)) for given in inputs]
         )
-    model = select_stages.fit_model(config, result, plan, collected)
+    model = gene_selection.fit_model(config, result, plan, collected)
     varied = []
     if "variance" in stages:
         described = stages.put("model", profile_stages.model_arrays(model, model.clip))
         varied = stages.run(
-            "variance", [(select_stages.variance_shard, (*given, result.genes, described)) for given in inputs]
+            "variance", [(gene_selection.variance_shard, (*given, result.genes, described)) for given in inputs]
         )
-    selection = select_stages.choose_genes(source, dataset, config, result, plan, model, collected, varied)
+    selection = gene_selection.choose_genes(source, dataset, config, result, plan, model, collected, varied)
     chosen = selection.genes
     check_profile_memory(dataset.name, config, len(chosen), result.n_cells, memory)
     ascending = np.argsort(result.stats.n_detected[chosen], kind="stable")
@@ -386,7 +387,7 @@ def _report(
     if selection.missing:
         warnings.append(
             f"W259: {len(selection.missing)} names of the list are of none of the {len(result.genes)} genes detected "
-            f"in {config.min_cells} cells or more ({select_stages.first_names(selection.missing)})"
+            f"in {config.min_cells} cells or more ({gene_selection.first_names(selection.missing)})"
         )
     return {
         "n_cells": result.n_cells,

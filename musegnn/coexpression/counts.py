@@ -47,21 +47,21 @@ class CountTable:
         """Add the kept cells, marked in (b,), of a block of counts, shape (b, G), CSR int32 without zeros."""
         self._pending.append(accumulate_counts(block, keep, self._small))
         if sum(map(len, self._pending)) > KEYS:
-            self._settle()
+            self._commit_checkpoint()
 
     def merge(self, other: CountTable) -> None:
         """Add the table of other cells and the same genes."""
         if other.n_genes != self.n_genes:
             msg = f"expected a table of {self.n_genes} genes, got {other.n_genes}"
             raise ValueError(msg)
-        self._settle()
-        other._settle()
+        self._commit_checkpoint()
+        other._commit_checkpoint()
         self._small += other._small
         self._add(other._keys, other._times)
 
     def take(self, genes: NDArray[np.integer]) -> CountTable:
         """Restrict the table to some genes, in the order given, each at most once."""
-        self._settle()
+        self._commit_checkpoint()
         taken = CountTable(len(genes))
         taken._small = self._small[genes]
         place = np.full(self.n_genes, -1, dtype=np.int64)
@@ -73,7 +73,7 @@ class CountTable:
 
     def to_arrays(self) -> Arrays:
         """Give plain arrays."""
-        self._settle()
+        self._commit_checkpoint()
         return {"small": self._small, "keys": self._keys, "times": self._times}
 
     @classmethod
@@ -85,7 +85,7 @@ class CountTable:
 
     def large(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Give gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
-        self._settle()
+        self._commit_checkpoint()
         return self._keys >> 32, self._keys & 0xFFFFFFFF, self._times
 
     @property
@@ -159,7 +159,7 @@ class CountTable:
         np.add.at(result, gene, values)
         return result
 
-    def _settle(self) -> None:
+    def _commit_checkpoint(self) -> None:
         """Count the keys that blocks left."""
         if self._pending:
             keys, times = np.unique(np.concatenate(self._pending), return_counts=True)

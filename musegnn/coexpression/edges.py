@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
-from musegnn.coexpression.axes import shared_part
+from musegnn.coexpression.spectral import shared_part
 from musegnn.errors import GraphError
 
 if TYPE_CHECKING:

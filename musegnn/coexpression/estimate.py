@@ -1,6 +1,6 @@
 """What a build will take, before it runs: passes, memory, disk and processor time.
 
-Sizes come from the head of the file and from a sample of its cells, memory from :mod:`musegnn.coexpression.plan`. The
+Sizes come from the head of the file and from a sample of its cells, memory from :mod:`musegnn.coexpression.memory`. The
 rates of processor time are of one core of an AMD EPYC with AVX-512; reading is timed on the sample itself. ``python -m
 benchmarks estimate`` holds all of it against builds.
 
@@ -17,8 +17,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from musegnn.coexpression.build import STRIPE_BYTES, stages_of
+from musegnn.coexpression.memory import BASE, PACKED_BYTES, BuildShape, StageMemory, most_genes, stage_memory
 from musegnn.coexpression.pairs import cut_stripes
-from musegnn.coexpression.plan import BASE, PACKED_BYTES, BuildShape, StageMemory, most_genes, stage_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

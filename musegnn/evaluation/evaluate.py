@@ -19,14 +19,14 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-from musegnn.evaluation import edges
-from musegnn.evaluation.candidates import Candidate, relational_vectors, rival_candidates, vector_candidate
+from musegnn.evaluation import edge_prediction
+from musegnn.evaluation.baselines.candidates import Candidate, baseline_candidates, relational_vectors, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
-from musegnn.evaluation.function import function_document, function_scores, transfer_scores
+from musegnn.evaluation.gene_sets import function_document, function_scores, transfer_scores
 from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_jointly
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.modules import module_document, module_sets
-from musegnn.evaluation.published import published_metrics
+from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
 from musegnn.evaluation.seeds import summarize_seeds
 from musegnn.evaluation.space import effective_rank, mean_cosine
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.api import MuSeGNN
     from musegnn.data_store.records import PairTable
-    from musegnn.evaluation.edges import PairScore
+    from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
-    from musegnn.musegnn import MuSeGNN
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
     from musegnn.training.holdout import DatasetHoldout
     from musegnn.vectors import Similarity
 
@@ -157,7 +157,7 @@ def _describe(task: DatasetTask) -> dict[str, Any]:  # JSON
         "n_held_out_edges": len(task.pairs.rows),
         "n_held_out_negative_edges": int((task.pairs.sign < 0).sum()),
         "n_held_out_non_edges": len(task.pairs.other_rows),
-        "degree_auc": edges.degree_auc(task),
+        "degree_auc": edge_prediction.degree_auc(task),
     }
 
 
@@ -167,14 +167,14 @@ def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str
         return None
     per_dataset: dict[str, dict[str, dict[str, float]]] = {}
     for t in tasks:
-        cosine = edges.pair_cosine(candidate.vectors[t.name])
+        cosine = edge_prediction.pair_cosine(candidate.vectors[t.name])
         scores: dict[str, PairScore] = {
             "cosine": cosine,
             "abs_cosine": lambda rows, cols, cosine=cosine: np.abs(cosine(rows, cols)),  # type: ignore[misc]
         }
         if candidate.decoder is not None:
             scores["decoder"] = candidate.decoder(t.name)
-        per_dataset[t.name] = {name: edges.held_out_auc(score, t.pairs) for name, score in scores.items()}
+        per_dataset[t.name] = {name: edge_prediction.held_out_auc(score, t.pairs) for name, score in scores.items()}
     names = ("cosine", "abs_cosine", *(("decoder",) if candidate.decoder is not None else ()))
     overall = {
         name: {which: mean_of_defined([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
@@ -254,7 +254,7 @@ def evaluate_model(
     model: MuSeGNN,
     *,
     sets: Mapping[str, Collection[str]] | None = None,
-    trained_rivals: bool = False,
+    trained_baselines: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
     """Score a model beside its untrained self and the baselines, on what its training did not see.
@@ -265,8 +265,8 @@ def evaluate_model(
         Usually trained; its ``evaluation`` settings say what was held out.
     sets
         Gene sets to predict, as keys by name, see :meth:`musegnn.MuSeGNN.gene_sets`; ``None``: none.
-    trained_rivals
-        Train those of :mod:`musegnn.evaluation.rivals` too, which takes minutes and the extra ``baselines``.
+    trained_baselines
+        Train those of :mod:`musegnn.evaluation.baselines` too, which takes minutes and the extra ``baselines``.
     seeds
         Train and score as many models as this, `model` being the first, and the rivals as often.
 
@@ -274,17 +274,17 @@ def evaluate_model(
     -------
     dict
         As :func:`evaluate`, for ``trained``, ``start`` (the closed-form maps before the first round; where there are
-        maps and rounds), ``untrained``, the baselines of :func:`musegnn.evaluation.candidates.rival_candidates` and
-        ``relations`` (the features that the model gets), with the ``settings`` that were used, and ``modules``; with
-        `sets` also ``function`` and ``transfer``. With several seeds also ``seeds``, see
-        :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it ``stability``: by model, how far seeds agree in the
-        nearest genes.
+        maps and rounds), ``untrained``, the baselines of
+        :func:`~musegnn.evaluation.baselines.candidates.baseline_candidates` and ``relations`` (the features that the
+        model gets), with the ``settings`` that were used, and ``modules``; with `sets` also ``function`` and
+        ``transfer``. With several seeds also ``seeds``, see :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it
+        ``stability``: by model, how far seeds agree in the nearest genes.
     """
     first = model.config.training.seed
     documents, nearest = [], []
     for seed in range(first, first + seeds):
         one = model if seed == first else model.reseeded(seed).train()
-        document, spaces = _evaluate_seed(one, sets, trained_rivals=trained_rivals)
+        document, spaces = _evaluate_seed(one, sets, trained_baselines=trained_baselines)
         if seeds == 1:
             return document
         documents.append(document)
@@ -295,7 +295,7 @@ def evaluate_model(
 
 
 def _evaluate_seed(
-    model: MuSeGNN, sets: Mapping[str, Collection[str]] | None, *, trained_rivals: bool
+    model: MuSeGNN, sets: Mapping[str, Collection[str]] | None, *, trained_baselines: bool
 ) -> tuple[dict[str, Any], dict[str, Vectors]]:  # JSON
     """Score one model, and give the vectors of all that have some."""
     settings = model.config.evaluation
@@ -303,7 +303,7 @@ def _evaluate_seed(
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
     profiles = {t.name: model.records[t.name].profile for t in tasks}
     with _one_blas_thread():
-        rivals = rival_candidates(
+        rivals = baseline_candidates(
             tasks,
             profiles=profiles,
             estimates={name: estimate for name, (estimate, _) in seen.items()},
@@ -322,14 +322,14 @@ def _evaluate_seed(
         RAW: vector_candidate("relational features, which the model gets, as they are", raw),
     }
     pooled: dict[str, Vectors] = {}
-    if trained_rivals:
-        from musegnn.evaluation.rivals import registry
+    if trained_baselines:
+        from musegnn.evaluation.baselines import registry
 
-        made = registry.trained_rivals(tasks, model.graphs, profiles, seed=model.config.training.seed)
-        about = "see musegnn.evaluation.rivals"
+        made = registry.trained_baselines(tasks, model.graphs, profiles, seed=model.config.training.seed)
+        about = "see musegnn.evaluation.baselines"
         candidates |= {name: vector_candidate(about, vectors) for name, vectors in made.items()}
         if sets is not None:
-            pooled.update(registry.pooled_rivals(model.graphs, profiles))
+            pooled.update(registry.pooled_baselines(model.graphs, profiles))
     document = evaluate(
         tasks,
         candidates,

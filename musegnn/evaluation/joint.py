@@ -199,7 +199,7 @@ def islands(published: Mapping[str, Any]) -> dict[str, float]:
     Parameters
     ----------
     published
-        Result of :func:`musegnn.evaluation.published.published_metrics`.
+        Result of :func:`musegnn.evaluation.published_metrics.published_metrics`.
 
     Returns
     -------

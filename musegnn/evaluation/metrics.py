@@ -1,7 +1,7 @@
 """The published metrics of a joint space, without self-loops.
 
 Each takes the pooled rows of all datasets: vectors, dataset labels, cluster labels. AUC, the sixth, is
-:func:`musegnn.evaluation.edges.graph_auc`.
+:func:`musegnn.evaluation.edge_prediction.graph_auc`.
 
 Legend: n pooled rows, d dimensions, k neighbours, B datasets, C clusters, V gene keys.
 """
@@ -118,8 +118,8 @@ def integration_lisi(distance: Floats, position: Ints, dataset: Ints) -> float:
     """Compute iLISI: the median effective number of datasets around a row, scaled.
 
     ``(median - 1) / (B - 1)`` at a perplexity of a third of the neighbours. The neighbours decide the variant: those
-    along the connectivity graph (:func:`musegnn.evaluation.graph.path_nearest`) give the published value, which takes
-    connectivities for lengths; plain nearest neighbours give the value of the original LISI.
+    along the connectivity graph (:func:`~musegnn.evaluation.neighbor_graph.path_nearest`) give the published value,
+    which takes connectivities for lengths; plain nearest neighbours give the value of the original LISI.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import average, fcluster
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import squareform
 
-from musegnn.evaluation.function import FunctionScores, function_scores
+from musegnn.evaluation.gene_sets import FunctionScores, function_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -147,7 +147,7 @@ def module_scores(
     modules
         Result of :func:`module_sets`.
     seed, permute
-        As of :func:`musegnn.evaluation.function.function_scores`.
+        As of :func:`musegnn.evaluation.gene_sets.function_scores`.
 
     Returns
     -------

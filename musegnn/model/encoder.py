@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.model.convolutions import Convolution, make_convolution
 from musegnn.model.norm import GraphNorm
+from musegnn.model.variants import Convolution, make_convolution
 
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention import EdgeGraph
@@ -37,7 +37,7 @@ class DatasetLayer(nn.Module):
     edge_dropout
         Share of attention weights dropped while training.
     convolution
-        A name of :data:`musegnn.model.convolutions.CONVOLUTIONS`.
+        A name of :data:`musegnn.model.variants.CONVOLUTIONS`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SharedLayers(nn.Module):
     edge_dropout
         Share of attention weights dropped while training.
     convolution
-        A name of :data:`musegnn.model.convolutions.CONVOLUTIONS`.
+        A name of :data:`musegnn.model.variants.CONVOLUTIONS`.
     gated
         Multiply the result by a weight that starts at zero, for layers that correct vectors they start from (ReZero).
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from musegnn.training.relations import Relations
+    from musegnn.model.relational_features import Relations
 
 
 GAIN = 32.0
@@ -171,7 +171,9 @@ class NodeFeatures:
         return projected
 
 
-def kept(size: Sequence[int], share: float, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor | None:
+def dropout_mask(
+    size: Sequence[int], share: float, generator: torch.Generator, like: torch.Tensor
+) -> torch.Tensor | None:
     """Draw what dropout multiplies by: 0 for a share of the entries and ``1/(1 - share)`` for the others.
 
     Parameters

@@ -14,7 +14,7 @@ from torch import nn
 from musegnn.kernels.edge_attention import EdgeGraph, edge_graph
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
-from musegnn.model.features import DatasetMaps, NodeFeatures, Projection, kept
+from musegnn.model.features import DatasetMaps, NodeFeatures, Projection, dropout_mask
 from musegnn.model.shared import SharedModules
 from musegnn.random import stream, torch_generator
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from musegnn.config import ModelConfig
+    from musegnn.graph import GraphData
     from musegnn.model.decoder import AnyDecoder, Decoder
-    from musegnn.training.data import GraphData
 
 UnitKind = Literal["dataset", "decoder", "shared"]
 
@@ -139,11 +139,11 @@ class AtlasModel:
             (N, d).
         """
         features, own = self._features[i], self._own[i]
-        keep = self._kept("feature_dropout", i, round_, features.profile.shape)
+        keep = self._dropout_mask("feature_dropout", i, round_, features.profile.shape)
         x: torch.Tensor = features.profile if keep is None else features.profile * keep
         if "maps" in own:
             assert features.columns is not None
-            anchors = self._kept("anchor_dropout", i, round_, features.columns.shape)
+            anchors = self._dropout_mask("anchor_dropout", i, round_, features.columns.shape)
             x = own["maps"](x, features.project(self._shared("projection", i), anchors))
         if "layer" not in own:
             return x
@@ -173,13 +173,13 @@ class AtlasModel:
         assert module is not None
         return module
 
-    def _kept(self, purpose: str, i: int, round_: int | None, size: Sequence[int]) -> torch.Tensor | None:
+    def _dropout_mask(self, purpose: str, i: int, round_: int | None, size: Sequence[int]) -> torch.Tensor | None:
         """Draw what node features are multiplied by in a round."""
         if round_ is None:
             return None
         generator = torch_generator(self._seed, purpose, round_, self.graphs[i].name)
         like = next(iter(self._decoders[i].parameters()))
-        return kept(size, self.config.feature_dropout, generator, like)
+        return dropout_mask(size, self.config.feature_dropout, generator, like)
 
     def features(self, i: int) -> NodeFeatures:
         """Give the node features of dataset `i`."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
 
 
 def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:

@@ -75,7 +75,9 @@ class Comm(Protocol):
             `z` and must not be written to.
         """
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
+    def return_gradients(
+        self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]
+    ) -> Callable[[], Vectors]:
         """Begin to return gradients to the owners of the vectors they belong to.
 
         Parameters
@@ -137,7 +139,9 @@ class LocalComm:
         found = {partner[i]: z[partner[i]] for i in sorted(z) if partner[i] >= 0}
         return lambda: found
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
+    def return_gradients(
+        self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]
+    ) -> Callable[[], Vectors]:
         """Give the gradients back as they are."""
         found = dict(gradients)
         return lambda: found

@@ -21,8 +21,8 @@ from musegnn.random import stream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from musegnn.graph import GraphData
     from musegnn.model.decoder import Decoder
-    from musegnn.training.data import GraphData
 
     Floats = NDArray[np.float64]
 

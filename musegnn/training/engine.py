@@ -17,12 +17,12 @@ import torch
 from musegnn.errors import RunError
 from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
+from musegnn.training.diagnostics import compare_pair
 from musegnn.training.losses import alignment, ntxent, similarity
 from musegnn.training.overlap import Overlaps
 from musegnn.training.phases import Phases
 from musegnn.training.reconstruction import Reconstruction
 from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, participants, partners
-from musegnn.training.watch import compare_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -66,7 +66,7 @@ class Engine:
     Attributes
     ----------
     watched
-        Records of :func:`musegnn.training.watch.compare_pair` that nobody has taken yet.
+        Records of :func:`musegnn.training.diagnostics.compare_pair` that nobody has taken yet.
 
     Raises
     ------
@@ -190,7 +190,7 @@ class Engine:
             rows[i] = self._row(round_, i, partner[i], losses[i] | compared)
         returned = by_other
         if config.exchange == "exact":
-            collect = self.comm.give_back(by_other, partner)
+            collect = self.comm.return_gradients(by_other, partner)
             enter("return", round_)
             returned = collect()
         layer_gradients, contributions = self._backward(round_, z, by_own, returned, partner)

@@ -17,10 +17,10 @@ import torch
 
 from musegnn.errors import RunError
 from musegnn.kernels.edge_attention.impl import HANDOFF_BYTES
-from musegnn.model.convolutions import CONVOLUTIONS
 from musegnn.model.decoder import make_decoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
 from musegnn.model.shared import sharing_key
+from musegnn.model.variants import CONVOLUTIONS
 from musegnn.training.canonical import COMPONENTS, MORE_COMPONENTS
 from musegnn.training.decoder_fit import MAX_ROWS
 from musegnn.training.discriminant import AXES
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from musegnn.config import ModelConfig, TrainingConfig
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
     from musegnn.training.prepare import Prepared
 
 BASE = 480 * 10**6
@@ -48,7 +48,7 @@ DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
 DRAWN_PAIR = 64
 PAIR_ARRAYS = 8
 SCORE_ARRAYS = 4
-TRIES: tuple[tuple[str, ...], ...] = (
+SUGGESTED_SETTINGS: tuple[tuple[str, ...], ...] = (
     ("training.recompute=true",),
     ("training.loss.n_alignment=2000",),
     ("training.row_block=512",),
@@ -305,7 +305,8 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
     Raises
     ------
     RunError
-        E411 naming the parts that need most and settings that fit, if any of TRIES does. They change results, so
+        E411 naming the parts that need most and settings that fit, if any of
+        SUGGESTED_SETTINGS does. They change results, so
         nothing is changed here.
     """
     sizes = [
@@ -319,7 +320,7 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
         return found
     msg = f"training needs about {megabytes(found.total)} ({found.describe()}), got {megabytes(budget)}"
     fix = f"give --memory {megabytes(found.total)} or more"
-    for changes in TRIES:
+    for changes in SUGGESTED_SETTINGS:
         other = _changed(model, training, changes)
         if other is None:
             continue

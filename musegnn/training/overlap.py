@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

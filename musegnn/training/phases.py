@@ -21,7 +21,7 @@ WAITS: tuple[Phase, ...] = ("exchange", "return", "reduce")
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class PhaseState:
     """What a process does at a time.
 
     Attributes
@@ -59,17 +59,17 @@ class Phases:
         The present moment; may be read by other threads.
     """
 
-    def __init__(self, on_enter: Callable[[Moment], None] | None = None) -> None:
+    def __init__(self, on_enter: Callable[[PhaseState], None] | None = None) -> None:
         self._on_enter = on_enter
         self._seconds: dict[str, float] = {}
         self._by_dataset: dict[str, float] = {}
         self._began = time.perf_counter()
-        self.now = Moment(0, "load", None, time.time(), 0)
+        self.now = PhaseState(0, "load", None, time.time(), 0)
 
     def enter(self, phase: Phase, round_: int, dataset: str | None = None) -> None:
         """Begin a phase, which ends the one before it."""
         self._close()
-        self.now = Moment(round_, phase, dataset, time.time(), self.now.count + 1)
+        self.now = PhaseState(round_, phase, dataset, time.time(), self.now.count + 1)
         if self._on_enter is not None:
             self._on_enter(self.now)
 

@@ -16,12 +16,12 @@ import torch
 
 from musegnn.coexpression.edges import select_edges
 from musegnn.errors import ConfigError
+from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
-from musegnn.training.data import GraphData
+from musegnn.model.relational_features import relations, vocabulary
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
-from musegnn.training.relations import relations, vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -124,7 +124,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         digests.append(_digest(graph, record))
         if owned is None or i in owned:
             records[name], edges[name], splits[name] = record, whole, part
-    _warn_of_strangers(graphs)
+    _warn_of_disjoint_datasets(graphs)
     return Prepared(
         records=records,
         edges=edges,
@@ -166,7 +166,7 @@ def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None
             raise ConfigError(msg, code="E304", where=str(config.orthologs), fix="spell `species` as in the table")
 
 
-def _warn_of_strangers(graphs: Sequence[GraphData]) -> None:
+def _warn_of_disjoint_datasets(graphs: Sequence[GraphData]) -> None:
     for i, one in enumerate(graphs):
         mine = set(one.keys[one.trainable].tolist())
         for other in graphs[i + 1 :]:

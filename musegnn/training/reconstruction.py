@@ -5,7 +5,7 @@ All three give the same expectation. With P entries that take part and l_rc the 
 * all: ``1/P sum_rc l_rc``;
 * a block of B of N rows: ``N/(B P) sum_{r in block} sum_c l_rc``. Rows are dealt into blocks at random, so a given
   block holds a row with probability B/N, and the expectation is the loss of all;
-* pairs: see :mod:`musegnn.training.pairs`.
+* pairs: see :mod:`musegnn.training.pair_sampling`.
 
 What does not fit one step of ``TILE_ENTRIES`` numbers (``PAIR_TILE_ENTRIES`` for pairs) is computed in tiles whose
 gradients are added up, in an order that sizes alone decide. Which rows and pairs are decoded is a function of (seed,
@@ -25,7 +25,7 @@ from torch.nn import functional
 from musegnn.model.decoder import scores_pairs
 from musegnn.random import stream
 from musegnn.training.losses import edge_bce, edge_target
-from musegnn.training.pairs import PairSampler
+from musegnn.training.pair_sampling import PairSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
     from musegnn.config import TrainingConfig
+    from musegnn.graph import GraphData
     from musegnn.model.decoder import Decoder
-    from musegnn.training.data import GraphData
 
 TILE_ENTRIES = 1 << 24
 PAIR_TILE_ENTRIES = 1 << 19  # a tile's vectors stay in the cache

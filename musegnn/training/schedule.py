@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.training.data import GraphData
+    from musegnn.graph import GraphData
     from musegnn.training.overlap import PairOverlap
 
 ALONE = -1

@@ -86,6 +86,6 @@ def train_as_rank(
     if rank == 0:
         announce(checkpoints, generation)
     trainer = Trainer(data, config, comm=comm, owner=owner, device=device, plan=plan, generation=generation)
-    trainer.take_up(folder.path)
+    trainer.restore(folder.path)
     trainer.run(folder.path)
     return trainer.rounds

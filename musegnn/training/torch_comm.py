@@ -40,7 +40,7 @@ class PeerLostError(RunError):
 
 
 @contextmanager
-def meeting_place(host: str) -> Iterator[tuple[str, int]]:
+def rendezvous(host: str) -> Iterator[tuple[str, int]]:
     """Offer a key-value store in which processes find one another, on one interface and no other.
 
     Parameters
@@ -71,7 +71,7 @@ def meeting_place(host: str) -> Iterator[tuple[str, int]]:
 
 
 def find_members(host: str, port: int, name: str) -> Any:  # torch publishes no types for stores
-    """Connect to the store of a :func:`meeting_place`.
+    """Connect to the store of a :func:`rendezvous`.
 
     Parameters
     ----------
@@ -186,7 +186,9 @@ class TorchComm:
 
         return found
 
-    def give_back(self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
+    def return_gradients(
+        self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]
+    ) -> Callable[[], Vectors]:
         """Send each gradient to the owner of the partner, behind a number that says whether there is one."""
         subjects = [i for i, j in sorted(partner.items()) if j >= 0]
         places = [

@@ -33,12 +33,12 @@ from musegnn.training.checkpoint import (
     read_units,
 )
 from musegnn.training.comm import LocalComm
+from musegnn.training.diagnostics import problems
 from musegnn.training.engine import Engine
 from musegnn.training.initialize import initialize
-from musegnn.training.log import RunLog, describe_space
+from musegnn.training.metrics_log import RunLog, describe_space
 from musegnn.training.phases import Phases
 from musegnn.training.prepare import fingerprint, make_model
-from musegnn.training.watch import problems
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from musegnn.config import AtlasConfig
     from musegnn.training.checkpoint import Manifest
     from musegnn.training.comm import Comm
+    from musegnn.training.diagnostics import Problem
     from musegnn.training.prepare import Prepared
-    from musegnn.training.watch import Problem
 
 
 class PausedError(Exception):
@@ -133,7 +133,7 @@ class Trainer:
             self._fingerprint = fingerprint(self._data, self.config)
         return self._fingerprint
 
-    def take_up(self, folder: Path) -> bool:
+    def restore(self, folder: Path) -> bool:
         """Set weights and moments to the newest checkpoint that is whole for all processes.
 
         Parameters
@@ -201,7 +201,7 @@ class Trainer:
             When a process wanted to pause; the newest checkpoint is of the last round trained.
         """
         training, alone = self.config.training, self.comm.size == 1
-        self._announce(folder)
+        self._fence_older_groups(folder)
         place = folder if self.comm.rank == 0 else None
         with (
             threads(training.threads),
@@ -216,7 +216,7 @@ class Trainer:
                     self._write(log)
             while self.rounds < training.rounds:
                 began = time.perf_counter()
-                rows = self.engine.round(self.rounds + 1, before_step=lambda: self._settle(folder, log))
+                rows = self.engine.round(self.rounds + 1, before_step=lambda: self._commit_checkpoint(folder, log))
                 self.rounds += 1
                 seconds = time.perf_counter() - began
                 self._unsent += [{"kind": "losses", **row, "seconds": seconds} for row in rows]
@@ -231,7 +231,7 @@ class Trainer:
                     progress(self.rounds, rows)
             if folder is not None and self._saving is None and not manifests(folder / "checkpoints"):
                 self._save(folder)
-            self._settle(folder, log)
+            self._commit_checkpoint(folder, log)
 
     def start(self) -> None:
         """Set the maps to their closed forms, see :mod:`musegnn.training.initialize`."""
@@ -241,9 +241,9 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""
-        self._announce(folder)
+        self._fence_older_groups(folder)
         self._save(folder)
-        self._settle(folder, None)
+        self._commit_checkpoint(folder, None)
 
     def vectors(self) -> dict[str, NDArray[np.float32]]:
         """Give the vectors of all genes of each owned dataset, by dataset name, shape (N, d)."""
@@ -253,7 +253,7 @@ class Trainer:
                 for i in self.model.owned
             }
 
-    def _announce(self, folder: Path | None) -> None:
+    def _fence_older_groups(self, folder: Path | None) -> None:
         """Take over from groups of processes that trained here before, if any."""
         if self._generation is None:
             before = 0 if folder is None else newest_generation(folder / "checkpoints")
@@ -276,7 +276,7 @@ class Trainer:
         units = {name: self.engine.state(name) for name in self.model.units if self._is_home(name)}
         self._saving = (self.rounds, Writer(folder / "checkpoints", units))
 
-    def _settle(self, folder: Path | None, log: RunLog | None) -> None:
+    def _commit_checkpoint(self, folder: Path | None, log: RunLog | None) -> None:
         """Make the checkpoint under way valid, together with the metrics up to its round."""
         if self._saving is None or folder is None:
             return

@@ -13,8 +13,8 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 from musegnn.cli import main
+from musegnn.cluster.build import build_graphs
 from musegnn.cluster.estimate import estimate_graphs
-from musegnn.cluster.graphs import build_graphs
 from musegnn.coexpression.estimate import sample_source
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
 from musegnn.data_store import Store, open_h5ad

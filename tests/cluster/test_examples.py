@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from musegnn.api import MuSeGNN
 from musegnn.cli import app
-from musegnn.musegnn import MuSeGNN
 from musegnn.training.checkpoint import manifests
 
 ROOT = Path(__file__).parents[2]

@@ -39,7 +39,7 @@ def build(atlas_file: str, store_folder: str, scheduler: str, removed_file: str)
     """Build an atlas, and note which files of tasks there were when their folders were removed."""
     import musegnn.data_store.store as place
     from musegnn.atlas_file import load_atlas
-    from musegnn.cluster.graphs import build_graphs
+    from musegnn.cluster.build import build_graphs
     from musegnn.data_store import Store
 
     removed: dict[str, list[int]] = {}

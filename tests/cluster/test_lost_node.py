@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from musegnn.musegnn import MuSeGNN
+from musegnn.api import MuSeGNN
 from musegnn.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -33,7 +33,7 @@ def test_a_lost_node_leaves_no_trace(tmp_path):
     import ray
     from ray.cluster_utils import Cluster
 
-    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config = helpers.make_run(tmp_path, n=4, rounds=400, checkpoint_every=20)
@@ -55,7 +55,7 @@ def test_a_lost_node_leaves_no_trace(tmp_path):
 
         killer = threading.Thread(target=lose)
         killer.start()
-        train_on_cluster(folder, store, actors=2, address=cluster.address, limits=Limits(silent=6.0))
+        train_on_cluster(folder, store, actors=2, address=cluster.address, limits=Timeouts(silent=6.0))
         killer.join()
         status = json.loads(path.read_text())
         assert len(status["failures"]) >= 1

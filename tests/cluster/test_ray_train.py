@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from musegnn.musegnn import MuSeGNN
+from musegnn.api import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.checkpoint import manifests
 

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from musegnn.cluster.orders import Fault
+from musegnn.api import MuSeGNN
+from musegnn.cluster.messages import Fault
 from musegnn.errors import ConfigError, RunError
-from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.phases import PHASES
 
@@ -30,7 +30,7 @@ def alone(helpers, tmp_path_factory):
 @pytest.fixture
 def train(ray_cluster, alone, tmp_path):
     """Give a function that trains on Ray and gives the watch and the run folder."""
-    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config, _, _ = alone
@@ -38,7 +38,7 @@ def train(ray_cluster, alone, tmp_path):
     def run(actors, *, name="run", rounds=None, limits=None, **options):
         training = config.training.model_copy(update={"rounds": rounds or config.training.rounds})
         folder = RunFolder.create(tmp_path / name, config.model_copy(update={"training": training}), store=store.path)
-        limits = limits or Limits(silent=4.0)
+        limits = limits or Timeouts(silent=4.0)
         return train_on_cluster(folder, store, actors=actors, limits=limits, **options), folder
 
     return run
@@ -118,14 +118,14 @@ def test_closed_forms_and_a_few_rounds_have_the_bits_of_one_process(
 
 @pytest.mark.parametrize("phase", ["load", "reduce", "checkpoint"])
 def test_a_failure_in_a_run_without_rounds_leaves_no_trace(ray_cluster, alone, alone_with, helpers, tmp_path, phase):
-    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config, _, _ = alone
     _, units, rows = alone_with("none", 0)
     folder = RunFolder.create(tmp_path / "run", few_rounds(config, "none", 0), store=store.path)
     faults = [[Fault(rank=0, phase=phase, round=0, how="kill")]]
-    train_on_cluster(folder, store, actors=2, limits=Limits(silent=30.0), faults=faults)
+    train_on_cluster(folder, store, actors=2, limits=Timeouts(silent=30.0), faults=faults)
     train_on_cluster(folder, store, actors=2, resume=True)
 
     assert helpers.units(folder.path) == units
@@ -205,7 +205,7 @@ def test_a_dataset_that_kills_its_actors_stops_the_run_with_its_name(train, alon
 def test_a_dataset_that_kills_its_actors_can_be_left_out(train, alone, helpers):
     store, config, _, _ = alone
     faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
-    _, folder = train(2, faults=faults, placement=[0] + [1] * 11, on_poison="skip")
+    _, folder = train(2, faults=faults, placement=[0] + [1] * 11, on_repeated_failure="skip")
 
     assert status_of(folder)["quarantined"] == ["d00"]
     rows = [row for row in folder.history() if row["kind"] == "losses"]
@@ -254,7 +254,7 @@ def test_an_earlier_training_is_not_overwritten(train):
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, phase, rank):
     """Exit, SIGKILL, SIGSTOP and an exception, one after the other."""
-    from musegnn.cluster.controller import Limits
+    from musegnn.cluster.controller import Timeouts
 
     # Three failures at one place in a row stop a run, and there is one place in which to load.
     parts = [HOWS[:2], HOWS[2:]] if phase == "load" else [HOWS]
@@ -262,7 +262,7 @@ def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, pha
         rounds = {"load": [None] * 2, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
         faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, hows, strict=True)]
         spares = rank + 1  # so that there is somebody of this rank after three deaths
-        watch, folder = train(3, name=f"run{k}", spares=spares, faults=faults, limits=Limits())
+        watch, folder = train(3, name=f"run{k}", spares=spares, faults=faults, limits=Timeouts())
 
         assert helpers.units(folder.path) == alone[3]
         failures = status_of(folder)["failures"]

@@ -15,8 +15,7 @@ import sys
 import numpy as np
 import pytest
 
-from musegnn.data_store import Store
-from musegnn.data_store import durable as durable_module
+from musegnn.data_store import Store, atomic_files
 from musegnn.errors import StoreError
 
 
@@ -251,7 +250,7 @@ def test_a_full_disk_commits_nothing_and_leaves_nothing_unfinished(store, make_r
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable_module.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(StoreError, match=r"E140.*Fix: free space"):
         store.commit(make_record(seed=1), "b2")
     monkeypatch.undo()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from musegnn import MuSeGNN, progress
 from musegnn.progress import TerminalProgress, count_warnings, shorten_warnings
-from musegnn.training.watch import Problem
+from musegnn.training.diagnostics import Problem
 
 
 def test_lines_tell_rate_and_time_left(monkeypatch, capsys):

@@ -22,9 +22,9 @@ import torch
 
 from musegnn.kernels.edge_attention.impl import HANDOFF_BYTES
 from musegnn.kernels.edge_attention.impl.gather import MULTIPLE
+from musegnn.kernels.edge_attention.impl.graph_cache import PerGraph
 from musegnn.kernels.edge_attention.impl.numba import backward_columns_kernel, backward_rows_kernel, forward_kernel
-from musegnn.kernels.edge_attention.impl.per_graph import PerGraph
-from musegnn.kernels.edge_attention.impl.rows import GOLDEN, Options, heads_first, mix, transpose
+from musegnn.kernels.edge_attention.impl.row_softmax import GOLDEN, Options, heads_first, mix, transpose
 from musegnn.kernels.edge_attention.impl.tiles import cut, largest_block
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from musegnn.kernels.edge_attention.impl.lanes import (
+from musegnn.kernels.edge_attention.impl.simd import (
     INT32,
     INT64,
     array_data,

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from musegnn.kernels.edge_attention.impl.compile import kernel, sources
-from musegnn.kernels.edge_attention.impl.rows import Options, differentiate_rows, multiply, weigh_rows
+from musegnn.kernels.edge_attention.impl.row_softmax import Options, differentiate_rows, multiply, weigh_rows
 from musegnn.kernels.edge_attention.impl.tiles import block_end, dot_block, sum_block, sum_placed_block
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from numba import njit
 
 from musegnn.kernels.edge_attention import edge_attention, edge_graph
-from musegnn.kernels.edge_attention.impl import cpu, lanes
+from musegnn.kernels.edge_attention.impl import cpu, simd
 from musegnn.kernels.edge_attention.impl.tiles import cut
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @njit
 def exp_of_each(x: np.ndarray, out: np.ndarray) -> None:
-    for at in range(0, x.size, lanes.VECTOR_BYTES // x.itemsize):
-        lanes.store(lanes.exp(lanes.load(x, at, x.size - at)), out, at, x.size - at)
+    for at in range(0, x.size, simd.VECTOR_BYTES // x.itemsize):
+        simd.store(simd.exp(simd.load(x, at, x.size - at)), out, at, x.size - at)
 
 
 @njit
 def sum_and_largest(x: np.ndarray, n: int) -> tuple[float, float]:
-    value, least = lanes.load(x, 0, n), x.dtype.type(-np.inf)
-    return lanes.total(value), lanes.largest(lanes.only(value, n, least))
+    value, least = simd.load(x, 0, n), x.dtype.type(-np.inf)
+    return simd.total(value), simd.largest(simd.only(value, n, least))
 
 
 @pytest.mark.parametrize(("dtype", "lowest"), [(np.float32, -87.0), (np.float64, -708.0)])
@@ -57,7 +57,7 @@ def test_exponential_below_the_bound_and_of_no_number(dtype: type) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_only_what_is_left_counts(dtype: type) -> None:
     x = np.arange(-30, -30 + 64, dtype=dtype)
-    for n in range(1, lanes.VECTOR_BYTES // x.itemsize + 1):
+    for n in range(1, simd.VECTOR_BYTES // x.itemsize + 1):
         assert sum_and_largest(x, n) == (x[:n].sum(), x[n - 1])
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from musegnn.kernels.edge_attention import batch_graphs, edge_graph
-from musegnn.kernels.edge_attention.impl.triton import config, plan
+from musegnn.kernels.edge_attention.impl.triton import config, work_lists
 
 SUITE = Path(__file__).with_name("triton_suite.py")
 
@@ -55,7 +55,7 @@ def test_masks_say_which_edges_exist_and_where_they_are(seed: int, n: int, densi
     dense = np.random.default_rng(seed).random((n, n)) < density
     rows = sparse.csr_matrix(dense)
     graph = edge_graph(rows.indptr, rows.indices)
-    mask, base = plan.make_masks(graph.rowptr, graph.col)
+    mask, base = work_lists.make_masks(graph.rowptr, graph.col)
     assert mask.shape == base.shape == (-(-n // 32), n)
     place = np.full((n, n), -1)
     place[dense] = np.arange(rows.nnz)
@@ -71,9 +71,9 @@ def test_masks_say_which_edges_exist_and_where_they_are(seed: int, n: int, densi
 def test_masks_of_many_edges_are_made_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = sparse.csr_matrix(np.random.default_rng(1).random((90, 90)) < 0.3)
     graph = edge_graph(rows.indptr, rows.indices)
-    whole = plan.make_masks(graph.rowptr, graph.col)
-    monkeypatch.setattr(plan, "CHUNK", 17)
-    assert all(torch.equal(x, y) for x, y in zip(plan.make_masks(graph.rowptr, graph.col), whole, strict=True))
+    whole = work_lists.make_masks(graph.rowptr, graph.col)
+    monkeypatch.setattr(work_lists, "CHUNK", 17)
+    assert all(torch.equal(x, y) for x, y in zip(work_lists.make_masks(graph.rowptr, graph.col), whole, strict=True))
 
 
 @settings(max_examples=40, deadline=None)
@@ -81,7 +81,7 @@ def test_masks_of_many_edges_are_made_by_chunks(monkeypatch: pytest.MonkeyPatch)
 def test_items_cover_every_edge_once_and_the_longest_come_first(counts: list[int], longest: int) -> None:
     pointers = torch.tensor([0, *np.cumsum(counts)])
     rows = torch.arange(len(counts))
-    items = plan.make_items(pointers, rows, longest)
+    items = work_lists.make_items(pointers, rows, longest)
     assert items.length.tolist() == sorted(items.length.tolist(), reverse=True)
     assert all(count <= longest for count in items.length.tolist())
     covered = [
@@ -105,16 +105,16 @@ def test_items_cover_every_edge_once_and_the_longest_come_first(counts: list[int
 
 def test_plan_is_made_once_and_freed_with_its_graph() -> None:
     graph = edge_graph([0, 1, 2], [1, 0])
-    before = len(plan._plans)
-    first = plan.plan_for(graph, config.LIMITS, may_tile=True)
-    assert plan.plan_for(graph, config.LIMITS, may_tile=True) is first
-    assert plan.plan_for(graph, config.LIMITS, may_tile=False) is not first
-    assert len(plan._plans) == before + 2
+    before = len(work_lists._plans)
+    first = work_lists.plan_for(graph, config.LIMITS, may_tile=True)
+    assert work_lists.plan_for(graph, config.LIMITS, may_tile=True) is first
+    assert work_lists.plan_for(graph, config.LIMITS, may_tile=False) is not first
+    assert len(work_lists._plans) == before + 2
     del graph
     gc.collect()
     other = edge_graph([0, 1], [0])
-    assert plan.plan_for(other, config.LIMITS, may_tile=True) is not first
-    assert len(plan._plans) <= before + 1
+    assert work_lists.plan_for(other, config.LIMITS, may_tile=True) is not first
+    assert len(work_lists._plans) <= before + 1
 
 
 def test_dense_graphs_of_a_batch_take_tiles_and_the_largest_come_first() -> None:
@@ -122,7 +122,7 @@ def test_dense_graphs_of_a_batch_take_tiles_and_the_largest_come_first() -> None
     graphs = [
         edge_graph(m.indptr, m.indices) for m in map(sparse.csr_matrix, (full[:20, :20], empty, full, np.eye(50)))
     ]
-    batch = plan.Plan(batch_graphs(graphs), config.Limits(), may_tile=True)
+    batch = work_lists.Plan(batch_graphs(graphs), config.Limits(), may_tile=True)
     assert batch.tiles is not None
     assert batch.tiles.sizes == [20, 40]
     assert batch.tiles.table.tolist() == [[0, 0, 0, 20], [29, 20, 400, 40]]

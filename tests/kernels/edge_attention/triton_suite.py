@@ -16,7 +16,7 @@ from scipy import sparse
 
 from musegnn.kernels.edge_attention import EdgeGraph, available, batch_graphs, edge_attention, edge_graph
 from musegnn.kernels.edge_attention.impl.triton import config, launch
-from musegnn.kernels.edge_attention.impl.triton.plan import plan_for
+from musegnn.kernels.edge_attention.impl.triton.work_lists import plan_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -111,7 +111,7 @@ def report_data(annotated, evaluation, history, graphs):
 def evaluation():
     """Score the made-up vectors with the real evaluation, on a made-up task."""
     from musegnn.evaluation.evaluate import _plain, evaluate, vector_candidate
-    from musegnn.evaluation.function import function_document, transfer_scores
+    from musegnn.evaluation.gene_sets import function_document, transfer_scores
     from musegnn.evaluation.modules import module_document
     from musegnn.evaluation.seeds import summarize_seeds
     from musegnn.evaluation.task import DatasetTask, HeldOutPairs

@@ -7,11 +7,11 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from musegnn.data_store.records import PairTable
-from musegnn.evaluation import graph as graph_module
-from musegnn.evaluation.candidates import rival_candidates, vector_candidate
-from musegnn.evaluation.edges import pair_cosine
+from musegnn.evaluation import neighbor_graph as graph_module
+from musegnn.evaluation.baselines.candidates import baseline_candidates, vector_candidate
+from musegnn.evaluation.edge_prediction import pair_cosine
 from musegnn.evaluation.evaluate import evaluate, visible_pairs, write_evaluation
-from musegnn.evaluation.published import published_metrics
+from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.table import to_table
 from musegnn.evaluation.task import PAIR_GROUPS
 from musegnn.vectors import unit_rows
@@ -26,7 +26,7 @@ def scene(make_atlas):
     candidates = {
         "trained": vector_candidate("planted", vectors, decoder=lambda name: pair_cosine(vectors[name])),
         "untrained": vector_candidate("noise", noise),
-        **rival_candidates(
+        **baseline_candidates(
             tasks,
             profiles=vectors,
             estimates=estimates,

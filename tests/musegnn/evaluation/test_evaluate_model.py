@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from musegnn.api import MuSeGNN
 from musegnn.atlas_file import validate_atlas
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
-from musegnn.evaluation.candidates import relational_vectors
+from musegnn.evaluation.baselines.candidates import relational_vectors
 from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
 from musegnn.evaluation.table import to_table
-from musegnn.musegnn import MuSeGNN
 
 N_CELLS, N_POOL, N_GENES = 1500, 90, 70
 KINDS = {"one": ("scrna", "lung"), "two": ("scrna", "lung"), "three": ("spatial", "brain")}
@@ -177,11 +177,11 @@ def test_a_model_without_rounds_has_no_row_for_its_start(model, embedding):
     assert (mrr[0] == mrr[1]) == (embedding == "layers")
 
 
-def test_gene_sets_and_trained_rivals_are_scored_on_request(model):
+def test_gene_sets_and_trained_baselines_are_scored_on_request(model):
     pytest.importorskip("gensim", reason="needs the extra `baselines`")
     loading = np.random.default_rng(0).normal(size=(N_POOL, 10)) * (np.random.default_rng(1).random((N_POOL, 10)) < 0.3)
     sets = {f"factor {k}": [f"G{i}" for i in np.flatnonzero(loading[:, k] > 0)] for k in range(10)}
-    found = evaluate_model(model, sets=model.gene_sets(sets), trained_rivals=True)
+    found = evaluate_model(model, sets=model.gene_sets(sets), trained_baselines=True)
     assert {"node2vec_32", "gae_32", "pca_procrustes_16", "layered_node2vec_64"} <= set(found["models"])
     scores = found["function"]["models"]
     assert found["function"]["n_sets"] > 5

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from musegnn.evaluation.edges import auroc, degree_auc, graph_auc, held_out_auc, pair_cosine
+from musegnn.evaluation.edge_prediction import auroc, degree_auc, graph_auc, held_out_auc, pair_cosine
 
 SCORES = st.lists(st.integers(-4, 4), min_size=1, max_size=30)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from musegnn.evaluation.candidates import vector_candidate
+from musegnn.evaluation.baselines.candidates import vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
 from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_jointly
-from musegnn.evaluation.published import published_metrics
+from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 
 LABELS = ({}, {}, {"tissue": "brain"}, {"tissue": "brain", "species": "mouse"})
@@ -286,8 +286,8 @@ def test_a_single_dataset_or_gene_has_nothing_to_mix(make_task):
     assert retrieve_jointly([make_task("a", "xy")], {"a": np.eye(2)}) == []
     assert np.isnan(mixing([make_task("a", "xy")], {"a": np.eye(2)})["overall"])
     assert np.isnan(mixing([make_task("a", "x")], {"a": np.eye(1)})["overall"])
-    strangers = [make_task("a", "xy"), make_task("b", "uv")]
-    pair = retrieve_jointly(strangers, {"a": np.eye(2), "b": np.eye(2)})[0]
+    disjoint_datasets = [make_task("a", "xy"), make_task("b", "uv")]
+    pair = retrieve_jointly(disjoint_datasets, {"a": np.eye(2), "b": np.eye(2)})[0]
     assert len(pair.held_out.key) == len(pair.anchors.key) == 0
 
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from benchmarks.peers import scib
-from musegnn.evaluation import metrics, published
-from musegnn.evaluation.graph import nearest
-from musegnn.evaluation.published import published_metrics
+from musegnn.evaluation import metrics
+from musegnn.evaluation import published_metrics as published
+from musegnn.evaluation.neighbor_graph import nearest
+from musegnn.evaluation.published_metrics import published_metrics
 
 
 @pytest.fixture

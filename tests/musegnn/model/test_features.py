@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from musegnn.model.features import GAIN, DatasetMaps, NodeFeatures, Projection, kept
-from musegnn.training.relations import Relations
+from musegnn.model.features import GAIN, DatasetMaps, NodeFeatures, Projection, dropout_mask
+from musegnn.model.relational_features import Relations
 
 
 def test_projected_relations_are_a_shared_linear_map():
@@ -64,9 +64,9 @@ def test_a_whole_profile_is_left_as_it_is():
 
 def test_what_is_dropped_is_a_function_of_the_generator():
     like = torch.ones(1, dtype=torch.float64)
-    one, two = (kept((100, 50), 0.25, torch.Generator().manual_seed(3), like) for _ in range(2))
+    one, two = (dropout_mask((100, 50), 0.25, torch.Generator().manual_seed(3), like) for _ in range(2))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
     assert one.dtype == torch.float64
     assert set(one.unique().tolist()) == {0.0, 1 / 0.75}
     assert abs(float((one == 0).double().mean()) - 0.25) < 0.03
-    assert kept((3,), 0.0, torch.Generator(), like) is None
+    assert dropout_mask((3,), 0.0, torch.Generator(), like) is None

@@ -18,8 +18,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from musegnn.api import MuSeGNN
 from musegnn.errors import RunError
-from musegnn.musegnn import MuSeGNN
 from musegnn.training.checkpoint import (
     KEEP,
     Writer,
@@ -321,7 +321,7 @@ sys.modules["synthetic"] = synthetic
 spec.loader.exec_module(synthetic)
 folder = Path(sys.argv[2])
 config = synthetic.make_atlas(folder, 3, training__rounds=14, training__checkpoint_every=1)
-from musegnn.musegnn import MuSeGNN
+from musegnn.api import MuSeGNN
 
 model = MuSeGNN(synthetic.make_store(folder, config), config)
 model.train(folder / "run", resume=True, progress=lambda *a: print(a[1], flush=True))

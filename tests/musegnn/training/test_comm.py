@@ -64,7 +64,7 @@ def test_several_processes_do_what_one_does(in_ranks, owner, reduce):
         for n_genes, partner, z, gradients, contributions in rounds:
             comm = TorchComm(group, owner, n_genes, D, reduce=reduce)
             vectors = comm.exchange(own(z, owner, rank), partner)()
-            returned = comm.give_back(own(gradients, owner, rank), partner)()
+            returned = comm.return_gradients(own(gradients, owner, rank), partner)()
             mine = {unit: own(parts, owner, rank) for unit, parts in contributions.items()}
             found.append((vectors, returned, comm.reduce(mine, MEMBERS, [])))
         return found
@@ -72,7 +72,7 @@ def test_several_processes_do_what_one_does(in_ranks, owner, reduce):
     results = in_ranks(max(owner) + 1, work)
 
     for k, (_, partner, z, gradients, contributions) in enumerate(rounds):
-        vectors, returned = alone.exchange(z, partner)(), alone.give_back(gradients, partner)()
+        vectors, returned = alone.exchange(z, partner)(), alone.return_gradients(gradients, partner)()
         sums = alone.reduce(contributions, MEMBERS, []).sums
         for rank, found in enumerate(results):
             mine = {i for i, o in enumerate(owner) if o == rank}

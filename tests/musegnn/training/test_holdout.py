@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from musegnn.coexpression.edges import EdgeSet
 from musegnn.config import EvaluationConfig
+from musegnn.model.relational_features import relations, vocabulary
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.holdout import holdout, holdout_edges
 from musegnn.training.initialize import initialize
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import make_model, prepare
-from musegnn.training.relations import relations, vocabulary
 from musegnn.training.schedule import draw_contrast
 
 

@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.clusters import Atlas
 from benchmarks.training import Workload
+from musegnn.api import MuSeGNN
 from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.errors import RunError
-from musegnn.musegnn import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.memory import (
     DatasetSize,
@@ -174,7 +174,7 @@ import json, sys
 from pathlib import Path
 import torch
 from musegnn.data_store import Store
-from musegnn.musegnn import MuSeGNN
+from musegnn.api import MuSeGNN
 from musegnn.run_folder import RunFolder
 from musegnn.training.memory import check_memory
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from musegnn.config import AtlasConfig, TrainingConfig
 from musegnn.model.decoder import make_decoder
-from musegnn.training.pairs import PairSampler
+from musegnn.training.pair_sampling import PairSampler
 from musegnn.training.prepare import prepare
 from musegnn.training.reconstruction import Reconstruction, row_block, tile_rows
 

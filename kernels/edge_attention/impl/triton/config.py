@@ -11,7 +11,7 @@ TILE_COLUMNS = 2 * WORD  # a column program owns 64, the least that wgmma takes
 
 # Largest number of edge attributes that tiles take, by precision of the products and padded head dimension; where
 # there is none, the kernels would spill registers on sm_90 and lists are taken (``python -m
-# musegnn.kernels.edge_attention.aot`` compiles every entry).
+# benchmarks.attention.compile_sm90`` compiles every entry).
 TILE_ATTRIBUTES = {
     "half": {16: 4, 32: 4, 64: 4, 128: 4},
     "tf32": {16: 4, 32: 4, 64: 2},

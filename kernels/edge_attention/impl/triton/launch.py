@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 import triton
 
-from musegnn.kernels.edge_attention.impl.triton import config, csr, parts, tile
+from musegnn.kernels.edge_attention.impl.triton import config, csr, reductions, tile
 from musegnn.kernels.edge_attention.impl.triton.common import INTERPRETED
-from musegnn.kernels.edge_attention.impl.triton.plan import Items, Plan, Tiles, plan_for
+from musegnn.kernels.edge_attention.impl.triton.work_lists import Items, Plan, Tiles, plan_for
 
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention.graph import EdgeGraph
@@ -139,7 +139,7 @@ def _forward_lists(
         USE_PARTS=items.n_parts > 0, USE_DROPOUT=options.threshold > 0,
     )  # fmt: skip
     if items.n_parts > 0:
-        parts.edge_attention_fwd_kernel_merge[(items.split_row.numel(), n_heads)](
+        reductions.edge_attention_fwd_kernel_merge[(items.split_row.numel(), n_heads)](
             items.split_row, items.split_part, *partial, *outputs,
             H=n_heads, D=dim, F=n_attributes,
             BD=config.power_of_two(dim), BF=config.power_of_two(n_attributes), num_warps=1,
@@ -205,7 +205,7 @@ def _over_tiles(
 
 def _sum_products(o: torch.Tensor, do: torch.Tensor, z: torch.Tensor, dz: torch.Tensor, delta: torch.Tensor) -> None:
     dim, n_attributes = o.shape[2], z.shape[2]
-    parts.edge_attention_bwd_kernel_delta[(triton.cdiv(delta.numel(), _DELTA_ROWS),)](
+    reductions.edge_attention_bwd_kernel_delta[(triton.cdiv(delta.numel(), _DELTA_ROWS),)](
         o, do, z, dz, delta, delta.numel(),
         D=dim, F=n_attributes, BD=config.power_of_two(dim), BM=_DELTA_ROWS,
     )  # fmt: skip
@@ -217,7 +217,7 @@ def _sum_parts(items: Items, partial: list[torch.Tensor], outputs: tuple[torch.T
     for part, out in zip(partial, outputs, strict=True):
         width = part.shape[1] * part.shape[2]
         if width > 0:
-            parts.edge_attention_bwd_kernel_sum[(items.split_row.numel(), triton.cdiv(width, _SUM_WIDTH))](
+            reductions.edge_attention_bwd_kernel_sum[(items.split_row.numel(), triton.cdiv(width, _SUM_WIDTH))](
                 items.split_row, items.split_part, part, out, W=width, BW=_SUM_WIDTH, num_warps=1
             )
 

@@ -1,0 +1,318 @@
+"""Build the co-expression graphs of an atlas: stages of tasks that share nothing but files.
+
+Each dataset has a thread that goes through its stages and hands their tasks to the scheduler, so that the tasks of
+several datasets fill the workers. What a dataset becomes does not depend on the scheduler, on the order of tasks or on
+what runs beside it, and a build that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.cluster.schedulers import StoppedError, Workers, check_scheduler, open_workers
+from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
+from musegnn.coexpression.edges import select_edges
+from musegnn.coexpression.memory import memory_budget, most_genes, task_memory
+from musegnn.coexpression.scan import cut_shards
+from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
+from musegnn.data_store import build_id, check_sources
+from musegnn.data_store.atlas_checks import SourceDataset
+from musegnn.data_store.split_counts import PackedSource, Piece, label_codes, pack
+from musegnn.datasets import expand_strata, open_source, resolve_device
+from musegnn.errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from musegnn.coexpression.tasks import Arrays
+    from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
+    from musegnn.data_store import DatasetRecord, Store
+    from musegnn.data_store.readers import CountSource, H5adSource
+    from musegnn.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+DRIVERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One dataset to build."""
+
+    file: H5adSource
+    dataset: DatasetConfig
+    graph: GraphConfig
+    edges: EdgeConfig
+    build: str
+    split: str | None
+    """Identity of the copy that the build reads; ``None``: it reads the file."""
+
+
+@dataclass(slots=True)
+class _Site:
+    """Where jobs run: the store, the workers and what they may use."""
+
+    store: Store
+    workers: Workers
+    stripe_bytes: int
+    memory: int
+    progress: Progress | None
+    packed: dict[str, _Packed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A file whose counts were copied by the labels of its cells."""
+
+    pieces: list[Piece]
+    labels: list[str]
+    cells: list[NDArray[np.intp]]
+
+
+def build_graphs(
+    atlas: AtlasConfig,
+    store: Store,
+    *,
+    scheduler: str = "threads",
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Build every dataset of an atlas that the store does not hold yet.
+
+    A dataset is held when its newest committed build is of the same counts, settings and algorithm. All files are
+    opened and their structure is checked before the first is built.
+
+    Parameters
+    ----------
+    atlas
+        Datasets, graph settings and the edge rule, by which each new graph must have edges. Datasets with ``by`` are
+        split (:func:`~musegnn.datasets.expand_strata`).
+    store
+        Where graphs are committed, each as soon as it is done.
+    scheduler
+        ``threads``, ``synchronous``, ``distributed``, ``ray`` or the address of a dask scheduler, see
+        :func:`~musegnn.cluster.schedulers.open_workers`. Workers must see the same files.
+    memory
+        Bytes that each process may use; ``None``: half of what this machine has free. It changes the number of tasks,
+        never the result.
+    progress
+        Called as ``progress("build NAME", done, total, note)``, in cells times stages.
+
+    Returns
+    -------
+    list of str
+        Names of the datasets built now, in the order of the atlas.
+
+    Raises
+    ------
+    InputError
+        When a dataset cannot be used, or two hold the same counts (E252); nothing of it is written.
+    GraphError
+        When a graph has no edges under the rule of the atlas (E270).
+    ConfigError
+        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+    """
+    check_scheduler(scheduler)
+    jobs = _plan(atlas, store, progress)
+    if not jobs:
+        return []
+    with ExitStack() as stack:
+        workers = stack.enter_context(open_workers(scheduler))
+        genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
+        budget = memory_budget(memory)
+        site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
+        for job in sorted(jobs, key=lambda job: job.split or ""):
+            _pack(job, site, stack)
+        return _build_all(jobs, site)
+
+
+def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_Job]:
+    atlas = expand_strata(atlas)
+    graph = atlas.graph.model_copy(update={"device": resolve_device(atlas.graph.device)})
+    files = [open_source(dataset) for dataset in atlas.datasets]
+    members = [
+        SourceDataset(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
+        for d, file in zip(atlas.datasets, files, strict=True)
+    ]
+    for warning in check_sources(members):
+        logger.warning("%s", warning)
+    jobs = []
+    for file, dataset in zip(files, atlas.datasets, strict=True):
+        fingerprint = file.fingerprint()
+        if dataset.stratum is not None:
+            fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
+        build = build_id(fingerprint, build_parameters(dataset, graph), ALGORITHM)
+        if store.build_of(dataset.name) == build:
+            store.clear_workspace(dataset.name, build)
+            if progress is not None:
+                progress(f"build {dataset.name}", 1, 1, "in the store")
+        else:
+            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, graph)))
+    if not jobs:
+        for file, dataset in zip(files, atlas.datasets, strict=True):
+            identity = _split_identity(file, dataset, graph)
+            if identity is not None:
+                store.clear_split(identity)
+    return jobs
+
+
+def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig) -> str | None:
+    """Name the copy of a file that is split or stored by columns by all that its pieces depend on."""
+    if dataset.by is None and not file.by_column:
+        return None
+    parameters = {
+        "by": dataset.by,
+        "layer": dataset.layer,
+        "shape": [file.n_cells, file.n_genes],  # which columns and cells are read is up to the dataset's settings
+        "rows": graph.block_rows,
+    }
+    return build_id(file.fingerprint(), parameters, ALGORITHM)
+
+
+def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
+    """Build several datasets at a time, and raise the first error once the others have stopped."""
+    errors: list[BaseException] = []
+
+    def build(job: _Job) -> str | None:
+        try:
+            _build(job, site)
+        except StoppedError:
+            return None
+        except BaseException as error:
+            errors.append(error)
+            site.workers.stop.set()
+            return None
+        return job.dataset.name
+
+    with ThreadPoolExecutor(min(len(jobs), site.workers.count, DRIVERS)) as drivers:
+        try:
+            names = list(drivers.map(build, jobs))
+        except BaseException:  # Ctrl-C, which Python raises here whatever the drivers do
+            site.workers.stop.set()
+            raise
+    if errors:
+        raise errors[0]
+    return [name for name in names if name is not None]
+
+
+def _build(job: _Job, site: _Site) -> None:
+    dataset, name = job.dataset, job.dataset.name
+    if site.workers.stop.is_set():
+        raise StoppedError
+    with site.store.workspace(name, job.build) as work:
+        if site.store.build_of(name) == job.build:
+            return
+        record = build_dataset(
+            _source(job, site),
+            dataset,
+            job.graph,
+            work=work,
+            runner=site.workers.run,
+            parallel=site.workers.count,
+            stripe_bytes=site.stripe_bytes,
+            memory=site.memory,
+            progress=lambda stage, done, total: _tell(site, name, stage, done, total),
+        )
+        _check_edges(record, job.edges)
+        for warning in record.report["warnings"]:
+            logger.warning("%s: %s", name, warning)
+        site.store.commit(record, job.build)
+    total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
+    _tell(site, name, "", total, total)
+
+
+def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
+    try:
+        select_edges(record.pairs, record.n_cells, rule)
+    except GraphError as error:
+        raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
+
+
+def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
+    """Copy the counts of a file once by the labels of its cells, where it is split or stored by columns."""
+    if job.split is None or job.split in site.packed:
+        return
+    if job.dataset.by is None:
+        labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
+    else:
+        labels, codes = label_codes(job.file, job.dataset.by)
+    folder = stack.enter_context(site.store.split_workspace(job.split))
+    size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
+    tasks = [
+        Task(
+            folder / f"{shard.index:05d}.npz",
+            _pack_shard,
+            (job.file, codes, len(labels), shard.start, shard.stop, job.graph.block_rows,
+             folder / f"{shard.index:05d}.counts"),
+        )
+        for shard in cut_shards(job.file.n_cells, size)
+    ]  # fmt: skip
+    finished = [0]
+
+    def done(_: Task) -> None:
+        finished[0] += 1
+        _tell(site, job.dataset.name, "split", 0, 1)
+
+    _drop_damaged(tasks)
+    run_stage(tasks, site.workers.run, done)
+    parts = [load(task.path) for task in tasks]
+    merged = sum(int(part.pop("merged")) for part in parts)
+    if merged:
+        logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
+    pieces = [_piece(task, part) for task, part in zip(tasks, parts, strict=True)]
+    cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
+    site.packed[job.split] = _Packed(pieces, labels, cells)
+
+
+def _piece(task: Task, part: Arrays) -> Piece:
+    """Give the piece that the result of a task describes."""
+    return Piece(
+        path=task.arguments[-1],
+        n_cells=part["n_cells"],
+        n_entries=part["n_entries"],
+        size=int(part["size"]),
+        crc32=int(part["crc32"]),
+    )
+
+
+def _drop_damaged(tasks: Sequence[Task]) -> None:
+    """Remove results of a killed build whose counts are missing or differ, so that their tasks run again."""
+    for task in tasks:
+        if is_whole(task.path) and not _piece(task, load(task.path)).is_whole():
+            task.path.unlink()
+
+
+def _pack_shard(
+    source: CountSource, codes: NDArray[np.int32], n_labels: int, start: int, stop: int, rows: int, path: Path
+) -> Arrays:
+    piece = pack(source, codes, n_labels, start, stop, rows, path)
+    return {
+        "n_cells": piece.n_cells,
+        "n_entries": piece.n_entries,
+        "size": np.array(piece.size),
+        "crc32": np.array(piece.crc32),
+        "merged": np.array(source.n_merged(start, stop)),
+    }
+
+
+def _source(job: _Job, site: _Site) -> CountSource:
+    if job.split is None:
+        return job.file
+    packed = site.packed[job.split]
+    code = packed.labels.index(job.dataset.stratum or "")
+    about = {"by": job.dataset.by, "stratum": job.dataset.stratum} if job.dataset.stratum is not None else {}
+    return PackedSource(job.file, packed.pieces, code, cells=packed.cells[code], **about)
+
+
+def _tell(site: _Site, name: str, stage: str, done: int, total: int) -> None:
+    if site.progress is not None:
+        site.progress(f"build {name}", done, total, stage)

@@ -1,0 +1,329 @@
+"""The model as a user meets it: train on a store, get one vector per gene and dataset."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from musegnn.datasets import expand_strata
+from musegnn.errors import RunError
+from musegnn.model.decoder import score_pairs
+from musegnn.progress import count_warnings
+from musegnn.run_folder import RunFolder
+from musegnn.training.genes import gene_keys, read_orthologs
+from musegnn.training.memory import check_memory
+from musegnn.training.prepare import prepare
+from musegnn.training.trainer import Trainer, refuse_old_checkpoints, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store import Store
+    from musegnn.data_store.records import DatasetRecord
+    from musegnn.graph import GraphData
+    from musegnn.progress import Progress
+    from musegnn.training.diagnostics import Problem
+    from musegnn.training.holdout import Holdout
+
+
+class MuSeGNN:
+    """One vector per gene and dataset, in one space for all datasets.
+
+    Parameters
+    ----------
+    store
+        Holds the graph of every dataset of the atlas.
+    config
+        The configuration, see :func:`musegnn.load_atlas`.
+    device
+        Where to compute, e.g. ``cpu`` or ``cuda``.
+    memory
+        Bytes that training on the CPU may take, weights included; ``None``: not checked.
+
+    Raises
+    ------
+    RunError
+        E411 when training would take more, naming settings that fit.
+
+    Attributes
+    ----------
+    store, config, device
+        As given.
+    records
+        Datasets as stored, by name.
+    edges
+        The whole graph of each dataset by name, held-out edges included.
+    holdout
+        Held-out edges by dataset name, and held-out gene keys.
+    graphs
+        What training sees, in the order of the atlas: gene keys, training edges, trainable genes.
+
+    References
+    ----------
+    Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
+    """
+
+    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu", memory: int | None = None) -> None:
+        self.store = store
+        self.config = config = expand_strata(config)
+        self.device = device
+        self._data = prepare(store, config)
+        if memory is not None and device == "cpu":
+            check_memory(self._data, config.model, config.training, memory)
+        self.records: dict[str, DatasetRecord] = dict(self._data.records)
+        self.edges: dict[str, EdgeSet] = dict(self._data.edges)
+        self.holdout: Holdout = self._data.holdout
+        self.graphs: Sequence[GraphData] = self._data.graphs
+        self._reset()
+
+    def _reset(self) -> None:
+        self._trainer = Trainer(self._data, self.config, device=self.device)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds trained."""
+        return self._trainer.rounds
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        return self._trainer.history
+
+    def problems(self) -> list[Problem]:
+        """Give what went wrong in silence while training: collapse, memorised anchors, datasets that nothing aligns."""
+        return self._trainer.problems()
+
+    def untrained(self) -> MuSeGNN:
+        """Give a model on the same data with the initial weights."""
+        other = copy.copy(self)
+        other._reset()
+        return other
+
+    def started(self) -> MuSeGNN:
+        """Give a model on the same data as it is before the first round: with maps, these in closed form."""
+        other = self.untrained()
+        with threads(self.config.training.threads):
+            other._trainer.start()
+        return other
+
+    def reseeded(self, seed: int) -> MuSeGNN:
+        """Give a model on the same data with another training seed, to be trained as long as this one was."""
+        other = copy.copy(self)
+        training = self.config.training.model_copy(update={"seed": seed, "rounds": self.rounds})
+        other.config = self.config.model_copy(update={"training": training})
+        other._reset()
+        return other
+
+    def fingerprint(self) -> str:
+        """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
+        return self._trainer.fingerprint
+
+    def train(self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> Self:
+        """Train until ``config.training.rounds`` rounds are done.
+
+        Parameters
+        ----------
+        out
+            Run folder for checkpoints and metrics; ``None`` writes nothing.
+        resume
+            Take up the newest whole checkpoint of `out`, if there is one. The result has the same bits as a run
+            that was never stopped.
+        progress
+            Called after each round.
+
+        Returns
+        -------
+        MuSeGNN
+            Itself, trained.
+
+        Raises
+        ------
+        RunError
+            E293 when `out` holds something else, E404 when it holds checkpoints and `resume` is off, E402 when they
+            are of other data or settings, E410 when numbers stop being finite.
+        """
+        folder = None if out is None else RunFolder.create(out, self.config, store=self.store.path).path
+        if folder is not None:
+            refuse_old_checkpoints(folder, resume=resume)
+            self._trainer.restore(folder)
+        rounds = self.config.training.rounds
+
+        def tell(round_: int, rows: list[dict[str, Any]]) -> None:
+            if progress is not None:
+                mean = float(np.mean([row["loss"] for row in rows]))
+                details = "MuSeGNN.problems()" if folder is None else f"musegnn status {folder.name}"
+                seen = count_warnings([problem.code for problem in self.problems()], details=details)
+                progress("train", round_, rounds, f"loss {mean:.4f}, {seen}" if seen else f"loss {mean:.4f}")
+
+        self._trainer.run(folder, progress=tell)
+        return self
+
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Give the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
+        return self._trainer.vectors()
+
+    def embeddings(self) -> AnnData:
+        """Give the vectors of all genes of all datasets.
+
+        Returns
+        -------
+        anndata.AnnData
+            One row per dataset and gene, named ``dataset/gene``; ``X`` float32. ``obs``: ``gene``, ``gene_id``,
+            ``gene_key`` (equal for the same gene of different datasets), ``dataset``, ``modality``, ``tissue``,
+            ``species``, ``condition``, ``degree`` (neighbours in the whole graph), ``held_out`` (gene hidden from
+            alignment).
+        """
+        import anndata
+        import pandas as pd
+
+        vectors = self.vectors()
+        frames = []
+        for graph in self.graphs:
+            record, n = self.records[graph.name], graph.n_genes
+            labels = {
+                "gene": record.genes.gene,
+                "gene_id": record.genes.gene_id,
+                "gene_key": graph.keys,
+                "dataset": np.repeat(graph.name, n),
+                "modality": np.repeat(graph.modality, n),
+                "tissue": np.repeat(graph.tissue, n),
+                "species": np.repeat(graph.species, n),
+                "condition": np.repeat(record.condition or "", n),
+                "degree": np.diff(self.edges[graph.name].indptr),
+                "held_out": ~graph.trainable,
+            }
+            index = [f"{graph.name}/{gene}" for gene in record.genes.gene.tolist()]
+            frames.append(pd.DataFrame(labels, index=index))
+        obs = pd.concat(frames)
+        for column in ("dataset", "modality", "tissue", "species", "condition"):
+            obs[column] = obs[column].astype("category")
+        X = np.concatenate([vectors[graph.name] for graph in self.graphs])
+        var = pd.DataFrame(index=[f"z{k}" for k in range(X.shape[1])])
+        adata = anndata.AnnData(X=X, obs=obs, var=var)
+        adata.uns["musegnn"] = {"rounds": self.rounds, "fingerprint": self.fingerprint()}
+        return adata
+
+    def decoder_scores(self, dataset: str, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Give the decoder's logits of gene pairs.
+
+        Parameters
+        ----------
+        dataset
+            Name of a dataset.
+        rows, cols
+            Genes of each pair, shape (P,).
+
+        Returns
+        -------
+        numpy.ndarray
+            Mean of the logits of both directions, shape (P,), float32.
+        """
+        i = [graph.name for graph in self.graphs].index(dataset)
+        model = self._trainer.model
+        with torch.no_grad(), threads(self.config.training.threads):
+            ends = torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(cols.astype(np.int64))
+            return score_pairs(model.decoder(i), model.encode(i), *ends).cpu().numpy().astype(np.float32)
+
+    def graph_reports(self) -> list[dict[str, Any]]:
+        """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
+        reports = []
+        found = self.problems()
+        for graph in self.graphs:
+            record, edges = self.records[graph.name], self.edges[graph.name]
+            reports.append(
+                {
+                    "dataset": graph.name,
+                    "modality": graph.modality,
+                    "tissue": graph.tissue,
+                    "species": graph.species,
+                    "n_cells": record.n_cells,
+                    "n_genes": graph.n_genes,
+                    "n_edges": edges.n_edges // 2,
+                    "density": edges.density,
+                    "negative_share": edges.negative_share,
+                    "mean_degree": edges.mean_degree,
+                    "isolated": int((np.diff(edges.indptr) == 0).sum()),
+                    "cutoff": edges.cutoff,
+                    "held_out_edges": len(self.holdout.datasets[graph.name].rows),
+                    "held_out_genes": int((~graph.trainable).sum()),
+                    "problems": [str(problem) for problem in found if problem.dataset == graph.name],
+                    "report": record.report,
+                }
+            )
+        return reports
+
+    def gene_sets(self, sets: Mapping[str, Collection[str]], species: str = "human") -> dict[str, list[str]]:
+        """Turn gene sets of one species into keys that the datasets of the atlas use.
+
+        Parameters
+        ----------
+        sets
+            Gene names by the name of the set, e.g. of :func:`musegnn.evaluation.gene_sets.read_gmt`.
+        species
+            Whose names they are.
+        """
+        table = self.config.orthologs
+        orthologs = read_orthologs(table) if table is not None else None
+        return {
+            name: gene_keys(np.array(sorted(genes), dtype=np.str_), species, orthologs).tolist()
+            for name, genes in sets.items()
+        }
+
+    def save(self, folder: Path | str) -> Path:
+        """Write configuration and weights into a folder that :meth:`load` and the command line read.
+
+        Parameters
+        ----------
+        folder
+            Made when missing; refused when it holds something else.
+        """
+        run = RunFolder.create(folder, self.config, store=self.store.path)
+        self._trainer.save(run.path)
+        return run.path
+
+    @classmethod
+    def load(cls, folder: Path | str, store: Store, *, device: str = "cpu") -> MuSeGNN:
+        """Load a model from a run folder or from what :meth:`save` wrote.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        store
+            The store that the model was trained on.
+        device
+            Where to compute.
+
+        Raises
+        ------
+        RunError
+            E401 when the folder holds no run or no checkpoint, E402 when the store holds other data, E403 when no
+            checkpoint is whole.
+        """
+        run = RunFolder.open(folder)
+        return cls.from_run(run.path, store, run.atlas(), device=device)
+
+    @classmethod
+    def from_run(cls, folder: Path, store: Store, config: AtlasConfig, *, device: str = "cpu") -> MuSeGNN:
+        """Load the newest whole checkpoint of a run folder, under a given configuration.
+
+        Raises
+        ------
+        RunError
+            As :meth:`load`.
+        """
+        model = cls(store, config, device=device)
+        if not model._trainer.restore(folder):
+            msg = "the run has no checkpoint yet"
+            raise RunError(msg, code="E401", where=str(folder), fix="train it first")
+        model._trainer.history = RunFolder(folder).history()
+        return model

@@ -1,0 +1,101 @@
+"""Open the counts that an atlas names, and split datasets into strata."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from musegnn.config import NAME_PATTERN
+from musegnn.data_store import open_h5ad
+from musegnn.data_store.split_counts import slug, stratum_labels
+from musegnn.data_store.validate import shorten
+from musegnn.errors import InputError
+
+if TYPE_CHECKING:
+    from musegnn.config import AtlasConfig, DatasetConfig
+    from musegnn.data_store.readers import H5adSource
+
+logger = logging.getLogger(__name__)
+
+MIN_CELLS = 50
+NVIDIA = Path("/dev/nvidia0")
+
+
+def open_source(dataset: DatasetConfig) -> H5adSource:
+    """Open the file of a dataset; all its cells, whatever the stratum."""
+    return open_h5ad(
+        dataset.path,
+        layer=dataset.layer,
+        gene_id_key=dataset.gene_id_key,
+        spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
+    )
+
+
+def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
+    """Replace every dataset that is to be split by one dataset per label.
+
+    Parameters
+    ----------
+    atlas
+        Datasets with ``by`` and without ``stratum`` are split: one for each label of the column ``by`` with at least
+        50 cells, called ``NAME.LABEL``, with the label as ``stratum`` and ``condition``.
+
+    Returns
+    -------
+    AtlasConfig
+        Without datasets that still have to be split.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be used, has no such column, no label has 50 cells (E251), or a label makes no name of a
+        dataset or one that another dataset has (E257).
+    """
+    datasets: list[DatasetConfig] = []
+    for dataset in atlas.datasets:
+        if dataset.by is None or dataset.stratum is not None:
+            datasets.append(dataset)
+            continue
+        labels = stratum_labels(open_source(dataset), dataset.by)
+        large = [label for label, cells in labels.items() if len(cells) >= MIN_CELLS]
+        if len(large) < len(labels):
+            logger.warning(
+                "%s: W251: %d of %d labels of %r have fewer than %d cells and are left out",
+                dataset.name, len(labels) - len(large), len(labels), dataset.by, MIN_CELLS,
+            )  # fmt: skip
+        if not large:
+            msg = f"no label of {dataset.by!r} has {MIN_CELLS} cells"
+            raise InputError(msg, code="E251", where=dataset.name, fix="name a coarser column, or leave `by` out")
+        for label in large:
+            update = {"name": f"{dataset.name}.{slug(label)}", "stratum": label, "condition": label}
+            datasets.append(dataset.model_copy(update=update))
+    _check_names(datasets)
+    return type(atlas).model_validate(atlas.model_copy(update={"datasets": tuple(datasets)}).model_dump())
+
+
+def _check_names(datasets: list[DatasetConfig]) -> None:
+    """Refuse names that strata cannot have: longer than names may be, or those of another dataset."""
+    names = [dataset.name for dataset in datasets]
+    for dataset in datasets:
+        if dataset.stratum is None:
+            continue
+        label, name = shorten(dataset.stratum, 30), shorten(dataset.name, 60)
+        if re.match(NAME_PATTERN, dataset.name) is None:
+            msg = f"label {label!r} of {dataset.by!r} makes a dataset name of {len(dataset.name)} characters, above 128"
+            raise InputError(msg, code="E257", where=name, fix="shorten the label or the name of the dataset")
+        if names.count(dataset.name) > 1:
+            msg = f"label {label!r} of {dataset.by!r} makes a dataset name that another dataset has"
+            raise InputError(msg, code="E257", where=name, fix="rename one of the datasets in the atlas")
+
+
+def resolve_device(device: str) -> str:
+    """Give the device that ``auto`` means on this machine, without loading torch where there is no GPU."""
+    if device != "auto":
+        return device
+    if not NVIDIA.exists():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,191 @@
+"""Models as the evaluation sees them, and the baselines that need no training.
+
+Legend: T datasets, N genes, d dimensions, V genes of the common vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musegnn.evaluation.baselines import alignment
+from musegnn.evaluation.joint import retrieve_jointly
+from musegnn.evaluation.retrieval import summarize_pairs
+from musegnn.model.relational_features import relations, vocabulary
+from musegnn.vectors import unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from musegnn.data_store.records import DatasetRecord
+    from musegnn.evaluation.edge_prediction import PairScore
+    from musegnn.evaluation.retrieval import Similarity
+    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
+
+    Floats = NDArray[np.float64]
+
+PCA_DIMS = (16, 32, 64, 128)
+PAIRWISE_DIM = 32
+"""Of ``PCA_DIMS`` the best in most groups of `python -m benchmarks quality`, which shows them all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model as the evaluation sees it; what a model cannot do is None.
+
+    Attributes
+    ----------
+    description
+        One sentence for people.
+    similarity
+        Compares all genes of two datasets, see :mod:`musegnn.evaluation.retrieval`.
+    vectors
+        One joint space: vectors by dataset name, each shape (N, d).
+    decoder
+        By dataset name, a score of gene pairs.
+    """
+
+    description: str
+    similarity: Similarity
+    vectors: Mapping[str, NDArray[np.floating]] | None = None
+    decoder: Callable[[str], PairScore] | None = None
+
+
+def vector_candidate(
+    description: str,
+    vectors: Mapping[str, NDArray[np.floating]],
+    *,
+    decoder: Callable[[str], PairScore] | None = None,
+) -> Candidate:
+    """Make a candidate of vectors in one joint space, compared by cosine.
+
+    Parameters
+    ----------
+    description
+        One sentence for people.
+    vectors
+        By dataset name, each shape (N, d).
+    decoder
+        By dataset name, a score of gene pairs.
+    """
+    unit = {name: unit_rows(x) for name, x in vectors.items()}
+
+    def cosine(a: DatasetTask, b: DatasetTask) -> NDArray[np.float64]:
+        return unit[a.name] @ unit[b.name].T
+
+    return Candidate(description=description, similarity=cosine, vectors=vectors, decoder=decoder)
+
+
+def baseline_candidates(
+    tasks: Sequence[DatasetTask],
+    *,
+    profiles: Mapping[str, NDArray[np.floating]],
+    estimates: Mapping[str, csr_matrix],
+    statistics: Mapping[str, csr_matrix],
+    mean_counts: Mapping[str, NDArray[np.floating]],
+    dims: Sequence[int] = PCA_DIMS,
+) -> dict[str, Candidate]:
+    """Make the baselines that need no training, see :mod:`musegnn.evaluation.baselines.alignment`.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    profiles
+        Residual profiles by dataset name, rows are genes.
+    estimates, statistics
+        Co-expression estimates and test statistics that training may see, by dataset name, symmetric, shape (N, N).
+    mean_counts
+        Mean count of each gene by dataset name, shape (N,).
+    dims
+        Numbers of principal components to choose from.
+
+    Returns
+    -------
+    dict
+        ``pca_procrustes``, ``pca_pairwise``, ``coexpression_profile``, ``coexpression_z`` and ``expression_level``.
+    """
+    components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in tasks}
+    seen = "the shared genes that training may see"
+    dim, aligned = best_alignment(tasks, components, dims)
+    pairwise = {name: x[:, :PAIRWISE_DIM] for name, x in components.items()}
+    return {
+        "pca_procrustes": vector_candidate(
+            f"{dim} principal components of each dataset's residual profile, all datasets rotated into one space by "
+            f"generalised Procrustes on {seen}; of {', '.join(map(str, dims))} dimensions those with the largest joint "
+            "MRR of held-out genes, a choice that favours this baseline",
+            aligned,
+        ),
+        "pca_pairwise": Candidate(
+            description=f"{PAIRWISE_DIM} such components, a Procrustes rotation for each pair of datasets alone on "
+            f"{seen}",
+            similarity=lambda a, b: alignment.aligned_similarity(a, b, pairwise[a.name], pairwise[b.name]),
+        ),
+        "coexpression_profile": Candidate(
+            description=f"cosine between rows of co-expression estimates with {seen}",
+            similarity=lambda a, b: alignment.coexpression_similarity(a, b, estimates),
+        ),
+        "coexpression_z": Candidate(
+            description=f"cosine between rows of co-expression test statistics with {seen}",
+            similarity=lambda a, b: alignment.coexpression_similarity(a, b, statistics),
+        ),
+        "expression_level": Candidate(
+            description="closeness in rank of mean expression alone: a trivial predictor",
+            similarity=lambda a, b: alignment.expression_similarity(a, b, mean_counts),
+        ),
+    }
+
+
+def best_alignment(
+    tasks: Sequence[DatasetTask], components: Mapping[str, Floats], dims: Sequence[int]
+) -> tuple[int, dict[str, Floats]]:
+    """Return the number of aligned components with the largest joint MRR of held-out genes, and the aligned vectors.
+
+    Parameters
+    ----------
+    tasks
+        The datasets.
+    components
+        Principal components by dataset name, each shape (N, d).
+    dims
+        Numbers of components to choose from, at most d; the first where no gene is held out.
+    """
+    spaces = {
+        dim: alignment.consensus_alignment(tasks, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
+    }
+    scores = [summarize_pairs(retrieve_jointly(tasks, spaces[dim]))["overall"]["mrr"] for dim in dims]
+    best = dims[int(np.argmax(np.nan_to_num(scores)))]
+    return best, spaces[best]
+
+
+def relational_vectors(
+    graphs: Sequence[GraphData], records: Mapping[str, DatasetRecord]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the relational features of all genes, which a model with ``features: relational`` gets.
+
+    Parameters
+    ----------
+    graphs
+        The datasets as training sees them.
+    records
+        The datasets as stored, by name.
+
+    Returns
+    -------
+    dict
+        Relations to the common vocabulary by dataset name, shape (N, 2V); 0 where the dataset lacks the word.
+    """
+    words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    found = {}
+    for graph in graphs:
+        record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)
+        related = relations(record.pairs, record.profile, hidden, graph.keys, words)
+        found[graph.name] = np.zeros((graph.n_genes, 2 * len(words)), dtype=np.float32)
+        found[graph.name][:, related.columns] = related.values
+    return found
