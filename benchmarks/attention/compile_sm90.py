@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([f"{HOME}.{name}" for name in ("csr", "tile", "parts")])
+        context.set_forkserver_preload([f"{HOME}.{name}" for name in ("csr", "tile", "reductions")])
         print(f"{'kernel':<58}regs stack  shared wgmma  mma  ld128  bar seconds")
         with context.Pool(options.jobs, maxtasksperchild=1) as pool:
             waiting = [(build, pool.apply_async(compile_build, (build,))) for build in chosen]
