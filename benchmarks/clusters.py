@@ -119,7 +119,7 @@ class Run:
     units: dict[str, str]
 
     def round_seconds(self, after: int) -> list[float]:
-        """Give the wall seconds of each round after the first `after`."""
+        """Return the wall seconds of each round after the first `after`."""
         return [
             s
             for r, s in {row["round"]: row["seconds"] for row in self.rows if row["kind"] == "losses"}.items()
@@ -127,7 +127,7 @@ class Run:
         ]
 
     def processes(self, after: int) -> list[dict[str, Any]]:
-        """Give the records of processes at checkpoints after round `after`."""
+        """Return the records of processes at checkpoints after round `after`."""
         return [row for row in self.rows if row["kind"] == "process" and row["round"] > after]
 
 

@@ -180,7 +180,7 @@ def measure_device_rates(setting: Setting, has_time: Callable[[str], bool]) -> I
 
 
 def free_bytes(device: torch.device) -> int:
-    """Give the free memory of a GPU, or 2 GB."""
+    """Return the free memory of a GPU, or 2 GB."""
     if device.type != "cuda":
         return 2 << 30
     torch.cuda.empty_cache()

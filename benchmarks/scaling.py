@@ -176,7 +176,7 @@ class Shares:
 
 
 def explain(job: Job, owner: Sequence[int], machine: Machine, n_workers: int, *, rounds: int = 4) -> Shares:
-    """Tell where the time of `n_workers` goes, some of which may own nothing; arguments as for :func:`simulate`."""
+    """Return where the time of `n_workers` goes, some of which may own nothing; arguments as for :func:`simulate`."""
     found, free = (
         simulate(job, owner, m, rounds=rounds).seconds for m in (machine, replace(FREE, cores=machine.cores))
     )
@@ -230,7 +230,7 @@ def simulate(job: Job, owner: Sequence[int], machine: Machine, *, rounds: int = 
 
 
 def all_reduce(n_bytes: float, n_workers: int, machine: Machine) -> float:
-    """Give the seconds of one all-reduce."""
+    """Return the seconds of one all-reduce."""
     here = min(machine.per_node, n_workers)
     nodes = math.ceil(n_workers / here)
     seconds = 0.0
@@ -244,7 +244,7 @@ def all_reduce(n_bytes: float, n_workers: int, machine: Machine) -> float:
 
 
 def owner_reduce(job: Job, owner: Sequence[int], machine: Machine) -> float:
-    """Give the seconds in which sums of each group's gradients go to its home and weights come back.
+    """Return the seconds in which sums of each group's gradients go to its home and weights come back.
 
     Homes are spread over the workers that own one of the group, the one with the fewest homes first.
     """
@@ -266,7 +266,7 @@ def owner_reduce(job: Job, owner: Sequence[int], machine: Machine) -> float:
 
 
 def plan(job: Job, n_workers: int) -> tuple[int, ...]:
-    """Give each dataset a worker, as training does."""
+    """Return each dataset a worker, as training does."""
     costs = [DatasetCost(str(k), str(d.group), d.seconds, 0) for k, d in enumerate(job.datasets)]
     return make_plan(costs, min(n_workers, len(costs))).owner
 
@@ -288,7 +288,7 @@ def split(job: Job, n_workers: int, machine: Machine) -> Job:
 
 
 def _traffic(job: Job, owner: NDArray[np.int64], n: int, machine: Machine, round_: int) -> tuple[float, float]:
-    """Give the seconds in which vectors travel, once per dataset and receiving worker, and gradients return."""
+    """Return the seconds in which vectors travel, once per dataset and receiving worker, and gradients return."""
     real = np.array([k for k, d in enumerate(job.datasets) if d.n_genes])
     partner = partners(job.seed, round_, len(real))
     subject, other = real[partner >= 0], real[partner[partner >= 0]]
@@ -302,7 +302,7 @@ def _traffic(job: Job, owner: NDArray[np.int64], n: int, machine: Machine, round
 def _all_to_all(
     source: NDArray[np.int64], target: NDArray[np.int64], size: NDArray[np.float64], n: int, machine: Machine
 ) -> float:
-    """Give the seconds of an all-to-all of messages; those of one pair of workers are one message."""
+    """Return the seconds of an all-to-all of messages; those of one pair of workers are one message."""
     local = source // machine.per_node == target // machine.per_node
     seconds = 0.0
     for which, latency, bandwidth in (
@@ -326,7 +326,7 @@ class _Sharing:
         self._cores = n if cores is None else min(cores, n)
 
     def run(self, begin: NDArray[np.float64], *works: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Give when each worker ends each of several stages, which it begins at a time and does in turn."""
+        """Return when each worker ends each of several stages, which it begins at a time and does in turn."""
         if self._cores == len(begin):
             return list(begin + np.cumsum(works, axis=0))
         ends = [begin.copy() for _ in works]

@@ -70,7 +70,7 @@ class Host:
     overlap: tuple[float, ...]
 
     def seconds(self, n_genes: int, new: float) -> tuple[float, float]:
-        """Give the seconds of draws and of overlaps of a dataset, of whose pairs a share is new in each round."""
+        """Return the seconds of draws and of overlaps of a dataset, of whose pairs a share is new in each round."""
         draws, overlap = (float(np.interp(n_genes, self.n_genes, part)) for part in (self.draws, self.overlap))
         return draws, new * overlap
 

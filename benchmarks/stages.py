@@ -41,7 +41,7 @@ class Stopwatch(Phases):
         self._before, self._entered = now, self._clock()
 
     def median(self, stage: str, dataset: str | None = None) -> float:
-        """Give the median over rounds; without a dataset, of the part of a stage that is of none."""
+        """Return the median over rounds; without a dataset, of the part of a stage that is of none."""
         return statistics.median(self._spent[stage, dataset])
 
 

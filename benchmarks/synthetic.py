@@ -50,7 +50,7 @@ class SyntheticCounts:
         self._share = share * _scale(share, density)
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give 0: there are no duplicates."""
+        """Return 0: there are no duplicates."""
         del start, stop
         return 0
 

@@ -65,7 +65,7 @@ class Workload:
         return Engine(atlas, config, phases=phases)
 
     def estimate(self, engine: Engine) -> int:
-        """Give the bytes that the memory estimate predicts for one of our engines, which writes no checkpoints."""
+        """Return the bytes that the memory estimate predicts for one of our engines, which writes no checkpoints."""
         model, training = engine.model.config, engine.config
         sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
         loaded = count_bytes((self.graphs, self.profiles))
@@ -80,7 +80,7 @@ class Workload:
 
 
 def copy_weights(engine: Engine, loop: PublishedLoop) -> None:
-    """Give the published loop the weights of our engine, whose names are PyG's."""
+    """Return the published loop the weights of our engine, whose names are PyG's."""
     for layer, graph in zip(loop.layers, engine.model.graphs, strict=True):
         own = _weights(engine, f"dataset/{graph.name}/layer")
         for part, module in (("layer.conv.", layer.conv), ("layer.norm.", layer.norm)):

@@ -214,7 +214,7 @@ class TrainerActor:
 
     @ray.method(concurrency_group="control")
     def stacks(self) -> str:
-        """Give the stack of every thread, to see where an actor hangs."""
+        """Return the stack of every thread, to see where an actor hangs."""
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         parts = []
         for ident, frame in sys._current_frames().items():
@@ -251,6 +251,6 @@ def _address() -> str:
 
 
 def started(pid: int) -> int:
-    """Give the time at which a process started, in clock ticks since boot."""
+    """Return the time at which a process started, in clock ticks since boot."""
     text = Path(f"/proc/{pid}/stat").read_text()
     return int(text.rpartition(")")[2].split()[19])

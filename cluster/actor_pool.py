@@ -196,13 +196,13 @@ class ActorPool:
             member.pulse, member._asked = answer, None
 
     def finished(self, running: Iterable[Any]) -> list[Any]:  # Ray's references
-        """Give those references of :meth:`begin` whose actors have ended their work, or themselves."""
+        """Return those references of :meth:`begin` whose actors have ended their work, or themselves."""
         refs = list(running)
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return list(done)
 
     def outcome(self, member: ActorHandle, ref: Any) -> TaskResult | None:  # Ray's reference
-        """Give how the work of an actor ended, or ``None`` when the actor has died."""
+        """Return how the work of an actor ended, or ``None`` when the actor has died."""
         try:
             found: TaskResult = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
@@ -227,7 +227,7 @@ class ActorPool:
             member.handle.pause.remote()
 
     def stacks(self, member: ActorHandle) -> str:
-        """Give what every thread of an actor is doing, or why that cannot be told."""
+        """Return what every thread of an actor is doing, or why that cannot be told."""
         if member.silent > STACKS_SECONDS:
             return "it does not answer"
         try:

@@ -274,7 +274,7 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
 
 
 def _piece(task: Task, part: Arrays) -> Piece:
-    """Give the piece that the result of a task describes."""
+    """Return the piece that the result of a task describes."""
     return Piece(
         path=task.arguments[-1],
         n_cells=part["n_cells"],

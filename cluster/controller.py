@@ -211,7 +211,7 @@ class Controller:
         return self._pool.ready
 
     def _due(self, size: int) -> tuple[Fault, ...]:
-        """Give the failures to play in a group of so many."""
+        """Return the failures to play in a group of so many."""
         return self._faults[0] if self._faults and all(fault.rank < size for fault in self._faults[0]) else ()
 
     def _make_plan(self, members: Sequence[ActorHandle]) -> Plan:

@@ -47,7 +47,7 @@ class AtlasEstimate:
         return sum(d.store_bytes for d in self.datasets)
 
     def to_json(self) -> dict[str, Any]:  # JSON
-        """Give plain values."""
+        """Return plain values."""
         return {
             "memory": self.memory,
             "per_worker": self.per_worker,

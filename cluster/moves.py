@@ -23,7 +23,7 @@ MOST_EXCHANGED = 32
 def rename(
     costs: Sequence[DatasetCost], owner: NDArray[np.int64], held: Mapping[int, int], n_actors: int
 ) -> NDArray[np.int64]:
-    """Give new numbers to the actors of a plan, such that as many bytes as possible stay where they are.
+    """Return new numbers to the actors of a plan, such that as many bytes as possible stay where they are.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class _Mender:
         return False
 
     def leave_nobody_idle(self) -> bool:
-        """Give actors without a dataset one of those that have several, the fewest bytes first."""
+        """Return actors without a dataset one of those that have several, the fewest bytes first."""
         counts = np.bincount(self.owner, minlength=len(self._loads))
         for rank in np.flatnonzero(counts == 0).tolist():
             able = np.flatnonzero(counts[self.owner] > 1)
@@ -125,7 +125,7 @@ class _Mender:
         return True
 
     def _steps(self, source: int) -> Iterator[tuple[int, int, int]]:
-        """Give steps that shorten the longest load, best first: a dataset, its new owner, who comes in return (-1)."""
+        """Return steps that shorten the longest load, best first: a dataset, its new owner, who comes in return (-1)."""
         own = np.flatnonzero(self.owner == source)
         own = own[np.argsort(-self._seconds[own], kind="stable")]
         now = self._loads[source]

@@ -54,7 +54,7 @@ class Plan:
         return hashlib.sha256(json.dumps(self.owner).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Give owners, loads and digest."""
+        """Return owners, loads and digest."""
         return {"owner": list(self.owner), "loads": list(self.loads), "sha256": self.sha256}
 
     @classmethod
@@ -66,7 +66,7 @@ class Plan:
 def make_plan(
     costs: Sequence[DatasetCost], n_actors: int, *, memory: int | None = None, held: Mapping[int, int] | None = None
 ) -> Plan:
-    """Give every dataset to an actor, the longest first, each to the one with the least to do.
+    """Return every dataset to an actor, the longest first, each to the one with the least to do.
 
     Among actors within 3 % of the best, one that owns others of the dataset's group is preferred, so that their layers
     need not travel. Where memory is too small for that order, datasets are given out by their bytes instead. When some
@@ -127,7 +127,7 @@ def place(costs: Sequence[DatasetCost], owner: Sequence[int]) -> Plan:
 
 
 def gain(plan: Plan, costs: Sequence[DatasetCost], *, memory: int | None = None) -> float:
-    """Give the seconds per round that a new plan would save, given what is known now; 0 unless it saves a tenth."""
+    """Return the seconds per round that a new plan would save, given what is known now; 0 unless it saves a tenth."""
     loads = place(costs, plan.owner).loads
     better = make_plan(costs, len(loads), memory=memory, held=dict(enumerate(plan.owner)))
     saved = max(loads) - max(better.loads)
@@ -152,7 +152,7 @@ def _spread_within(costs: Sequence[DatasetCost], n_actors: int, room: Room) -> N
 def _spread(
     costs: Sequence[DatasetCost], weights: NDArray[np.float64], n_actors: int, room: Room
 ) -> NDArray[np.int64] | None:
-    """Give out datasets, the heaviest first, each to the actor with the least weight that has room for it."""
+    """Assign datasets, the heaviest first, each to the actor with the least weight that has room for it."""
     filled = room.empty(n_actors)
     loads = np.zeros(n_actors)
     owner = np.full(len(costs), -1)

@@ -51,7 +51,7 @@ class Room:
         )
 
     def taken(self, datasets: Iterable[int]) -> int:
-        """Give the bytes of an actor that owns some datasets."""
+        """Return the bytes of an actor that owns some datasets."""
         own = np.fromiter(datasets, dtype=np.int64)
         if len(own) == 0:
             return self.everywhere
@@ -60,11 +60,11 @@ class Room:
         return self.everywhere + int(self._bytes[own].sum() + shared + self._step[own].max())
 
     def holds(self, datasets: Iterable[int]) -> bool:
-        """Tell whether an actor can own some datasets."""
+        """Return whether an actor can own some datasets."""
         return self.memory is None or self.taken(datasets) <= self.memory
 
     def empty(self, n_actors: int) -> Filled:
-        """Give actors that own nothing yet."""
+        """Return actors that own nothing yet."""
         return Filled(self, n_actors)
 
 
@@ -85,12 +85,12 @@ class Filled:
         self._groups = np.zeros((n_actors, int(room._group.max()) + 1), dtype=np.bool_)
 
     def has_group(self, i: int) -> NDArray[np.bool_]:
-        """Tell which actors own a dataset of the group of dataset `i`, shape (P,)."""
+        """Return which actors own a dataset of the group of dataset `i`, shape (P,)."""
         found: NDArray[np.bool_] = self._groups[:, self._room._group[i]]
         return found
 
     def fits(self, i: int) -> NDArray[np.bool_]:
-        """Tell which actors have room for dataset `i`, shape (P,)."""
+        """Return which actors have room for dataset `i`, shape (P,)."""
         room = self._room
         if room.memory is None:
             return np.ones(len(self.counts), dtype=np.bool_)
@@ -100,7 +100,7 @@ class Filled:
         return fits
 
     def add(self, i: int, rank: int) -> None:
-        """Give dataset `i` to an actor."""
+        """Return dataset `i` to an actor."""
         room, group = self._room, self._room._group[i]
         self._kept[rank] += room._bytes[i] + (0 if self._groups[rank, group] else room._shared[i])
         self._step[rank] = max(self._step[rank], room._step[i])

@@ -118,7 +118,7 @@ def open_workers(scheduler: str) -> Iterator[Workers]:
 
 
 def expected_workers(scheduler: str) -> tuple[int, int]:
-    """Give the tasks that will run at a time, and those in one process, without starting the scheduler."""
+    """Return the tasks that will run at a time, and those in one process, without starting the scheduler."""
     if scheduler == "synchronous":
         return 1, 1
     return cores(), cores() if scheduler == "threads" else 1

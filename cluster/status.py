@@ -169,7 +169,7 @@ class RunMonitor:
         self._write([], now=True, note=str(error) or type(error).__name__)
 
     def median_round_seconds(self) -> float:
-        """Give the median time of the last rounds; 0 before one."""
+        """Return the median time of the last rounds; 0 before one."""
         return statistics.median(self._seconds) if self._seconds else 0.0
 
     @property
@@ -250,7 +250,7 @@ class RunMonitor:
 
 
 def _holding_up(members: Sequence[ActorHandle], generation: int, after: float) -> list[tuple[ActorHandle, str]]:
-    """Give who has been in one phase for long while it is not waiting for others, and who is silent."""
+    """Return who has been in one phase for long while it is not waiting for others, and who is silent."""
     found = []
     for rank, member in enumerate(members):
         pulse = member.pulse

@@ -149,7 +149,7 @@ def train_on_cluster(
 
 
 def _left_out(checkpoints: Path) -> list[int]:
-    """Give the datasets that an earlier part of the run went on without."""
+    """Return the datasets that an earlier part of the run went on without."""
     found = manifests(checkpoints)
     return list(found[0].plan.get("left_out", ())) if found else []
 

@@ -63,7 +63,7 @@ def _join(parts: list[sp.csr_matrix]) -> sp.csr_matrix:
 
 
 def check_range(rows: int, start: int, stop: int | None, n_cells: int) -> tuple[int, int]:
-    """Give the range of cells that a call of :meth:`CountSource.blocks` asks for.
+    """Return the range of cells that a call of :meth:`CountSource.blocks` asks for.
 
     Raises
     ------

@@ -72,12 +72,12 @@ def canonical_json(value: object) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """Give the SHA-256 of some bytes as hexadecimal text."""
+    """Return the SHA-256 of some bytes as hexadecimal text."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Give the SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -98,7 +98,7 @@ def references(root: Path, dataset: str) -> list[Reference]:
 
 
 def newest(root: Path, dataset: str) -> Reference:
-    """Give the reference that readers follow.
+    """Return the reference that readers follow.
 
     Raises
     ------

@@ -243,7 +243,7 @@ def _is_unique_text(var: h5py.Group, key: str, n: int, where: str) -> bool:
 
 
 def _matrix_key(file: h5py.File, layer: str | None, where: str) -> tuple[str, str]:
-    """Give the matrix and the frame of its genes."""
+    """Return the matrix and the frame of its genes."""
     present = list_matrices(file)
     key = "X" if layer is None else "raw/X" if layer == "raw" and "layers/raw" not in present else f"layers/{layer}"
     if key in present:

@@ -46,7 +46,7 @@ def arrays_of(record: DatasetRecord) -> dict[str, NDArray[Any]]:
 
 
 def attributes_of(record: DatasetRecord) -> dict[str, Any]:  # JSON
-    """Give what a catalogue shows of a record without reading arrays."""
+    """Return what a catalogue shows of a record without reading arrays."""
     return {
         "encoding-type": ENCODING,
         "encoding-version": ENCODING_VERSION,

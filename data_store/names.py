@@ -24,7 +24,7 @@ COMMON_GENES = frozenset(["ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1", "RPLP0", "
 
 
 def check_dataset_name(name: str) -> str:
-    """Give back a name that is safe as a folder.
+    """Return a name unchanged that is safe as a folder.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def resolve_genes(
 
 
 def looks_transposed(genes: Sequence[str], cells: Sequence[str]) -> bool:
-    """Tell whether gene names look like cell barcodes, or cell names like genes."""
+    """Return whether gene names look like cell barcodes, or cell names like genes."""
     head = list(genes[:1000])
     if head and sum(bool(BARCODE.match(g)) for g in head) > len(head) / 2:
         return True

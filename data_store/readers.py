@@ -109,14 +109,14 @@ class CountSource(Protocol):
         ...
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give the number of duplicate entries that were summed when this object last read exactly this range.
+        """Return the number of duplicate entries that were summed when this object last read exactly this range.
 
         Zero for sources that hold canonical counts.
         """
         ...
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Give a column of the table of cells.
+        """Return a column of the table of cells.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class CountSource(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Give ``{"name": ..., "bytes": ..., "sha256": ...}`` of the input."""
+        """Return ``{"name": ..., "bytes": ..., "sha256": ...}`` of the input."""
         ...
 
 
@@ -189,7 +189,7 @@ class H5adSource:
         return list(self._warnings)
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give the duplicates that were summed in this range; see :meth:`CountSource.n_merged`."""
+        """Return the duplicates that were summed in this range; see :meth:`CountSource.n_merged`."""
         return self._merged.get((start, self.n_cells if stop is None else stop), 0)
 
     def blocks(
@@ -225,14 +225,14 @@ class H5adSource:
             yield part
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Give a column of ``obs``; see :meth:`CountSource.obs`."""
+        """Return a column of ``obs``; see :meth:`CountSource.obs`."""
         self._check_unchanged()
         with open_file(self.path) as file:
             values = read_column(file, "obs", column, self._layout.shape[0], short_path(self.path))
         return values if self._layout.used_cells is None else values[self._layout.used_cells]
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Give name, size and SHA-256 of the file."""
+        """Return name, size and SHA-256 of the file."""
         if self._sha256 is None:
             with self.path.open("rb") as file:
                 self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -384,7 +384,7 @@ class ArraySource:
         return int(self._counts.nnz)
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give 0: duplicates are not counted here."""
+        """Return 0: duplicates are not counted here."""
         del start, stop
         return 0
 
@@ -407,13 +407,13 @@ class ArraySource:
                 yield part
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Give a column of the table of cells; see :meth:`CountSource.obs`."""
+        """Return a column of the table of cells; see :meth:`CountSource.obs`."""
         if column not in self._obs:
             raise no_column(column, list(self._obs), where=str(self.path))
         return self._obs[column]
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Give name, size and SHA-256 of the arrays."""
+        """Return name, size and SHA-256 of the arrays."""
         parts = [self._counts.indptr.astype("<i8"), self._counts.indices.astype("<i8"), self._counts.data, self.gene]
         digest = hashlib.sha256()
         for part in parts:

@@ -69,7 +69,7 @@ class Piece:
     crc32: int
 
     def is_whole(self) -> bool:
-        """Tell whether the file is there with the bytes that were written."""
+        """Return whether the file is there with the bytes that were written."""
         try:
             return _measure(self.path) == (self.size, self.crc32)
         except OSError:
@@ -137,7 +137,7 @@ def pack(
 
 
 def _measure(path: Path) -> tuple[int, int]:
-    """Give the size and CRC-32 of a file."""
+    """Return the size and CRC-32 of a file."""
     size = crc32 = 0
     with path.open("rb") as file:
         while part := file.read(2**20):
@@ -296,17 +296,17 @@ class PackedSource:
         return self._source.warnings
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Give a column of the table of these cells; see :meth:`CountSource.obs`."""
+        """Return a column of the table of these cells; see :meth:`CountSource.obs`."""
         values: NDArray[Any] = self._source.obs(column)[self._cells]
         return values
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Give that of the source, with the column and the label."""
+        """Return that of the source, with the column and the label."""
         part = {} if self._by is None else {"by": self._by, "stratum": self._stratum}
         return self._source.fingerprint() | part
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Give 0: duplicates were summed when the pieces were made."""
+        """Return 0: duplicates were summed when the pieces were made."""
         del start, stop
         return 0
 
@@ -362,7 +362,7 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
 
 
 def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:
-    """Give the table of pages, whose checksum the archive holds, and the place of their bytes in the file."""
+    """Return the table of pages, whose checksum the archive holds, and the place of their bytes in the file."""
     with zipfile.ZipFile(file) as archive:
         counts, pages = archive.getinfo("counts"), archive.getinfo("pages.npy")
         if {counts.compress_type, pages.compress_type} != {zipfile.ZIP_STORED}:

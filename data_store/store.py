@@ -143,7 +143,7 @@ class Store:
         return [name for name in self._names() if self.build_of(name) is not None]
 
     def build_of(self, name: str) -> str | None:
-        """Give the committed build of a dataset, or ``None``."""
+        """Return the committed build of a dataset, or ``None``."""
         known = references(self.path, check_dataset_name(name))
         return known[-1].build if known and known[-1].status == "ok" else None
 
@@ -241,7 +241,7 @@ class Store:
         return about | {"build": reference.build, "generation": reference.generation, "bytes": manifest.n_bytes}
 
     def report(self, name: str) -> dict[str, Any]:  # JSON
-        """Give what was dropped and why, warnings and estimated parameters, without reading arrays."""
+        """Return what was dropped and why, warnings and estimated parameters, without reading arrays."""
         reference = self._newest(name)
         folder = self._folder(name, reference.build)
         self._require_intact(folder, reference.manifest_sha256, contents=False)
@@ -273,7 +273,7 @@ class Store:
 
     @contextmanager
     def workspace(self, name: str, build: str) -> Iterator[Path]:
-        """Give a folder for the unfinished files of one build, which no reader of the store sees.
+        """Return a folder for the unfinished files of one build, which no reader of the store sees.
 
         One process or thread at a time has one of this dataset. It is removed when the block ends without an error and
         kept otherwise, so that the next try finds what was done.
@@ -287,7 +287,7 @@ class Store:
 
     @contextmanager
     def split_workspace(self, identity: str) -> Iterator[Path]:
-        """Give a folder for the copy of one file's counts, which several builds share; else as :meth:`workspace`.
+        """Return a folder for the copy of one file's counts, which several builds share; else as :meth:`workspace`.
 
         Who needs several at a time enters them in ascending order, so that two processes never wait for each other.
 

@@ -25,7 +25,7 @@ MAX_NUMBERS = 100
 
 
 def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np.int32]]:
-    """Give the labels in a column of ``obs``, and the number of the label of each cell.
+    """Return the labels in a column of ``obs``, and the number of the label of each cell.
 
     Parameters
     ----------

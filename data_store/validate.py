@@ -370,6 +370,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def short_path(path: object) -> str:
-    """Give a path for a message, cut on the left when long."""
+    """Return a path for a message, cut on the left when long."""
     text = shorten(str(path), 4096)
     return text if len(text) <= 70 else "..." + text[-67:]

@@ -99,24 +99,24 @@ class MuSeGNN:
         return self._trainer.history
 
     def problems(self) -> list[Problem]:
-        """Give what went wrong in silence while training: collapse, memorised anchors, datasets that nothing aligns."""
+        """Return what went wrong in silence while training: collapse, memorised anchors, datasets that nothing aligns."""
         return self._trainer.problems()
 
     def untrained(self) -> MuSeGNN:
-        """Give a model on the same data with the initial weights."""
+        """Return a model on the same data with the initial weights."""
         other = copy.copy(self)
         other._reset()
         return other
 
     def started(self) -> MuSeGNN:
-        """Give a model on the same data as it is before the first round: with maps, these in closed form."""
+        """Return a model on the same data as it is before the first round: with maps, these in closed form."""
         other = self.untrained()
         with threads(self.config.training.threads):
             other._trainer.start()
         return other
 
     def reseeded(self, seed: int) -> MuSeGNN:
-        """Give a model on the same data with another training seed, to be trained as long as this one was."""
+        """Return a model on the same data with another training seed, to be trained as long as this one was."""
         other = copy.copy(self)
         training = self.config.training.model_copy(update={"seed": seed, "rounds": self.rounds})
         other.config = self.config.model_copy(update={"training": training})
@@ -124,7 +124,7 @@ class MuSeGNN:
         return other
 
     def fingerprint(self) -> str:
-        """Give the sha256 of all data and settings that decide a trained bit, as hex digits."""
+        """Return the sha256 of all data and settings that decide a trained bit, as hex digits."""
         return self._trainer.fingerprint
 
     def train(self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> Self:
@@ -168,11 +168,11 @@ class MuSeGNN:
         return self
 
     def vectors(self) -> dict[str, NDArray[np.float32]]:
-        """Give the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
+        """Return the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
         return self._trainer.vectors()
 
     def embeddings(self) -> AnnData:
-        """Give the vectors of all genes of all datasets.
+        """Return the vectors of all genes of all datasets.
 
         Returns
         -------
@@ -213,7 +213,7 @@ class MuSeGNN:
         return adata
 
     def decoder_scores(self, dataset: str, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Give the decoder's logits of gene pairs.
+        """Return the decoder's logits of gene pairs.
 
         Parameters
         ----------

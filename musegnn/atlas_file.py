@@ -120,7 +120,7 @@ def _shorten(value: object) -> str:
 
 
 def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Give a copy of plain configuration data with dotted settings replaced.
+    """Return a copy of plain configuration data with dotted settings replaced.
 
     Raises
     ------

@@ -525,7 +525,7 @@ class AtlasConfig(_Section):
 
 
 def _under(data: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
-    """Give settings with those of a recipe where they say nothing."""
+    """Return settings with those of a recipe where they say nothing."""
     result = dict(data)
     for key, value in recipe.items():
         if key not in result:

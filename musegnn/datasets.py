@@ -91,7 +91,7 @@ def _check_names(datasets: list[DatasetConfig]) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """Give the device that ``auto`` means on this machine, without loading torch where there is no GPU."""
+    """Return the device that ``auto`` means on this machine, without loading torch where there is no GPU."""
     if device != "auto":
         return device
     if not NVIDIA.exists():

@@ -65,5 +65,5 @@ class GraphData:
         return found
 
     def label(self, attribute: str) -> str:
-        """Give modality, tissue or species by its name."""
+        """Return modality, tissue or species by its name."""
         return {"modality": self.modality, "tissue": self.tissue, "species": self.species}[attribute]

@@ -66,7 +66,7 @@ class BuildOptions:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Give the bytes of `memory`."""
+        """Return the bytes of `memory`."""
         return None if self.memory is None else parse_bytes(self.memory)
 
 
@@ -93,7 +93,7 @@ class ClusterOptions:
     "Port at which a Ray cluster of our own offers its metrics to Prometheus."
 
     def options(self) -> dict[str, Any] | None:
-        """Give the options of training on a cluster, or ``None`` when nobody asked for it."""
+        """Return the options of training on a cluster, or ``None`` when nobody asked for it."""
         if self.actors is None:
             if self.address is not None:
                 msg = "an address needs a number of actors"

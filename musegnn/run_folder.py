@@ -129,7 +129,7 @@ class RunFolder:
         return run
 
     def store_path(self) -> Path:
-        """Give the absolute path of the store that this run reads."""
+        """Return the absolute path of the store that this run reads."""
         return (self.path / str(self._about()["store"])).resolve()
 
     def atlas(self) -> AtlasConfig:

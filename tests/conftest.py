@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """Give the root of the checkout."""
+    """Return the root of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Give the folder with real data and the peers' outputs, or skip."""
+    """Return the folder with real data and the peers' outputs, or skip."""
     folder = Path(os.environ.get("MUSEGNN_SHARED", ROOT.parent / "shared"))
     if not (folder / "golden").is_dir():
         pytest.skip("needs the folder of golden files beside the checkout (or MUSEGNN_SHARED)")

@@ -105,7 +105,7 @@ def span(node: ast.stmt | ast.expr) -> range:
 
 
 def is_text(node: ast.AST) -> bool:
-    """Tell whether a statement is a string that stands alone."""
+    """Return whether a statement is a string that stands alone."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -170,7 +170,7 @@ def find_circles(arrows: dict[str, set[str]]) -> list[list[str]]:
 
 
 def floor(name: str) -> int:
-    """Give the floor of a module."""
+    """Return the floor of a module."""
     part = f"{name}.musegnn".split(".")[1]
     return next((k for k, parts in enumerate(FLOORS) if part in parts.split()), FLOORS.index("musegnn pipeline"))
 

@@ -94,7 +94,7 @@ def compare(
 def gradients(
     inputs: Tensors, graph: EdgeGraph, impl: Any, dropout: float = 0.0, *, needs_da: bool = True
 ) -> list[torch.Tensor]:
-    """Give outputs and gradients for fixed gradients of the outputs."""
+    """Return outputs and gradients for fixed gradients of the outputs."""
     parts = tuple(part.clone().requires_grad_(needs_da or number < 4) for number, part in enumerate(inputs))
     out = edge_attention(*parts, graph, impl=impl, dropout=dropout, seed=5)
     generator = torch.Generator(inputs[0].device).manual_seed(1)

@@ -86,10 +86,12 @@ def builds() -> Iterator[Build]:
         sizes = {"H": 4, "D": 32, "F": 2}
         delta = {"D": 32, "F": 2, "BD": 32, "BM": 64}
         merge = {**sizes, "BD": 32, "BF": 2}
-        yield Build(module="parts", kernel="edge_attention_bwd_kernel_delta", dtype=dtype, constants=delta)
-        yield Build(module="parts", kernel="edge_attention_fwd_kernel_merge", dtype=dtype, constants=merge, warps=1)
+        yield Build(module="reductions", kernel="edge_attention_bwd_kernel_delta", dtype=dtype, constants=delta)
+        yield Build(
+            module="reductions", kernel="edge_attention_fwd_kernel_merge", dtype=dtype, constants=merge, warps=1
+        )
         total = {"W": 128, "BW": 256}
-        yield Build(module="parts", kernel="edge_attention_bwd_kernel_sum", dtype=dtype, constants=total, warps=1)
+        yield Build(module="reductions", kernel="edge_attention_bwd_kernel_sum", dtype=dtype, constants=total, warps=1)
     for precision, row in config.TILE_ATTRIBUTES.items():
         for dim, most in row.items():
             yield from _tile_builds(config, precision, TYPES[precision], dim, most, dropout=True)

@@ -78,7 +78,7 @@ class Contest:
         self.grad = torch.randn(layer.n_nodes, width, **options)
 
     def jobs(self, rivals: list[str]) -> dict[str, Callable[[], torch.Tensor]]:
-        """Give forward and backward of ours and of the rivals, as functions that return the output."""
+        """Return forward and backward of ours and of the rivals, as functions that return the output."""
         graph, edge_attr = self.graph, self.edge_attr
         forwards: dict[str, Callable[[], torch.Tensor]] = {
             "ours": lambda: self.ours(self.x, graph, edge_attr, impl=self.impl)

@@ -16,7 +16,7 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 50
 
 
 def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float) -> dict[str, float]:
-    """Give the median seconds of each job, timed in turns after a warm-up.
+    """Return the median seconds of each job, timed in turns after a warm-up.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *,
 
 
 def peak_bytes(job: Callable[[], object], device: torch.device) -> int | None:
-    """Give the memory that a job takes at its peak beyond what is there before; ``None`` on a CPU."""
+    """Return the memory that a job takes at its peak beyond what is there before; ``None`` on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.synchronize(device)

@@ -104,7 +104,7 @@ def _overheads(atlas: Atlas, store: Store, config: AtlasConfig, base: float, *, 
 
 
 def _fixed_point_seconds(store: Store, config: AtlasConfig) -> float:
-    """Give how much longer a process that owns all datasets adds up in fixed point than in floating point."""
+    """Return how much longer a process that owns all datasets adds up in fixed point than in floating point."""
     from musegnn.training.comm import LocalComm
     from musegnn.training.engine import Engine
     from musegnn.training.prepare import make_model, prepare
@@ -129,7 +129,7 @@ def _fixed_point_seconds(store: Store, config: AtlasConfig) -> float:
 
 
 def _vote_seconds() -> float:
-    """Give the time of a vote between two threads over gloo, with twenty shared units."""
+    """Return the time of a vote between two threads over gloo, with twenty shared units."""
     import threading
 
     from torch import distributed
@@ -155,7 +155,7 @@ def _vote_seconds() -> float:
 
 
 def _pulse_seconds() -> float:
-    """Give the time of one pulse, from the question to the answer, which is more than it costs the actor."""
+    """Return the time of one pulse, from the question to the answer, which is more than it costs the actor."""
     import ray
 
     from musegnn.cluster.actor_pool import ActorPool

@@ -139,7 +139,7 @@ def _forward(n_nodes: int, density: float) -> Iterator[Measurement]:
 
 
 def _two_threads(n_nodes: int, density: float, *, rounds: int) -> Measurement:
-    """Give the best wall time of two threads against that of one, forward and backward."""
+    """Return the best wall time of two threads against that of one, forward and backward."""
     graph = random_graph(n_nodes, density)
     inputs = [part.requires_grad_() for part in _inputs(n_nodes, graph.n_edges)]
 
@@ -166,7 +166,7 @@ def _inputs(n_nodes: int, n_edges: int) -> list[torch.Tensor]:
 
 
 def _best(jobs: list[Callable[[], object]], clock: Callable[[], float], rounds: int = 9) -> list[float]:
-    """Give the shortest time of each job, measured in turns."""
+    """Return the shortest time of each job, measured in turns."""
     times: list[list[float]] = [[] for _ in jobs]
     for _ in range(rounds + 1):
         for job, taken in zip(jobs, times, strict=True):

@@ -104,7 +104,7 @@ class SelectionCase:
 
 
 def pearson_variance(counts: csr_matrix) -> NDArray[np.float64]:
-    """Give the residual variances, ddof 0 as scanpy has them, and rank them."""
+    """Return the residual variances, ddof 0 as scanpy has them, and rank them."""
     table, depth = _table(counts)
     sums = ResidualMoments(pearson_model(table.stats(counts.shape[0]), float(depth.sum())))
     sums.update(counts, depth)
@@ -114,7 +114,7 @@ def pearson_variance(counts: csr_matrix) -> NDArray[np.float64]:
 
 
 def scanpy_variance(counts: csr_matrix) -> NDArray[np.float64]:
-    """Give scanpy's residual variances, and let it rank them."""
+    """Return scanpy's residual variances, and let it rank them."""
     import anndata as ad
     import scanpy as sc
 

@@ -94,7 +94,7 @@ def bernoulli_from_moments(binary: NDArray[np.float64], depth: NDArray[np.float6
 
 
 def options(counts: csr_matrix, depth: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Give the statistics of every measurement model, each shape (N, N), and of the shared axes of two of them."""
+    """Return the statistics of every measurement model, each shape (N, N), and of the shared axes of two of them."""
     clamp = cscore(counts, depth).z
     yield "counts, clamp", clamp
     yield "counts, drop", cscore(counts, depth, negative_variance="drop").z
@@ -107,14 +107,14 @@ def options(counts: csr_matrix, depth: NDArray[np.float64]) -> Iterator[tuple[st
 
 
 def binary_options(binary: csr_matrix, depth: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Give the statistics of every model of 0/1 values, each shape (N, N)."""
+    """Return the statistics of every model of 0/1 values, each shape (N, N)."""
     yield "binary, clamp", cscore(binary, depth).z
     yield "binary, reference", cscore(binary, depth, negative_variance="reference").z
     yield "binary, Bernoulli", bernoulli_test(binary.toarray().astype(np.float64), depth)
 
 
 def explained(z: NDArray[np.float64], z_store: float) -> NDArray[np.float64]:
-    """Give the part of z on its shared axes, from the pairs from `z_store` on, 0 for others, shape (N, N)."""
+    """Return the part of z on its shared axes, from the pairs from `z_store` on, 0 for others, shape (N, N)."""
     pairs = tabulate(z, z_store=z_store)
     result = np.zeros_like(z)
     part = shared_part(pairs)
@@ -230,7 +230,7 @@ def _auc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
 
 
 def _odds_ratio(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Give the odds ratio of two markings, half added to each count (Haldane and Anscombe)."""
+    """Return the odds ratio of two markings, half added to each count (Haldane and Anscombe)."""
     both, first, second = (np.sum(one & other), np.sum(one & ~other), np.sum(~one & other))
     return float((both + 0.5) * (np.sum(~one & ~other) + 0.5) / ((first + 0.5) * (second + 0.5)))
 

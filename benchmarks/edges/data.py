@@ -174,7 +174,7 @@ def edges_of(pairs: PairTable, n_cells: int, config: EdgeConfig | None) -> EdgeS
 
 
 def signed_pairs(edges: EdgeSet | None) -> NDArray[np.int64]:
-    """Give one number per edge, ascending: the pair, negative for negative edges."""
+    """Return one number per edge, ascending: the pair, negative for negative edges."""
     if edges is None:
         return np.zeros(0, dtype=np.int64)
     upper = edges.rows < edges.indices

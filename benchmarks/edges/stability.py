@@ -31,7 +31,7 @@ PUBLISHED = critical_z(0.005)
 
 
 def repeat_cells(z: NDArray[np.float64], times: int) -> NDArray[np.float64]:
-    """Give the z of the same cells repeated: moments and Gram matrices are sums over cells, so z grows as a root."""
+    """Return the z of the same cells repeated: moments and Gram matrices are sums over cells, so z grows as a root."""
     return z * np.sqrt(times)
 
 
@@ -102,7 +102,7 @@ def measure_halves(data: Counts, n_seeds: int) -> Iterator[Measurement]:
 
 
 def jaccard(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
-    """Give the share of common edges (of equal sign) among the edges of either graph; 0 for two empty graphs."""
+    """Return the share of common edges (of equal sign) among the edges of either graph; 0 for two empty graphs."""
     common = len(np.intersect1d(one, other))
     either = len(one) + len(other) - common
     return common / either if either else 0.0

@@ -27,7 +27,7 @@ def networkx_graph(data: GraphData) -> nx.Graph:
 
 
 def overlaps(one: nx.Graph, other: nx.Graph, *, epsilon: float = EPSILON) -> dict[str, float]:
-    """Give the weight of each shared gene.
+    """Return the weight of each shared gene.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ class PublishedLoop:
         return losses
 
     def encode(self, i: int) -> torch.Tensor:
-        """Give the vectors of all genes of a dataset, (N, d)."""
+        """Return the vectors of all genes of a dataset, (N, d)."""
         layer, shared, edges = self.layers[i], self.shared[self._graphs[i].modality], self._edge_index[i]
         h = functional.mish(layer.norm(layer.conv(self._x[i], edges)))
         first = functional.mish(shared.norm(shared.first(h, edges)))

@@ -17,7 +17,7 @@ STATUS = Path("/proc/self/status")
 
 
 def main(layer: str, n_nodes: int, density: float) -> int:
-    """Give how far the resident memory rises above what is there before."""
+    """Return how far the resident memory rises above what is there before."""
     torch.set_num_threads(1)
     _run(layer, 8, 0.5)
     chosen = setting(n_nodes, density)

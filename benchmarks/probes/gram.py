@@ -18,7 +18,7 @@ ROUNDS = 7
 
 
 def microseconds(n_cells: int, n_genes: int, density: float) -> float:
-    """Give the median of seven sums, CPU time per cell."""
+    """Return the median of seven sums, CPU time per cell."""
     counts, depth = SyntheticCounts(n_cells, n_genes, density).load()
     detected = np.bincount(counts.indices, minlength=n_genes)
     ascending = np.argsort(detected, kind="stable")

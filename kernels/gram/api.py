@@ -24,7 +24,7 @@ PADDING = 32
 
 
 def scattered_genes(detected: NDArray[np.int64], n_cells: int) -> int:
-    """Give the number of leading genes whose pairs are cheaper one by one than in dense tiles.
+    """Return the number of leading genes whose pairs are cheaper one by one than in dense tiles.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class WeightedGram:
             numba.gram(indptr, indices, data, depth, *arguments)
 
     def values(self) -> NDArray[np.float64]:
-        """Give the sums so far.
+        """Return the sums so far.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class WeightedGram:
 
     @staticmethod
     def nbytes(n_genes: int, rows: tuple[int, int]) -> int:
-        """Give the bytes of the sums of a stripe of these rows."""
+        """Return the bytes of the sums of a stripe of these rows."""
         return 16 * (rows[1] - rows[0]) * (n_genes - rows[0] + PADDING)
 
 

@@ -26,7 +26,7 @@ MIN_HALF_RANGE = 0.01
 
 
 def chebyshev_order(lowest: float, highest: float) -> int:
-    """Give the order K for which what the expansion over a range of depths leaves out is below rounding.
+    """Return the order K for which what the expansion over a range of depths leaves out is below rounding.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ class NeighbourSets:
 def jaccard(
     a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, impl: Impl = "auto"
 ) -> NDArray[np.float64]:
-    """Give the size of the intersection over the size of the union, pair by pair.
+    """Return the size of the intersection over the size of the union, pair by pair.
 
     Parameters
     ----------

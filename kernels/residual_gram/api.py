@@ -80,7 +80,7 @@ class ResidualGram:
             reference.add(block, depth, self._model, self.cross, self.total)
 
     def values(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the sums of products and of residuals over all cells that were added.
+        """Return the sums of products and of residuals over all cells that were added.
 
         Parameters
         ----------

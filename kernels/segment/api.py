@@ -47,7 +47,7 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
 def segment_softmax(
     values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "torch"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the softmax within each row, and the logarithm of its normaliser.
+    """Return the softmax within each row, and the logarithm of its normaliser.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def subset(
     block: csr_matrix, keep: NDArray[np.bool_], place: NDArray[np.int32], n_genes: int, *, impl: Impl = "auto"
 ) -> csr_matrix:
-    """Give the kept cells with some genes in a new order.
+    """Return the kept cells with some genes in a new order.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ COLUMNS = ("gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "spec
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success make it durable and rename it to `path`.
+    """Return a temporary name beside `path`; on success make it durable and rename it to `path`.
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ def umap_layout(
 
 
 def _principal_plane(unit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the first two principal components, signs fixed, scaled to [-10, 10]."""
+    """Return the first two principal components, signs fixed, scaled to [-10, 10]."""
     x = unit.astype(np.float64) - unit.mean(axis=0, dtype=np.float64)
     _, vectors = np.linalg.eigh(x.T @ x)
     plane = np.zeros((len(x), 2))

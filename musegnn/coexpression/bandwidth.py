@@ -92,7 +92,7 @@ def brent_root(function: Callable[[float], float], low: float, high: float, *, t
 
 
 def _interpolate(a: float, b: float, c: float, fa: float, fb: float, fc: float) -> float:
-    """Give the step from b to the root of the secant (a is c) or of the inverse parabola."""
+    """Return the step from b to the root of the secant (a is c) or of the inverse parabola."""
     s = fb / fa
     if a == c:
         return (c - b) * s / (s - 1.0)
@@ -246,7 +246,7 @@ def smooth_normal(
 
 
 def _spread(x: NDArray[np.float64], normal_iqr: float) -> float:
-    """Give the smaller of the standard deviation and the scaled interquartile range."""
+    """Return the smaller of the standard deviation and the scaled interquartile range."""
     low, high = np.quantile(x, [0.25, 0.75])
     return float(min(np.std(x, ddof=1), (high - low) / normal_iqr))
 
@@ -277,7 +277,7 @@ def _phi6(pairs: NDArray[np.float64], h: float, n: int, width: float) -> float:
 
 
 def _squares(pairs: NDArray[np.float64], h: float, width: float) -> NDArray[np.float64]:
-    """Give the squared scaled distances of the bins that contribute."""
+    """Return the squared scaled distances of the bins that contribute."""
     u = np.square(np.arange(len(pairs), dtype=np.float64) * (width / h))
     squares: NDArray[np.float64] = u[u < LARGEST_EXPONENT]
     return squares

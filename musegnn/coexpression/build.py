@@ -69,7 +69,7 @@ class BuildProgress(Protocol):
 
 
 def build_parameters(dataset: DatasetConfig, config: GraphConfig) -> dict[str, Any]:  # JSON
-    """Give everything but the counts that a build depends on, for :func:`musegnn.data_store.build_id`."""
+    """Return everything but the counts that a build depends on, for :func:`musegnn.data_store.build_id`."""
     return {
         "dataset": dataset.model_dump(mode="json", exclude={"path"}),
         "graph": config.model_dump(mode="json"),
@@ -312,7 +312,7 @@ def _profile(
     extracted: list[Path],
     depth: NDArray[np.float64] | None,
 ) -> NDArray[np.float32]:
-    """Give the profile of genes in ascending density; `depth` where its Gram matrix comes from counts above zero."""
+    """Return the profile of genes in ascending density; `depth` where its Gram matrix comes from counts above zero."""
     clip = model.profile_clip if config.residuals == "sctransform" else model.clip
     described = stages.put("profile-model", profile_stages.model_arrays(model, clip))
     size = profile_stages.GROUP_SHARDS

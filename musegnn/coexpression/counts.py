@@ -72,7 +72,7 @@ class CountTable:
         return taken
 
     def to_arrays(self) -> Arrays:
-        """Give plain arrays."""
+        """Return plain arrays."""
         self._commit_checkpoint()
         return {"small": self._small, "keys": self._keys, "times": self._times}
 
@@ -84,7 +84,7 @@ class CountTable:
         return table
 
     def large(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Give gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
+        """Return gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
         self._commit_checkpoint()
         return self._keys >> 32, self._keys & 0xFFFFFFFF, self._times
 
@@ -101,7 +101,7 @@ class CountTable:
         return result
 
     def stats(self, n_cells: int) -> GeneStats:
-        """Give the sums of x, x^2 and ln(1 + x), of which only the last is rounded."""
+        """Return the sums of x, x^2 and ln(1 + x), of which only the last is rounded."""
         value = np.arange(SMALL, dtype=np.int64)
         gene, count, times = self.large()
         total = self._small @ value + self._by_gene(gene, count * times)
@@ -136,7 +136,7 @@ class CountTable:
         return ends, counts[order], tails.astype(np.float64)
 
     def median_nonzero(self) -> float:
-        """Give the median of all counts above zero, the mean of the two middle ones when their number is even.
+        """Return the median of all counts above zero, the mean of the two middle ones when their number is even.
 
         Raises
         ------

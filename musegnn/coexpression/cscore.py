@@ -71,7 +71,7 @@ class ExactSums:
 
 
 def weight_slopes(fit: IRLSFit, mode: NegativeVariance) -> NDArray[np.float64]:
-    """Give the slopes of the weights of the covariance and of the test, shape (N, 2), as the Gram pass takes them."""
+    """Return the slopes of the weights of the covariance and of the test, shape (N, 2), as the Gram pass takes them."""
     return np.ascontiguousarray(np.stack([fit.slope, fit.test_variance(mode)], axis=1))
 
 

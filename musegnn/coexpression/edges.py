@@ -28,7 +28,7 @@ MAX_ITERATIONS = 10_000
 
 
 def critical_z(p: float) -> float:
-    """Give the ``abs(z)`` whose two-sided normal p-value is `p`.
+    """Return the ``abs(z)`` whose two-sided normal p-value is `p`.
 
     Parameters
     ----------

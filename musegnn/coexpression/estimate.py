@@ -102,7 +102,7 @@ class BuildEstimate:
     stripes: int
 
     def to_json(self) -> dict[str, Any]:  # JSON
-        """Give plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
@@ -221,7 +221,7 @@ def estimate_build(
 
 
 def _likely_genes(source: CountSource, config: GraphConfig, sample: SourceSample, n_cells: int) -> NDArray[np.intp]:
-    """Give genes such as the build will select: the over-dispersed ones stand for the variable ones."""
+    """Return genes such as the build will select: the over-dispersed ones stand for the variable ones."""
     present = np.flatnonzero(sample.detected * n_cells >= config.min_cells)
     if config.selection == "list" and isinstance(config.genes, tuple):
         wanted = np.array(config.genes, dtype=np.str_)
@@ -255,7 +255,7 @@ def _compute_seconds(shape: BuildShape, config: GraphConfig, share: NDArray[np.f
 
 
 def total_memory(estimates: Sequence[BuildEstimate], at_a_time: int) -> int:
-    """Give the peak in bytes when so many datasets are built at a time: their tasks share the workers."""
+    """Return the peak in bytes when so many datasets are built at a time: their tasks share the workers."""
     merged = sorted((estimate.merged for estimate in estimates), reverse=True)[:at_a_time]
     largest = max((estimate.memory for estimate in estimates), default=BASE)
     return max(largest, BASE + max((estimate.task for estimate in estimates), default=0) + sum(merged[1:]))

@@ -82,12 +82,12 @@ class Selection(NamedTuple):
 
 
 def selects_by_place(config: GraphConfig, modality: str) -> bool:
-    """Tell whether genes are chosen by spatial variation."""
+    """Return whether genes are chosen by spatial variation."""
     return config.selection == "svg" or (config.selection == "auto" and modality == "spatial")
 
 
 def selects_by_residuals(config: GraphConfig, modality: str) -> bool:
-    """Tell whether genes are chosen by residual variance, which takes a pass of its own."""
+    """Return whether genes are chosen by residual variance, which takes a pass of its own."""
     return config.selection == "hvg" or (config.selection == "auto" and modality != "spatial")
 
 

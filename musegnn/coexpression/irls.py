@@ -84,7 +84,7 @@ class MomentScan:
             self._cells += polynomials[part].sum(axis=0)
 
     def finish(self) -> DepthMoments:
-        """Give the weights at the nodes."""
+        """Return the weights at the nodes."""
         to_nodes = self._basis.to_nodes
         return DepthMoments(
             nodes=self._basis.nodes,
@@ -131,7 +131,7 @@ class IRLSFit:
         return result
 
     def test_variance(self, mode: NegativeVariance) -> NDArray[np.float64]:
-        """Give the variance that the test uses: negative ones are 0 unless `mode` is ``reference``."""
+        """Return the variance that the test uses: negative ones are 0 unless `mode` is ``reference``."""
         return self.sigma if mode == "reference" else np.maximum(self.sigma, 0.0)
 
 
@@ -207,6 +207,6 @@ def _positive_median(theta: NDArray[np.float64]) -> float:
 
 
 def _largest_change(theta: NDArray[np.float64], previous: NDArray[np.float64]) -> float:
-    """Give the largest change of a log theta, and minus infinity where no two can be compared, as R's max does."""
+    """Return the largest change of a log theta, and minus infinity where no two can be compared, as R's max does."""
     both = (theta > 0.0) & (previous > 0.0) & np.isfinite(theta)
     return float(np.abs(np.log(theta[both]) - np.log(previous[both])).max(initial=-np.inf))

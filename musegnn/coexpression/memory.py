@@ -78,12 +78,12 @@ class StageMemory:
     merged: float = 0.0
 
     def peak(self, at_a_time: int) -> float:
-        """Give the bytes of a process that builds and runs so many tasks at a time."""
+        """Return the bytes of a process that builds and runs so many tasks at a time."""
         return max(self.task * min(at_a_time, self.tasks), self.merged)
 
 
 def available_memory() -> int:
-    """Give the bytes that this machine can give to a process now."""
+    """Return the bytes that this machine can give to a process now."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123  not a file of the user's
             for line in file:
@@ -95,7 +95,7 @@ def available_memory() -> int:
 
 
 def memory_budget(memory: int | None) -> int:
-    """Give the bytes that a process may use where `memory` may be left to us: half of what is free."""
+    """Return the bytes that a process may use where `memory` may be left to us: half of what is free."""
     return available_memory() // 2 if memory is None else memory
 
 
@@ -107,7 +107,7 @@ def most_genes(config: GraphConfig, n_genes: int) -> int:
 
 
 def task_memory(n_genes: int, memory: int | None, per_process: int) -> int:
-    """Give the largest size of the sums of one task over pairs.
+    """Return the largest size of the sums of one task over pairs.
 
     Parameters
     ----------

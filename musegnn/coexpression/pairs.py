@@ -132,7 +132,7 @@ class Fitted(NamedTuple):
     mode: NegativeVariance
 
     def to_arrays(self) -> Arrays:
-        """Give plain arrays, for a file that tasks read."""
+        """Return plain arrays, for a file that tasks read."""
         return {
             "nodes": self.moments.nodes,
             "first": self.moments.first,

@@ -22,7 +22,7 @@ THETA = 100.0
 
 
 def pearson_model(stats: GeneStats, total_depth: float, *, theta: float = THETA) -> SCTModel:
-    """Give the model with the expected count ``s_i * total_j / sum_i s_i``; nothing is fitted.
+    """Return the model with the expected count ``s_i * total_j / sum_i s_i``; nothing is fitted.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ SPARSE = 0.3
 
 
 def model_arrays(model: SCTModel, clip: float) -> Arrays:
-    """Give a model and the bound on its residuals as plain arrays, for a file that tasks read."""
+    """Return a model and the bound on its residuals as plain arrays, for a file that tasks read."""
     scalars = np.array([model.min_variance, model.n_cells, clip], dtype=np.float64)
     return {"intercept": model.intercept, "theta": model.theta, "scalars": scalars}
 
@@ -104,7 +104,7 @@ def sparse_gram_group(model: Path, extracted: Sequence[Path]) -> Arrays:
 
 
 def prefers_sparse(detected: NDArray[np.int64], n_levels: int, n_cells: int) -> bool:
-    """Tell whether the Gram matrix costs less from counts above zero and the histogram of depths than from all cells.
+    """Return whether the Gram matrix costs less from counts above zero and the histogram of depths than from all cells.
 
     Parameters
     ----------
@@ -156,13 +156,13 @@ def add_groups(paths: Sequence[Path]) -> Arrays:
 
 
 def gram_profile(paths: Sequence[Path]) -> NDArray[np.float32]:
-    """Give the lossless compressed profile, shape (N, R), from the files of :func:`gram_group`."""
+    """Return the lossless compressed profile, shape (N, R), from the files of :func:`gram_group`."""
     sums = add_groups(paths)
     return _compress_centred(sums["gram"], sums["total"], float(sums["cells"]))
 
 
 def sparse_gram_profile(paths: Sequence[Path], model: Path, depth: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Give the same from the files of :func:`sparse_gram_group` and the depths of all cells, shape (n,)."""
+    """Return the same from the files of :func:`sparse_gram_group` and the depths of all cells, shape (n,)."""
     sums = add_groups(paths)
     whole = ResidualGram(read_model(model).noise(_clip(model)))
     whole.cross, whole.total = sums["cross"], sums["total"]
@@ -175,7 +175,7 @@ def _compress_centred(gram: NDArray[np.float64], total: NDArray[np.float64], n_c
 
 
 def full_profile(paths: Sequence[Path]) -> NDArray[np.float32]:
-    """Give the centred residuals, shape (N, n), from the files of :func:`full_group`."""
+    """Return the centred residuals, shape (N, n), from the files of :func:`full_group`."""
     values = np.concatenate([load(path)["values"] for path in paths], axis=1)
     mean = values.mean(axis=1, dtype=np.float64, keepdims=True)
     centred: NDArray[np.float32] = (values - mean).astype(np.float32)
@@ -189,7 +189,7 @@ def first_sketch(n_genes: int, rank: int, seed: int) -> Arrays:
 
 
 def second_sketch(sketch: Path, paths: Sequence[Path]) -> Arrays:
-    """Give an orthonormal basis of the range found from the files of :func:`sketch_group`."""
+    """Return an orthonormal basis of the range found from the files of :func:`sketch_group`."""
     sums = add_groups(paths)
     omega = load(sketch)["sketch"]
     basis, _ = np.linalg.qr(sums["product"] - np.outer(sums["total"], sums["total"] @ omega) / sums["cells"])
@@ -197,7 +197,7 @@ def second_sketch(sketch: Path, paths: Sequence[Path]) -> Arrays:
 
 
 def randomized_profile(basis: Path, paths: Sequence[Path], rank: int) -> NDArray[np.float32]:
-    """Give the leading directions of the profile within the basis, shape (N, rank).
+    """Return the leading directions of the profile within the basis, shape (N, rank).
 
     Randomised range finding with one product by the Gram matrix, then the exact compression within that range (Halko,
     Martinsson and Tropp 2011, SIAM Rev. 53:217, algorithms 4.1 and 5.3).

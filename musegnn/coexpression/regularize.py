@@ -162,7 +162,7 @@ def flag_outliers(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.
 
 
 def _bandwidth(x: NDArray[np.float64]) -> float:
-    """Give the Sheather-Jones bandwidth, or NaN where the sample does not determine one."""
+    """Return the Sheather-Jones bandwidth, or NaN where the sample does not determine one."""
     try:
         return bandwidth_sj(x)
     except ValueError:
@@ -170,7 +170,7 @@ def _bandwidth(x: NDArray[np.float64]) -> float:
 
 
 def _binned_scores(y: NDArray[np.float64], x: NDArray[np.float64], start: float, width: float) -> NDArray[np.float64]:
-    """Give absolute robust scores within bins open on the left, closed on the right."""
+    """Return absolute robust scores within bins open on the left, closed on the right."""
     breaks = start + width * np.arange(int((x.max() + width - start) / width) + 2)
     bins = np.searchsorted(breaks, x, side="left")
     scores = np.empty(len(y))

@@ -54,7 +54,7 @@ class ResidualMoments:
         self._n_seen += len(depth)
 
     def to_arrays(self) -> Arrays:
-        """Give what some cells added, as plain arrays."""
+        """Return what some cells added, as plain arrays."""
         return {"first": self._sums.first, "second": self._sums.second, "cells": np.array(self._n_seen)}
 
     def merge(self, arrays: Arrays) -> None:
@@ -64,7 +64,7 @@ class ResidualMoments:
         self._n_seen += int(arrays["cells"])
 
     def finish(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give the moments.
+        """Return the moments.
 
         Parameters
         ----------

@@ -254,7 +254,7 @@ def _by_name(source: CountSource, config: GraphConfig) -> tuple[NDArray[np.bool_
 def _judge_cells(
     block: csr_matrix, mitochondrial: NDArray[np.bool_], counted: NDArray[np.bool_], qc: QCConfig
 ) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """Give the first reason against each cell (0: none), and its depth."""
+    """Return the first reason against each cell (0: none), and its depth."""
     sums = block @ np.stack([np.ones(len(counted)), mitochondrial, counted], axis=1).astype(np.float64)
     total, mito, depth = sums.T
     detected = np.diff(block.indptr)

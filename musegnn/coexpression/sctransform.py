@@ -108,7 +108,7 @@ class SCTModel:
         return replace(self, intercept=self.intercept[genes], theta=self.theta[genes])
 
     def noise(self, clip: float) -> NoiseModel:
-        """Give what residuals are computed from, with this bound on them."""
+        """Return what residuals are computed from, with this bound on them."""
         return NoiseModel(np.exp(self.intercept), self.theta, self.min_variance, clip)
 
 
@@ -243,7 +243,7 @@ def fit_sctransform_all(
 
 
 def modelled_genes(stats: GeneStats, min_cells: int = 5) -> NDArray[np.int64]:
-    """Give the positions of the genes detected often enough for a model.
+    """Return the positions of the genes detected often enough for a model.
 
     Parameters
     ----------
@@ -363,7 +363,7 @@ class _CellsFit:
         self.mean_depth = float(depth.mean())
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give mean and variance of some genes over these cells."""
+        """Return mean and variance of some genes over these cells."""
         counts, n = self._counts[:, part].astype(np.float64), len(self._depth)  # squares exceed the counts' type
         mean = np.asarray(counts.mean(axis=0)).ravel()
         squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
@@ -402,7 +402,7 @@ class _SumsFit:
         )
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give mean and variance of some genes over all cells."""
+        """Return mean and variance of some genes over all cells."""
         return self._mean[part], self._variance[part]
 
     def intercept(
@@ -419,7 +419,7 @@ class _SumsFit:
 
 
 def _fit_bin(fits: _CellsFit | _SumsFit, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the dispersions of the genes of one bin and the intercepts under their trend."""
+    """Return the dispersions of the genes of one bin and the intercepts under their trend."""
     mean, variance = fits.moments(part)
     rough = np.maximum(0.0, (variance - mean / fits.mean_depth) / (mean * mean))
     intercept = fits.intercept(part, rough, None)
@@ -466,7 +466,7 @@ def _normal_weights(size: int) -> NDArray[np.float64]:
 
 
 def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Give the smallest value up to which at least half of the weight lies."""
+    """Return the smallest value up to which at least half of the weight lies."""
     order = np.argsort(y, kind="stable")
     upto = np.cumsum(weights[order])
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])

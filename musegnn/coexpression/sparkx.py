@@ -228,7 +228,7 @@ class SparkXScan:
         self._n_seen += block.shape[0]
 
     def to_arrays(self) -> Arrays:
-        """Give what some cells added, as plain arrays."""
+        """Return what some cells added, as plain arrays."""
         return {"cross": self._cross, "seen": np.array(self._n_seen)}
 
     def merge(self, arrays: Arrays) -> None:
@@ -323,7 +323,7 @@ def sparkx(
 
 
 def exact_p_values(statistic: NDArray[np.float64], scale: NDArray[np.float64], degrees: int) -> NDArray[np.float64]:
-    """Give the upper tail of ``scale chi2_degrees``.
+    """Return the upper tail of ``scale chi2_degrees``.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ ENTRIES = 1 << 18
 
 
 def truncated_moments(z_store: float) -> tuple[float, float]:
-    """Give ``E[z^k; abs(z) >= z_store]`` of a standard normal z for k = 2, 4: what chance leaves in a stored table.
+    """Return ``E[z^k; abs(z) >= z_store]`` of a standard normal z for k = 2, 4: what chance leaves in a stored table.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def truncated_moments(z_store: float) -> tuple[float, float]:
 
 
 def chance_edge(n_genes: int, z_store: float) -> tuple[float, float]:
-    """Give the end of the spectrum of a stored table that holds chance alone.
+    """Return the end of the spectrum of a stored table that holds chance alone.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def shared_part(pairs: PairTable) -> NDArray[np.float64]:
 
 
 def _axes(pairs: PairTable, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the eigenvalues of largest magnitude, at most 64, shape (A,), and their vectors, shape (N, A)."""
+    """Return the eigenvalues of largest magnitude, at most 64, shape (A,), and their vectors, shape (N, A)."""
     matrix = csr_matrix((pairs.z.astype(np.float64), pairs.indices, pairs.indptr), shape=(n, n))
     with threadpool_limits(limits=1, user_api="blas"):
         if n > DENSE_GENES and matrix.nnz:

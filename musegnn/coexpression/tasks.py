@@ -125,7 +125,7 @@ def opened(paths: Sequence[Path]) -> Iterator[list[Mapping[str, NDArray[Any]]]]:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a file of arrays exists and has no damage."""
+    """Return whether a file of arrays exists and has no damage."""
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()

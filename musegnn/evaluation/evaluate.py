@@ -360,12 +360,12 @@ def _evaluate_seed(
 
 
 def dataset_tasks(model: MuSeGNN) -> list[DatasetTask]:
-    """Give what is asked about a model's datasets, in the order of the atlas."""
+    """Return what is asked about a model's datasets, in the order of the atlas."""
     return [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
 
 
 def visible_pairs(stored: PairTable, held_out: HeldOutPairs) -> tuple[csr_matrix, csr_matrix]:
-    """Give the stored co-expression of one dataset without that of held-out edges.
+    """Return the stored co-expression of one dataset without that of held-out edges.
 
     Parameters
     ----------

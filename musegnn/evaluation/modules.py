@@ -105,7 +105,7 @@ def topological_overlap(adjacency: Floats) -> Floats:
 
 
 def module_sets(tasks: Sequence[DatasetTask], estimates: Mapping[str, csr_matrix]) -> dict[str, dict[str, list[str]]]:
-    """Give the modules of every dataset as gene sets.
+    """Return the modules of every dataset as gene sets.
 
     Parameters
     ----------

@@ -180,7 +180,7 @@ def _path_nearest(
 
 
 def has_leiden() -> bool:
-    """Tell whether igraph, which computes Leiden clusters, is installed."""
+    """Return whether igraph, which computes Leiden clusters, is installed."""
     return find_spec("igraph") is not None
 
 

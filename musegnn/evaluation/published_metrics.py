@@ -151,7 +151,7 @@ def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str
 
 
 def _neighborhoods(tasks: Sequence[DatasetTask], code: NDArray[np.int64]) -> csr_matrix:
-    """Give each pooled row the set of its neighbours' gene codes."""
+    """Return each pooled row the set of its neighbours' gene codes."""
     starts = np.concatenate([[0], np.cumsum([t.n_genes for t in tasks])])
     columns = [code[start + t.indices] for start, t in zip(starts, tasks, strict=False)]
     degrees = np.concatenate([np.diff(t.indptr) for t in tasks])

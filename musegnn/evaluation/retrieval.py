@@ -31,7 +31,7 @@ TOP_K = 10
 
 
 def _harmonic(n: int) -> Floats:
-    """Give H_0 .. H_n."""
+    """Return H_0 .. H_n."""
     result: Floats = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n + 1))])
     return result
 

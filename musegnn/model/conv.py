@@ -147,7 +147,7 @@ class EdgeFeaturedTransformerConv(nn.Module):
         seed: int | None = None,
         impl: EdgeAttentionImpl = "auto",
     ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Give every node its message and its own transformed features.
+        """Compute every node's message and its own transformed features.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ def _check_nodes(x: object) -> None:
 
 
 def _as_graph(edge_index: EdgeGraph | torch.Tensor, n_nodes: int) -> tuple[EdgeGraph, torch.Tensor | None]:
-    """Give the graph, and for listed edges the order in which it has them."""
+    """Return the graph, and for listed edges the order in which it has them."""
     if isinstance(edge_index, EdgeGraph):
         return edge_index, None
     if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:

@@ -39,16 +39,16 @@ class Decoder(Protocol):
         """Numbers per row in the widest step."""
 
     def __call__(self, z: torch.Tensor) -> torch.Tensor:
-        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        """Return the (N, N) logits for vectors ``z`` (N, d)."""
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Give the (B, N) logits of some rows."""
+        """Return the (B, N) logits of some rows."""
 
     def cost(self, n_rows: int, dim: int) -> int:
         """Count the multiply-adds of the logits of ``n_rows`` rows."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Give all parameters."""
+        """Return all parameters."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew."""
@@ -58,7 +58,7 @@ class PairDecoder(Decoder, Protocol):
     """A symmetric decoder that can score single pairs, and so be trained on a sample of them."""
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Give the (P,) logits of pairs of genes; the order within a pair does not matter."""
+        """Return the (P,) logits of pairs of genes; the order within a pair does not matter."""
 
 
 class MLPDecoder(nn.Module):
@@ -89,11 +89,11 @@ class MLPDecoder(nn.Module):
             init_linear(layer, generator=generator)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        """Return the (N, N) logits for vectors ``z`` (N, d)."""
         return self._decode(z, z)
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Give the logits of some rows.
+        """Return the logits of some rows.
 
         Parameters
         ----------
@@ -150,15 +150,15 @@ class InnerDecoder(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        """Return the (N, N) logits for vectors ``z`` (N, d)."""
         return self.scale * (z @ z.T) + self.bias
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Give the (B, N) logits of some rows (B,)."""
+        """Return the (B, N) logits of some rows (B,)."""
         return self.scale * (z.index_select(0, rows) @ z.T) + self.bias
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Give the (P,) logits of pairs of genes."""
+        """Return the (P,) logits of pairs of genes."""
         return self.scale * _products(z, rows, columns).sum(1) + self.bias
 
     def set_coefficients(self, powers: torch.Tensor) -> None:
@@ -202,15 +202,15 @@ class SignedDecoder(nn.Module):
         nn.init.constant_(self.bias, -0.2)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        """Return the (N, N) logits for vectors ``z`` (N, d)."""
         return self._logits(z @ z.T, z.shape[1])
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Give the (B, N) logits of some rows (B,)."""
+        """Return the (B, N) logits of some rows (B,)."""
         return self._logits(z.index_select(0, rows) @ z.T, z.shape[1])
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Give the (P,) logits of pairs of genes."""
+        """Return the (P,) logits of pairs of genes."""
         return self._logits(_products(z, rows, columns).sum(1), z.shape[1])
 
     def cost(self, n_rows: int, dim: int) -> int:
@@ -265,15 +265,15 @@ class PairwiseDecoder(nn.Module):
         init_linear(self.out, generator=generator)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Give the (N, N) logits for vectors ``z`` (N, d)."""
+        """Return the (N, N) logits for vectors ``z`` (N, d)."""
         return self._decode(z, z)
 
     def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Give the (B, N) logits of some rows (B,)."""
+        """Return the (B, N) logits of some rows (B,)."""
         return self._decode(z.index_select(0, rows), z)
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Give the (P,) logits of pairs of genes."""
+        """Return the (P,) logits of pairs of genes."""
         products = _products(z, rows, columns)
         hidden: torch.Tensor = functional.mish(self.hidden(products))
         return torch.addmv(products @ self.direct, hidden, self.out.weight[0]) + self.out.bias
@@ -300,12 +300,12 @@ AnyDecoder = MLPDecoder | InnerDecoder | SignedDecoder | PairwiseDecoder
 
 
 def scores_pairs(decoder: Decoder) -> TypeGuard[PairDecoder]:
-    """Tell whether a decoder can score single pairs."""
+    """Return whether a decoder can score single pairs."""
     return hasattr(decoder, "pairs")
 
 
 def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Give the mean of the logits of both directions of pairs of genes.
+    """Return the mean of the logits of both directions of pairs of genes.
 
     Parameters
     ----------

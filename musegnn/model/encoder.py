@@ -63,7 +63,7 @@ class DatasetLayer(nn.Module):
     def forward(
         self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
     ) -> torch.Tensor:
-        """Give the hidden vectors, shape (N, H * head_dim), of node features `x`, shape (N, width)."""
+        """Return the hidden vectors, shape (N, H * head_dim), of node features `x`, shape (N, width)."""
         return functional.mish(self.norm(self.conv(x, graph, edge_attr, seed=seed)))
 
 
@@ -128,7 +128,7 @@ class SharedLayers(nn.Module):
     def forward(
         self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
     ) -> torch.Tensor:
-        """Give the embedding, shape (N, d), of hidden vectors `h`, shape (N, width)."""
+        """Return the embedding, shape (N, d), of hidden vectors `h`, shape (N, width)."""
         first = functional.mish(self.norm(self.first(h, graph, edge_attr, seed=seed)))
         second: torch.Tensor = self.second(first, graph, edge_attr, seed=seed + 1)
         residual: torch.Tensor = self.residual(h, graph, edge_attr, seed=seed + 2)

@@ -124,7 +124,7 @@ class AtlasModel:
         return f"dataset/{self.graphs[i].name}/decoder"
 
     def encode(self, i: int, *, round_: int | None = None) -> torch.Tensor:
-        """Give the vectors of all genes of a dataset.
+        """Return the vectors of all genes of a dataset.
 
         Parameters
         ----------
@@ -182,11 +182,11 @@ class AtlasModel:
         return dropout_mask(size, self.config.feature_dropout, generator, like)
 
     def features(self, i: int) -> NodeFeatures:
-        """Give the node features of dataset `i`."""
+        """Return the node features of dataset `i`."""
         return self._features[i]
 
     def decoder(self, i: int) -> Decoder:
-        """Give the decoder of dataset `i`."""
+        """Return the decoder of dataset `i`."""
         return self._decoders[i]
 
     def _make_shared(self, dtype: torch.dtype, n_words: int) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:
-    """Give the key of a dataset: its labels, or ``all`` when nothing has to agree.
+    """Return the key of a dataset: its labels, or ``all`` when nothing has to agree.
 
     Parameters
     ----------
@@ -83,6 +83,6 @@ class SharedModules:
         return list(self._units.get(i, {}).values())
 
     def get(self, role: str, i: int) -> nn.Module | None:
-        """Give the module of a role that dataset `i` uses, or ``None`` when nothing has that role."""
+        """Return the module of a role that dataset `i` uses, or ``None`` when nothing has that role."""
         unit = self._units.get(i, {}).get(role)
         return None if unit is None else self.modules[unit]

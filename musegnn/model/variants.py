@@ -73,7 +73,7 @@ class Convolution(nn.Module, ABC):
         *,
         seed: int = 0,
     ) -> torch.Tensor:
-        """Give (N, H * D) of `x` (N, inputs), the graph, and `edge_attr` (E, F)."""
+        """Return (N, H * D) of `x` (N, inputs), the graph, and `edge_attr` (E, F)."""
         return self._convolve(x, graph, edge_attr)
 
     @abstractmethod
@@ -147,7 +147,7 @@ class _Block(Convolution):
 
     @abstractmethod
     def _mix(self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
-        """Give (N, H, D) of normalised genes `h`, (N, H * D)."""
+        """Return (N, H, D) of normalised genes `h`, (N, H * D)."""
 
 
 class Graphormer(_Block):
@@ -294,7 +294,7 @@ def make_convolution(
 
 
 def edge_index(graph: EdgeGraph) -> torch.Tensor:
-    """Give the sources and targets of the edges as PyTorch Geometric has them, (2, E)."""
+    """Return the sources and targets of the edges as PyTorch Geometric has them, (2, E)."""
     return torch.stack([graph.col, graph.target])
 
 

@@ -71,7 +71,7 @@ class Shard:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """Give the fields."""
+        """Return the fields."""
         return asdict(self)
 
     @classmethod
@@ -264,7 +264,7 @@ def read_units(folder: Path, manifest: Manifest, names: Sequence[str] | None = N
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Tell whether the folder holds a checkpoint, whole or not."""
+    """Return whether the folder holds a checkpoint, whole or not."""
     return bool(_rounds(folder))
 
 
@@ -282,7 +282,7 @@ def announce(folder: Path, generation: int) -> None:
 
 
 def newest_generation(folder: Path) -> int:
-    """Give the number of the newest group of processes; 0 before the first."""
+    """Return the number of the newest group of processes; 0 before the first."""
     path = folder / GENERATION
     try:
         return int(path.read_text())

@@ -135,14 +135,14 @@ class LocalComm:
         self._reduce = reduce
 
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
-        """Give the vectors of partners as they are."""
+        """Return the vectors of partners as they are."""
         found = {partner[i]: z[partner[i]] for i in sorted(z) if partner[i] >= 0}
         return lambda: found
 
     def return_gradients(
         self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]
     ) -> Callable[[], Vectors]:
-        """Give the gradients back as they are."""
+        """Return the gradients back as they are."""
         found = dict(gradients)
         return lambda: found
 
@@ -162,7 +162,7 @@ class LocalComm:
         return total
 
     def gather(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Give the records."""
+        """Return the records."""
         return list(rows)
 
 
@@ -182,7 +182,7 @@ def add_ascending(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
 
 
 def largest(parts: Iterable[torch.Tensor]) -> float:
-    """Give the largest magnitude in some tensors; 0 when they are empty."""
+    """Return the largest magnitude in some tensors; 0 when they are empty."""
     return max((part.abs().amax().item() for part in parts if part.numel()), default=0.0)
 
 

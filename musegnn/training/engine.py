@@ -210,7 +210,7 @@ class Engine:
         return [rows[i] for i in owned]
 
     def _partners(self, round_: int) -> dict[int, int]:
-        """Give the partner of each dataset that takes part in this round, -1 when it is the only one."""
+        """Return the partner of each dataset that takes part in this round, -1 when it is the only one."""
         law = "uniform" if self.config.order == "sequential" else self.config.partners
         size = None if self.config.order == "sequential" else self.config.round_size
         chosen = participants(self.config.seed, round_, len(self._graphs), size)
@@ -350,7 +350,7 @@ class Engine:
         self._left_out |= frozenset(datasets)
 
     def state(self, unit: str) -> dict[str, torch.Tensor]:
-        """Give the weights and Adam moments of a unit, on the CPU.
+        """Return the weights and Adam moments of a unit, on the CPU.
 
         Returns
         -------
@@ -429,7 +429,7 @@ def _not_finite(
     gradients: Sequence[Mapping[int, Sequence[torch.Tensor | None]]],
     contributions: Mapping[str, Mapping[int, torch.Tensor]],
 ) -> set[int]:
-    """Give the datasets with a loss or a gradient that is not finite."""
+    """Return the datasets with a loss or a gradient that is not finite."""
     bad = {i for i, row in rows.items() if not np.isfinite(row["loss"])}
     for group in gradients:
         bad |= {i for i, parts in group.items() if not _all_finite([part for part in parts if part is not None])}

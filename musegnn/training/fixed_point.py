@@ -20,7 +20,7 @@ BITS = 61
 
 
 def scale_for(largest: float, n: int) -> float:
-    """Give the power of two by which summands are multiplied before they are rounded.
+    """Return the power of two by which summands are multiplied before they are rounded.
 
     Parameters
     ----------
@@ -53,5 +53,5 @@ def add_rounded(parts: Iterable[torch.Tensor], scale: float, total: torch.Tensor
 
 
 def to_float(total: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """Give the value of a sum of rounded multiples, rounded once to float64 and once to `dtype`."""
+    """Return the value of a sum of rounded multiples, rounded once to float64 and once to `dtype`."""
     return total.double().div_(scale).to(dtype)

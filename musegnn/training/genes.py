@@ -96,7 +96,7 @@ def _one_to_one(species: tuple[str, ...], groups: list[tuple[str, ...]]) -> Orth
 
 
 def gene_keys(genes: NDArray[np.str_], species: str, orthologs: OrthologTable | None = None) -> NDArray[np.str_]:
-    """Give the key of each gene.
+    """Return the key of each gene.
 
     Parameters
     ----------

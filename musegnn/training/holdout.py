@@ -79,7 +79,7 @@ class Holdout:
     held_out_keys: frozenset[str]
 
     def trainable(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
-        """Tell which genes take part in similarity, contrast and alignment.
+        """Return which genes take part in similarity, contrast and alignment.
 
         Parameters
         ----------
@@ -225,7 +225,7 @@ def _is_bad(a: NDArray[np.int64], b: NDArray[np.int64], known: NDArray[np.int64]
 
 
 def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which codes are in the ascending list `known`."""
+    """Return which codes are in the ascending list `known`."""
     if len(known) == 0:
         return np.zeros(len(codes), dtype=np.bool_)
     place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
@@ -234,5 +234,5 @@ def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _codes(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Give unordered pairs a number each, from the lower gene first."""
+    """Return unordered pairs a number each, from the lower gene first."""
     return np.minimum(a, b) * n + np.maximum(a, b)

@@ -89,7 +89,7 @@ def edge_bce(
     divisor: float | None = None,
     overwrite: bool = False,
 ) -> torch.Tensor:
-    """Give the binary cross-entropy of some rows of logits against the adjacency matrix.
+    """Return the binary cross-entropy of some rows of logits against the adjacency matrix.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def edge_bce(
 
 
 def _codes(rowptr: torch.Tensor, col: torch.Tensor, rows: torch.Tensor | None, n_genes: int) -> torch.Tensor:
-    """Give the places of the entries of some rows in a flat (B, N) matrix."""
+    """Return the places of the entries of some rows in a flat (B, N) matrix."""
     degree = rowptr.diff()
     if rows is None:
         place = torch.arange(n_genes, device=col.device)
@@ -183,7 +183,7 @@ def similarity(
     *,
     normalize: Literal["sum", "lambda"] = "sum",
 ) -> torch.Tensor:
-    """Give minus the weighted cosine of shared genes between two datasets.
+    """Return minus the weighted cosine of shared genes between two datasets.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def ntxent(
     temperature: float,
     exclude: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Give the NT-Xent loss of K pairs; each of the 2K vectors is once the query.
+    """Return the NT-Xent loss of K pairs; each of the 2K vectors is once the query.
 
     Vectors are stacked as ``[anchor; positive]``. The query's partner is its positive, the other 2K - 2 vectors its
     negatives: cross-entropy on the (2K, 2K) matrix of cosines over temperature with its diagonal masked.
@@ -270,7 +270,7 @@ def alignment(
     weight: torch.Tensor | None = None,
     temperature: float = 0.2,
 ) -> torch.Tensor:
-    """Give the symmetric InfoNCE loss of shared genes between two datasets.
+    """Return the symmetric InfoNCE loss of shared genes between two datasets.
 
     A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives.
 

@@ -263,7 +263,7 @@ def closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, *, n_wor
 
 
 def library_bytes(model: ModelConfig) -> int:
-    """Give what the libraries of a model take beside those that every process loads, in bytes."""
+    """Return what the libraries of a model take beside those that every process loads, in bytes."""
     uses_pyg = model.encoder != "none" and CONVOLUTIONS[model.encoder].uses_pyg
     return GEOMETRIC if uses_pyg else 0
 

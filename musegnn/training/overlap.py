@@ -48,7 +48,7 @@ class PairOverlap:
         return sum(part.nbytes for part in (self.rows_i, self.rows_j, self.weight, self.pool_i, self.pool_j))
 
     def turned(self) -> PairOverlap:
-        """Give the same with i and j exchanged."""
+        """Return the same with i and j exchanged."""
         return PairOverlap(
             rows_i=self.rows_j, rows_j=self.rows_i, weight=self.weight, pool_i=self.pool_j, pool_j=self.pool_i
         )
@@ -79,7 +79,7 @@ class Overlaps:
         self._kept = 0
 
     def pair(self, i: int, j: int) -> PairOverlap:
-        """Give what datasets `i` and `j` have in common."""
+        """Return what datasets `i` and `j` have in common."""
         key = (min(i, j), max(i, j))
         if key in self._pairs:
             self._pairs.move_to_end(key)

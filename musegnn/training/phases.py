@@ -74,13 +74,13 @@ class Phases:
             self._on_enter(self.now)
 
     def seconds(self) -> dict[str, float]:
-        """Give the seconds spent in each phase so far; may be called by other threads."""
+        """Return the seconds spent in each phase so far; may be called by other threads."""
         seconds, phase, began = dict(self._seconds), self.now.phase, self._began
         seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
         return {phase: seconds[phase] for phase in PHASES if phase in seconds}
 
     def dataset_seconds(self) -> dict[str, float]:
-        """Give the seconds spent on each dataset so far; may be called by other threads."""
+        """Return the seconds spent on each dataset so far; may be called by other threads."""
         return dict(self._by_dataset)
 
     def _close(self) -> None:

@@ -213,7 +213,7 @@ def make_model(
 
 
 def fingerprint(data: Prepared, config: AtlasConfig) -> str:
-    """Give the sha256 of all data and settings that decide a trained bit, as hex digits.
+    """Return the sha256 of all data and settings that decide a trained bit, as hex digits.
 
     The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
     recomputation, which changes no bit.

@@ -77,7 +77,7 @@ class Reconstruction:
             raise ValueError(msg)
 
     def __call__(self, round_: int, z: torch.Tensor) -> torch.Tensor:
-        """Give the loss for vectors `z`, (N, d), as a scalar."""
+        """Return the loss for vectors `z`, (N, d), as a scalar."""
         if self._sampler is not None:
             return self._pairs(self._sampler, round_, z)
         tile = tile_rows(self._decoder)
@@ -140,7 +140,7 @@ def row_block(seed: int, round_: int, name: str, n_genes: int, n_rows: int) -> N
 
 
 def tile_rows(decoder: Decoder) -> int:
-    """Give the number of rows that one step decodes at most."""
+    """Return the number of rows that one step decodes at most."""
     return max(1, TILE_ENTRIES // max(1, decoder.row_entries))
 
 

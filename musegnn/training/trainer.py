@@ -246,7 +246,7 @@ class Trainer:
         self._commit_checkpoint(folder, None)
 
     def vectors(self) -> dict[str, NDArray[np.float32]]:
-        """Give the vectors of all genes of each owned dataset, by dataset name, shape (N, d)."""
+        """Return the vectors of all genes of each owned dataset, by dataset name, shape (N, d)."""
         with torch.no_grad(), threads(self.config.training.threads):
             return {
                 self.model.graphs[i].name: self.model.encode(i).cpu().numpy().astype(np.float32)
@@ -301,7 +301,7 @@ class Trainer:
             raise PausedError
 
     def _is_home(self, unit: str) -> bool:
-        """Tell whether this process writes a unit: that of its first dataset does."""
+        """Return whether this process writes a unit: that of its first dataset does."""
         members = self.model.shared.members.get(unit)
         return members is None or self._owner[members[0]] == self.comm.rank
 
@@ -318,7 +318,7 @@ class Trainer:
                     self._warned.add((problem.code, problem.dataset))
 
     def problems(self) -> list[Problem]:
-        """Give what went wrong in silence so far; of all processes where this one has rank 0."""
+        """Return what went wrong in silence so far; of all processes where this one has rank 0."""
         if self._problems is None:
             self._problems = problems(self.history, dim=self.config.model.dim)
         return self._problems
@@ -349,5 +349,5 @@ def threads(n: int) -> Iterator[None]:
 
 
 def peak_bytes() -> int:
-    """Give the largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

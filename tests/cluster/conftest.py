@@ -81,7 +81,7 @@ def descendants(pid):
 
 @pytest.fixture(scope="session")
 def helpers():
-    """Give this module, whose name is not unique among the tests."""
+    """Return this module, whose name is not unique among the tests."""
     return sys.modules[__name__]
 
 
@@ -96,5 +96,5 @@ def ray_cluster():
 
 @pytest.fixture
 def cluster_run(tmp_path):
-    """Give a store of twelve datasets and a configuration."""
+    """Return a store of twelve datasets and a configuration."""
     return make_run(tmp_path)

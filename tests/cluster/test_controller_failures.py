@@ -120,7 +120,7 @@ def test_a_run_can_be_watched(helpers, tmp_path):
 
 
 def listening(pids):
-    """Give the addresses at which processes listen."""
+    """Return the addresses at which processes listen."""
     import ipaddress
 
     inodes = {}

@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples" / "cluster"
 
 
 def commands():
-    """Give every musegnn command of the examples, as words."""
+    """Return every musegnn command of the examples, as words."""
     slurm = (EXAMPLES / "slurm.sh").read_text()
     job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text())
     up = (EXAMPLES / "ray-up.yaml").read_text()

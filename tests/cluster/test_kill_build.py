@@ -58,7 +58,7 @@ def build(atlas_file: str, store_folder: str, scheduler: str, removed_file: str)
 
 
 def task_files(folder: Path) -> dict[str, list[int]]:
-    """Give inode and time of every finished task below a folder."""
+    """Return inode and time of every finished task below a folder."""
     found = {}
     for place, _, names in os.walk(folder):  # which passes over folders that are removed meanwhile
         for name in filter(TASK.fullmatch, names):
@@ -90,7 +90,7 @@ def running(mark: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Give an atlas of a whole and a split dataset, what its build commits, and the number of its tasks."""
+    """Return an atlas of a whole and a split dataset, what its build commits, and the number of its tasks."""
     folder = tmp_path_factory.mktemp("kill")
     datasets = []
     for seed, name in enumerate(["whole", "split"]):

@@ -49,7 +49,7 @@ def committed(store: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory) -> Path:
-    """Give an atlas of three datasets with 60 shards each."""
+    """Return an atlas of three datasets with 60 shards each."""
     folder = tmp_path_factory.mktemp("stop")
     datasets = []
     for seed, name in enumerate(["one", "two", "three"]):

@@ -29,7 +29,7 @@ def alone(helpers, tmp_path_factory):
 
 @pytest.fixture
 def train(ray_cluster, alone, tmp_path):
-    """Give a function that trains on Ray and gives the watch and the run folder."""
+    """Return a function that trains on Ray and gives the watch and the run folder."""
     from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
@@ -66,7 +66,7 @@ def test_any_number_of_actors_gives_the_bits_of_one_process(train, alone, helper
 
 @pytest.fixture(scope="module")
 def alone_with(helpers, alone, tmp_path_factory):
-    """Give a function that trains some rounds in one process, which gives the vectors, the units and the records."""
+    """Return a function that trains some rounds in one process, which gives the vectors, the units and the records."""
     store, config, _, _ = alone
     known = {}
 
@@ -92,7 +92,7 @@ def few_rounds(config, encoder, rounds):
 
 
 def records(history):
-    """Give what records say of vectors and losses, without times."""
+    """Return what records say of vectors and losses, without times."""
     kept = [row for row in history if row["kind"] != "process"]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in kept]
 

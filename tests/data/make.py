@@ -51,7 +51,7 @@ def write_counts(path: Path, seed: int) -> None:
 
 
 def digest(array: np.ndarray) -> str:
-    """Give the sha256 of an array's values; names count as lines of UTF-8."""
+    """Return the sha256 of an array's values; names count as lines of UTF-8."""
     raw = "\n".join(array.tolist()).encode() if array.dtype.kind == "U" else np.ascontiguousarray(array).tobytes()
     return hashlib.sha256(raw).hexdigest()
 

@@ -114,7 +114,7 @@ def losses(run: Path) -> list[dict[str, object]]:
 
 
 def builds(run: Path) -> dict[str, float]:
-    """Give the time at which each committed dataset's reference was made."""
+    """Return the time at which each committed dataset's reference was made."""
     return {p.parent.name: p.stat().st_mtime for p in (run / "store.zarr" / "refs").glob("*/*.json")}
 
 

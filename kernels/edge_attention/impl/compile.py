@@ -40,7 +40,7 @@ def kernel(function: Function) -> Function:
 
 @cache
 def sources() -> str:
-    """Give a digest of the code that is compiled into the kernels.
+    """Return a digest of the code that is compiled into the kernels.
 
     Numba watches the file of a cached function, not the files of what it calls. What a closure holds is part of the
     cache's key, so a kernel names this digest.

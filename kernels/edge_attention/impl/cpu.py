@@ -111,7 +111,7 @@ def backward(
 
 
 def _padded(part: torch.Tensor) -> int:
-    """Give the head dimension with which the kernels compute."""
+    """Return the head dimension with which the kernels compute."""
     return -(-part.shape[2] // MULTIPLE) * MULTIPLE
 
 
@@ -122,7 +122,7 @@ def _own(part: torch.Tensor, dim: int) -> np.ndarray[Any, Any]:
 
 
 def _unpadded(part: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Give the true head dimension."""
+    """Return the true head dimension."""
     return part[..., : like.shape[2]].contiguous()
 
 
@@ -151,7 +151,7 @@ def _attributes_first(a: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _workspace(name: str, like: torch.Tensor, size: int) -> np.ndarray[Any, Any]:
-    """Give memory that the next call on this thread reuses, unless it is large.
+    """Return memory that the next call on this thread reuses, unless it is large.
 
     New memory costs a page fault for every 4 KiB; of large arrays numpy asks for large pages.
     """
@@ -171,7 +171,7 @@ _kept = threading.local()
 def _tiling(
     pointers: torch.Tensor, index: torch.Tensor, offsets: torch.Tensor, row_bytes: int
 ) -> tuple[np.ndarray[Any, Any], int]:
-    """Give where tiles begin in each row, and the edges of a block of rows: one row where one tile is enough."""
+    """Return where tiles begin in each row, and the edges of a block of rows: one row where one tile is enough."""
 
     def make() -> tuple[np.ndarray[Any, Any], int]:
         n_nodes = np.diff(offsets.numpy())
@@ -223,13 +223,13 @@ def _over_blocks(
 
 
 def _n_ranges(most: int, work: int) -> int:
-    """Give the number of ranges into which work is cut: one where threads would not pay."""
+    """Return the number of ranges into which work is cut: one where threads would not pay."""
     threads = torch.get_num_threads()
     return 1 if threads == 1 or work < SERIAL_WORK else min(most, threads * RANGES_PER_THREAD)
 
 
 def _cut_evenly(n: int, n_ranges: int) -> list[int]:
-    """Give the ends of ranges of about equal length, the first of them 0."""
+    """Return the ends of ranges of about equal length, the first of them 0."""
     return [n * k // n_ranges for k in range(n_ranges + 1)]
 
 

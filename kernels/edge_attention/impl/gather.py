@@ -103,7 +103,7 @@ def _type_dot_rows(
             return result
 
         def dots(e: Any, width: int, first: int = 0, step: int = 1) -> Any:
-            """Give ``width`` lanes for each of the edges ``first, first + step, ...``, whose sum is the product."""
+            """Return ``width`` lanes for each of the edges ``first, first + step, ...``, whose sum is the product."""
             lanes = emit.kind.count
             if width == lanes:
                 return products(builder.add(e, ir.Constant(e.type, first)))

@@ -26,11 +26,11 @@ class PerGraph(Generic[Value]):
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Give the number of values that are kept, of graphs that are gone, too, until the next one is made."""
+        """Return the number of values that are kept, of graphs that are gone, too, until the next one is made."""
         return len(self._kept)
 
     def get(self, parts: tuple[torch.Tensor, ...], options: Hashable, make: Callable[[], Value]) -> Value:
-        """Give the value of these tensors and options, made at the first call."""
+        """Return the value of these tensors and options, made at the first call."""
         storages = tuple(
             StorageWeakRef(part.untyped_storage())  # type: ignore[no-untyped-call]
             for part in parts

@@ -44,12 +44,12 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def count(dtype: Any) -> int:
-    """Give the number of lanes of a float type."""
+    """Return the number of lanes of a float type."""
     return int(VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
 def vector_type(dtype: Any) -> ir.VectorType:
-    """Give the LLVM type of a vector."""
+    """Return the LLVM type of a vector."""
     return ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], count(dtype))
 
 
@@ -68,7 +68,7 @@ def call(builder: Any, name: str, kind: Any, *arguments: Any) -> Any:
 
 
 def multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:
-    """Give ``x * y + total``, rounded once where the target can."""
+    """Return ``x * y + total``, rounded once where the target can."""
     return call(builder, "fmuladd", total.type, x, y, total)
 
 
@@ -94,7 +94,7 @@ def pointer(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
 
 
 def array_data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """Give the data pointer of an array argument."""
+    """Return the data pointer of an array argument."""
     return context.make_array(kind)(context, builder, value).data
 
 
@@ -210,7 +210,7 @@ def _type_fill(typing_context: Any, scalar: Any) -> Typed:
 
 
 def _type_add(typing_context: Any, x: Any, y: Any) -> Typed:
-    """Give ``x + y``."""
+    """Return ``x + y``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args)
@@ -219,7 +219,7 @@ def _type_add(typing_context: Any, x: Any, y: Any) -> Typed:
 
 
 def _type_mul(typing_context: Any, x: Any, y: Any) -> Typed:
-    """Give ``x * y``."""
+    """Return ``x * y``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fmul(*args)
@@ -228,7 +228,7 @@ def _type_mul(typing_context: Any, x: Any, y: Any) -> Typed:
 
 
 def _type_fma(typing_context: Any, x: Any, y: Any, z: Any) -> Typed:
-    """Give ``x * y + z``."""
+    """Return ``x * y + z``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return multiply_add(builder, *args)
@@ -237,7 +237,7 @@ def _type_fma(typing_context: Any, x: Any, y: Any, z: Any) -> Typed:
 
 
 def _type_maximum(typing_context: Any, x: Any, y: Any) -> Typed:
-    """Give the larger of each pair of lanes, ``y`` where ``x`` is not a number."""
+    """Return the larger of each pair of lanes, ``y`` where ``x`` is not a number."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *args), *args)
@@ -255,7 +255,7 @@ def _type_total(typing_context: Any, x: Any) -> Typed:
 
 
 def _type_largest(typing_context: Any, x: Any) -> Typed:
-    """Give the largest lane."""
+    """Return the largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = args[0]
@@ -269,7 +269,7 @@ def _type_largest(typing_context: Any, x: Any) -> Typed:
 
 
 def _type_exp(typing_context: Any, x: Any) -> Typed:
-    """Give ``e**x`` for ``x`` below 0.3, within 2 ulp; below -87 (float32) and -708 (float64) that of the bound."""
+    """Return ``e**x`` for ``x`` below 0.3, within 2 ulp; below -87 (float32) and -708 (float64) that of the bound."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = vector_type(x.dtype)

@@ -56,13 +56,13 @@ def cut(pointers: Ints, index: Ints, offsets: Ints, tiles: Ints, n_tiles: int) -
 
 @inlined
 def count_tiles(cuts: Ints, n_nodes: int) -> int:
-    """Give the number of tiles."""
+    """Return the number of tiles."""
     return (cuts.size - AHEAD) // n_nodes - 1
 
 
 @inlined
 def block_end(pointers: Ints, first: int, last: int, block_edges: int) -> int:
-    """Give the end of the block that starts at row ``first``: at least one row, else at most so many edges."""
+    """Return the end of the block that starts at row ``first``: at least one row, else at most so many edges."""
     end = first + 1
     while end < last and pointers[end + 1] - pointers[first] <= block_edges:
         end += 1
@@ -71,7 +71,7 @@ def block_end(pointers: Ints, first: int, last: int, block_edges: int) -> int:
 
 @njit(cache=True, nogil=True)
 def largest_block(pointers: Ints, first: int, last: int, block_edges: int) -> int:
-    """Give the most rows or edges of any block."""
+    """Return the most rows or edges of any block."""
     largest = 0
     while first < last:
         end = block_end(pointers, first, last, block_edges)

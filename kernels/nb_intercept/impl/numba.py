@@ -29,7 +29,7 @@ SHORT_RUN = 32
 def _intercept_score(
     b: float, d: float, data: NDArray[np.number], depth: Floats, levels: Floats, cells: Floats
 ) -> tuple[float, float]:
-    """Give the score and the expected decrease of the score per unit of intercept."""
+    """Return the score and the expected decrease of the score per unit of intercept."""
     rate = math.exp(b)
     score = 0.0
     slope = 0.0
@@ -85,7 +85,7 @@ def fit_intercept(
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def log_ratio(t: float) -> tuple[float, float]:
-    """Give ``(t/(1+t) - log(1+t)) / t^2`` and its derivative, by series for small t."""
+    """Return ``(t/(1+t) - log(1+t)) / t^2`` and its derivative, by series for small t."""
     if t < SERIES_BELOW:
         value = 0.0
         slope = 0.0
@@ -103,7 +103,7 @@ def log_ratio(t: float) -> tuple[float, float]:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def sum_run(begin: float, end: float, d: float) -> tuple[float, float]:
-    """Give the sums of ``k / (1 + k d)`` and of its square over begin <= k < end, where begin is at least 64.
+    """Return the sums of ``k / (1 + k d)`` and of its square over begin <= k < end, where begin is at least 64.
 
     Euler and Maclaurin's formula, README equations (7) to (9).
     """
@@ -145,7 +145,7 @@ def _dispersion_score(
     cells: Floats,
     cox_reid: float,
 ) -> tuple[float, float]:
-    """Give the first and second derivative in d of the adjusted profile likelihood."""
+    """Return the first and second derivative in d of the adjusted profile likelihood."""
     first = 0.0
     second = 0.0
     k = 1

@@ -37,7 +37,7 @@ _count_ones: Any = intrinsic(_type_count)  # numba publishes no type of what com
 def pack(
     indptr: Ints, indices: NDArray[np.int32], z: NDArray[np.float32], gene: NDArray[np.int32], n_genes: int
 ) -> tuple[Ints, Places, Words, Ints]:
-    """Give the words of each row that are not zero: offsets (N + 1,), places (K,), bits (K,); and set sizes (N,).
+    """Return the words of each row that are not zero: offsets (N + 1,), places (K,), bits (K,); and set sizes (N,).
 
     Words of positive neighbours come first, then those of negative ones.
     """

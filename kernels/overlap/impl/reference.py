@@ -23,7 +23,7 @@ def intersections(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints
 
 
 def _ones(sets: NeighbourSets) -> sparse.csr_array:
-    """Give the sets as rows of ones, one column per gene and sign."""
+    """Return the sets as rows of ones, one column per gene and sign."""
     rows = np.repeat(np.arange(len(sets)), np.diff(sets.indptr))
     column = sets.gene[sets.indices] + sets.n_genes * (sets.z < 0)
     keep = sets.gene[sets.indices] >= 0

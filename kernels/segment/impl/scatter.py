@@ -13,7 +13,7 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor) -> torch.Tensor:
 
 
 def segment_softmax(values: torch.Tensor, rowptr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the softmax within each row and the logarithm of its normaliser."""
+    """Return the softmax within each row and the logarithm of its normaliser."""
     peak = torch_scatter.segment_csr(values.detach(), rowptr, reduce="max")
     weights = torch.exp(values - torch_scatter.gather_csr(peak, rowptr))
     total = segment_sum(weights, rowptr)

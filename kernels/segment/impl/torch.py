@@ -17,7 +17,7 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor) -> torch.Tensor:
 
 
 def segment_softmax(values: torch.Tensor, rowptr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the softmax within each row and the logarithm of its normaliser."""
+    """Return the softmax within each row and the logarithm of its normaliser."""
     rows = _rows(rowptr, values.shape[0])
     peak = values.new_zeros((rowptr.numel() - 1, *values.shape[1:]))
     index = rows.view(-1, *[1] * (values.dim() - 1)).expand_as(values)

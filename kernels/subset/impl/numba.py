@@ -19,7 +19,7 @@ def subset(
     keep: NDArray[np.bool_],
     place: NDArray[np.int32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Give row pointers, indices and data."""
+    """Return row pointers, indices and data."""
     rows = np.zeros(keep.sum() + 1, dtype=np.int64)
     k = 0
     for i in range(len(keep)):

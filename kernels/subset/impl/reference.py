@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def subset(block: csr_matrix, keep: NDArray[np.bool_], place: NDArray[np.int32], n_genes: int) -> csr_matrix:
-    """Give the kept cells with some genes in a new order."""
+    """Return the kept cells with some genes in a new order."""
     taken = np.flatnonzero(place >= 0)
     dense = np.zeros((int(keep.sum()), n_genes), dtype=np.int32)
     dense[:, place[taken]] = block[keep].toarray()[:, taken]

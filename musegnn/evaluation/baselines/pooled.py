@@ -34,7 +34,7 @@ RESTART = 0.5
 def pooled_profiles(
     graphs: Sequence[GraphData], profiles: Mapping[str, NDArray[np.floating]], *, dim: int
 ) -> dict[str, Floats]:
-    """Give the principal components of all profiles side by side.
+    """Return the principal components of all profiles side by side.
 
     Parameters
     ----------

@@ -228,7 +228,7 @@ def _word2vec(*, dim: int, seed: int, window: int) -> Any:  # a class of gensim,
 
 
 def _gene_vectors(model: Any, n: int) -> Floats:  # as above
-    """Give the vectors by gene, (N, d); a gene in no sentence gets the zero vector."""
+    """Return the vectors by gene, (N, d); a gene in no sentence gets the zero vector."""
     vectors = np.zeros((n, model.vector_size))
     for word, row in model.wv.key_to_index.items():
         vectors[int(word)] = model.wv.vectors[row]

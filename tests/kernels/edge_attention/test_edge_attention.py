@@ -68,7 +68,7 @@ def example(
 
 
 def everything(inputs: Inputs, graph: EdgeGraph, impl: str, **options: float) -> list[torch.Tensor]:
-    """Give outputs and all gradients under one fixed weighting of the outputs."""
+    """Return outputs and all gradients under one fixed weighting of the outputs."""
     inputs = tuple(part.clone().requires_grad_() for part in inputs)
     out = edge_attention(*inputs, graph, impl=impl, **options)
     generator = torch.Generator().manual_seed(9)

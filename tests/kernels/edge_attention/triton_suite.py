@@ -91,7 +91,7 @@ def weights_of(out: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
 def everything(
     inputs: Inputs, graph: EdgeGraph, impl: str, *, needs_da: bool = True, **options: float
 ) -> list[torch.Tensor]:
-    """Give outputs and all gradients under one fixed weighting of the outputs, in float64."""
+    """Return outputs and all gradients under one fixed weighting of the outputs, in float64."""
     inputs = tuple(part.clone().requires_grad_(needs_da or number < 4) for number, part in enumerate(inputs))
     out = edge_attention(*inputs, graph, impl=impl, **options)
     loss = sum((part * weight).sum() for part, weight in zip(out, weights_of(out), strict=False))

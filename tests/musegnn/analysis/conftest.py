@@ -18,7 +18,7 @@ STRANGE = "<script>alert(1)</script>"
 
 
 def make_embeddings(n_genes=60, n_shared=40, dim=8, seed=0, strange=True):
-    """Give one row per dataset x gene: the first `n_shared` genes are in all datasets, one has a hostile name."""
+    """Return one row per dataset x gene: the first `n_shared` genes are in all datasets, one has a hostile name."""
     rng = stream(seed, "test embeddings")
     latent = rng.normal(size=(n_genes * len(DATASETS), dim))
     rows, vectors = [], []

@@ -26,7 +26,7 @@ GOLDEN_RATIO = 0.6180339887498949
 
 
 def size_of(rate: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Give the true negative binomial size, a smooth function of abundance."""
+    """Return the true negative binomial size, a smooth function of abundance."""
     return 1.0 + 2.0 * (rate * depth.mean()) ** 0.3
 
 

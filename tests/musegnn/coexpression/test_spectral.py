@@ -39,7 +39,7 @@ def dense(edges) -> np.ndarray:
 
 
 def planted(seed: int, n: int, effect: float) -> tuple[np.ndarray, np.ndarray]:
-    """Give noisy statistics and their expectation: two programmes, each with genes that go up and down."""
+    """Return noisy statistics and their expectation: two programmes, each with genes that go up and down."""
     rng = np.random.default_rng(seed)
     axis = rng.choice([-1.0, 0.0, 1.0], (n, 2), p=[0.2, 0.6, 0.2])
     expected = effect * axis @ axis.T

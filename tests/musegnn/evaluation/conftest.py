@@ -10,7 +10,7 @@ from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 
 def csr_of(n, pairs):
-    """Give the symmetric CSR arrays of unordered pairs."""
+    """Return the symmetric CSR arrays of unordered pairs."""
     a = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     rows, cols = np.concatenate([a[:, 0], a[:, 1]]), np.concatenate([a[:, 1], a[:, 0]])
     matrix = coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(n, n)).tocsr()
@@ -49,7 +49,7 @@ def make_task():
 
 @pytest.fixture(scope="session")
 def make_atlas():
-    """Give a function that plants one vector per gene, rotates it per dataset, and draws a graph from the cosines."""
+    """Return a function that plants one vector per gene, rotates it per dataset, and draws a graph from the cosines."""
 
     def make(seed=0, *, n=80, dim=8, noise=0.1, n_datasets=3, pool=120):
         random = np.random.default_rng(seed)

@@ -40,7 +40,7 @@ def task(name, keys):
 
 @pytest.fixture
 def planted():
-    """Give two datasets whose vectors tell the members of the first sets."""
+    """Return two datasets whose vectors tell the members of the first sets."""
     random = np.random.default_rng(0)
     tasks, vectors = [], {}
     member = random.random((N, SETS)) < 0.15

@@ -46,7 +46,7 @@ def make_profile(*, signal, seed=0):
 
 
 def contrast(vectors, other=None):
-    """Give the mean cosine within modules less that between them."""
+    """Return the mean cosine within modules less that between them."""
     cosine = unit_rows(vectors) @ unit_rows(vectors if other is None else other).T
     same = MODULE[:, None] == MODULE
     apart = ~np.eye(N, dtype=bool)

@@ -125,7 +125,7 @@ def make_store(folder: Path, config: AtlasConfig, *, full_profile: bool = False)
 
 @pytest.fixture
 def atlas(tmp_path):
-    """Give a function that makes a store and a configuration."""
+    """Return a function that makes a store and a configuration."""
 
     def make(n: int = 4, *, full_profile: bool = False, **settings):
         config = make_atlas(tmp_path, n, **settings)
@@ -158,11 +158,11 @@ def run_ranks(size, work):
 
 @pytest.fixture
 def in_ranks():
-    """Give :func:`run_ranks`."""
+    """Return :func:`run_ranks`."""
     return run_ranks
 
 
 @pytest.fixture
 def synthetic():
-    """Give the makers of records and stores."""
+    """Return the makers of records and stores."""
     return SimpleNamespace(make_record=make_record, FakeStore=FakeStore)

@@ -13,7 +13,7 @@ N, DIM = 200, 32
 
 
 def datasets(seed, *, noise, held_out_noise):
-    """Give two datasets with the same genes, whose vectors agree up to noise."""
+    """Return two datasets with the same genes, whose vectors agree up to noise."""
     random = np.random.default_rng(seed)
     keys = np.array([f"g{k:03}" for k in range(N)])
     trainable = np.arange(N) % 4 != 0

@@ -58,7 +58,7 @@ def weights(engine, unit):
 
 
 def own_layer(engine, name):
-    """Give the weights of a dataset's own layer, which are all that it has of its own without maps."""
+    """Return the weights of a dataset's own layer, which are all that it has of its own without maps."""
     found = weights(engine, f"dataset/{name}/layer")
     assert all(k.startswith("layer.") for k in found)
     return {k.removeprefix("layer."): v for k, v in found.items()}

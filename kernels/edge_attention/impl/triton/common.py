@@ -32,7 +32,7 @@ def _mix(b_x: tl.tensor) -> tl.tensor:
 def keep_weight(
     b_edge: tl.tensor, b_head: tl.tensor, key: tl.tensor, threshold: tl.tensor, grow: tl.tensor
 ) -> tl.tensor:
-    """Give 0 or the growth of a weight, equation (9) of the README; the arguments broadcast."""
+    """Return 0 or the growth of a weight, equation (9) of the README; the arguments broadcast."""
     b_bits = _mix(_mix(b_edge.to(tl.uint64) * GOLDEN + key) + (b_head + 1).to(tl.uint64) * MIX_1)
     return tl.where((b_bits >> 40).to(tl.int32) < threshold, 0.0, grow)
 

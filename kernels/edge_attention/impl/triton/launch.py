@@ -150,7 +150,7 @@ def _backward_rows_lists(
     items: Items, plan: Plan, graph: EdgeGraph, inputs: tuple[torch.Tensor, ...], given: tuple[torch.Tensor, ...],
     outputs: tuple[torch.Tensor, ...], options: Options, *, needs_da: bool,
 ) -> torch.Tensor:  # fmt: skip
-    """Give the gradient of the attributes per group of heads, (groups, E, F) float32."""
+    """Return the gradient of the attributes per group of heads, (groups, E, F) float32."""
     dq, du = outputs
     lse, a = given[0], inputs[4]
     (_, n_heads, dim), n_attributes = dq.shape, du.shape[2]

@@ -36,7 +36,7 @@ def _load_tile(
 
 @triton.jit
 def _place_edges(b_word: tl.tensor, b_base: tl.tensor, b_bit: tl.tensor) -> tl.tensor:
-    """Give the position of each bit's edge: that of the word's first edge plus the number of bits below."""
+    """Return the position of each bit's edge: that of the word's first edge plus the number of bits below."""
     b_below = ((1 << b_bit.to(tl.int64)) - 1).to(tl.int32)
     return b_base + count_bits(b_word & b_below)
 

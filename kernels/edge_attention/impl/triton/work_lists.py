@@ -99,7 +99,7 @@ class Plan:
         self._list_rows = torch.cat(lists) if lists else graph.col.new_empty(0)
 
     def short(self, graph: EdgeGraph, name: str) -> torch.Tensor:
-        """Give ``col``, ``row`` or ``perm`` in 32 bits, made when lists first need it; longer ``perm`` as it is."""
+        """Return ``col``, ``row`` or ``perm`` in 32 bits, made when lists first need it; longer ``perm`` as it is."""
         if name not in self._short:
             part: torch.Tensor = getattr(graph, name)
             fits = name != "perm" or part.numel() < 1 << 31
@@ -212,6 +212,6 @@ _plans: PerGraph[Plan] = PerGraph()
 
 
 def plan_for(graph: EdgeGraph, limits: Limits, *, may_tile: bool) -> Plan:
-    """Give the plan of a graph, made at the first call and kept as long as the graph's tensors live."""
+    """Return the plan of a graph, made at the first call and kept as long as the graph's tensors live."""
     parts = (graph.rowptr, graph.col, graph.offsets)
     return _plans.get(parts, (limits, may_tile), lambda: Plan(graph, limits, may_tile=may_tile))
