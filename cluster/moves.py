@@ -125,7 +125,7 @@ class _Mender:
         return True
 
     def _steps(self, source: int) -> Iterator[tuple[int, int, int]]:
-        """Return steps that shorten the longest load, best first: a dataset, its new owner, who comes in return (-1)."""
+        """Return steps that shorten the longest load: a dataset, its new owner, who comes in return (-1)."""
         own = np.flatnonzero(self.owner == source)
         own = own[np.argsort(-self._seconds[own], kind="stable")]
         now = self._loads[source]

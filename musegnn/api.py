@@ -99,7 +99,7 @@ class MuSeGNN:
         return self._trainer.history
 
     def problems(self) -> list[Problem]:
-        """Return what went wrong in silence while training: collapse, memorised anchors, datasets that nothing aligns."""
+        """Return silent failures of training: collapse, memorised anchors, datasets that nothing aligns."""
         return self._trainer.problems()
 
     def untrained(self) -> MuSeGNN:
