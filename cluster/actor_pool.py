@@ -1,7 +1,7 @@
-"""The actors of a training run: started, last_heartbeat, and ended.
+"""Actors of a training run: started, watched, and ended.
 
-Ray places actors and tells when one has died. Whether one still moves is found out here: each is asked for its pulse
-again and again, and who does not answer for long is frozen.
+Ray places actors and reports those that have died. Frozen actors are found here: each is asked for a heartbeat again
+and again, and one that does not answer for long is frozen.
 """
 
 from __future__ import annotations
@@ -12,44 +12,43 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from musegnn.errors import RunError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
     from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult, TrainTask
+    from musegnn.training.phases import PhaseState
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 0.25
+POLL_SECONDS = 0.25
 STACKS_SECONDS = 2.0
 
 
 @dataclass(eq=False, slots=True)
 class ActorHandle:
-    """One actor.
+    """One actor, as the controller knows it.
 
     Attributes
     ----------
     name
-        Its name in Ray.
+        Name for messages.
     handle
-        Ray's handle of it.
-    facts
-        Where it lives; ``None`` until it is ready.
-    pulse, last_heartbeat
-        What it did when it was last last_heartbeat, and when that was (monotonic seconds).
+        Ray's handle.
+    info
+        Location; ``None`` until the actor is ready.
+    heartbeat, last_heartbeat
+        Newest heartbeat, and when it came (monotonic seconds).
     owned
-        Datasets that it has in memory.
+        Indices of the datasets that it has loaded.
     dead
-        Why it is no longer used; empty while it is.
+        Reason why it is no longer used; empty while it is.
     """
 
     name: str
     handle: Any  # Ray publishes no type
-    facts: ActorInfo | None = None
-    pulse: Heartbeat | None = None
+    info: ActorInfo | None = None
+    heartbeat: Heartbeat | None = None
     last_heartbeat: float = field(default_factory=time.monotonic)
     owned: frozenset[int] = frozenset()
     dead: str = ""
@@ -58,42 +57,49 @@ class ActorHandle:
 
     @property
     def silent(self) -> float:
-        """Seconds since it was last last_heartbeat."""
+        """Seconds since the last heartbeat."""
         return time.monotonic() - self.last_heartbeat
 
     @property
     def spent(self) -> float:
-        """Seconds that it has been in its phase, as far as known."""
-        return self.silent + (self.pulse.spent if self.pulse is not None else 0.0)
+        """Seconds in the present phase, as far as known."""
+        return self.silent + (self.heartbeat.spent if self.heartbeat is not None else 0.0)
 
     @property
     def ready(self) -> bool:
-        """Whether it can be given work."""
-        return self.facts is not None and not self.dead
+        """Whether it can be given a task."""
+        return self.info is not None and not self.dead
+
+    def heartbeat_of(self, generation: int) -> Heartbeat | None:
+        """Return the newest heartbeat if it is of a generation."""
+        found = self.heartbeat
+        return found if found is not None and found.generation == generation else None
 
     def __str__(self) -> str:
         """Name it as messages do."""
-        where = f" ({self.facts.host}, pid {self.facts.pid})" if self.facts is not None else ""
-        return f"actor {self.name.rpartition(':')[2]}{where}"
+        where = f" ({self.info.host}, pid {self.info.pid})" if self.info is not None else ""
+        return f"{self.name}{where}"
 
 
 class ActorPool:
-    """The actors of a run; ends them all when its context is left.
+    """Actors of a run; all end when its context is left.
 
     Parameters
     ----------
     ray
-        The module, connected.
+        Ray's module, connected.
     folder
-        The run folder.
+        Run folder.
     cpus, gpus
-        That Ray sets aside for each actor.
+        Resources that Ray sets aside for each actor.
     device
-        ``auto``, or where every actor computes.
+        ``auto``, or the device of every actor.
     memory
         Bytes that each actor may take on a CPU; ``None``: not checked.
     environment
-        Variables set in the actors.
+        Environment variables of the actors.
+    on_phase
+        Function that actors call with their task as each phase begins.
     """
 
     def __init__(
@@ -106,8 +112,9 @@ class ActorPool:
         device: str = "auto",
         memory: int | None = None,
         environment: Mapping[str, str] | None = None,
+        on_phase: Callable[[TrainTask, PhaseState], None] | None = None,
     ) -> None:
-        self._ray, self._arguments = ray, (folder, device, memory)
+        self._ray, self._arguments = ray, (folder, device, memory, on_phase)
         self._options = {
             "num_cpus": cpus,
             "num_gpus": gpus,
@@ -117,7 +124,7 @@ class ActorPool:
         }
         self._count = itertools.count()
         self._agents: dict[str, Any] = {}  # Ray's handles
-        self.members: list[ActorHandle] = []
+        self.actors: list[ActorHandle] = []
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -125,10 +132,10 @@ class ActorPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """End all actors."""
-        for member in self.members:
-            if not member.dead:
-                member.dead = "the run is over"
-                self._ray.kill(member.handle)
+        for actor in self.actors:
+            if not actor.dead:
+                actor.dead = "the run is over"
+                self._ray.kill(actor.handle)
         for agent in self._agents.values():
             self._ray.kill(agent)
 
@@ -138,100 +145,87 @@ class ActorPool:
 
         remote = self._ray.remote(concurrency_groups={"control": 2})(TrainerActor)
         for _ in range(n):
-            number = next(self._count)
             handle = remote.options(**self._options).remote(*self._arguments)
-            member = ActorHandle(f"musegnn:trainer:{number}", handle)
-            member._starting = handle.facts.remote()
-            self.members.append(member)
+            self.actors.append(ActorHandle(f"actor {next(self._count)}", handle, _starting=handle.info.remote()))
 
     @property
     def ready(self) -> list[ActorHandle]:
-        """Those that can be given work, in the order they were started."""
-        return [member for member in self.members if member.ready]
+        """Actors that can be given a task, in the order they were started."""
+        return [actor for actor in self.actors if actor.ready]
 
     @property
     def starting(self) -> list[ActorHandle]:
-        """Those that are on their way."""
-        return [member for member in self.members if member.facts is None and not member.dead]
+        """Actors that are not ready yet."""
+        return [actor for actor in self.actors if actor.info is None and not actor.dead]
 
-    def begin(self, member: ActorHandle, order: TrainTask) -> Any:  # Ray's reference
-        """Set an actor to work in a group; the reference becomes an :class:`TaskResult`."""
-        member.last_heartbeat = time.monotonic()
-        return member.handle.run.remote(order)
+    def begin(self, actor: ActorHandle, task: TrainTask) -> Any:  # Ray's reference
+        """Begin a task; the reference becomes a :class:`TaskResult`."""
+        actor.last_heartbeat = time.monotonic()
+        return actor.handle.run.remote(task)
 
-    def listen(self, seconds: float) -> None:
-        """Ask all for their pulses, wait for answers, and note who is ready and who has died."""
-        refs: dict[Any, ActorHandle] = {}  # Ray's references
-        for member in self.members:
-            if member.dead:
+    def poll(self, seconds: float) -> None:
+        """Ask all actors for heartbeats, wait for answers, and note which are ready and which have died."""
+        waiting: dict[Any, ActorHandle] = {}  # Ray's references
+        for actor in self.actors:
+            if actor.dead:
                 continue
-            if member.facts is None:
-                refs[member._starting] = member
+            if actor.info is None:
+                waiting[actor._starting] = actor
                 continue
-            if member._asked is None:
-                member._asked = member.handle.pulse.remote()
-            refs[member._asked] = member
-        if not refs:
-            time.sleep(seconds)
-            return
+            if actor._asked is None:
+                actor._asked = actor.handle.heartbeat.remote()
+            waiting[actor._asked] = actor
         until = time.monotonic() + seconds
-        waiting = list(refs)
         while waiting and (left := until - time.monotonic()) > 0:
-            done, waiting = self._ray.wait(waiting, num_returns=1, timeout=left)
+            done, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
             for ref in done:
-                self._hear(refs[ref], ref)
-        if not waiting and (left := until - time.monotonic()) > 0:
-            time.sleep(left)
+                self._receive(waiting.pop(ref), ref)
+        time.sleep(max(0.0, until - time.monotonic()))
 
-    def _hear(self, member: ActorHandle, ref: Any) -> None:  # Ray's reference
+    def _receive(self, actor: ActorHandle, ref: Any) -> None:  # Ray's reference
         try:
             answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            member.dead = reason(error)
+            actor.dead = reason(error)
             return
-        member.last_heartbeat = time.monotonic()
-        if member.facts is None:
-            member.facts = answer
+        actor.last_heartbeat = time.monotonic()
+        if actor.info is None:
+            actor.info = answer
         else:
-            member.pulse, member._asked = answer, None
+            actor.heartbeat, actor._asked = answer, None
 
     def finished(self, running: Iterable[Any]) -> list[Any]:  # Ray's references
-        """Return those references of :meth:`begin` whose actors have ended their work, or themselves."""
+        """Return those references of :meth:`begin` whose tasks or actors have ended."""
         refs = list(running)
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return list(done)
 
-    def outcome(self, member: ActorHandle, ref: Any) -> TaskResult | None:  # Ray's reference
-        """Return how the work of an actor ended, or ``None`` when the actor has died."""
+    def result(self, actor: ActorHandle, ref: Any) -> TaskResult | None:  # Ray's reference
+        """Return the result of a task, or ``None`` when the actor has died."""
         try:
             found: TaskResult = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            member.dead = reason(error)
+            actor.dead = reason(error)
             return None
         return found
 
-    def end(self, member: ActorHandle, why: str) -> None:
+    def end(self, actor: ActorHandle, why: str) -> None:
         """End an actor at once, even when it no longer answers."""
-        member.dead = member.dead or why
-        if member.facts is not None:
+        actor.dead = actor.dead or why
+        if actor.info is not None:
             try:
-                agent = self._agent(member.facts.node)
-                self._ray.get(agent.kill.remote(member.facts.pid, member.facts.started), timeout=5)
-            except (self._ray.exceptions.RayError, RunError) as error:
-                logger.warning("%s could not be ended by its node: %s", member, reason(error))
-        self._ray.kill(member.handle)
+                agent = self._agent(actor.info.node)
+                self._ray.get(agent.kill.remote(actor.info.pid, actor.info.started), timeout=5)
+            except self._ray.exceptions.RayError as error:
+                logger.warning("%s could not be ended by its node: %s", actor, reason(error))
+        self._ray.kill(actor.handle)
 
-    def pause(self, members: Sequence[ActorHandle]) -> None:
-        """Ask a group to stop at its next checkpoint."""
-        for member in members:
-            member.handle.pause.remote()
-
-    def stacks(self, member: ActorHandle) -> str:
-        """Return what every thread of an actor is doing, or why that cannot be told."""
-        if member.silent > STACKS_SECONDS:
+    def stacks(self, actor: ActorHandle) -> str:
+        """Return the stacks of an actor's threads, or why there are none."""
+        if actor.silent > STACKS_SECONDS:
             return "it does not answer"
         try:
-            text: str = self._ray.get(member.handle.stacks.remote(), timeout=STACKS_SECONDS)
+            text: str = self._ray.get(actor.handle.stacks.remote(), timeout=STACKS_SECONDS)
         except self._ray.exceptions.RayError as error:
             return reason(error)
         return text
@@ -242,20 +236,20 @@ class ActorPool:
 
             from musegnn.cluster.actor import NodeAgent
 
-            place = NodeAffinitySchedulingStrategy(node, soft=False)
-            options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": place}
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": strategy}
             self._agents[node] = self._ray.remote(NodeAgent).options(**options).remote()
         return self._agents[node]
 
     def prepare_agents(self) -> None:
-        """Start the agents of all nodes that actors live on, so that they are there when one freezes."""
-        for member in self.ready:
-            assert member.facts is not None
-            self._agent(member.facts.node)
+        """Start the agents of all nodes of ready actors, so that they are there when an actor freezes."""
+        for actor in self.ready:
+            assert actor.info is not None
+            self._agent(actor.info.node)
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line why Ray gave up on an actor."""
+    """Return in one line why Ray gave up on an actor."""
     text = " ".join(str(error).split())
     detail = text.partition("Worker exit detail: ")[2] or text or type(error).__name__
     return detail.partition(" Some common causes")[0][:300].rstrip(". ")

@@ -1,19 +1,17 @@
-r"""What a dataset costs its owner: seconds per round and memory, from sizes alone.
+r"""Cost of a dataset for its owner: predicted seconds per round, and memory.
 
-Seconds per round are predicted by
+.. math:: s = c_0 + c_1 E w + c_2 M + c_3 S
 
-.. math:: s = a\,E\,d\,H + b\,M + c\,O + e\,S + f
+with E entries of the graph (each edge twice), w columns of all attention heads, M multiply-adds of feature maps and
+decoder, and S scores: pairs of genes that are decoded, or compared between two datasets. Only ratios decide a
+placement, and measured seconds replace the prediction when actors have trained some rounds.
 
-with E entries of its graph, d dimensions, H heads of all convolutions, M multiply-adds of the maps of node features, O
-those of its decoder, S scores of the losses between two datasets, and a constant f for what every dataset costs.
-Measured seconds replace the prediction as soon as there are some.
-
-Legend: T datasets, N genes, d dimensions.
+Legend: N genes of a dataset.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +33,11 @@ if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, ModelConfig, TrainingConfig
     from musegnn.data_store import Store
 
-MOST_WORDS = 40_000
-MAPS_PER_CONVOLUTION = 4  # queries, keys, values, the node itself
+ONCE, ENTRY, PRODUCT, SCORE = 1.0e-2, 6.4e-10, 3.4e-11, 5.2e-9
+"""Seconds c_0 to c_3 on one core, forward and backward; fitted to ``benchmarks/results/dataset_cost.csv``."""
+
+MAPS = 4  # of each convolution: queries, keys, values, the node itself
+MOST_ANCHORS = 40_000
 EDGE = 20  # bytes of an entry of the training graph, which every process keeps of every dataset
 RECORD_ENTRY = 12 + EDGE  # of a stored pair and of the whole graph's edge, which only owners keep
 SHARED = 12  # times the bytes of a shared module: weights, moments, a checkpoint's copies of both, integers of its sum
@@ -45,167 +46,80 @@ ROW = 8  # bytes per gene of the atlas that tell in which row of a dataset it is
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a dataset's seconds depend on.
-
-    Attributes
-    ----------
-    entries
-        E d H.
-    maps
-        Multiply-adds of all maps of node features.
-    decoder
-        Multiply-adds of the logits that are decoded in a round.
-    scores
-        Numbers of the score matrices of contrast and alignment, as if the partner had all genes.
-    """
-
-    entries: float
-    maps: float
-    decoder: float
-    scores: float
-
-
-@dataclass(frozen=True, slots=True)
-class Coefficients:
-    """Seconds per unit of each part of the work, forward and backward together, and once per dataset."""
-
-    entry: float
-    map: float
-    decoder: float
-    score: float
-    once: float
-
-    def seconds(self, work: Work) -> float:
-        """Predict the seconds per round of one dataset."""
-        parts = (self.entry * work.entries, self.map * work.maps, self.decoder * work.decoder, self.score * work.scores)
-        return sum(parts) + self.once
-
-
-DEFAULTS = {
-    "mlp": Coefficients(entry=4.6e-10, map=2.4e-11, decoder=3.6e-11, score=5.9e-9, once=1.3e-2),
-    "inner": Coefficients(entry=4.1e-10, map=2.1e-11, decoder=4.1e-10, score=0.0, once=1.2e-2),
-    "signed": Coefficients(entry=2.7e-10, map=1.6e-11, decoder=4.9e-10, score=0.0, once=1.2e-2),
-    "pairwise": Coefficients(entry=8.2e-10, map=1.2e-11, decoder=1.4e-10, score=5.5e-9, once=2.3e-2),
-}
-"""By decoder; fitted by ``python -m benchmarks dataset_cost`` on the machine of its rows. Only ratios decide a plan.
-
-A zero says that the shapes measured do not tell the part from another: scores of alignment grow as the decoder does.
-"""
-
-
-@dataclass(frozen=True, slots=True)
 class DatasetCost:
-    """What a dataset takes.
+    """Cost of one dataset.
 
     Attributes
     ----------
-    name, group
-        The dataset, and whom it shares layers with.
+    name
+        Name of the dataset.
     seconds
-        Per round, predicted or measured.
+        Seconds per round, predicted or measured.
     bytes
-        Memory of its owner as long as it owns it.
+        Memory of its owner.
     step
-        Memory of its owner while it is computed. Datasets are computed one by one: the largest step counts.
-    shared
-        Memory of the group's layers, once per process that owns one of the group.
+        Memory of its owner while it is computed; datasets are computed one by one.
     everywhere
-        Memory in every process, whoever owns the dataset: its graph, and its part in what all processes hold.
+        Memory of every actor: graph of the dataset, and its part in what all actors hold.
     """
 
     name: str
-    group: str
     seconds: float
     bytes: int
     step: int = 0
-    shared: int = 0
     everywhere: int = 0
 
 
-def dataset_costs(store: Store, config: AtlasConfig, coefficients: Coefficients | None = None) -> list[DatasetCost]:
-    """Predict what every dataset of an atlas takes, from the heads of the store.
+def dataset_costs(store: Store, config: AtlasConfig) -> list[DatasetCost]:
+    """Return the costs of an atlas, from the metadata in the store.
 
-    The store knows how many pairs it keeps, not how many the edge rule will accept, so times and bytes are those of a
-    rule that accepts all.
-
-    Parameters
-    ----------
-    store
-        Holds the graphs; their arrays are not read.
-    config
-        The configuration.
-    coefficients
-        Seconds per unit of work; ``None``: the defaults of the decoder.
+    The store knows how many pairs it keeps, not how many the edge rule accepts: costs are those of a rule that
+    accepts all.
     """
     model, training = config.model, config.training
-    known = coefficients or DEFAULTS[model.decoder]
-    heads = [store.info(dataset.name) for dataset in config.datasets]
-    sizes = [_size(about, model) for about in heads]
-    genes = sum(size.n_genes for size in sizes)
-    n_words = min(genes // min(len(sizes), 2), MOST_WORDS)  # genes of two datasets, unless there is one
+    metadata = [store.info(dataset.name) for dataset in config.datasets]
+    sizes = [_size(about, model) for about in metadata]
+    n_genes = sum(size.n_genes for size in sizes)
+    n_anchors = min(n_genes // min(len(sizes), 2), MOST_ANCHORS)  # genes of two datasets, unless there is one
+    shared = len({size.key for size in sizes}) * group_bytes(model, training)
+    shared += projection_bytes(model, training, n_words=n_anchors)
     common = library_bytes(model) + overlap_bytes([size.n_genes for size in sizes])
-    times = SHARED if training.rounds > 0 else SHARED_AT_REST
-    common += times * projection_bytes(model, training, n_words=n_words)
-    layers = times * group_bytes(model, training)
+    common += (SHARED if training.rounds > 0 else SHARED_AT_REST) * shared
     costs = []
-    for dataset, about, size in zip(config.datasets, heads, sizes, strict=True):
-        memory = dataset_memory(size, model, training, n_words=n_words)
+    for dataset, about, size in zip(config.datasets, metadata, sizes, strict=True):
+        memory = dataset_memory(size, model, training, n_words=n_anchors)
         record = RECORD_ENTRY * size.n_entries + 4 * size.n_genes * int(about["profile_columns"])
         costs.append(
             DatasetCost(
                 name=dataset.name,
-                group=size.key,
-                seconds=known.seconds(work_of(size, model, training)),
+                seconds=predict_seconds(size, model, training),
                 bytes=memory.kept + record + (0 if training.recompute else memory.encoder),
                 step=memory.step + (memory.encoder if training.recompute else 0),
-                shared=layers,
-                everywhere=EDGE * size.n_entries + memory.compared + ROW * n_words + common * size.n_genes // genes,
+                everywhere=EDGE * size.n_entries + memory.compared + ROW * n_anchors + common * size.n_genes // n_genes,
             )
         )
     return costs
 
 
-def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> Work:
-    """Count the work of one round of one dataset."""
-    n, d, loss = size.n_genes, model.dim, training.loss
-    first, second = model.head_width * model.heads_dataset, model.head_width * model.heads_shared
-    width = model.dim if model.has_maps else size.n_profile
-    columns, attended = width * first + first * second + second * d + first * d, first + second + 2 * d
-    if model.encoder == "none":
-        columns = attended = 0
-    own = 2 * size.n_related * model.shared_width + model.shared_width**2 + size.n_profile * model.own_width
+def predict_seconds(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> float:
+    """Predict the seconds per round of one dataset."""
+    n, loss = size.n_genes, training.loss
+    products = float(n) * (2 * size.n_related * model.shared_width + size.n_profile * model.own_width)
+    columns = 0
+    if model.encoder != "none":
+        width, first = model.dim if model.has_maps else size.n_profile, model.head_width * model.heads_dataset
+        second, d = model.head_width * model.heads_shared, model.dim
+        products += MAPS * float(n) * (width * first + first * second + second * d + first * d)
+        columns = first + second + 2 * d
     with torch.device("meta"):
-        decoder = make_decoder(model.decoder, n, dim=d, width=model.decoder_width)
+        decoder = make_decoder(model.decoder, n, dim=model.dim, width=model.decoder_width)
+    decoded = n**2 if training.pairs is None else min(2 * training.pairs, n**2)
     rows = n if training.row_block is None else min(training.row_block, n)
-    multiply_adds = float(decoder.cost(rows, d))
-    if training.pairs is not None:
-        multiply_adds *= min(2 * training.pairs, n * (n - 1) // 2) / n**2
+    products += decoder.cost(rows, model.dim) * decoded / n**2
     drawn = 4 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
-    shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
-    return Work(
-        entries=float(size.n_entries) * attended,
-        maps=float(n) * (MAPS_PER_CONVOLUTION * columns + own),
-        decoder=multiply_adds,
-        scores=float(drawn**2 + shared**2),
-    )
-
-
-def fit(work: Sequence[Work], seconds: Sequence[float]) -> Coefficients:
-    """Fit coefficients to measured seconds per round by non-negative least squares on relative errors.
-
-    Parameters
-    ----------
-    work, seconds
-        Of the same datasets; at least one, and positive.
-    """
-    from scipy.optimize import nnls
-
-    rows = np.array([[*(getattr(w, field.name) for field in fields(Work)), 1.0] for w in work])
-    relative = rows / np.asarray(seconds)[:, None]
-    scale = np.where(relative.max(axis=0) > 0, relative.max(axis=0), 1.0)
-    found, _ = nnls(relative / scale, np.ones(len(seconds)))
-    return Coefficients(*(found / scale).tolist())
+    compared = 0 if loss.alignment == 0.0 else min(loss.n_alignment or n, n)
+    scores = decoded * rows / n + drawn**2 + compared**2
+    return ONCE + ENTRY * size.n_entries * columns + PRODUCT * products + SCORE * scores
 
 
 def measured(costs: Sequence[DatasetCost], seconds: Mapping[str, float]) -> list[DatasetCost]:
@@ -219,11 +133,11 @@ def measured(costs: Sequence[DatasetCost], seconds: Mapping[str, float]) -> list
 
 
 def _size(about: Mapping[str, Any], model: ModelConfig) -> DatasetSize:  # JSON
-    n_genes, columns = int(about["n_genes"]), int(about["profile_columns"])
+    n_genes = int(about["n_genes"])
     return DatasetSize(
         key="|".join(str(about[label]) for label in model.share_by) or "all",
         n_genes=n_genes,
         n_entries=int(about["n_pair_entries"]),
-        n_profile=columns,
+        n_profile=int(about["profile_columns"]),
         n_related=n_genes if model.has_maps else 0,
     )

@@ -1,58 +1,36 @@
-"""What the controller of a training run and its actors tell one another."""
+"""Data that controller, actors and monitor of a training run exchange."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from musegnn.training.phases import Phase, PhaseState
+    from musegnn.errors import MuseGNNError
+    from musegnn.training.phases import PhaseState
 
-How = Literal["exit", "kill", "stop", "exception"]
-Kind = Literal["done", "paused", "lost", "failed", "refused"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """A failure to play, for tests of the recovery.
-
-    Attributes
-    ----------
-    rank
-        Who fails.
-    phase, round
-        When: as this phase of this round begins; with ``round=None`` in any round.
-    how
-        ``exit``: the process ends; ``kill``: SIGKILL; ``stop``: SIGSTOP, the process freezes; ``exception``: the work
-        raises.
-    """
-
-    rank: int
-    phase: Phase
-    round: int | None
-    how: How
+Outcome = Literal["done", "paused", "lost", "failed", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainTask:
-    """What a group of actors shall do.
+    """Work of one actor in a group.
 
     Attributes
     ----------
     generation
         Number of the group; every later one replaces it.
     rank, size
-        Of this actor, and of all.
+        Rank of the actor, and number of actors in the group.
     owner
         Rank that owns each dataset of the atlas.
     left_out
-        Datasets that take no part.
+        Indices of datasets that take no part.
     host, port
-        Where the key-value store is in which the members of the group find one another.
-    plan
-        Recorded in checkpoints.
-    faults
-        Failures to play.
+        Address of the key-value store in which the actors find one another.
+    placement
+        Record of the placement for checkpoints.
     """
 
     generation: int
@@ -62,22 +40,21 @@ class TrainTask:
     left_out: tuple[int, ...]
     host: str
     port: int
-    plan: dict[str, Any]  # JSON
-    faults: tuple[Fault, ...] = ()
+    placement: dict[str, Any]  # JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorInfo:
-    """Where an actor lives.
+    """Location of an actor.
 
     Attributes
     ----------
     pid, started
-        Process and the time it started, in clock ticks since boot, which tells it from a later one of the same number.
+        Process id, and start of the process in clock ticks since boot, which tells it from a later one with this id.
     node, host
-        Ray's id and the address of its node.
+        Ray's id of the node, and its address.
     device
-        Where it computes.
+        Device on which the actor computes.
     """
 
     pid: int
@@ -89,26 +66,26 @@ class ActorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """What an actor is doing now.
+    """Progress of an actor.
 
     Attributes
     ----------
     generation
-        The group it works in; 0 before the first.
+        Generation of its group; 0 before the first.
     now
-        Round, phase, dataset, and since when.
+        Present round, phase and dataset.
     spent
         Seconds in this phase so far, by the actor's own clock.
     rounds
-        Rounds trained.
+        Number of rounds trained.
     loss
-        Mean loss of its datasets in the last round; NaN before one.
+        Mean loss of its datasets in the last round; NaN before the first.
     seconds
-        Spent in each phase so far.
+        Seconds in each phase so far.
     dataset_seconds
-        Per round in this group, by dataset; empty before the first round has ended.
+        Seconds per round in this group, by dataset; empty before the first round has ended.
     sent_bytes, peak_bytes
-        Sent to other actors so far; largest resident memory.
+        Bytes sent to other actors so far; largest resident memory.
     """
 
     generation: int
@@ -124,34 +101,75 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """How the work of an actor in a group ended.
+    """End of an actor's work in a group.
 
     Attributes
     ----------
-    kind
-        ``done``: all rounds are trained; ``paused``: stopped at a checkpoint as asked; ``lost``: another actor was
-        lost; ``failed``: something went wrong here that may not come again; ``refused``: it would come again.
-    generation, rank
-        The group, and who.
+    outcome
+        ``done``: all rounds are trained; ``paused``: stopped at a checkpoint on request; ``lost``: another actor was
+        lost; ``failed``: an error that may not come again; ``refused``: an error that would come again.
     now
-        What was being done.
-    rounds
-        Rounds trained.
-    code, message, fix
-        Of the error, where there is one.
+        Last round, phase and dataset.
+    error, message
+        The error if it is one of this package's; the error in one line.
     datasets
-        Those whose numbers are not finite.
+        Names of datasets with values that are not finite.
     trace
-        Its traceback.
+        Traceback of the error.
     """
 
-    kind: Kind
-    generation: int
-    rank: int
+    outcome: Outcome
     now: PhaseState
-    rounds: int
-    code: str = ""
+    error: MuseGNNError | None = None
     message: str = ""
-    fix: str = ""
     datasets: tuple[str, ...] = ()
     trace: str = ""
+
+
+class FailureKind(StrEnum):
+    """Kinds of failures, root causes before their consequences."""
+
+    REFUSED = "refused"
+    FAILED = "failed"
+    DIED = "died"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Failure that ended a generation.
+
+    Attributes
+    ----------
+    generation, rank, actor
+        Group, and rank and name of the actor in it.
+    kind
+        ``refused``: an error that would come again; ``failed``: another error; ``died``: the process ended or was
+        killed because it did not respond; ``lost``: the actor lost another one.
+    message
+        Error or reason in one line.
+    round, phase, dataset
+        Last known work of the actor.
+    trace
+        Traceback of the error.
+    """
+
+    generation: int
+    rank: int
+    actor: str
+    kind: FailureKind
+    message: str
+    round: int
+    phase: str
+    dataset: str | None
+    trace: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Kind and message on one line."""
+        return f"{self.kind}: {self.message}"
+
+    def __str__(self) -> str:
+        """Describe it on one line, as the log does."""
+        dataset = f", dataset {self.dataset}" if self.dataset else ""
+        return f"{self.actor}, rank {self.rank}: {self.cause} (round {self.round}, phase {self.phase}{dataset})"

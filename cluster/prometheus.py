@@ -1,4 +1,4 @@
-"""The measures of a run for Prometheus, offered by Ray at the metrics port of each node."""
+"""Prometheus metrics of a run, which Ray serves at the metrics port of each node."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PREFIX = "musegnn"
 
 
 class Metrics:
-    """Tells Ray's metrics agent how a run goes.
+    """Metrics of a run.
 
     Parameters
     ----------
     run
-        Name of the run, a label of every series.
+        Name of the run, the label of every series.
     """
 
     def __init__(self, run: str) -> None:
@@ -37,11 +37,11 @@ class Metrics:
         self._sent = gauge("sent_bytes", "Bytes that an actor has sent to others", "rank")
         self._peak = gauge("peak_bytes", "Largest resident memory of an actor", "rank")
         self._recovery = gauge("recovery_seconds", "From the last failure to the end of the next round")
-        self._failures = Counter(f"{PREFIX}_failures", description="Failures by cause", tag_keys=("run", "cause"))
+        self._failures = Counter(f"{PREFIX}_failures", description="Failures by kind", tag_keys=("run", "kind"))
         self._failures.set_default_tags({"run": run})
 
-    def tell(self, status: Mapping[str, Any]) -> None:  # JSON
-        """Report a status, see :class:`musegnn.cluster.status.RunMonitor`."""
+    def update(self, status: Mapping[str, Any]) -> None:  # JSON
+        """Set the metrics to a status of :class:`musegnn.cluster.run_monitor.RunMonitor`."""
         self._rounds.set(status["rounds"])
         self._round_seconds.set(status["seconds_per_round"])
         self._datasets.set(status["datasets_per_second"])
@@ -58,6 +58,6 @@ class Metrics:
                 self._sent.set(actor["sent_bytes"], tags=rank)
                 self._peak.set(actor["peak_bytes"], tags=rank)
 
-    def failed(self, cause: str) -> None:
+    def failed(self, kind: str) -> None:
         """Count a failure."""
-        self._failures.inc(1, tags={"cause": cause})
+        self._failures.inc(1, tags={"kind": kind})

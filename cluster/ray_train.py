@@ -58,7 +58,7 @@ def train_loop_per_worker(config: Mapping[str, Any]) -> None:
     from torch import distributed
 
     from musegnn.cluster.cost import dataset_costs
-    from musegnn.cluster.plan import make_plan
+    from musegnn.cluster.placement import place_datasets
     from musegnn.data_store import Store
     from musegnn.run_folder import RunFolder
     from musegnn.training.spmd import train_as_rank
@@ -66,7 +66,8 @@ def train_loop_per_worker(config: Mapping[str, Any]) -> None:
     folder = RunFolder.open(Path(config["folder"]))
     store = Store.open(folder.store_path())
     context = ray.train.get_context()
-    plan = make_plan(dataset_costs(store, folder.atlas()), context.get_world_size())
+    placement = place_datasets(dataset_costs(store, folder.atlas()), context.get_world_size())
     group = distributed.distributed_c10d._get_default_group()
-    backend: Any = group._get_backend(ray.train.torch.get_device())  # torch publishes no type
-    train_as_rank(folder, store, backend, plan.owner, device=ray.train.torch.get_device(), plan=plan.to_json())
+    device = ray.train.torch.get_device()
+    backend: Any = group._get_backend(device)  # torch publishes no type
+    train_as_rank(folder, store, backend, placement.owner, device=device, plan=placement.to_json())

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError
-from musegnn.options import BuildOptions, ClusterOptions, Common, Settings, parse_bytes
+from musegnn.options import BuildOptions, Common, Settings, parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
+
+Cluster = Annotated[ClusterOptions, Parameter(name="*", negative=())]
 
 app = cyclopts.App(
     name="musegnn",
@@ -40,7 +43,7 @@ def run(
     *,
     out: Path,
     work: BuildOptions = BuildOptions(),
-    cluster: ClusterOptions = ClusterOptions(),
+    cluster: Cluster = ClusterOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -63,7 +66,7 @@ def run(
             out,
             scheduler=work.scheduler,
             memory=work.memory_bytes,
-            cluster=cluster.options(),
+            cluster=cluster,
             progress=progress,
         )
     results = {name: str(folder.path / name) for name in _RESULTS}
@@ -140,7 +143,7 @@ def train(
     atlas: Path | None = None,
     resume: bool = False,
     memory: str | None = None,
-    cluster: ClusterOptions = ClusterOptions(),
+    cluster: Cluster = ClusterOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
@@ -170,8 +173,7 @@ def train(
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         limit = None if memory is None else parse_bytes(memory)
-        options = cluster.options()
-        model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=options, progress=progress)
+        model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=cluster, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
     _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0

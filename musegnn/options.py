@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -60,43 +60,11 @@ class BuildOptions:
     """Options of commands that build graphs; none of them changes a result."""
 
     scheduler: str = "threads"
-    "Where graphs are built: threads, synchronous, distributed, ray, or the address of a dask scheduler."
+    "Scheduler of the builds: threads, synchronous, distributed, ray, or the address of a dask scheduler."
     memory: str | None = None
-    "What each process may use, such as 6GB; without it half of what is free."
+    "Memory of each process, such as 6GB; without it half of what is free."
 
     @property
     def memory_bytes(self) -> int | None:
-        """Return the bytes of `memory`."""
+        """The `memory` in bytes."""
         return None if self.memory is None else parse_bytes(self.memory)
-
-
-@Parameter(name="*", negative=())
-@dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """Options of training with several processes; none of them changes a result, but for skipping datasets."""
-
-    actors: int | None = None
-    "Train with so many processes on Ray, each of which owns datasets; without it in this process alone."
-    address: str | None = None
-    "A Ray cluster that runs, auto or host:port; without it one on this machine."
-    spares: int = 0
-    "Processes more, which stand by to replace one that fails."
-    min_actors: int = 1
-    "Go on with as few as this while replacements start."
-    gpus: float | None = None
-    "GPUs per process; without it one each where the cluster has so many, else none."
-    cpus: float | None = None
-    "CPUs per process; without it as many as training.threads."
-    on_repeated_failure: Literal["fail", "skip"] = "fail"
-    "When three processes in turn fail on one dataset: stop, or go on without it."
-    metrics_port: int | None = None
-    "Port at which a Ray cluster of our own offers its metrics to Prometheus."
-
-    def options(self) -> dict[str, Any] | None:
-        """Return the options of training on a cluster, or ``None`` when nobody asked for it."""
-        if self.actors is None:
-            if self.address is not None:
-                msg = "an address needs a number of actors"
-                raise ConfigError(msg, code="E303", where="--address", fix="add --actors N")
-            return None
-        return asdict(self)

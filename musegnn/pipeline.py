@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from musegnn.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
 
     from musegnn.api import MuSeGNN
     from musegnn.cluster.estimate import AtlasEstimate
+    from musegnn.cluster.options import ClusterOptions
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.progress import Progress
@@ -77,7 +76,7 @@ def run(
     *,
     scheduler: str = "threads",
     memory: int | None = None,
-    cluster: Mapping[str, Any] | None = None,
+    cluster: ClusterOptions | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
     """Do everything: graphs, training, embeddings, evaluation and report.
@@ -137,7 +136,7 @@ def train(
     *,
     resume: bool,
     memory: int | None = None,
-    cluster: Mapping[str, Any] | None = None,
+    cluster: ClusterOptions | None = None,
     progress: Progress | None = None,
 ) -> MuSeGNN:
     """Train the model of a run folder on a store.
@@ -153,8 +152,8 @@ def train(
     memory
         Bytes that training may take; ``None``: half of what this machine has free.
     cluster
-        Train with several processes on Ray: the options of :func:`musegnn.cluster.train.train_on_cluster`, at least
-        ``actors``; ``None``: in this process. The result is the same.
+        Options of training with several processes on Ray; ``None`` or without ``actors``: train in this process. The
+        result is the same.
     progress
         Called after each round.
 
@@ -171,10 +170,10 @@ def train(
     from musegnn.api import MuSeGNN
     from musegnn.coexpression.memory import memory_budget
 
-    if cluster is not None:
+    if cluster is not None and cluster.actors is not None:
         from musegnn.cluster.train import train_on_cluster
 
-        train_on_cluster(folder, store, resume=resume, memory=memory, progress=progress, **cluster)
+        train_on_cluster(folder, store, cluster, resume=resume, memory=memory, progress=progress)
         return load_model(folder)
     model = MuSeGNN(store, folder.atlas(), memory=memory_budget(memory))
     model.train(folder.path, resume=resume, progress=progress)

@@ -27,15 +27,16 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("actors", "placement"),
+    ("actors", "owner"),
     [(1, None), (2, None), (3, None), (4, None), (2, [1, 1, 0, 0, 0, 1, 0]), (3, [2, 0, 0, 1, 2, 2, 1])],
 )
-def test_the_example_atlas_has_the_bits_of_one_process(ray_cluster, alone, helpers, tmp_path, actors, placement):
+def test_the_example_atlas_has_the_bits_of_one_process(ray_cluster, alone, helpers, tmp_path, actors, owner):
+    from musegnn.cluster.options import ClusterOptions
     from musegnn.cluster.train import train_on_cluster
 
     store, config, expected, run = alone
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
-    train_on_cluster(folder, store, actors=actors, placement=placement)
+    train_on_cluster(folder, store, ClusterOptions(actors=actors), owner=owner)
 
     assert helpers.units(folder.path) == helpers.units(run)
     assert helpers.units(run)[0] == 20

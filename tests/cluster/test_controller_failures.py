@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import Fault, Faults
 from musegnn.api import MuSeGNN
-from musegnn.cluster.messages import Fault
+from musegnn.cluster.options import ClusterOptions
 from musegnn.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -31,8 +32,10 @@ from musegnn import pipeline
 
 folder = RunFolder.open(sys.argv[1])
 store = Store.open(folder.store_path())
+from musegnn.cluster.options import ClusterOptions
 from musegnn.cluster.train import train_on_cluster
-train_on_cluster(folder, store, actors=2, resume=True, metrics_port=int(sys.argv[2]) or None)
+options = ClusterOptions(actors=2, metrics_port=int(sys.argv[2]) or None)
+train_on_cluster(folder, store, options, resume=True)
 """
 
 
@@ -146,11 +149,11 @@ def listening(pids):
 
 
 def test_a_stalled_run_says_who_where_and_since_when(helpers, ray_cluster, tmp_path, monkeypatch, caplog):
-    from musegnn.cluster import status
+    from musegnn.cluster import run_monitor
     from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
-    monkeypatch.setattr(status, "STALL_SECONDS", 2.0)
+    monkeypatch.setattr(run_monitor, "STALL_SECONDS", 2.0)
     store, config = helpers.make_run(tmp_path, n=4, rounds=10)
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
     seen = []
@@ -165,14 +168,15 @@ def test_a_stalled_run_says_who_where_and_since_when(helpers, ray_cluster, tmp_p
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        faults = [[Fault(rank=1, phase="backward", round=6, how="stop")]]
-        train_on_cluster(folder, store, actors=2, faults=faults, limits=Timeouts(silent=8.0))
+        faults = Faults([[Fault(rank=1, phase="backward", round=6, how="stop")]], tmp_path / "faults")
+        options = ClusterOptions(actors=2)
+        train_on_cluster(folder, store, options, on_phase=faults, timeouts=Timeouts(silent=8.0))
     finally:
         stop.set()
         watcher.join()
     found = [re.search(r"rank 1: in phase \w+ .*of round (\d+) for \d+ s, silent for \d+ s", line) for line in seen]
     rounds = {int(match[1]) for match in found if match}
-    assert rounds  # the last that was last_heartbeat of it: a pulse is up to a quarter of a second old
+    assert rounds  # of the last heartbeat, which is up to a quarter of a second old
     assert max(rounds) <= 6
     assert any("rank 1" in record.getMessage() and "stacks" in record.getMessage() for record in caplog.records)
     MuSeGNN(store, config).train(tmp_path / "alone")

@@ -34,6 +34,7 @@ def test_a_lost_node_leaves_no_trace(tmp_path):
     from ray.cluster_utils import Cluster
 
     from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.options import ClusterOptions
     from musegnn.cluster.train import train_on_cluster
 
     store, config = helpers.make_run(tmp_path, n=4, rounds=400, checkpoint_every=20)
@@ -55,7 +56,8 @@ def test_a_lost_node_leaves_no_trace(tmp_path):
 
         killer = threading.Thread(target=lose)
         killer.start()
-        train_on_cluster(folder, store, actors=2, address=cluster.address, limits=Timeouts(silent=6.0))
+        options = ClusterOptions(actors=2, address=cluster.address)
+        train_on_cluster(folder, store, options, timeouts=Timeouts(silent=6.0))
         killer.join()
         status = json.loads(path.read_text())
         assert len(status["failures"]) >= 1

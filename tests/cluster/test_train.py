@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.faults import Fault, Faults
 from musegnn.api import MuSeGNN
-from musegnn.cluster.messages import Fault
+from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, RunError
 from musegnn.run_folder import RunFolder
 from musegnn.training.phases import PHASES
@@ -29,17 +30,25 @@ def alone(helpers, tmp_path_factory):
 
 @pytest.fixture
 def train(ray_cluster, alone, tmp_path):
-    """Return a function that trains on Ray and gives the watch and the run folder."""
+    """Return a function that trains on Ray and gives the monitor and the run folder."""
     from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config, _, _ = alone
 
-    def run(actors, *, name="run", rounds=None, limits=None, **options):
+    def run(actors, *, name="run", rounds=None, timeouts=None, faults=(), owner=None, resume=False, **options):
         training = config.training.model_copy(update={"rounds": rounds or config.training.rounds})
         folder = RunFolder.create(tmp_path / name, config.model_copy(update={"training": training}), store=store.path)
-        limits = limits or Timeouts(silent=4.0)
-        return train_on_cluster(folder, store, actors=actors, limits=limits, **options), folder
+        monitor = train_on_cluster(
+            folder,
+            store,
+            ClusterOptions(actors=actors, **options),
+            resume=resume,
+            timeouts=timeouts or Timeouts(silent=4.0),
+            owner=owner,
+            on_phase=Faults(faults, tmp_path / f"{name}-faults") if faults else None,
+        )
+        return monitor, folder
 
     return run
 
@@ -49,11 +58,11 @@ def status_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("actors", "placement"),
+    ("actors", "owner"),
     [(2, None), (4, None), (3, [2, 0, 0, 1] * 3), (2, [1] + [0] * 11)],
 )
-def test_any_number_of_actors_gives_the_bits_of_one_process(train, alone, helpers, actors, placement):
-    _, folder = train(actors, placement=placement)
+def test_any_number_of_actors_gives_the_bits_of_one_process(train, alone, helpers, actors, owner):
+    _, folder = train(actors, owner=owner)
 
     assert helpers.units(folder.path) == alone[3]
     np.testing.assert_array_equal(MuSeGNN.load(folder.path, alone[0]).embeddings().X, alone[2].embeddings().X)
@@ -107,7 +116,7 @@ def test_closed_forms_and_a_few_rounds_have_the_bits_of_one_process(
     store, config, _, _ = alone
     vectors, units, rows = alone_with(encoder, rounds)
     folder = RunFolder.create(tmp_path / "run", few_rounds(config, encoder, rounds), store=store.path)
-    train_on_cluster(folder, store, actors=actors)
+    train_on_cluster(folder, store, ClusterOptions(actors=actors))
 
     assert helpers.units(folder.path) == units
     assert units[0] == rounds
@@ -124,9 +133,9 @@ def test_a_failure_in_a_run_without_rounds_leaves_no_trace(ray_cluster, alone, a
     store, config, _, _ = alone
     _, units, rows = alone_with("none", 0)
     folder = RunFolder.create(tmp_path / "run", few_rounds(config, "none", 0), store=store.path)
-    faults = [[Fault(rank=0, phase=phase, round=0, how="kill")]]
-    train_on_cluster(folder, store, actors=2, limits=Timeouts(silent=30.0), faults=faults)
-    train_on_cluster(folder, store, actors=2, resume=True)
+    faults = Faults([[Fault(rank=0, phase=phase, round=0, how="kill")]], tmp_path / "faults")
+    train_on_cluster(folder, store, ClusterOptions(actors=2), timeouts=Timeouts(silent=30.0), on_phase=faults)
+    train_on_cluster(folder, store, ClusterOptions(actors=2), resume=True)
 
     assert helpers.units(folder.path) == units
     assert records(folder.history()) == rows
@@ -158,14 +167,14 @@ def test_one_process_goes_on_where_actors_stopped(train, alone, helpers, tmp_pat
     ids=lambda faults: "-".join([faults[0].phase, faults[0].how]),
 )
 def test_a_failure_leaves_no_trace(train, alone, helpers, faults):
-    watch, folder = train(3, spares=1, faults=[faults])
+    monitor, folder = train(3, spares=1, faults=[faults])
 
     assert helpers.units(folder.path) == alone[3]
     (failure,) = status_of(folder)["failures"]
     assert failure["rank"] == faults[0].rank
-    assert failure["cause"].startswith("failed" if faults[0].how == "exception" else "died")
+    assert failure["kind"] == ("failed" if faults[0].how == "exception" else "died")
     assert failure["rounds_lost"] <= 5
-    assert len(watch.recoveries) == 1
+    assert len(monitor.recoveries) == 1
 
 
 def test_failures_during_recovery_and_of_two_at_once_leave_no_trace(train, alone, helpers):
@@ -199,13 +208,13 @@ def processes_by_round(folder):
 def test_a_dataset_that_kills_its_actors_stops_the_run_with_its_name(train, alone):
     faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
     with pytest.raises(RunError, match=r"E443.*round 3.*d\d\d"):
-        train(2, faults=faults, placement=[0] + [1] * 11)
+        train(2, faults=faults, owner=[0] + [1] * 11)
 
 
 def test_a_dataset_that_kills_its_actors_can_be_left_out(train, alone, helpers):
     store, config, _, _ = alone
     faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
-    _, folder = train(2, faults=faults, placement=[0] + [1] * 11, on_repeated_failure="skip")
+    _, folder = train(2, faults=faults, owner=[0] + [1] * 11, on_repeated_failure="skip")
 
     assert status_of(folder)["quarantined"] == ["d00"]
     rows = [row for row in folder.history() if row["kind"] == "losses"]
@@ -220,7 +229,7 @@ def test_numbers_that_are_not_finite_stop_before_the_step_and_say_how_to_reprodu
     store, config = helpers.make_run(tmp_path, n=3, lr_dataset=1e30, lr_shared=1e30, lr_decoder=1e30)
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
     with pytest.raises(RunError, match="E410"):
-        train_on_cluster(folder, store, actors=2)
+        train_on_cluster(folder, store, ClusterOptions(actors=2))
 
     (dump,) = (folder.path / "failures").glob("*.json")
     about = json.loads(dump.read_text())
@@ -262,12 +271,12 @@ def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, pha
         rounds = {"load": [None] * 2, "checkpoint": [5, 10, 15, 20]}.get(phase, [4, 8, 13, 17])
         faults = [[Fault(rank=rank, phase=phase, round=r, how=how)] for r, how in zip(rounds, hows, strict=True)]
         spares = rank + 1  # so that there is somebody of this rank after three deaths
-        watch, folder = train(3, name=f"run{k}", spares=spares, faults=faults, limits=Timeouts())
+        monitor, folder = train(3, name=f"run{k}", spares=spares, faults=faults, timeouts=Timeouts())
 
         assert helpers.units(folder.path) == alone[3]
         failures = status_of(folder)["failures"]
         lost = [failure["rounds_lost"] for failure in failures]
-        print(f"CHAOS {phase} rank {rank} {hows}: {[round(s, 1) for s in watch.recoveries]} s, rounds lost {lost}")
+        print(f"CHAOS {phase} rank {rank} {hows}: {[round(s, 1) for s in monitor.recoveries]} s, rounds lost {lost}")
         assert len(failures) == len(hows)
         assert max(lost) <= 5
-        assert max(watch.recoveries) <= 30
+        assert max(monitor.recoveries) <= 30

@@ -1,0 +1,45 @@
+"""Options of training on a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from musegnn.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """Options of training with several processes; none of them changes a result, except for skipping datasets.
+
+    Raises
+    ------
+    ConfigError
+        E303 when the options contradict one another.
+    """
+
+    actors: int | None = None
+    "Number of training processes on Ray, each of which owns datasets; without it training runs in this process."
+    address: str | None = None
+    "Address of a running Ray cluster, auto or host:port; without it a local one is started."
+    spares: int = 0
+    "Number of further processes, which stand by to replace one that fails."
+    min_actors: int = 1
+    "Smallest number of processes with which training goes on while replacements start."
+    gpus: float | None = None
+    "GPUs per process; without it one each where the cluster has enough, else none."
+    cpus: float | None = None
+    "CPUs per process; without it training.threads."
+    on_repeated_failure: Literal["fail", "skip"] = "fail"
+    "When three processes in turn fail on one dataset: stop, or go on without it."
+    metrics_port: int | None = None
+    "Port of the Prometheus metrics of a local Ray cluster."
+
+    def __post_init__(self) -> None:
+        """Refuse options that contradict one another."""
+        if self.actors is None and self.address is not None:
+            msg = "an address needs a number of actors"
+            raise ConfigError(msg, code="E303", where="--address", fix="add --actors N")
+        if self.actors is not None and not (1 <= self.min_actors <= self.actors and self.spares >= 0):
+            msg = f"got {self.actors} actors, at least {self.min_actors}, and {self.spares} spares"
+            raise ConfigError(msg, code="E303", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
