@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.faults import Faults
 from benchmarks.graphs import random_graphs, random_profile
 from musegnn.atlas_file import validate_atlas
 from musegnn.data_store import Store
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from musegnn.cluster.status import RunMonitor
+    from benchmarks.faults import Fault
+    from musegnn.cluster.run_monitor import RunMonitor
     from musegnn.config import AtlasConfig
 
 MODALITIES = ("scrna", "spatial", "scatac")
@@ -41,20 +43,24 @@ class Atlas:
         Expected share of pairs that are edges.
     rounds, checkpoint_every
         Of training.
+    encoder
+        Encoder of the model.
     """
 
     n_genes: tuple[int, ...]
     density: float = 0.05
     rounds: int = 16
     checkpoint_every: int = 4
+    encoder: str = "transformer"
 
     def __str__(self) -> str:
         """Name the size."""
         low, high = min(self.n_genes), max(self.n_genes)
-        return f"T={len(self.n_genes)} N={low if low == high else f'{low}-{high}'} {self.density:.0%}"
+        size = f"T={len(self.n_genes)} N={low if low == high else f'{low}-{high}'} {self.density:.0%}"
+        return size if self.encoder == "transformer" else f"{size} {self.encoder}"
 
     def make(self, folder: Path) -> tuple[Store, AtlasConfig]:
-        """Write the datasets into a store and configure a training on them: transformer layers, one thread."""
+        """Write the datasets into a store and configure a training on them with one thread."""
         store, datasets = Store.create(folder / "store.zarr"), []
         for k, n in enumerate(self.n_genes):
             (graph,) = random_graphs(1, n, self.density, n_pool=2 * n, seed=k)
@@ -95,26 +101,26 @@ class Atlas:
             about = {"name": name, "modality": modality, "tissue": "none", "species": "human"}
             datasets.append(about | {"path": str(store.path)})
         training = {"rounds": self.rounds, "checkpoint_every": self.checkpoint_every, "threads": 1}
-        model = {"encoder": "transformer"}
+        model = {"encoder": self.encoder}
         data = {"datasets": datasets, "edges": {"rule": "pvalue"}, "model": model, "training": training}
         return store, validate_atlas(data, where="benchmark")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run on Ray left to measure.
+    """Results of a run on Ray.
 
     Attributes
     ----------
-    watch
-        Recovery times.
+    monitor
+        Monitor of the run, with recovery times.
     rows
-        The lines of ``metrics.jsonl``.
+        Lines of ``metrics.jsonl``.
     units
-        sha256 of every unit in the newest checkpoint.
+        The sha256 of every unit in the newest checkpoint.
     """
 
-    watch: RunMonitor
+    monitor: RunMonitor
     rows: Sequence[dict[str, Any]]
     units: dict[str, str]
 
@@ -131,14 +137,26 @@ class Run:
         return [row for row in self.rows if row["kind"] == "process" and row["round"] > after]
 
 
-def train(folder: Path, store: Store, config: AtlasConfig, *, actors: int, **options: Any) -> Run:
-    """Train with actors in a new run folder; the options are those of ``train_on_cluster``."""
+def train(
+    folder: Path,
+    store: Store,
+    config: AtlasConfig,
+    *,
+    actors: int,
+    spares: int = 0,
+    owner: Sequence[int] | None = None,
+    faults: Sequence[Sequence[Fault]] = (),
+) -> Run:
+    """Train with actors in a new run folder, with given owners of datasets and failures of actors."""
+    from musegnn.cluster.options import ClusterOptions
     from musegnn.cluster.train import train_on_cluster
 
     shutil.rmtree(folder, ignore_errors=True)
     run = RunFolder.create(folder, config, store=store.path)
-    watch = train_on_cluster(run, store, actors=actors, **options)
-    return Run(watch, run.history(), units(run.path))
+    on_phase = Faults(faults, folder / "faults") if faults else None
+    options = ClusterOptions(actors=actors, spares=spares)
+    monitor = train_on_cluster(run, store, options, owner=owner, on_phase=on_phase)
+    return Run(monitor, run.history(), units(run.path))
 
 
 def units(run: Path) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Placement:
     def of(cls, costs: Sequence[DatasetCost], owner: Sequence[int]) -> Placement:
         """Return the placement with given owners."""
         loads = np.bincount(owner, weights=[cost.seconds for cost in costs])
-        return cls(tuple(map(int, owner)), tuple(loads.tolist()))
+        return cls(tuple(owner), tuple(loads.tolist()))
 
     @property
     def imbalance(self) -> float:
@@ -115,7 +115,7 @@ def actor_bytes(costs: Sequence[DatasetCost], owned: Sequence[int]) -> int:
     return everywhere + sum(cost.bytes for cost in own) + max((cost.step for cost in own), default=0)
 
 
-def _longest_first(costs: Sequence[DatasetCost], n_actors: int, memory: int | None) -> NDArray[np.int64] | None:
+def _longest_first(costs: Sequence[DatasetCost], n_actors: int, memory: int | None) -> list[int] | None:
     by_seconds = _Actors(costs, n_actors, memory).fill([cost.seconds for cost in costs])
     if by_seconds is not None:
         return by_seconds
@@ -146,7 +146,7 @@ class _Actors:
 
     def fill(
         self, weights: Sequence[float], home: Mapping[int, int] | None = None, longest: float = math.inf
-    ) -> NDArray[np.int64] | None:
+    ) -> list[int] | None:
         """Place all datasets, the heaviest first, those with a home before; return None where one does not fit."""
         order = np.argsort(-np.asarray(weights), kind="stable").tolist()
         for i in order:
@@ -159,7 +159,8 @@ class _Actors:
                 if not able.any():
                     return None
                 self._put(i, int(np.where(able, self._loads, np.inf).argmin()), weights[i])
-        return self._owner
+        owner: list[int] = self._owner.tolist()
+        return owner
 
     def _able(self, i: int) -> NDArray[np.bool_]:
         """Return which actors have memory for dataset `i`; idle ones alone when only they would be left without."""

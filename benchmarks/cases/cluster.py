@@ -94,8 +94,7 @@ def _phases(shape: str, run: Run, skip: int, every: int, base: float) -> Iterato
 def _overheads(atlas: Atlas, store: Store, config: AtlasConfig, base: float, *, goals: bool) -> Iterator[Measurement]:
     """Time by themselves what one process without fixed point, vote and heartbeat would not do."""
     parts = {"fixed-point sum": _fixed_point_seconds(store, config), "vote": _vote_seconds()}
-    pulses = _pulse_seconds()
-    parts["heartbeat"] = pulses * 4 * base
+    parts["heartbeat"] = _heartbeat_seconds() * 4 * base
     for name, value in parts.items():
         yield Measurement(shape=str(atlas), metric=f"overhead: {name}", value=value * 1e3, unit="ms per round")
     share = sum(parts.values()) / base
@@ -154,8 +153,8 @@ def _vote_seconds() -> float:
     return float(np.median(spent[0]))
 
 
-def _pulse_seconds() -> float:
-    """Return the time of one pulse, from the question to the answer, which is more than it costs the actor."""
+def _heartbeat_seconds() -> float:
+    """Return the time of one heartbeat from request to answer, which is more than it costs the actor."""
     import ray
 
     from musegnn.cluster.actor_pool import ActorPool
@@ -163,22 +162,22 @@ def _pulse_seconds() -> float:
     with ActorPool(ray, tempfile.gettempdir()) as pool:
         pool.start_actors(1)
         while not pool.ready:
-            pool.listen(0.1)
+            pool.poll(0.1)
         handle, spent = pool.ready[0].handle, []
         for _ in range(100):
             began = time.perf_counter()
-            ray.get(handle.pulse.remote())
+            ray.get(handle.heartbeat.remote())
             spent.append(time.perf_counter() - began)
     return statistics.median(spent)
 
 
 def _recovery(atlas: Atlas, folder: Path, store: Store, config: AtlasConfig, *, goals: bool) -> Iterator[Measurement]:
     """Kill one of two actors with a spare ready."""
-    from musegnn.cluster.messages import Fault
+    from benchmarks.faults import Fault
 
     fault = Fault(rank=1, phase="backward", round=atlas.checkpoint_every + 2, how="kill")
     run = train(folder / "killed", store, config, actors=2, spares=1, faults=[[fault]])
-    whole = run.watch.recoveries[0]
+    whole = run.monitor.recoveries[0]
     again = [row for row in run.processes(0) if row["round"] == 2 * atlas.checkpoint_every]
     load = max(row["load_seconds"] for row in again)
     shape = f"{atlas} P=2, a spare"

@@ -1,0 +1,1 @@
+"""Simulated rounds of training on many GPUs: the simulation, assumed times of GPUs, and the report."""
