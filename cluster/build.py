@@ -46,7 +46,7 @@ DRIVERS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One dataset to build."""
+    """Dataset to build."""
 
     file: H5adSource
     dataset: DatasetConfig
@@ -59,7 +59,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Site:
-    """Where jobs run: the store, the workers and what they may use."""
+    """Store, workers and memory of all jobs."""
 
     store: Store
     workers: Workers
@@ -71,7 +71,7 @@ class _Site:
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A file whose counts were copied by the labels of its cells."""
+    """File whose counts were copied by the labels of its cells."""
 
     pieces: list[Piece]
     labels: list[str]
@@ -166,7 +166,7 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
 
 
 def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig) -> str | None:
-    """Name the copy of a file that is split or stored by columns by all that its pieces depend on."""
+    """Return the identity of the copy of a file that is split or stored by columns, from all that it depends on."""
     if dataset.by is None and not file.by_column:
         return None
     parameters = {

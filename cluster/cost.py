@@ -4,28 +4,21 @@ r"""Cost of a dataset for its owner: predicted seconds per round, and memory.
 
 with E entries of the graph (each edge twice), w columns of all attention heads, M multiply-adds of feature maps and
 decoder, and S scores: pairs of genes that are decoded, or compared between two datasets. Only ratios decide a
-placement, and measured seconds replace the prediction when actors have trained some rounds.
-
-Legend: N genes of a dataset.
+placement, and measured seconds replace the prediction once there are some.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from musegnn.model.decoder import make_decoder
-from musegnn.training.memory import (
-    DatasetSize,
-    dataset_memory,
-    group_bytes,
-    library_bytes,
-    overlap_bytes,
-    projection_bytes,
-)
+from musegnn.training import memory
+from musegnn.training.memory import DatasetSize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,32 +28,16 @@ if TYPE_CHECKING:
 
 ONCE, ENTRY, PRODUCT, SCORE = 1.0e-2, 6.4e-10, 3.4e-11, 5.2e-9
 """Seconds c_0 to c_3 on one core, forward and backward; fitted to ``benchmarks/results/dataset_cost.csv``."""
-
-MAPS = 4  # of each convolution: queries, keys, values, the node itself
 MOST_ANCHORS = 40_000
-EDGE = 20  # bytes of an entry of the training graph, which every process keeps of every dataset
-RECORD_ENTRY = 12 + EDGE  # of a stored pair and of the whole graph's edge, which only owners keep
-SHARED = 12  # times the bytes of a shared module: weights, moments, a checkpoint's copies of both, integers of its sum
-SHARED_AT_REST = 2  # without rounds: weights and a checkpoint's copy
-ROW = 8  # bytes per gene of the atlas that tell in which row of a dataset it is
+EDGE, RECORD_ENTRY, ROW = 20, 32, 8  # bytes: edge of a training graph; stored pair and whole edge; anchor gene
+COPIES, COPIES_AT_REST = 12, 2  # of shared weights: moments, a checkpoint's copies, integers of sums; without rounds
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCost:
-    """Cost of one dataset.
+    """Seconds per round of a dataset, predicted or measured, and its memory in bytes.
 
-    Attributes
-    ----------
-    name
-        Name of the dataset.
-    seconds
-        Seconds per round, predicted or measured.
-    bytes
-        Memory of its owner.
-    step
-        Memory of its owner while it is computed; datasets are computed one by one.
-    everywhere
-        Memory of every actor: graph of the dataset, and its part in what all actors hold.
+    Its owner holds ``bytes``, and ``step`` while it is computed, one dataset at a time; every actor ``everywhere``.
     """
 
     name: str
@@ -71,73 +48,54 @@ class DatasetCost:
 
 
 def dataset_costs(store: Store, config: AtlasConfig) -> list[DatasetCost]:
-    """Return the costs of an atlas, from the metadata in the store.
-
-    The store knows how many pairs it keeps, not how many the edge rule accepts: costs are those of a rule that
-    accepts all.
-    """
+    """Return the costs of an atlas from the metadata in the store, as if the edge rule accepted all stored pairs."""
     model, training = config.model, config.training
-    metadata = [store.info(dataset.name) for dataset in config.datasets]
-    sizes = [_size(about, model) for about in metadata]
+    sizes = []
+    for dataset in config.datasets:
+        about = store.info(dataset.name)
+        n, entries, columns = (int(about[key]) for key in ("n_genes", "n_pair_entries", "profile_columns"))
+        key = "|".join(str(about[label]) for label in model.share_by) or "all"
+        related = n if model.has_maps else 0
+        sizes.append(DatasetSize(key=key, n_genes=n, n_entries=entries, n_profile=columns, n_related=related))
     n_genes = sum(size.n_genes for size in sizes)
     n_anchors = min(n_genes // min(len(sizes), 2), MOST_ANCHORS)  # genes of two datasets, unless there is one
-    shared = len({size.key for size in sizes}) * group_bytes(model, training)
-    shared += projection_bytes(model, training, n_words=n_anchors)
-    common = library_bytes(model) + overlap_bytes([size.n_genes for size in sizes])
-    common += (SHARED if training.rounds > 0 else SHARED_AT_REST) * shared
+    shared = len({size.key for size in sizes}) * memory.group_bytes(model, training)
+    shared += memory.projection_bytes(model, training, n_words=n_anchors)
+    common = memory.library_bytes(model) + memory.overlap_bytes([size.n_genes for size in sizes])
+    common += (COPIES if training.rounds > 0 else COPIES_AT_REST) * shared
     costs = []
-    for dataset, about, size in zip(config.datasets, metadata, sizes, strict=True):
-        memory = dataset_memory(size, model, training, n_words=n_anchors)
-        record = RECORD_ENTRY * size.n_entries + 4 * size.n_genes * int(about["profile_columns"])
-        costs.append(
-            DatasetCost(
-                name=dataset.name,
-                seconds=predict_seconds(size, model, training),
-                bytes=memory.kept + record + (0 if training.recompute else memory.encoder),
-                step=memory.step + (memory.encoder if training.recompute else 0),
-                everywhere=EDGE * size.n_entries + memory.compared + ROW * n_anchors + common * size.n_genes // n_genes,
-            )
-        )
+    for dataset, size in zip(config.datasets, sizes, strict=True):
+        found = memory.dataset_memory(size, model, training, n_words=n_anchors)
+        held = found.kept + RECORD_ENTRY * size.n_entries + 4 * size.n_genes * size.n_profile
+        everywhere = EDGE * size.n_entries + found.compared + ROW * n_anchors + common * size.n_genes // n_genes
+        again = found.encoder if training.recompute else 0
+        seconds = predict_seconds(size, model, training)
+        costs.append(DatasetCost(dataset.name, seconds, held + found.encoder - again, found.step + again, everywhere))
     return costs
 
 
 def predict_seconds(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> float:
     """Predict the seconds per round of one dataset."""
     n, loss = size.n_genes, training.loss
-    products = float(n) * (2 * size.n_related * model.shared_width + size.n_profile * model.own_width)
-    columns = 0
+    products, columns = float(n) * (2 * size.n_related * model.shared_width + size.n_profile * model.own_width), 0
     if model.encoder != "none":
-        width, first = model.dim if model.has_maps else size.n_profile, model.head_width * model.heads_dataset
-        second, d = model.head_width * model.heads_shared, model.dim
-        products += MAPS * float(n) * (width * first + first * second + second * d + first * d)
-        columns = first + second + 2 * d
+        heads = [model.head_width * model.heads_dataset, model.head_width * model.heads_shared]
+        widths = [model.dim if model.has_maps else size.n_profile, *heads, model.dim]
+        products += 4.0 * n * (sum(a * b for a, b in pairwise(widths)) + heads[0] * model.dim)  # four maps each
+        columns = sum(heads) + 2 * model.dim
     with torch.device("meta"):
         decoder = make_decoder(model.decoder, n, dim=model.dim, width=model.decoder_width)
     decoded = n**2 if training.pairs is None else min(2 * training.pairs, n**2)
-    rows = n if training.row_block is None else min(training.row_block, n)
+    rows = min(training.row_block or n, n)
     products += decoder.cost(rows, model.dim) * decoded / n**2
     drawn = 4 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
-    compared = 0 if loss.alignment == 0.0 else min(loss.n_alignment or n, n)
+    compared = min(loss.n_alignment or n, n) if loss.alignment > 0.0 else 0
     scores = decoded * rows / n + drawn**2 + compared**2
     return ONCE + ENTRY * size.n_entries * columns + PRODUCT * products + SCORE * scores
 
 
 def measured(costs: Sequence[DatasetCost], seconds: Mapping[str, float]) -> list[DatasetCost]:
-    """Replace predictions by measured seconds per round, by dataset name.
-
-    Predictions of datasets without a measurement are scaled by the median ratio of those that have both.
-    """
+    """Replace predictions by measured seconds by dataset name; scale the others by the median ratio of the two."""
     ratios = [seconds[c.name] / c.seconds for c in costs if c.name in seconds and c.seconds > 0]
     scale = float(np.median(ratios)) if ratios else 1.0
     return [replace(c, seconds=seconds.get(c.name, c.seconds * scale)) for c in costs]
-
-
-def _size(about: Mapping[str, Any], model: ModelConfig) -> DatasetSize:  # JSON
-    n_genes = int(about["n_genes"])
-    return DatasetSize(
-        key="|".join(str(about[label]) for label in model.share_by) or "all",
-        n_genes=n_genes,
-        n_entries=int(about["n_pair_entries"]),
-        n_profile=int(about["profile_columns"]),
-        n_related=n_genes if model.has_maps else 0,
-    )

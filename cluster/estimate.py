@@ -1,8 +1,8 @@
-"""What building the graphs of an atlas will take, before it runs."""
+"""Estimate of what building the graphs of an atlas takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.build import DRIVERS
@@ -13,26 +13,14 @@ from musegnn.data_store.split_counts import stratum_labels
 from musegnn.datasets import expand_strata, open_source
 
 if TYPE_CHECKING:
-    from musegnn.config import AtlasConfig, DatasetConfig
-    from musegnn.data_store.readers import H5adSource
+    from musegnn.config import AtlasConfig
 
 
 @dataclass(frozen=True, slots=True)
 class AtlasEstimate:
-    """What building an atlas takes.
+    """Estimate of a build: bytes at the peak, processor time of all processes, and tasks that run at a time.
 
-    Attributes
-    ----------
-    datasets
-        In the order of the atlas, split ones by stratum.
-    memory
-        Peak of the process that builds, with the tasks that run in it, in bytes.
-    per_worker
-        Peak of each other process that runs tasks, in bytes; 0 where there is none.
-    cpu_seconds
-        Processor time of all.
-    workers
-        Tasks that run at a time.
+    ``memory`` is of the process that builds, with the tasks in it, and ``per_worker`` of each other process, if any.
     """
 
     datasets: list[BuildEstimate]
@@ -43,43 +31,19 @@ class AtlasEstimate:
 
     @property
     def store_bytes(self) -> int:
-        """What stays in the store, in bytes."""
+        """Bytes that stay in the store."""
         return sum(d.store_bytes for d in self.datasets)
 
     def to_json(self) -> dict[str, Any]:  # JSON
         """Return plain values."""
-        return {
-            "memory": self.memory,
-            "per_worker": self.per_worker,
-            "cpu_seconds": self.cpu_seconds,
-            "workers": self.workers,
-            "work_bytes": sum(d.work_bytes for d in self.datasets),
-            "store_bytes": self.store_bytes,
-            "datasets": [d.to_json() for d in self.datasets],
-        }
+        return asdict(self) | {"work_bytes": sum(d.work_bytes for d in self.datasets), "store_bytes": self.store_bytes}
 
 
 def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
-    """Predict what :func:`~musegnn.cluster.build.build_graphs` takes with the same arguments and an empty store.
+    """Predict what :func:`~musegnn.cluster.build.build_graphs` takes with these arguments and an empty store.
 
-    Reads the head of every file and up to 2048 of its cells.
-
-    Parameters
-    ----------
-    atlas, scheduler, memory
-        As for the build. Of a cluster that runs elsewhere, as many workers as this machine has cores are assumed.
-
-    Returns
-    -------
-    AtlasEstimate
-        Of everything.
-
-    Raises
-    ------
-    InputError
-        When a file cannot be used.
-    ConfigError
-        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+    Reads the metadata of every file and up to 2048 of its cells. For a remote cluster, as many workers as this machine
+    has cores are assumed. Errors are those of the build.
     """
     check_scheduler(scheduler)
     atlas = expand_strata(atlas)
@@ -93,7 +57,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
             source,
             dataset,
             atlas.graph,
-            cells=_stratum_cells(source, dataset),
+            cells=None if dataset.stratum is None else len(stratum_labels(source, dataset.by or "")[dataset.stratum]),
             parallel=count,
             per_process=per_process,
             stripe_bytes=stripe_bytes,
@@ -111,9 +75,3 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
         cpu_seconds=sum(d.cpu_seconds for d in datasets),
         workers=count,
     )
-
-
-def _stratum_cells(source: H5adSource, dataset: DatasetConfig) -> int | None:
-    if dataset.by is None or dataset.stratum is None:
-        return None
-    return len(stratum_labels(source, dataset.by)[dataset.stratum])

@@ -1,4 +1,4 @@
-"""A connection to Ray: to the cluster that runs, or to one of our own on this machine."""
+"""Connection to a running Ray cluster, or to a local one on this machine."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     Parameters
     ----------
     address
-        ``auto`` or ``host:port`` of a cluster that runs; ``None``: the one that ``RAY_ADDRESS`` names, else a cluster
-        of our own on this machine, which has no dashboard and listens on the loopback interface only (unless the
-        program has imported Ray before).
+        ``auto`` or ``host:port`` of a running cluster; ``None``: the one that ``RAY_ADDRESS`` names, else a local
+        cluster, which has no dashboard and listens on the loopback interface only (unless the program has imported
+        Ray before).
     cpus
-        CPUs that a cluster of our own offers.
+        CPUs of a local cluster.
     metrics_port
-        Port at which a cluster of our own offers its metrics to Prometheus; ``None``: Ray chooses.
+        Port of the Prometheus metrics of a local cluster; ``None``: Ray chooses.
 
     Yields
     ------

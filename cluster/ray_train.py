@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def trainer_for(folder: RunFolder, *, workers: int, use_gpu: bool = False, **options: Any) -> Any:  # Ray's class
-    """Make a Ray Train trainer that trains a run folder; call its ``fit()``.
+    """Return a Ray Train trainer of a run folder; call its ``fit()``.
 
     Parameters
     ----------
     folder
-        Run folder; all nodes must see it, and its store, under the same path. Its newest checkpoint is taken up.
+        Run folder; all nodes must see it, and its store, under the same path. Its newest checkpoint is restored.
     workers
         Number of workers, at most one per dataset.
     use_gpu
-        Give each worker a GPU.
+        Whether each worker gets a GPU.
     options
-        Passed to ``ray.train.torch.TorchTrainer``, such as ``run_config`` with a ``FailureConfig``.
+        Options of ``ray.train.torch.TorchTrainer``, such as ``run_config`` with a ``FailureConfig``.
 
     Returns
     -------
     ray.train.torch.TorchTrainer
-        The outcome is in the run folder, from which embeddings and evaluation are made as of any run.
+        Trainer, which leaves its result in the run folder.
     """
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -52,7 +52,7 @@ def train_loop_per_worker(config: Mapping[str, Any]) -> None:
     Parameters
     ----------
     config
-        ``folder``: path of the run folder.
+        Mapping with the path of the run folder under ``folder``.
     """
     import ray.train
     from torch import distributed

@@ -38,18 +38,18 @@ SMALL = (str, bytes, int, float, bool, type(None))
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """A scheduler that is ready to run tasks.
+    """Scheduler that is ready to run tasks.
 
     Attributes
     ----------
     run
-        Runs the tasks of one stage.
+        Function that runs the tasks of one stage.
     count
-        Tasks that run at a time.
+        Number of tasks that run at a time.
     per_process
-        Tasks that run at a time within one process, and so share its memory.
+        Number of tasks that run at a time within one process, and so share its memory.
     stop
-        Set it, and tasks that have not begun never will: `run` raises :class:`StoppedError` within about a task.
+        Event; when it is set, no further task begins, and `run` raises :class:`StoppedError` within about a task.
     """
 
     run: Runner
@@ -59,11 +59,11 @@ class Workers:
 
 
 class StoppedError(Exception):
-    """A build was told to stop."""
+    """Error of a build that was stopped."""
 
 
 class _Get(Protocol):
-    """What dask calls a scheduler."""
+    """Interface of a dask scheduler."""
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:  # dask publishes no types
         """Compute keys of a graph."""
@@ -85,14 +85,14 @@ def check_scheduler(scheduler: str) -> None:
 
 @contextmanager
 def open_workers(scheduler: str) -> Iterator[Workers]:
-    """Get a scheduler ready, and close what was started for it.
+    """Open a scheduler, and close what was started for it.
 
     Parameters
     ----------
     scheduler
         ``threads``: this process, one thread per core; ``synchronous``: one task after the other, for debugging;
-        ``distributed``: a dask cluster of processes on this machine; ``tcp://host:port``: a dask cluster that runs;
-        ``ray``: the Ray cluster that runs (or that ``RAY_ADDRESS`` names), else one on this machine.
+        ``distributed``: a dask cluster of processes on this machine; ``tcp://host:port``: a running dask cluster;
+        ``ray``: the Ray cluster that ``RAY_ADDRESS`` names, else one on this machine.
 
     Yields
     ------
@@ -125,7 +125,7 @@ def expected_workers(scheduler: str) -> tuple[int, int]:
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -182,7 +182,7 @@ def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers
 
 
 def _leave_stopping_to_the_client() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that builds, and go without a word.
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that builds, and end without a message.
 
     A worker whose heartbeat finds the scheduler closed prints a traceback. What fails in a task goes to the client.
     """
@@ -192,7 +192,7 @@ def _leave_stopping_to_the_client() -> None:
 
 @contextmanager
 def _only_errors(name: str) -> Iterator[None]:
-    """Hold a logger and those below it to errors."""
+    """Limit a logger and those below it to errors."""
     known = [logging.getLogger(n) for n in [name, *logging.root.manager.loggerDict] if f"{n}.".startswith(f"{name}.")]
     levels = [logger.level for logger in known]
     for logger in known:
@@ -205,7 +205,7 @@ def _only_errors(name: str) -> Iterator[None]:
 
 
 def _explained(run: Runner) -> Runner:
-    """Say in words of ours when workers of a dask cluster are lost."""
+    """Raise a GraphError when workers of a dask cluster are lost."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
@@ -283,7 +283,7 @@ def _wait(function: Callable[[], object], stop: threading.Event) -> None:
 
 
 class _Sealed:
-    """A task that dask does not look into."""
+    """Task that dask does not look into."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -291,7 +291,7 @@ class _Sealed:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """The place of an argument that many tasks have in common."""
+    """Place of an argument that many tasks have in common."""
 
     place: int
 
@@ -335,14 +335,14 @@ _blas_limit: list[threadpool_limits] = []
 
 
 def _hold_blas() -> None:
-    """Hold BLAS to one thread in a worker process for as long as it lives."""
+    """Limit BLAS to one thread in a worker process for as long as it lives."""
     if not _blas_limit:
         _blas_limit.append(threadpool_limits(limits=1, user_api="blas"))
 
 
 @contextmanager
 def _watched(tasks: Sequence[Task], done: Callable[[Task], None]) -> Iterator[None]:
-    """Tell of tasks as their files appear."""
+    """Report tasks as their files appear."""
     waiting = list(tasks)
     stop = threading.Event()
 

@@ -87,7 +87,7 @@ def helpers():
 
 @pytest.fixture(scope="module")
 def ray_cluster():
-    """Connect to a Ray cluster of our own for all tests of a module."""
+    """Connect to a local Ray cluster for all tests of a module."""
     from musegnn.cluster.ray_session import ray_session
 
     with ray_session(None, cpus=10) as ray:
