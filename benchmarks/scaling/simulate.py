@@ -139,7 +139,7 @@ def simulate(job: Job, owner: Sequence[int], link: Link) -> float:
         ready = np.maximum(work["encode"] + work["reconstruct"], arrived)
         compared = (ready + work["compare"]).max()
         seconds += compared + back + work["backward"].max() + reduce + work["step"].max()
-    return seconds / ROUNDS
+    return float(seconds) / ROUNDS
 
 
 def all_reduce(n_bytes: float, n_workers: int, link: Link) -> float:
