@@ -77,7 +77,8 @@ def dataset_costs(store: Store, config: AtlasConfig) -> list[DatasetCost]:
 def predict_seconds(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> float:
     """Predict the seconds per round of one dataset."""
     n, loss = size.n_genes, training.loss
-    products, columns = float(n) * (2 * size.n_related * model.shared_width + size.n_profile * model.own_width), 0
+    maps = 2 * size.n_related * model.projected_width + size.n_profile * model.own_width
+    products, columns = float(n) * maps, 0
     if model.encoder != "none":
         heads = [model.head_width * model.heads_dataset, model.head_width * model.heads_shared]
         widths = [model.dim if model.has_maps else size.n_profile, *heads, model.dim]
