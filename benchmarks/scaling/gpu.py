@@ -68,7 +68,7 @@ class Model:
             encode = 2.0 * n * 4 * COLUMNS * 4 * self.dim / FLOPS + ENTRY * DENSITY * pairs / 3
             products, compare, weights = 2 * pairs * n, 0.0, 3 * pairs
         else:
-            encode = 2.0 * n * (COLUMNS + 2 * n) * self.dim / 2 / FLOPS
+            encode = 2.0 * n * (COLUMNS / 2 + 2 * n) * self.dim / FLOPS
             products, weights = pairs * self.dim, COLUMNS * self.dim / 2
             compare = 6.0 * shared * self.dim / FLOPS + SCORE_BYTES * shared / MEMORY
         reconstruct = 6.0 * products / FLOPS + SCORE_BYTES * pairs / MEMORY
@@ -85,6 +85,6 @@ class Model:
 
 
 MODELS = {
-    "default": Model(dim=96, largest=20_000, has_layers=False, shared_weights=2 * ANCHORS * 48),
+    "default": Model(dim=96, largest=20_000, has_layers=False, shared_weights=2 * ANCHORS * 96),
     "published": Model(dim=32, largest=5000, has_layers=True, shared_weights=60 * 58_000),
 }
