@@ -119,7 +119,7 @@ def build_graphs(
     GraphError
         When a graph has no edges under the rule of the atlas (E270).
     ConfigError
-        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+        For an unknown scheduler (E302), or memory in which the work does not fit (E310).
     """
     check_scheduler(scheduler)
     jobs = _plan(atlas, store, progress)
@@ -234,7 +234,7 @@ def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
     try:
         select_edges(record.pairs, record.n_cells, rule)
     except GraphError as error:
-        raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
+        raise type(error)(error.message, code=error.code, where=record.name, fix=error.fix) from None
 
 
 def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:

@@ -79,7 +79,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
     InputError
         When a file cannot be used.
     ConfigError
-        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+        For an unknown scheduler (E302), or memory in which the work does not fit (E310).
     """
     check_scheduler(scheduler)
     atlas = expand_strata(atlas)

@@ -131,7 +131,7 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
         expected |= shard_keys(path, values.shape, shard)
     if set(files.files) != expected:
         msg = f"zarr wrote other keys than expected: {sorted(set(files.files) ^ expected)[:4]}"
-        raise StoreError(msg, code="E131", where=str(folder), fix="report this with the version of zarr")
+        raise StoreError(msg, code="E134", where=str(folder), fix="report this with the version of zarr")
     for key, text in texts.items():
         files.put(key, text)
     manifest = Manifest(files=files.files).to_json()

@@ -225,7 +225,7 @@ def _identifiers(var: h5py.Group, names: list[str], gene_id_key: str | None, whe
     if gene_id_key not in columns:
         listed = ", ".join(shorten(key, 20) for key in columns[:8]) or "none"
         msg = f"there is no column `{shorten(gene_id_key, 30)}` in var (columns: {listed})"
-        raise InputError(msg, code="E211", where=where, fix="correct `gene_id_key`")
+        raise InputError(msg, code="E255", where=where, fix="correct `gene_id_key`")
     ids = read_strings(var, gene_id_key, where)
     if len(ids) != len(names):
         msg = f"`{gene_id_key}` has {len(ids)} rows for {len(names)} genes"

@@ -34,7 +34,7 @@ def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) 
         return None
     if outside == n_cells:
         msg = "no spot is under tissue (obs in_tissue is 0 everywhere)"
-        raise InputError(msg, code="E260", where=where, fix="correct or remove obs['in_tissue']")
+        raise InputError(msg, code="E262", where=where, fix="correct or remove obs['in_tissue']")
     warnings.append(f"W260: {outside} of {n_cells} spots are not under tissue and were left out")
     return mask
 

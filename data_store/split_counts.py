@@ -15,8 +15,6 @@ Legend: C cells of the source, L labels, n cells of a label, d spatial dimension
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import struct
 import zipfile
 import zlib
@@ -27,11 +25,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from musegnn.data_store.atomic_files import FULL
+from musegnn.data_store.atomic_files import atomic_file
 from musegnn.data_store.blocks import check_range, cut_blocks
 from musegnn.data_store.strata import label_codes, slug, stratum_labels
 from musegnn.data_store.validate import check_structure, short_path, shorten
-from musegnn.errors import InputError, StoreError
+from musegnn.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +106,7 @@ def pack(
     ------
     InputError
         When a value in the range is not a count; nothing is written then.
-    StoreError
+    WriteError
         E140 when the disk is full, E292 when the file cannot be written.
     ValueError
         For codes of another shape or range.
@@ -194,24 +192,8 @@ def _index_type(n_genes: int) -> np.dtype[Any]:  # integers
 @contextmanager
 def _new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Write an archive beside its place and give it its name when it is whole and on disk."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        try:
-            with aside.open("xb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield archive
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        where = short_path(path.parent)
-        if error.errno in FULL:
-            msg = f"no space for {path.name}"
-            raise StoreError(msg, code="E140", where=where, fix="free space and run the same command again") from error
-        msg = f"cannot write {path.name}: {error.strerror or error}"
-        raise StoreError(msg, code="E292", where=where, fix="choose a folder that is writable") from error
+    with atomic_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
+        yield archive
 
 
 class PackedSource:
@@ -320,7 +302,7 @@ class PackedSource:
         Raises
         ------
         InputError
-            E231 when a piece is damaged or missing.
+            E232 when a piece is damaged or missing.
         ValueError
             For `rows` below 1 or a range outside the cells.
         """
@@ -358,7 +340,7 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
         raise
     except DAMAGE as error:
         msg = f"a file of split counts is damaged or missing ({shorten(' '.join(str(error).split()), 80)})"
-        raise InputError(msg, code="E231", where=where, fix="run the same command again to make it anew") from error
+        raise InputError(msg, code="E232", where=where, fix="run the same command again to make it anew") from error
 
 
 def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:

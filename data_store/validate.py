@@ -343,7 +343,7 @@ def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
     )
     if summary.total == 0:
         msg = "every count is zero"
-        raise InputError(msg, code="E201", where=short_path(source.path), fix="give the raw counts of this dataset")
+        raise InputError(msg, code="E207", where=short_path(source.path), fix="give the raw counts of this dataset")
     summary.warnings.extend(_count_warnings(summary, depth))
     return summary
 

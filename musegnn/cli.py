@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from musegnn.errors import ConfigError, MuseGNNError, RunError
+from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, ClusterOptions, Common, Settings, parse_bytes
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def export(
     path = to or run / f"embeddings{SUFFIXES[format]}"
     if path.is_dir():
         msg = "this is a folder"
-        raise RunError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
+        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
     write(adata, path, format=format)
     _tell(common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}")
     return 0
@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         where = error.filename or "files"
-        _fail(f"error[E140] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
+        _fail(f"error[E141] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
         code = 2
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to go on")

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from musegnn.atlas_file import load_atlas
-from musegnn.errors import RunError
+from musegnn.data_store.atomic_files import write_file
+from musegnn.errors import RunError, version_fix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,10 +104,10 @@ class RunFolder:
             raise RunError(msg, code="E293", where=str(path), fix="choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "version": VERSION, "store": os.path.relpath(location, run.path)}
-        _write_text(run.path / "run.json", json.dumps(about, indent=2) + "\n")
+        write_file(run.path / "run.json", json.dumps(about, indent=2) + "\n")
         if atlas.orthologs is not None and atlas.orthologs.resolve() != run.path / "orthologs.csv":
             shutil.copyfile(atlas.orthologs, run.path / "orthologs.csv")
-        _write_text(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
+        write_file(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
         return run
 
     @classmethod
@@ -125,7 +126,7 @@ class RunFolder:
         version = run._about().get("version")
         if version != VERSION:
             msg = f"the run has format version {version}, this program reads {VERSION}"
-            raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
+            raise RunError(msg, code="E290", where=str(path), fix=version_fix(version, VERSION))
         return run
 
     def store_path(self) -> Path:
@@ -206,9 +207,3 @@ def _flatten(data: object, prefix: str = "") -> dict[str, object]:
     for key, value in items:
         flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

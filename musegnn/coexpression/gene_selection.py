@@ -140,7 +140,7 @@ def _covariates(source: CountSource, config: GraphConfig) -> NDArray[np.float64]
     for name, values in zip(config.covariates, columns, strict=True):
         if values.dtype.kind != "f":
             msg = f"covariate {name!r} of SPARK-X holds text, expected numbers"
-            raise InputError(msg, code="E261", where=source.path.name, fix="name columns of obs with numbers")
+            raise InputError(msg, code="E263", where=source.path.name, fix="name columns of obs with numbers")
     return np.stack(columns, axis=1) if columns else None
 
 
