@@ -23,7 +23,8 @@ from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
-from musegnn.data_store.split_counts import PackedSource, Piece, label_codes, pack
+from musegnn.data_store.split_counts import PackedSource, Piece, pack
+from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, open_source, resolve_device
 from musegnn.errors import GraphError
 

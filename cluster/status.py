@@ -19,6 +19,7 @@ from musegnn.text import some_of
 from musegnn.training.checkpoint import manifests
 from musegnn.training.diagnostics import problems
 from musegnn.training.phases import WAITS
+from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -343,7 +344,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         if "phase" in actor:
             what = f" {actor['dataset']}" if actor["dataset"] else ""
             doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"
-            doing += f"; {actor['sent_bytes'] / 1e6:.1f} MB sent, {actor['peak_bytes'] / 1e9:.2f} GB at most"
+            doing += f"; {format_bytes(actor['sent_bytes'])} sent, {format_bytes(actor['peak_bytes'])} at most"
         place = f"{actor['host']} pid {actor['pid']}"
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])

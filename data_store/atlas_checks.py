@@ -11,7 +11,7 @@ from musegnn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from musegnn.data_store.readers import CountSource
+    from musegnn.data_store.count_source import CountSource
 
 ENSEMBL_SPECIES = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish"}
 MOST = 0.9

@@ -57,20 +57,14 @@ def atomic_file(path: Path | str, *, parents: bool = False) -> Iterator[Path]:
             _sync(folder)
 
 
-def write_file(path: Path, data: bytes | str) -> None:
+def write_file(path: Path | str, data: bytes | str) -> None:
     """Write bytes, or text as UTF-8, in one step and durably, and make missing folders; see :func:`atomic_file`."""
     with atomic_file(path, parents=True) as aside:
         aside.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def replace_file(root: Path, path: Path, data: bytes) -> None:
-    """Write a file of the store below `root` in one step; :func:`sync_folders` makes its name durable.
-
-    Raises
-    ------
-    WriteError
-        E140 or E292, as :func:`atomic_file`.
-    """
+    """Write a file of the store below `root` in one step; :func:`sync_folders` makes its name durable."""
     with _written(root, path, data) as aside:
         aside.replace(path)
 
@@ -82,11 +76,6 @@ def put_if_absent(root: Path, path: Path, data: bytes) -> bool:
     -------
     bool
         Whether the file was created by this call.
-
-    Raises
-    ------
-    WriteError
-        E140 or E292, as :func:`atomic_file`.
     """
     with _written(root, path, data) as aside:
         try:
@@ -108,13 +97,7 @@ def sync_folders(root: Path, folders: Iterable[Path]) -> None:
 
 @contextmanager
 def one_writer(root: Path, name: str) -> Iterator[None]:
-    """Let one process or thread at a time write under this name; a killed holder frees it.
-
-    Raises
-    ------
-    WriteError
-        E140 or E292, as :func:`atomic_file`.
-    """
+    """Let one process or thread at a time write under this name; a killed holder frees it."""
     path = root / TEMPORARY / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,6 +173,6 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it runs, as another user
+        pass
     return True

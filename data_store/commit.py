@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GENERATION = re.compile(r"(\d{12})\.json\Z")
+REBUILD = "restore the build from a copy, or remove its reference and build the dataset again"
 SAFE_KEY = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9._/-]+\Z")
 
 
@@ -38,14 +39,8 @@ class Reference:
 
     def to_json(self) -> bytes:
         """Encode as the content of the reference file."""
-        return canonical_json(
-            {
-                "build": self.build,
-                "manifest_sha256": self.manifest_sha256,
-                "parent": self.parent,
-                "status": self.status,
-            }
-        )
+        names = ("build", "manifest_sha256", "parent", "status")
+        return canonical_json({name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +155,7 @@ def publish(root: Path, dataset: str, build: str, manifest_sha256: str) -> Refer
 
 
 def reference_path(root: Path, reference: Reference) -> Path:
-    """Place of a reference in the store."""
+    """Return the place of a reference in the store."""
     return root / "refs" / reference.dataset / f"{reference.generation:012d}.json"
 
 
@@ -178,15 +173,14 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
     StoreError
         E130 when it is missing, altered or damaged.
     """
-    fix = "restore the build from a copy, or remove its reference and build the dataset again"
     try:
         raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         msg = f"{MANIFEST} is missing"
-        raise StoreError(msg, code="E130", where=str(folder), fix=fix) from None
+        raise StoreError(msg, code="E130", where=str(folder), fix=REBUILD) from None
     if digest(raw) != expected_sha256:
         msg = f"{MANIFEST} is not the one that was committed"
-        raise StoreError(msg, code="E130", where=str(folder), fix=fix)
+        raise StoreError(msg, code="E130", where=str(folder), fix=REBUILD)
     files = {key: (int(size), str(sha256)) for key, (size, sha256) in json.loads(raw)["files"].items()}
     unsafe = [key for key in files if not SAFE_KEY.match(key)]
     if unsafe:
@@ -196,16 +190,7 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
 
 
 def problems(folder: Path, manifest: Manifest, *, contents: bool) -> Iterator[str]:
-    """Compare a build with its manifest.
-
-    Parameters
-    ----------
-    folder
-        The build.
-    manifest
-        What it must hold.
-    contents
-        Read every byte; otherwise look at presence and size only.
+    """Compare a build with its manifest, by presence and size or, with `contents`, by every byte.
 
     Yields
     ------

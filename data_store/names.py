@@ -1,14 +1,15 @@
-"""Names of genes, cells and datasets: decoding, what they look like, and what may become a path."""
+"""Names of genes, cells and datasets: how they are decoded, recognised and made unique."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.data_store.validate import shorten
 from musegnn.errors import InputError
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +25,12 @@ COMMON_GENES = frozenset(["ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1", "RPLP0", "
 
 
 def check_dataset_name(name: str) -> str:
-    """Return a name unchanged that is safe as a folder.
+    """Return the name of a dataset, which is safe as that of a folder.
 
     Raises
     ------
     InputError
-        E110 for anything but letters, digits, dot, dash and underscore, or a first character that is neither
-        letter nor digit.
+        E110.
     """
     if not DATASET_NAME.match(name):
         msg = f"dataset name {shorten(name, 60)!r} is not a plain name"
@@ -72,13 +72,13 @@ def resolve_genes(
     Parameters
     ----------
     names, ids
-        Of each gene; `ids` equal `names` where the input has no identifiers.
+        Name and identifier of each gene; equal where the input has no identifiers.
     has_ids
         Whether `ids` come from a column of their own.
     other_keys
         Columns with unique values, for advice.
     where
-        File, for messages.
+        File for messages.
 
     Returns
     -------
@@ -130,13 +130,7 @@ def _strip_versions(names: list[str]) -> tuple[list[str], int]:
 
 
 def _repeated(names: list[str]) -> list[str]:
-    seen: set[str] = set()
-    twice: dict[str, None] = {}
-    for name in names:
-        if name in seen:
-            twice[name] = None
-        seen.add(name)
-    return list(twice)
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _few(names: Sequence[str]) -> str:

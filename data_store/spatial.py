@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from musegnn.data_store.validate import shorten
 from musegnn.errors import InputError
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) -> NDArray[np.bool_] | None:
-    """Find the spots under tissue where the file marks them (``obs["in_tissue"]``), else give None.
+    """Return the spots under tissue where the file marks them (``obs["in_tissue"]``), ``None`` where all are.
 
     Raises
     ------
     InputError
-        E260 when no spot is under tissue.
+        E262 when no spot is under tissue.
     """
     node = file["obs"].get("in_tissue")
     if not isinstance(node, h5py.Dataset) or node.shape != (n_cells,) or node.dtype.kind not in "biuf":
@@ -42,12 +42,7 @@ def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) 
 def read_coords(
     file: h5py.File, key: str, n_cells: int, used: NDArray[np.bool_] | None, where: str
 ) -> NDArray[np.float64]:
-    """Read and check coordinates.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the spots used, shape (n_used, d), float64, in the unit of the file.
+    """Read the coordinates of the spots used, shape (n_used, d), in the unit of the file.
 
     Raises
     ------

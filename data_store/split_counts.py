@@ -18,7 +18,6 @@ import io
 import struct
 import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,9 +26,9 @@ import scipy.sparse as sp
 
 from musegnn.data_store.atomic_files import atomic_file
 from musegnn.data_store.blocks import check_range, cut_blocks
-from musegnn.data_store.strata import label_codes, slug, stratum_labels
-from musegnn.data_store.validate import check_structure, short_path, shorten
+from musegnn.data_store.validate import check_structure
 from musegnn.errors import InputError
+from musegnn.text import one_line, short_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.data_store.readers import CountSource
-
-__all__ = ["PackedSource", "Piece", "label_codes", "pack", "slug", "stratum_labels"]
+    from musegnn.data_store.count_source import CountSource
 
 PAGE_ENTRIES = 2**20
 PAGE_CELLS = 2**18
@@ -48,17 +45,7 @@ DAMAGE = (zipfile.BadZipFile, OSError, RuntimeError, KeyError, ValueError, EOFEr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One file of counts by label.
-
-    Attributes
-    ----------
-    path
-        The file.
-    n_cells, n_entries
-        Cells and counts of each label, shape (L,), int64.
-    size, crc32
-        Bytes of the file and their checksum.
-    """
+    """One file of counts by label: cells and counts of each label, shape (L,), and the size and CRC-32 of the file."""
 
     path: Path
     n_cells: NDArray[np.int64]
@@ -85,22 +72,17 @@ def pack(
     Parameters
     ----------
     source
-        C cells.
+        Counts of C cells.
     codes
         Label of every cell of the source, shape (C,), in [-1, L); -1 leaves the cell out.
     n_labels
         Number of labels L.
     start, stop
-        The range.
+        Range of cells.
     rows
         Cells that are read at a time.
     path
-        File to write; it is replaced when it is there. Its folder exists.
-
-    Returns
-    -------
-    Piece
-        What was written.
+        File to write or replace, in an existing folder.
 
     Raises
     ------
@@ -114,7 +96,7 @@ def pack(
     if codes.shape != (source.n_cells,) or (len(codes) and not -1 <= codes.min() <= codes.max() < n_labels):
         msg = f"expected codes in [-1, {n_labels}) of {source.n_cells} cells, got shape {codes.shape}"
         raise ValueError(msg)
-    with _new_archive(path) as archive:
+    with atomic_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("counts", "w", force_zip64=True) as file:
             pages = _Pages(file, n_labels, _index_type(source.n_genes))
             for position, block in source.blocks(rows, start=start, stop=stop):
@@ -135,7 +117,6 @@ def pack(
 
 
 def _measure(path: Path) -> tuple[int, int]:
-    """Return the size and CRC-32 of a file."""
     size = crc32 = 0
     with path.open("rb") as file:
         while part := file.read(2**20):
@@ -167,7 +148,7 @@ class _Pages:
             self._write(label)
 
     def finish(self) -> NDArray[np.int64]:
-        """Write what is left, and give the table."""
+        """Write what is left, and return the table."""
         for label, held in enumerate(self._held):
             if held:
                 self._write(label)
@@ -189,13 +170,6 @@ def _index_type(n_genes: int) -> np.dtype[Any]:  # integers
     return np.dtype("<u2" if n_genes <= 2**16 else "<i4")
 
 
-@contextmanager
-def _new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Write an archive beside its place and give it its name when it is whole and on disk."""
-    with atomic_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
-        yield archive
-
-
 class PackedSource:
     """The cells of one label as a :class:`~musegnn.data_store.readers.CountSource` of their own.
 
@@ -205,9 +179,9 @@ class PackedSource:
     Parameters
     ----------
     source
-        What the pieces were made of.
+        Counts that the pieces were made of.
     pieces
-        Of consecutive ranges that cover the source, in order.
+        Pieces of consecutive ranges that cover the source, in order.
     code
         Code of the label in the pieces.
     cells
@@ -232,6 +206,8 @@ class PackedSource:
         stratum: str | None = None,
     ) -> None:
         self._source = source
+        self.path, self.gene, self.gene_id = source.path, source.gene, source.gene_id
+        self.n_cells, self.n_genes = len(cells), source.n_genes
         self._pieces = [(piece.path, int(piece.n_cells[code])) for piece in pieces]
         self._code = code
         self._cells = cells
@@ -242,31 +218,6 @@ class PackedSource:
             raise ValueError(msg)
 
     @property
-    def path(self) -> Path:
-        """Where the counts come from."""
-        return self._source.path
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells of this label."""
-        return len(self._cells)
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes."""
-        return self._source.n_genes
-
-    @property
-    def gene(self) -> NDArray[np.str_]:
-        """Names by which genes are matched."""
-        return self._source.gene
-
-    @property
-    def gene_id(self) -> NDArray[np.str_]:
-        """Identifiers."""
-        return self._source.gene_id
-
-    @property
     def coords(self) -> NDArray[np.float64] | None:
         """Coordinates of these cells, shape (n, d), or ``None``."""
         coords = self._source.coords
@@ -274,7 +225,7 @@ class PackedSource:
 
     @property
     def warnings(self) -> list[str]:
-        """Those of the source."""
+        """Warnings of the source."""
         return self._source.warnings
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
@@ -283,7 +234,7 @@ class PackedSource:
         return values
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Return that of the source, with the column and the label."""
+        """Return the fingerprint of the source, with the column and the label."""
         part = {} if self._by is None else {"by": self._by, "stratum": self._stratum}
         return self._source.fingerprint() | part
 
@@ -339,7 +290,7 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
     except InputError:
         raise
     except DAMAGE as error:
-        msg = f"a file of split counts is damaged or missing ({shorten(' '.join(str(error).split()), 80)})"
+        msg = f"a file of split counts is damaged or missing ({one_line(error, 80)})"
         raise InputError(msg, code="E232", where=where, fix="run the same command again to make it anew") from error
 
 

@@ -42,13 +42,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names the files of one run.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    """
+    """The folder of one run, and the names of its files."""
 
     path: Path
 
@@ -59,7 +53,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """The scores of the model and its rivals."""
+        """The scores of the model and its baselines."""
         return self.path / "evaluation.json"
 
     @property
@@ -74,26 +68,27 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The report."""
         return self.path / "report.html"
 
     @classmethod
     def create(cls, path: Path | str, atlas: AtlasConfig, *, store: Path | None = None) -> RunFolder:
-        """Make a run folder, or take up an existing one of the same configuration.
+        """Make a run folder, or open an existing one of the same configuration.
 
         Parameters
         ----------
         path
             The folder; made with its parents when missing.
         atlas
-            Configuration with absolute paths. Only ``training.rounds`` may differ from an existing run.
+            Configuration with absolute paths. Only ``training.rounds`` and ``training.recompute`` may differ from those
+            of an existing run that has a checkpoint.
         store
             The store that the run reads; ``None``: ``store.zarr`` in the folder.
 
         Raises
         ------
         RunError
-            When the folder holds something else or a run of another configuration.
+            E293 when the folder holds something else or a run of another configuration.
         """
         run = cls(Path(path).resolve())
         location = store.resolve() if store is not None else run.path / "store.zarr"
@@ -117,7 +112,7 @@ class RunFolder:
         Raises
         ------
         RunError
-            When there is none, or it was written by a newer program.
+            E401 when there is none, E290 when its format is another version.
         """
         run = cls(Path(path).resolve())
         if not run.lock.is_file() or not (run.path / "run.json").is_file():
@@ -182,8 +177,8 @@ class RunFolder:
         old = _flatten(yaml.safe_load(self.lock.read_text()))
         new = _flatten(self._relative(atlas))
         free = {"training.rounds", "training.recompute"}
-        # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory
-        # takes the settings that it was advised.
+        # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory may
+        # take the settings that it was advised.
         untrained = not any(self.path.glob("checkpoints/round-*.json"))
         keys = sorted(
             k
@@ -197,13 +192,11 @@ class RunFolder:
 
 
 def _flatten(data: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(data, dict):
-        items = data.items()
-    elif isinstance(data, list):
-        items = dict(enumerate(data)).items()
-    else:
+    if isinstance(data, list):
+        data = dict(enumerate(data))
+    if not isinstance(data, dict):
         return {prefix: data}
     flat: dict[str, object] = {}
-    for key, value in items:
+    for key, value in data.items():
         flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat

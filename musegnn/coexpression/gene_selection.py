@@ -18,10 +18,10 @@ from musegnn.coexpression.scan import kept_blocks
 from musegnn.coexpression.sctransform import fit_sctransform, fit_sctransform_all, step_one_genes
 from musegnn.coexpression.sparkx import SparkXBasis, SparkXScan
 from musegnn.coexpression.tasks import load
-from musegnn.data_store.validate import shorten
 from musegnn.errors import GraphError, InputError
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 from musegnn.random import stream
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
