@@ -148,13 +148,7 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:  # JSON
-    """Read the catalogue entry of a build without its arrays.
-
-    Raises
-    ------
-    StoreError
-        E131 when the metadata are damaged, E290 when a newer program wrote them.
-    """
+    """Return the catalogue entry of a build: E131 when it is damaged, E290 when a newer program wrote it."""
     try:
         attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
         kind, version = attributes["encoding-type"], str(attributes["encoding-version"])
@@ -171,10 +165,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:  # JSON
 def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
     """Read a record whose files were checked against `manifest`.
 
-    Raises
-    ------
-    StoreError
-        E132 when an array lacks chunks, E131 when one cannot be decoded.
+    An array that lacks chunks is E132, one that cannot be decoded E131.
     """
     about = read_attributes(folder)
     group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3, use_consolidated=False)

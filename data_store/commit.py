@@ -78,13 +78,7 @@ def file_digest(path: Path) -> str:
 
 
 def references(root: Path, dataset: str) -> list[Reference]:
-    """Read all generations of a dataset, oldest first.
-
-    Raises
-    ------
-    StoreError
-        E130 when a reference is damaged: which build is meant can then not be known.
-    """
+    """Read all generations of a dataset, oldest first; E130 when one is damaged, so that its build is unknown."""
     folder = root / "refs" / dataset
     if not folder.is_dir():
         return []
@@ -93,13 +87,7 @@ def references(root: Path, dataset: str) -> list[Reference]:
 
 
 def newest(root: Path, dataset: str) -> Reference:
-    """Return the reference that readers follow.
-
-    Raises
-    ------
-    StoreNotFoundError
-        E294 when the dataset was never committed.
-    """
+    """Return the reference that readers follow; E294 when the dataset was never committed."""
     found = references(root, dataset)
     if not found:
         msg = f"there is no dataset {dataset}"
@@ -131,11 +119,6 @@ def publish(root: Path, dataset: str, build: str, manifest_sha256: str) -> Refer
     """Make a durable build the newest generation of a dataset.
 
     Writers hold the lock of the dataset; a create-if-absent decides between hosts that do not share locks.
-
-    Returns
-    -------
-    Reference
-        The newest generation, which shows `build`.
     """
     while True:
         known = references(root, dataset)
@@ -166,13 +149,7 @@ def write_log(root: Path, reference: Reference, entry: dict[str, Any]) -> None: 
 
 
 def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
-    """Read the manifest of a committed build and check it against its reference.
-
-    Raises
-    ------
-    StoreError
-        E130 when it is missing, altered or damaged.
-    """
+    """Read the manifest of a committed build; E130 when it is missing or not the one that its reference names."""
     try:
         raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -190,13 +167,7 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
 
 
 def problems(folder: Path, manifest: Manifest, *, contents: bool) -> Iterator[str]:
-    """Compare a build with its manifest, by presence and size or, with `contents`, by every byte.
-
-    Yields
-    ------
-    str
-        One line per file that is missing, of another size, altered, or not a plain file.
-    """
+    """Yield a line per file of a build that is missing, no plain file, of another size or, by `contents`, altered."""
     for key, (size, sha256) in sorted(manifest.files.items()):
         path = folder / key
         if path.is_symlink() or not path.is_file():

@@ -70,7 +70,7 @@ class CountSource(Protocol):
         start, stop
             First cell, and the one after the last (``None``: to the end), in [0, `n_cells`].
         validate
-            ``False`` skips the checks of values, for cells that were read with them before. Structure is always checked.
+            ``False`` skips the checks of values, for cells that were read with them before.
 
         Yields
         ------

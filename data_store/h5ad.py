@@ -76,13 +76,7 @@ class H5adLayout:
 
 
 def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_key: str | None) -> H5adLayout:
-    """Check the structure of a file and read its names.
-
-    Raises
-    ------
-    InputError
-        For every structure that cannot be read as cells x genes counts.
-    """
+    """Check the structure of a file and read its names; an error for all but counts of cells x genes."""
     where = short_path(path)
     with open_file(path) as file:
         stat = path.stat()

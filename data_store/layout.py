@@ -102,13 +102,7 @@ def unpack_names(packed: NDArray[np.uint8]) -> NDArray[np.str_]:
 
 
 def check_record(record: DatasetRecord) -> None:
-    """Check that a record is what :class:`DatasetRecord` promises, before any of it is written.
-
-    Raises
-    ------
-    ValueError
-        Naming the field, what was expected and what came.
-    """
+    """Raise ``ValueError`` where a record is not what :class:`DatasetRecord` promises."""
     genes, pairs = record.genes, record.pairs
     G, P = len(genes), len(pairs.indices)
     _require(G > 0, "genes is empty, expected at least one gene")

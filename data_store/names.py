@@ -40,13 +40,7 @@ def check_dataset_name(name: str) -> str:
 
 
 def decode_names(raw: Sequence[bytes | str], *, where: str, what: str) -> list[str]:
-    """Decode names as UTF-8.
-
-    Raises
-    ------
-    InputError
-        E240 for bytes that are not UTF-8, E241 for names with a NUL character.
-    """
+    """Decode names as UTF-8; E240 for other bytes, E241 for a NUL character."""
     names = []
     for row, value in enumerate(raw):
         try:
@@ -114,12 +108,9 @@ def resolve_genes(
 
 def looks_transposed(genes: Sequence[str], cells: Sequence[str]) -> bool:
     """Return whether gene names look like cell barcodes, or cell names like genes."""
-    head = list(genes[:1000])
-    if head and sum(bool(BARCODE.match(g)) for g in head) > len(head) / 2:
-        return True
-    head = list(cells[:1000])
-    if head and sum(bool(ENSEMBL_GENE.match(c)) for c in head) > len(head) / 2:
-        return True
+    for names, pattern in ((genes[:1000], BARCODE), (cells[:1000], ENSEMBL_GENE)):
+        if sum(bool(pattern.match(name)) for name in names) > len(names) / 2:
+            return True
     common_cells = COMMON_GENES.intersection(c.upper() for c in cells)
     return len(common_cells) >= 3 and not COMMON_GENES.intersection(g.upper() for g in genes)
 

@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) -> NDArray[np.bool_] | None:
-    """Return the spots under tissue where the file marks them (``obs["in_tissue"]``), ``None`` where all are.
-
-    Raises
-    ------
-    InputError
-        E262 when no spot is under tissue.
-    """
+    """Return the spots under tissue where the file marks them (``obs["in_tissue"]``), ``None`` where all are."""
     node = file["obs"].get("in_tissue")
     if not isinstance(node, h5py.Dataset) or node.shape != (n_cells,) or node.dtype.kind not in "biuf":
         return None
@@ -44,11 +38,7 @@ def read_coords(
 ) -> NDArray[np.float64]:
     """Read the coordinates of the spots used, shape (n_used, d), in the unit of the file.
 
-    Raises
-    ------
-    InputError
-        E260 when they are missing, of another shape, not finite or all equal; E261 when several slides lie over one
-        another in one coordinate system.
+    They are E260 when missing, of another shape, not finite or all equal, and E261 when slides lie over one another.
     """
     obsm = file.get("obsm")
     keys = list(obsm) if isinstance(obsm, h5py.Group) else []

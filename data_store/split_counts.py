@@ -66,8 +66,7 @@ def pack(
 ) -> Piece:
     """Read the cells [start, stop) of a source, check them, and write their counts by label.
 
-    Memory is in proportion to the range and, for a longer one, to ``n_labels`` pages. Equal counts and labels give
-    equal bytes.
+    Memory is in proportion to the range and to ``n_labels`` pages. Equal counts and labels give equal bytes.
 
     Parameters
     ----------
@@ -125,7 +124,7 @@ def _measure(path: Path) -> tuple[int, int]:
 
 
 class _Pages:
-    """The counts of each label that are not written yet, and the table of what is."""
+    """The counts of each label that are not written yet, and the table of the pages written."""
 
     def __init__(self, file: IO[bytes], n_labels: int, index_type: np.dtype[Any]) -> None:
         self._file = file
@@ -248,14 +247,7 @@ class PackedSource:
     ) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`.
 
-        Values were checked when the pieces were made; structure and checksums are checked always.
-
-        Raises
-        ------
-        InputError
-            E232 when a piece is damaged or missing.
-        ValueError
-            For `rows` below 1 or a range outside the cells.
+        Values were checked when the pieces were made; a piece that is damaged or missing is E232.
         """
         start, stop = check_range(rows, start, stop, self.n_cells)
         yield from cut_blocks(self._parts(start, stop), rows, start=start)

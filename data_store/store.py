@@ -49,7 +49,7 @@ SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
 
 def build_id(fingerprint: dict[str, Any], parameters: dict[str, Any], algorithm: str) -> str:  # JSON
-    """Name a build by everything that its result depends on.
+    """Return the name of a build: 32 hexadecimal digits of the SHA-256 of all that its result depends on.
 
     Parameters
     ----------
@@ -59,16 +59,6 @@ def build_id(fingerprint: dict[str, Any], parameters: dict[str, Any], algorithm:
         Parameters of the computation, defaults included.
     algorithm
         Version of the computation.
-
-    Returns
-    -------
-    str
-        First 32 hexadecimal digits of the SHA-256 of the three as canonical JSON.
-
-    Examples
-    --------
-    >>> build_id({"sha256": "ab"}, {"seed": 0}, "1") == build_id({"sha256": "ab"}, {"seed": 0}, "1")
-    True
     """
     return digest(canonical_json([fingerprint, parameters, algorithm]))[:32]
 
@@ -101,13 +91,7 @@ class Store:
 
     @classmethod
     def create(cls, path: Path | str) -> Store:
-        """Make a new store in a folder that is empty or does not exist.
-
-        Raises
-        ------
-        StoreError
-            E293 when the folder holds something.
-        """
+        """Make a new store in a folder that is empty or does not exist; E293 when it holds something."""
         root = Path(path).resolve()
         occupied = root.exists() and (not root.is_dir() or any(p.name != TEMPORARY for p in root.iterdir()))
         if occupied:
@@ -120,13 +104,7 @@ class Store:
 
     @classmethod
     def open_or_create(cls, path: Path | str) -> Store:
-        """Open a store, or make one where there is none.
-
-        Raises
-        ------
-        StoreError
-            E293 when the folder holds something else.
-        """
+        """Open a store, or make one where there is none; E293 when the folder holds something else."""
         return cls.open(path) if (Path(path) / FORMAT_FILE).exists() else cls.create(path)
 
     def datasets(self) -> list[str]:
@@ -183,13 +161,7 @@ class Store:
         write_log(self.path, reference, _log_entry(started) | (log or {}))
 
     def repair(self, record: DatasetRecord, build: str) -> None:
-        """Write the files of a committed build again from an equal record.
-
-        Raises
-        ------
-        StoreError
-            E133 when the record does not give the bytes that were committed.
-        """
+        """Write the files of a committed build again; E133 when the record does not give the bytes committed."""
         match = [r for r in references(self.path, check_dataset_name(record.name)) if r.build == build]
         if not match:
             msg = f"{record.name} has no committed build {build}"
@@ -231,22 +203,12 @@ class Store:
         return result
 
     def verify(self, name: str | None = None) -> list[str]:
-        """Read every byte of every generation and compare it with what was committed.
-
-        Parameters
-        ----------
-        name
-            Dataset to verify; ``None``: all.
+        """Compare every byte of every generation of a dataset, or of all, with what was committed.
 
         Returns
         -------
         list of str
             One line per problem; empty when all is well.
-
-        Raises
-        ------
-        StoreNotFoundError
-            E294 when the dataset asked for was never committed.
         """
         if name is not None and check_dataset_name(name) not in self._names():
             self._newest(name)

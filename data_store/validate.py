@@ -75,10 +75,8 @@ class CountCheck:
         ----------
         first_cell
             Number of the block's first row in the matrix.
-        indptr
-            Row pointers from 0, shape (b + 1,), any integers.
-        indices
-            Columns, shape (V,), any integers.
+        indptr, indices
+            Row pointers from 0, shape (b + 1,), and columns, shape (V,), any integers.
         data
             Values, shape (V,), any real type.
 
@@ -206,13 +204,7 @@ def check_pointers(
     first_cell: int = 0,
     row: str = "row",
 ) -> None:
-    """Check the pointers of compressed rows against the lengths of what they point into.
-
-    Raises
-    ------
-    InputError
-        E102 as :func:`check_structure`, and for another number of pointers than of rows.
-    """
+    """Check the number of compressed rows, and their pointers against the lengths of what they point into."""
     problem = ""
     if len(indptr) == 0 or indptr[0] != 0:
         problem = f"{row} pointers start at {indptr[0] if len(indptr) else 'nothing'}, expected 0"
@@ -273,13 +265,7 @@ class CountSummary:
 
 
 def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
-    """Read all counts once, in blocks of `rows` cells, and check them.
-
-    Raises
-    ------
-    InputError
-        Naming the first values that are not counts, how many there are, and what to do.
-    """
+    """Read all counts once, in blocks of `rows` cells, and check them; :class:`InputError` when they are no counts."""
     depth = np.zeros(source.n_cells, dtype=np.int64)
     detected = np.zeros(source.n_genes, dtype=np.int64)
     n_values = largest = 0
