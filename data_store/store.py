@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.arrays import read_attributes, read_build, write_build
-from musegnn.data_store.atomic_files import TEMPORARY, one_writer, put_if_absent, remove_leftovers, sync_folders
+from musegnn.data_store.atomic_files import (
+    PARTIAL,
+    TEMPORARY,
+    one_writer,
+    put_if_absent,
+    remove_leftovers,
+    sync_folders,
+)
 from musegnn.data_store.commit import (
     REBUILD,
     Manifest,
@@ -277,7 +284,7 @@ class Store:
             shown = {reference.build for reference in references(self.path, folder.parent.name)}
             if folder.name not in shown and _last_change(folder) < limit:
                 garbage.append(folder)
-        garbage += [p for p in sorted((self.path / TEMPORARY).glob("*.partial")) if p.stat().st_mtime < limit]
+        garbage += [p for p in sorted((self.path / TEMPORARY).glob(f"*{PARTIAL}")) if p.stat().st_mtime < limit]
         garbage += [p for p in sorted((self.path / TEMPORARY / WORK).glob("*/*")) if _last_change(p) < limit]
         for path in [] if dry_run else garbage:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -76,7 +76,7 @@ E404 | RunError | The folder holds checkpoints of an earlier training. | Resume 
 E405 | RunError | The run has not made this yet. | Finish it with the command that started it.
 E406 | RunError | The embeddings are older than the newest checkpoint. | Finish the run.
 E409 | RunError | status.json of a run is damaged. | Delete it; a running training writes it again.
-E410 | NotFiniteError | A loss or gradient is not finite. | See docs/training.md on numbers that stop being finite.
+E410 | NotFiniteError | A loss or gradient is not finite. | Lower the learning rates, or leave the dataset out.
 E411 | RunError | The memory does not suffice to train. | Give more --memory, or change the settings named.
 E420 | InputError | There is no vector of this gene. | Choose one of the genes or datasets named.
 E430 | MissingDependencyError | An optional package is not installed. | Install it as said.
