@@ -269,7 +269,7 @@ class Controller:
                 assert result.error is not None
                 self._monitor.refused(result)
                 error = result.error
-                raise RunError(error.message, code=error.code, where=failure.actor, fix=error.fix)
+                raise type(error)(error.message, code=error.code, where=failure.actor, fix=error.fix)
         place = (failure.dataset, failure.round)
         self._failure_counts[place] += 1
         if self._failure_counts[place] < MAX_FAILURES:

@@ -15,7 +15,7 @@ class ClusterOptions:
     Raises
     ------
     ConfigError
-        E303 when the options contradict one another.
+        E302 for numbers of actors that make no sense; E303 for an address without actors.
     """
 
     actors: int | None = None
@@ -42,4 +42,4 @@ class ClusterOptions:
             raise ConfigError(msg, code="E303", where="--address", fix="add --actors N")
         if self.actors is not None and not (1 <= self.min_actors <= self.actors and self.spares >= 0):
             msg = f"got {self.actors} actors, at least {self.min_actors}, and {self.spares} spares"
-            raise ConfigError(msg, code="E303", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
+            raise ConfigError(msg, code="E302", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musegnn.errors import RunError
-from musegnn.training.memory import BASE as PROCESS
+from musegnn.units import ACTOR_PROCESS, format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from musegnn.cluster.cost import DatasetCost
 
-BASE = PROCESS + 120 * 10**6
-"""Bytes of an actor before it reads data: interpreter, libraries and Ray."""
 NEAR = 1.05
 """Largest load over that of longest-first placement for which datasets stay where they are loaded."""
 
@@ -111,7 +109,7 @@ def place_datasets(
 def actor_bytes(costs: Sequence[DatasetCost], owned: Sequence[int]) -> int:
     """Return the memory of an actor: what every actor holds, its datasets, and the largest of their steps."""
     own = [costs[i] for i in owned]
-    everywhere = BASE + sum(cost.everywhere for cost in costs)
+    everywhere = ACTOR_PROCESS + sum(cost.everywhere for cost in costs)
     return everywhere + sum(cost.bytes for cost in own) + max((cost.step for cost in own), default=0)
 
 
@@ -181,9 +179,10 @@ def _too_large(costs: Sequence[DatasetCost], n_actors: int, memory: int) -> RunE
     alone = [actor_bytes(costs, [i]) for i in range(len(costs))]
     largest = int(np.argmax(alone))
     if alone[largest] > memory:
-        msg = f"an actor with {costs[largest].name} alone needs about {_gb(alone[largest])}, got {_gb(memory)}"
+        needed, got = format_bytes(alone[largest]), format_bytes(memory)
+        msg = f"an actor with {costs[largest].name} alone needs about {needed}, got {got}"
         if (everywhere := actor_bytes(costs, [])) > memory / 2:
-            msg += f"; {_gb(everywhere)} of them are what every actor keeps of all {len(costs)} datasets"
+            msg += f"; {format_bytes(everywhere)} of them are what every actor keeps of all {len(costs)} datasets"
         fix = "give more --memory, or `row_block`, `pairs` or another decoder (training memory in the documentation)"
     else:
         # As many actors as datasets will do; bisection takes for granted that more actors are no harder.
@@ -191,10 +190,6 @@ def _too_large(costs: Sequence[DatasetCost], n_actors: int, memory: int) -> RunE
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if _longest_first(costs, middle, memory) is not None else (middle, high)
-        msg = f"the datasets do not fit into {n_actors} actors with {_gb(memory)} each"
+        msg = f"the datasets do not fit into {n_actors} actors with {format_bytes(memory)} each"
         fix = f"use {high} actors or more, or give more --memory"
     return RunError(msg, code="E411", where="memory", fix=fix)
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"

@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from musegnn.data_store.atomic_files import write_file
 from musegnn.training.checkpoint import manifests
 from musegnn.training.phases import WAITS
 
@@ -148,8 +149,7 @@ class RunMonitor:
             "reproduce": f"musegnn train STORE --atlas ATLAS --out {folder.name} --resume",
         }
         path = folder / "failures" / f"round-{result.now.round:06d}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(about, indent=1) + "\n")
         logger.error("what is needed to reproduce it is in %s", path)
 
     def quarantined(self, dataset: str) -> None:
@@ -250,6 +250,4 @@ class RunMonitor:
             return
         self._written = time.monotonic()
         status = self._describe(group) | ({"note": note} if note else {})
-        partial = self._path.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._path)
+        write_file(self._path, json.dumps(status, indent=1) + "\n")

@@ -12,6 +12,7 @@ from musegnn.errors import RunError
 from musegnn.progress import shorten_warnings
 from musegnn.text import some_of
 from musegnn.training.diagnostics import problems
+from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
     from musegnn.run_folder import RunFolder
@@ -31,7 +32,7 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
     Raises
     ------
     RunError
-        E401 when the file is damaged.
+        E409 when the file is damaged.
     """
     path = folder.path / FILE
     if not path.is_file():
@@ -41,7 +42,7 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
         status["age_seconds"] = time.time() - float(status["updated"])
     except (ValueError, KeyError, TypeError) as error:
         msg, fix = f"{FILE} cannot be read ({error})", "delete it; a running training writes it again"
-        raise RunError(msg, code="E401", where=str(folder.path), fix=fix) from None
+        raise RunError(msg, code="E409", where=str(folder.path), fix=fix) from None
     return status | {"problems": _problems(folder)}
 
 
@@ -94,7 +95,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         if "phase" in actor:
             what = f" {actor['dataset']}" if actor["dataset"] else ""
             doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"
-            doing += f"; {actor['sent_bytes'] / 1e6:.1f} MB sent, {actor['peak_bytes'] / 1e9:.2f} GB at most"
+            doing += f"; {format_bytes(actor['sent_bytes'])} sent, {format_bytes(actor['peak_bytes'])} at most"
         place = f"{actor['host']} pid {actor['pid']}"
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])

@@ -77,7 +77,7 @@ def train_on_cluster(
     Raises
     ------
     ConfigError
-        E303 for sequential order, or a cluster that does not answer.
+        E303 for sequential order, E305 when no cluster answers.
     RunError
         E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
         need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly.

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from musegnn.cluster.cost import DatasetCost, dataset_costs, measured, predict_seconds
-from musegnn.cluster.placement import BASE, actor_bytes
+from musegnn.cluster.placement import actor_bytes
 from musegnn.config import ModelConfig, TrainingConfig
 from musegnn.training.memory import DatasetSize, check_memory, count_bytes, estimate_memory, size_of
 from musegnn.training.prepare import prepare
+from musegnn.units import ACTOR_PROCESS as BASE
 
 SIZE = DatasetSize(key="scrna", n_genes=3000, n_entries=400_000, n_profile=500, n_related=3000)
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musegnn.cluster.cost import DatasetCost
-from musegnn.cluster.placement import BASE, NEAR, Placement, actor_bytes, place_datasets
+from musegnn.cluster.placement import NEAR, Placement, actor_bytes, place_datasets
 from musegnn.errors import RunError
+from musegnn.units import ACTOR_PROCESS as BASE
 
 
 def costs_of(seconds, *, n_bytes=10**6):
