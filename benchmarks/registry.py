@@ -32,7 +32,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One result, against a rival where there is one.
+    """One result, against a baseline where there is one.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Measurement:
         Size of the problem, e.g. ``50000x1000 d=0.1``.
     metric, value, unit
         What was measured.
-    rival, rival_value
+    baseline, baseline_value
         Who else was measured in the same run, and its value.
     goal
         Bound that DESIGN section 6 sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``; ``None``: none.
@@ -52,17 +52,19 @@ class Measurement:
     metric: str
     value: float
     unit: str
-    rival: str = ""
-    rival_value: float | None = None
+    baseline: str = ""
+    baseline_value: float | None = None
     goal: tuple[str, str, float] | None = None
     larger_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """How many times better we are than the rival."""
-        if self.rival_value is None:
+        """How many times better we are than the baseline."""
+        if self.baseline_value is None:
             return None
-        better, worse = (self.value, self.rival_value) if self.larger_is_better else (self.rival_value, self.value)
+        better, worse = (
+            (self.value, self.baseline_value) if self.larger_is_better else (self.baseline_value, self.value)
+        )
         return None if worse == 0 else better / worse
 
     @property

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.registry import Case, Measurement
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("case", "shape", "metric", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
+COLUMNS = ("case", "shape", "metric", "value", "unit", "baseline", "baseline_value", "ratio", "goal", "met")
 COLUMNS += ("device", "threads", "versions", "date")
 PACKAGES = ("numpy", "scipy", "numba", "torch", "torch-geometric")
 
@@ -73,13 +73,13 @@ def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = No
 
 
 def interleave(
-    ours: Callable[[], object], rival: Callable[[], object], *, rounds: int, settle: int = 0
+    ours: Callable[[], object], baseline: Callable[[], object], *, rounds: int, settle: int = 0
 ) -> tuple[float, float]:
     """Time two computations in turns, so that a busy machine slows both.
 
     Parameters
     ----------
-    ours, rival
+    ours, baseline
         Each is called once untimed, to compile and to load.
     rounds
         Timed rounds.
@@ -94,9 +94,9 @@ def interleave(
     """
     times: tuple[list[float], list[float]] = ([], [])
     ours()
-    rival()
+    baseline()
     for _ in range(rounds):
-        for job, seconds in zip((ours, rival), times, strict=True):
+        for job, seconds in zip((ours, baseline), times, strict=True):
             time.sleep(IDLE_SECONDS)
             for _ in range(settle):
                 job()
@@ -115,8 +115,8 @@ def as_row(case: str, measurement: Measurement) -> Row:
         measurement.metric,
         measurement.value,
         measurement.unit,
-        measurement.rival,
-        measurement.rival_value,
+        measurement.baseline,
+        measurement.baseline_value,
         measurement.ratio,
         goal,
         measurement.met,
@@ -131,8 +131,8 @@ def as_row(case: str, measurement: Measurement) -> Row:
 def describe(row: Row) -> str:
     """Format a row for the terminal."""
     text = f"{row['shape']:<24} {row['metric']:<22} {row['value']:.4g} {row['unit']}"
-    if row["rival_value"] is not None:
-        text += f"   {row['rival']} {row['rival_value']:.4g} {row['unit']}, {row['ratio']:.2f}x"
+    if row["baseline_value"] is not None:
+        text += f"   {row['baseline']} {row['baseline_value']:.4g} {row['unit']}, {row['ratio']:.2f}x"
     if row["goal"]:
         text += f"   goal {row['goal']}: {'met' if row['met'] else 'MISSED'}"
     return text

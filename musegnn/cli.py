@@ -199,7 +199,7 @@ Seeds = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))]
 
 @app.command
 def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
-    """Score a trained run and its rivals on what was held out; writes evaluation.json.
+    """Score a trained run and its baselines on what was held out; writes evaluation.json.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Co
 
 @app.command
 def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
-    """Train the rivals on a run's graphs and score them beside it; writes evaluation.json.
+    """Train the baselines on a run's graphs and score them beside it; writes evaluation.json.
 
     Parameters
     ----------

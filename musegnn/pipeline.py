@@ -234,7 +234,7 @@ def evaluate(
     trained_baselines: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
-    """Score the model and its rivals on what was held out; write ``evaluation.json``.
+    """Score the model and its baselines on what was held out; write ``evaluation.json``.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def evaluate(
     gmt
         Gene sets (human names) to predict; ``None``: none.
     trained_baselines
-        Train the rivals that need it, too; needs the extra ``baselines``.
+        Train the baselines that need it, too; needs the extra ``baselines``.
     seeds
         Training seeds to average over, that of the run included.
     """

@@ -58,7 +58,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """The scores of the model and its rivals."""
+        """The scores of the model and its baselines."""
         return self.path / "evaluation.json"
 
     @property

@@ -134,8 +134,8 @@ class MessagePassing:
                         metric=measure,
                         value=value,
                         unit="",
-                        rival="" if variant == "closed form" else "closed form",
-                        rival_value=None if variant == "closed form" else plain,
+                        baseline="" if variant == "closed form" else "closed form",
+                        baseline_value=None if variant == "closed form" else plain,
                         larger_is_better=measure != "seconds",
                     )
         if not quick and len(names) == 3:

@@ -111,8 +111,8 @@ def _against(table: Table, group: str, measure: str, other: str, label: str, rat
         metric=f"{measure} / {label}",
         value=table.mean(group, OURS, measure, splits),
         unit=f"{len(splits)} splits" if len(splits) > 1 else "1 split",
-        rival=other,
-        rival_value=table.mean(group, other, measure),
+        baseline=other,
+        baseline_value=table.mean(group, other, measure),
         goal=("ratio", ">=", ratio),
         larger_is_better=True,
     )

@@ -30,12 +30,12 @@ Verdict = Literal["better", "tied", "worse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The difference in held-out MRR between a model and a rival.
+    """The difference in held-out MRR between a model and a baseline.
 
     Attributes
     ----------
     difference
-        Overall MRR of the model minus that of the rival, exactly as the summary reports them.
+        Overall MRR of the model minus that of the baseline, exactly as the summary reports them.
     low, high
         95 % bootstrap interval over genes.
     p_value
@@ -55,7 +55,7 @@ class Comparison:
 
 
 def compare_retrieval(
-    model: Sequence[PairRetrieval], rival: Sequence[PairRetrieval], *, seed: int = 0
+    model: Sequence[PairRetrieval], baseline: Sequence[PairRetrieval], *, seed: int = 0
 ) -> Comparison | None:
     """Compare two models on the same held-out genes of the same pairs of datasets.
 
@@ -65,7 +65,7 @@ def compare_retrieval(
 
     Parameters
     ----------
-    model, rival
+    model, baseline
         Results of :func:`musegnn.evaluation.retrieval.retrieve_all` on the same tasks.
     seed
         Seed of the resampling.
@@ -75,7 +75,7 @@ def compare_retrieval(
     Comparison or None
         None when there are no held-out queries.
     """
-    scored = [(a.held_out, b.held_out) for a, b in zip(model, rival, strict=True) if len(a.held_out.key)]
+    scored = [(a.held_out, b.held_out) for a, b in zip(model, baseline, strict=True) if len(a.held_out.key)]
     if not scored:
         return None
     weight = np.concatenate([np.full(len(a.key), 1 / (len(scored) * len(a.key))) for a, _ in scored])

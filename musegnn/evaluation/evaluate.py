@@ -268,7 +268,7 @@ def evaluate_model(
     trained_baselines
         Train those of :mod:`musegnn.evaluation.baselines` too, which takes minutes and the extra ``baselines``.
     seeds
-        Train and score as many models as this, `model` being the first, and the rivals as often.
+        Train and score as many models as this, `model` being the first, and the baselines as often.
 
     Returns
     -------
@@ -303,7 +303,7 @@ def _evaluate_seed(
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
     profiles = {t.name: model.records[t.name].profile for t in tasks}
     with _one_blas_thread():
-        rivals = baseline_candidates(
+        baselines = baseline_candidates(
             tasks,
             profiles=profiles,
             estimates={name: estimate for name, (estimate, _) in seen.items()},
@@ -318,7 +318,7 @@ def _evaluate_seed(
         candidates["start"] = _model_candidate(model.started(), f"{MAPS}, before the first round")
     candidates |= {
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
-        **rivals,
+        **baselines,
         RAW: vector_candidate("relational features, which the model gets, as they are", raw),
     }
     pooled: dict[str, Vectors] = {}

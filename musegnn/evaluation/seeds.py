@@ -81,8 +81,8 @@ def summarize_seeds(documents: Sequence[Mapping[str, Any]], seeds: Sequence[int]
     -------
     dict
         ``seeds``; ``models``: by model and measure ``mean`` and ``deviation`` (of the sample; nan for one seed);
-        ``differences``: by rival and measure of ``TESTED`` ``mean`` (subject minus rival) and ``p_value`` of the paired
-        t-test over seeds (nan where all differences are equal).
+        ``differences``: by baseline and measure of ``TESTED`` ``mean`` (subject minus baseline) and ``p_value`` of a
+        paired t-test over seeds (nan where all differences are equal).
     """
     subject = documents[0]["subject"]
     by_seed = [model_measures(document) for document in documents]

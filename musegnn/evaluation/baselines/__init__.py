@@ -1,1 +1,1 @@
-"""Rivals that are trained on the same graphs, each through a library that is kept by others."""
+"""Baselines that are trained on the same graphs, each through a library that is kept by others."""

@@ -1,4 +1,4 @@
-"""Rivals without training: what a model has to beat.
+"""Baselines without training: what a model has to beat.
 
 *PCA and Procrustes*: principal components of each dataset's residual profile, rotated onto each other on the shared
 genes that training may see: all datasets onto one consensus, or each pair of datasets alone. A rotation fitted to one

@@ -1,4 +1,4 @@
-"""The positive part of a training graph, which is what rivals without signs are given.
+"""The positive part of a training graph, which is what baselines without signs are given.
 
 Legend: N genes, E directed edges.
 """

@@ -1,4 +1,4 @@
-"""Rivals that give a gene one vector for all datasets.
+"""Baselines that give a gene one vector for all datasets.
 
 They have no context: a gene is trivially beside itself in another dataset, so retrieval says nothing about them and
 only functional tasks are scored.

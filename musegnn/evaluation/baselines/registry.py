@@ -1,7 +1,7 @@
-"""The rivals that are trained, by name, all on one training graph and placed in one space.
+"""The baselines that are trained, by name, all on one training graph and placed in one space.
 
 Each is tuned over a stated budget, its dimensions (one for autoencoders, which take longest); all else is as its
-authors or its library set it. Rivals of single datasets are rotated into one space by generalised Procrustes on the
+authors or its library set it. Baselines of single datasets are rotated into one space by generalised Procrustes on the
 genes that training may see, which their authors do not do: without it they could not be compared across datasets.
 
 Legend: N genes of a dataset, d dimensions.
@@ -38,7 +38,7 @@ AUTOENCODER_DIMS = (32,)
 def trained_baselines(
     tasks: Sequence[DatasetTask], graphs: Sequence[GraphData], profiles: Profiles, *, seed: int
 ) -> dict[str, Vectors]:
-    """Train the rivals that have a vector per gene and dataset.
+    """Train the baselines that have a vector per gene and dataset.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def trained_baselines(
 
 
 def pooled_baselines(graphs: Sequence[GraphData], profiles: Profiles) -> dict[str, Vectors]:
-    """Make the rivals that have one vector per gene, ``gss_DIM`` and ``gemini_DIM``; see :mod:`.pooled`."""
+    """Make the baselines that have one vector per gene, ``gss_DIM`` and ``gemini_DIM``; see :mod:`.pooled`."""
     with threadpool_limits(1, "blas"):
         return {
             **{f"gss_{dim}": pooled_profiles(graphs, profiles, dim=dim) for dim in DIMS},

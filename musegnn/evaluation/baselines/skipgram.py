@@ -1,4 +1,4 @@
-"""Skip-gram rivals: genes as words, with Word2Vec of gensim.
+"""Skip-gram baselines: genes as words, with Word2Vec of gensim.
 
 *Gene2vec*: every positive edge is a sentence of two genes (Du et al., BMC Genomics 20, 2019: window 1). *node2vec*:
 sentences are random walks over the positive edges of one dataset (Grover and Leskovec, KDD 2016, with p = q = 1).
@@ -219,7 +219,7 @@ def _word2vec(*, dim: int, seed: int, window: int) -> Any:  # a class of gensim,
     try:
         from gensim.models import Word2Vec
     except ImportError:
-        msg = "gensim is not installed, which trains the skip-gram rivals"
+        msg = "gensim is not installed, which trains the skip-gram baselines"
         raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[baselines]'") from None
 
     return Word2Vec(
