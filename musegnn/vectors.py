@@ -38,6 +38,7 @@ Float = TypeVar("Float", bound=np.floating)
 Similarity = Literal["balanced", "csls", "cosine"]
 
 BLOCK_BYTES = 64 << 20
+BLOCK_ENTRIES = 4_000_000
 TYPICAL_NEIGHBORS = 10
 
 
@@ -281,6 +282,76 @@ def nearest_split(
     if typical is None:
         np.clip(score, -1.0, 1.0, out=score)
     return Neighbors(index=index[0], score=score[0]), Neighbors(index=index[1], score=score[1])
+
+
+def nearest_euclidean(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
+    """Find the k nearest other vectors of each vector, exactly, by Euclidean distance.
+
+    Returns
+    -------
+    tuple of arrays
+        Distances and positions, nearest first, equal distances by position, each shape (n, k).
+
+    Raises
+    ------
+    ValueError
+        When there are not more than k vectors.
+    """
+    x64 = np.asarray(x, dtype=np.float64)
+    n = len(x64)
+    if n <= k:
+        msg = f"expected more than {k} vectors to have {k} neighbours each, got {n}"
+        raise ValueError(msg)
+    centred = x64 - x64.mean(axis=0)
+    square = (centred * centred).sum(axis=1)
+    distances = np.empty((n, k))
+    positions = np.empty((n, k), dtype=np.int64)
+    rows = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, n, rows):
+        block = np.arange(start, min(start + rows, n))
+        d2 = square[block, None] + square[None, :] - 2 * centred[block] @ centred.T
+        d2[np.arange(len(block)), block] = np.inf
+        close = np.sort(np.argpartition(d2, k - 1, axis=1)[:, :k], axis=1)
+        # differences, not the expanded square, so that near duplicates keep their order and equal ones have distance 0
+        exact = np.linalg.norm(centred[block, None, :] - centred[close], axis=2)
+        order = np.argsort(exact, axis=1, kind="stable")
+        distances[block] = np.take_along_axis(exact, order, axis=1)
+        positions[block] = np.take_along_axis(close, order, axis=1)
+    return distances, positions
+
+
+def effective_rank(x: NDArray[np.floating]) -> float:
+    """Compute the number of dimensions that vectors (n, d) use, between 1 and min(n - 1, d); nan when all are equal.
+
+    ``exp(-sum_i p_i ln p_i)`` with ``p_i = s_i^2 / sum_k s_k^2`` and s the singular values of the centred vectors:
+    d for an isotropic cloud, 1 for a line.
+
+    References
+    ----------
+    Roy and Vetterli, "The effective rank", EUSIPCO 2007, with squared singular values (shares of variance).
+    """
+    x64 = np.asarray(x, dtype=np.float64)
+    centred = x64 - x64.mean(axis=0)
+    power = np.linalg.svd(centred, compute_uv=False) ** 2
+    rounding = (np.finfo(np.float64).eps * np.abs(x64).max(initial=0.0)) ** 2 * x64.size
+    if power.sum() <= rounding:
+        return float("nan")
+    share = power / power.sum()
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def mean_cosine(x: NDArray[np.floating]) -> float:
+    """Average the cosine over all pairs of different rows, without forming the pairs; nan for fewer than two rows.
+
+    With unit rows u: ``(|sum u|^2 - sum |u|^2) / (n (n - 1))``. Near 1 for a collapsed space.
+    """
+    u = unit_rows(x)
+    n = len(u)
+    if n < 2:
+        return float("nan")
+    total = u.sum(axis=0)
+    return float((total @ total - (u * u).sum()) / (n * (n - 1)))
 
 
 @njit(parallel=True, nogil=True, cache=True)

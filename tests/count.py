@@ -38,7 +38,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("musegnn", "kernels", "data_store", "cluster")
 FLOORS = (
-    "errors kernels data_store config atlas_file graph progress random run_folder text units vectors",
+    "errors kernels data_store config atlas_file datasets graph progress random ranking run_folder text units vectors",
     "coexpression",
     "model",
     "training",

@@ -64,7 +64,7 @@ REPORT = Path(__file__).resolve().parents[1] / "reports" / "message_passing.md"
 
 def smoothed(vectors: Vectors, edges: Mapping[str, EdgeSet], share: float) -> dict[str, NDArray[np.float64]]:
     """Return unit vectors plus a share of the mean of the neighbours, negative ones with the other sign."""
-    from musegnn.evaluation.space import unit_rows
+    from musegnn.vectors import unit_rows
 
     result = {}
     for name, x in vectors.items():

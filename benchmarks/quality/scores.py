@@ -108,7 +108,7 @@ class Scorer:
         from musegnn.evaluation.edge_prediction import pair_cosine
         from musegnn.evaluation.joint import conservation, mixing, retrieve_jointly
         from musegnn.evaluation.modules import module_scores
-        from musegnn.evaluation.space import effective_rank
+        from musegnn.vectors import effective_rank
 
         result = self.similarity(vector_candidate("", vectors).similarity)
         self._retrieved(result, "joint", retrieve_jointly(self._tasks, vectors))

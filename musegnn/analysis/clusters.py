@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import scipy.sparse as sp
+from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from musegnn.errors import MissingDependencyError
+from musegnn.evaluation.neighbor_graph import communities, has_leiden
 from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def cluster(
     Traag, Waltman, van Eck: From Louvain to Leiden. Sci Rep 9, 5233 (2019).
     """
     unit = unit_rows(vectors, dtype=np.float32)
-    has_igraph = find_spec("igraph") is not None
+    has_igraph = has_leiden()
     if method == "leiden" and not has_igraph:
         msg = "Leiden clusters need the package igraph"
         raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[bio]'")
@@ -104,25 +104,15 @@ def cluster(
 
 
 def _leiden(unit: NDArray[np.float32], neighbors: Neighbors | None, resolution: float, seed: int) -> Clusters:
-    import igraph
-
     found = neighbors if neighbors is not None else nearest(unit, min(N_NEIGHBORS, len(unit) - 1))
     points, k = found.index.shape
     real = found.index.ravel() >= 0
     rows = np.repeat(np.arange(points), k)[real]
     weight = np.maximum(found.score.ravel()[real].astype(np.float64), 1e-6)
-    half = sp.csr_matrix((weight, (rows, found.index.ravel()[real])), shape=(points, points))
-    upper = sp.triu(half.maximum(half.T), k=1).tocoo()
-    order = np.lexsort((upper.col, upper.row))
-    graph = igraph.Graph(n=points, edges=np.stack([upper.row[order], upper.col[order]], axis=1).tolist())
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        parts = graph.community_leiden(
-            objective_function="modularity", weights=upper.data[order].tolist(), resolution=resolution, n_iterations=10
-        )
-    finally:
-        igraph.set_random_number_generator(random)
-    label = _by_size(np.asarray(parts.membership, dtype=np.int64))
+    half = csr_matrix((weight, (rows, found.index.ravel()[real])), shape=(points, points))
+    graph = half.maximum(half.T).tocsr()
+    graph.sort_indices()
+    label = _by_size(communities(graph, resolution, random.Random(seed), n_iterations=10))
     return Clusters(label=label, method=f"Leiden on {k} cosine neighbours, resolution {resolution:g}")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
-from musegnn.evaluation.space import effective_rank, mean_cosine
+from musegnn.vectors import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,8 +1,9 @@
-"""The baselines that are trained, by name, all on one training graph and placed in one space.
+"""All trained baselines by name, on one training graph and placed in one space.
 
 Each is tuned over a stated budget, its dimensions (one for autoencoders, which take longest); all else is as its
-authors or its library set it. Baselines of single datasets are rotated into one space by generalised Procrustes on the
-genes that training may see, which their authors do not do: without it they could not be compared across datasets.
+authors or its library set it. Baselines of single datasets are rotated into one space by generalised Procrustes on
+the genes that training may see, which their authors do not do: without it they could not be compared across
+datasets.
 
 Legend: N genes of a dataset, d dimensions.
 """
@@ -39,15 +40,6 @@ def trained_baselines(
     tasks: Sequence[DatasetTask], graphs: Sequence[GraphData], profiles: Profiles, *, seed: int
 ) -> dict[str, Vectors]:
     """Train the baselines that have a vector per gene and dataset.
-
-    Parameters
-    ----------
-    tasks, graphs
-        The datasets as evaluation and training see them.
-    profiles
-        Residual profiles by dataset name, shape (N, R).
-    seed
-        Of everything that is drawn.
 
     Returns
     -------
@@ -86,7 +78,7 @@ def trained_baselines(
 
 
 def pooled_baselines(graphs: Sequence[GraphData], profiles: Profiles) -> dict[str, Vectors]:
-    """Make the baselines that have one vector per gene, ``gss_DIM`` and ``gemini_DIM``; see :mod:`.pooled`."""
+    """Return the baselines that have one vector per gene, ``gss_DIM`` and ``gemini_DIM``; see :mod:`.pooled`."""
     with threadpool_limits(1, "blas"):
         return {
             **{f"gss_{dim}": pooled_profiles(graphs, profiles, dim=dim) for dim in DIMS},
