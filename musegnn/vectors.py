@@ -1,4 +1,4 @@
-"""Vectors compared by cosine: unit rows, nearest rows, and cosines corrected for datasets that lie apart.
+"""Vectors compared by cosine: unit rows, nearest rows, spread, and cosines corrected for datasets that lie apart.
 
 Rows of one dataset are often nearer to one another than to the rows of other datasets. With r(i, D) the mean cosine of
 row i to its k nearest rows in dataset D, the row itself excluded, two corrections make rows of all datasets comparable:
@@ -51,7 +51,7 @@ class Neighbors:
     index
         Positions of the neighbours, -1 behind the last one, shape (P, k), int32.
     score
-        The similarities that they are ranked by, NaN behind the last one, shape (P, k), float32.
+        Similarities that rank them, NaN behind the last one, shape (P, k), float32.
     """
 
     index: NDArray[np.int32]
@@ -67,19 +67,9 @@ def unit_rows(vectors: ArrayLike, *, dtype: type[Float]) -> NDArray[Float]: ...
 
 
 def unit_rows(vectors: ArrayLike, *, dtype: type[np.floating] = np.float64) -> NDArray[np.floating]:
-    """Return the rows scaled to length one; rows of zeros stay zero, so that their cosine with anything is 0.
+    """Return the rows (P, d) scaled to length one; rows of zeros stay zero, so that their cosine with anything is 0.
 
-    Parameters
-    ----------
-    vectors
-        Matrix of finite numbers, shape (P, d).
-    dtype
-        Type of the result; lengths are computed in float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (P, d).
+    Lengths are computed in float64, whatever the type of the result.
 
     Raises
     ------
@@ -117,10 +107,8 @@ def neighborhood_similarity(
         Unit rows, shape (P, d).
     group
         Group of each row, such as the code of its dataset, shape (P,), from 0.
-    rows
-        Rows wanted, shape (n,); all by default.
-    groups
-        Groups wanted, shape (m,); all by default.
+    rows, groups
+        Rows wanted, shape (n,), and groups wanted, shape (m,); all by default.
     k
         Number of nearest rows, at least 1; all of a group that has fewer.
 
@@ -153,23 +141,9 @@ def neighborhood_similarity(
 
 
 def typical_similarity(unit: Floats, group: Ints, *, groups: Ints | None = None, k: int = TYPICAL_NEIGHBORS) -> Floats:
-    """Compute the cosine that is typical for nearest rows of two groups: ``(m(D, E) + m(E, D)) / 2``.
+    """Compute the typical cosine of nearest rows of two groups, ``(m(D, E) + m(E, D)) / 2``: wanted x all, (m, T).
 
-    Parameters
-    ----------
-    unit
-        Unit rows, shape (P, d).
-    group
-        Group of each row, shape (P,), from 0, none without rows.
-    groups
-        Groups wanted, shape (m,); all by default.
-    k
-        Number of nearest rows, as in :func:`neighborhood_similarity`.
-
-    Returns
-    -------
-    numpy.ndarray
-        From each wanted group to every group, shape (m, T).
+    Parameters are those of :func:`neighborhood_similarity`; no group may be without rows.
     """
     near = neighborhood_similarity(unit, group, groups=groups, k=k)
     members = [np.flatnonzero(group == code) for code in range(int(group.max(initial=-1)) + 1)]
@@ -183,23 +157,16 @@ def typical_similarity(unit: Floats, group: Ints, *, groups: Ints | None = None,
 
 
 def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floats:
-    """Return the CSLS of rows: ``s(i, j) = 2 cos(i, j) - r(i, D_j) - r(j, D_i)``.
+    """Return the CSLS of n rows with all rows, (n, P): ``s(i, j) = 2 cos(i, j) - r(i, D_j) - r(j, D_i)``.
 
     Parameters
     ----------
     cosine
-        Cosines of n rows to all rows, shape (n, P).
+        Cosines of the rows with all rows, shape (n, P).
     near
         Result of :func:`neighborhood_similarity` for all rows and groups, shape (P, T).
-    group
-        Group of each row, shape (P,).
     rows
-        Positions of the n rows, shape (n,).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, P).
+        Positions of the n rows.
     """
     scaled: Floats = 2 * cosine
     scaled -= near[rows][:, group]
@@ -210,18 +177,8 @@ def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floa
 def nearest(vectors: ArrayLike, k: int) -> Neighbors:
     """Return the k nearest other rows of every row by cosine.
 
-    Parameters
-    ----------
-    vectors
-        Shape (P, d).
-    k
-        Number of neighbours, at least 1.
-
-    Returns
-    -------
-    Neighbors
-        Equal scores are in the order of the rows, and the row itself is never listed. Where there are fewer than `k`
-        other rows, the rest is -1 and NaN.
+    Equal scores are in the order of the rows, and the row itself is never listed. Where there are fewer than `k` other
+    rows, the rest is -1 and NaN.
 
     Examples
     --------
@@ -241,20 +198,11 @@ def nearest_split(
 
     Parameters
     ----------
-    vectors
-        Shape (P, d).
     group
         Group of each row, such as the code of its dataset, shape (P,), from 0.
-    k
-        Number of neighbours in each list, at least 1.
     typical
-        Result of :func:`typical_similarity` for all groups, shape (T, T), which is taken from the cosines that rows
-        are ranked by; plain cosines by default.
-
-    Returns
-    -------
-    tuple of Neighbors
-        Inside the group (without the row itself), outside the group.
+        Result of :func:`typical_similarity` for all groups, shape (T, T), which is subtracted from the cosines that
+        rows are ranked by; plain cosines by default.
 
     Raises
     ------

@@ -29,14 +29,14 @@ N_NEIGHBORS = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clusters:
-    """A partition of the points.
+    """Partition of the points.
 
     Attributes
     ----------
     label
         Cluster of each point; 0 is the largest, shape (P,), int32.
     method
-        How it was found, for people to read.
+        Description of the method for people.
     """
 
     label: NDArray[np.int32]
@@ -57,28 +57,19 @@ def cluster(
     n_clusters: int | None = None,
     seed: int = 0,
 ) -> Clusters:
-    """Group points by the direction of their vectors.
+    """Group points by the direction of their vectors, numbered by falling size, then by first member.
 
     Parameters
     ----------
-    vectors
-        Shape (P, d).
     method
         ``leiden``: modularity of the graph of cosine neighbours; ``kmeans``: on unit vectors; ``auto``: Leiden
-        where igraph is installed, else k-means, and the log says so.
+        where igraph is installed, else k-means, with a warning.
     neighbors
-        Neighbours already known, for Leiden; ``None``: the nearest 15.
+        Neighbours already known, for Leiden; by default the nearest 15.
     resolution
-        Of Leiden; larger gives more clusters.
+        Resolution of Leiden; larger gives more clusters.
     n_clusters
-        Of k-means; ``None``: ``sqrt(P) / 4`` between 2 and 40.
-    seed
-        Seed of either method.
-
-    Returns
-    -------
-    Clusters
-        Numbered by falling size, then by first member. Equal input gives equal labels.
+        Number of clusters of k-means; ``sqrt(P) / 4`` between 2 and 40 by default.
 
     Raises
     ------

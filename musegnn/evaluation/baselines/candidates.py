@@ -145,11 +145,11 @@ def relational_vectors(
     graphs: Sequence[GraphData], records: Mapping[str, DatasetRecord]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the relational features of all genes by dataset name, (N, 2V); 0 where a dataset lacks the anchor gene."""
-    words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    anchors = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
     found = {}
     for graph in graphs:
         record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)
-        related = relations(record.pairs, record.profile, hidden, graph.keys, words)
-        found[graph.name] = np.zeros((graph.n_genes, 2 * len(words)), dtype=np.float32)
+        related = relations(record.pairs, record.profile, hidden, graph.keys, anchors)
+        found[graph.name] = np.zeros((graph.n_genes, 2 * len(anchors)), dtype=np.float32)
         found[graph.name][:, related.columns] = related.values
     return found
