@@ -21,7 +21,7 @@ PYG, COMPILED, MATERIALISED = "PyG eager", "PyG compiled", "one edge per step"
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Say whether Triton's kernels run there: compiled on a GPU, or in the interpreter."""
+    """Return whether Triton's kernels run there: compiled on a GPU, or in the interpreter."""
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
