@@ -1,4 +1,4 @@
-"""``ATLAS.yaml``: read strictly, with one-line errors.
+"""Reader of ``ATLAS.yaml``: strict, with one-line errors.
 
 No aliases, no tags, no repeated keys, and ``yes``, ``no``, ``on`` and ``off`` are text.
 """
@@ -44,19 +44,12 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:t
 
 
 def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
-    """Read ``ATLAS.yaml`` and check it.
+    """Read and check ``ATLAS.yaml``; paths relative to its folder become absolute.
 
     Parameters
     ----------
-    path
-        The atlas file. Relative paths in it are taken from its folder.
     overrides
         Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
-
-    Returns
-    -------
-    AtlasConfig
-        With absolute paths.
 
     Raises
     ------
@@ -81,13 +74,7 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
 
 
 def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
-    """Read YAML without aliases, tags, repeated keys and words that turn into booleans.
-
-    Raises
-    ------
-    ConfigError
-        E301 when it is not such YAML.
-    """
+    """Read YAML without aliases, tags, repeated keys and words that turn into booleans; E301 for other text."""
     try:
         return yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
     except yaml.YAMLError as error:
@@ -96,13 +83,7 @@ def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
 
 
 def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
-    """Turn plain data into a configuration, with one-line errors.
-
-    Raises
-    ------
-    ConfigError
-        Naming the first setting that does not fit.
-    """
+    """Return plain data as a configuration; a ``ConfigError`` names the first setting that does not fit."""
     try:
         return AtlasConfig.model_validate(data)
     except ValidationError as error:
@@ -120,13 +101,7 @@ def _shorten(value: object) -> str:
 
 
 def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of plain configuration data with dotted settings replaced.
-
-    Raises
-    ------
-    ConfigError
-        When a dotted name passes through a value that is not a section.
-    """
+    """Return a copy of plain configuration data with dotted settings replaced."""
     copy = deepcopy(data)
     for dotted, value in overrides.items():
         _set_dotted(copy, dotted, value)
@@ -155,17 +130,7 @@ def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
 
 
 def read_genes(path: Path) -> tuple[str, ...]:
-    """Read a gene list, so that the configuration holds the names themselves.
-
-    Parameters
-    ----------
-    path
-        Text in UTF-8 with one name or identifier per line; empty lines are left out.
-
-    Returns
-    -------
-    tuple of str
-        As in the file.
+    """Read a gene list with one name or identifier per line, so that the configuration holds the names themselves.
 
     Raises
     ------
