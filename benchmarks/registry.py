@@ -1,4 +1,4 @@
-"""What a benchmark case is, and which there are: every module in ``benchmarks/cases`` defines one ``CASE``."""
+"""Benchmark cases: every module in ``benchmarks/cases`` defines one ``CASE``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One claim of a correctness gate.
-
-    Attributes
-    ----------
-    claim
-        What has to hold, with the bound.
-    holds
-        Whether it does.
-    got
-        The number behind it.
-    """
+    """One claim of a correctness gate, with its bound, and the number behind it."""
 
     claim: str
     holds: bool
@@ -32,20 +22,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One result, against a baseline where there is one.
+    """One result, with that of a baseline in the same run where there is one.
 
     Attributes
     ----------
     shape
         Size of the problem, e.g. ``50000x1000 d=0.1``.
-    metric, value, unit
-        What was measured.
     baseline, baseline_value
-        Who else was measured in the same run, and its value.
+        Name of the baseline, and its value of the metric.
     goal
-        Bound that DESIGN section 6 sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``; ``None``: none.
+        Bound that the design sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``.
     larger_is_better
-        For scores; times and sizes are better when smaller.
+        Whether the metric is a score; times and sizes are better when smaller.
     """
 
     shape: str
@@ -59,7 +47,7 @@ class Measurement:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better we are than the baseline."""
+        """Factor by which the result is better than the baseline."""
         if self.baseline_value is None:
             return None
         better, worse = (
@@ -69,13 +57,7 @@ class Measurement:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; ``None`` without a goal.
-
-        Raises
-        ------
-        ValueError
-            For a goal that cannot be judged.
-        """
+        """Whether the goal is met; ``None`` without a goal."""
         if self.goal is None:
             return None
         what, relation, bound = self.goal
@@ -93,11 +75,9 @@ class Case(Protocol):
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
         """Check results before anything is timed."""
-        ...
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
-        """Time and weigh; called when every check holds."""
-        ...
+        """Measure time and memory; called when every check holds."""
 
 
 def load_cases() -> dict[str, Case]:

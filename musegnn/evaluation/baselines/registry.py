@@ -10,12 +10,12 @@ Legend: N genes of a dataset, d dimensions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from threadpoolctl import threadpool_limits
 
 from musegnn.evaluation.baselines.alignment import consensus_alignment, pca_vectors
-from musegnn.evaluation.baselines.autoencoders import autoencode
+from musegnn.evaluation.baselines.autoencoders import Kind, autoencode
 from musegnn.evaluation.baselines.candidates import PCA_DIMS
 from musegnn.evaluation.baselines.pooled import diffused_graphs, pooled_profiles
 from musegnn.evaluation.baselines.skipgram import gene2vec, hierarchical_node2vec, layered_node2vec, node2vec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from musegnn.evaluation.task import DatasetTask
     from musegnn.graph import GraphData
 
+    Train = Callable[[GraphData, int], NDArray[np.float64]]
     Vectors = dict[str, NDArray[np.float64]]
     Profiles = Mapping[str, NDArray[np.floating]]
 
@@ -48,22 +49,15 @@ def trained_baselines(
         ``node2vec``, ``gae``, ``vgae``, ``mae`` (aligned), ``layered_node2vec`` and
         ``hierarchical_node2vec`` (in one space by themselves).
     """
-    alone: dict[str, tuple[Sequence[int], Callable[[GraphData, int], NDArray[np.float64]]]] = {
+
+    def autoencoder(kind: Kind) -> Train:
+        return lambda graph, dim: autoencode(kind, graph, profiles[graph.name], dim=dim, seed=seed)
+
+    alone: dict[str, tuple[Sequence[int], Train]] = {
         "pca_procrustes": (PCA_DIMS, lambda graph, dim: pca_vectors(profiles[graph.name], dim)),
         "gene2vec": (DIMS, lambda graph, dim: gene2vec(graph, dim=dim, seed=seed)),
         "node2vec": (DIMS, lambda graph, dim: node2vec(graph, dim=dim, seed=seed)),
-        "gae": (
-            AUTOENCODER_DIMS,
-            lambda graph, dim: autoencode("gae", graph, profiles[graph.name], dim=dim, seed=seed),
-        ),
-        "vgae": (
-            AUTOENCODER_DIMS,
-            lambda graph, dim: autoencode("vgae", graph, profiles[graph.name], dim=dim, seed=seed),
-        ),
-        "mae": (
-            AUTOENCODER_DIMS,
-            lambda graph, dim: autoencode("mae", graph, profiles[graph.name], dim=dim, seed=seed),
-        ),
+        **{kind: (AUTOENCODER_DIMS, autoencoder(kind)) for kind in get_args(Kind)},
     }
     found: dict[str, Vectors] = {}
     with threadpool_limits(1, "blas"):
