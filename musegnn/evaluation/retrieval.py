@@ -16,7 +16,7 @@ import numpy as np
 
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
-from musegnn.ranking import TOP_K, chance_level, retrieval_scores
+from musegnn.ranking import chance_level, retrieval_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ class PairRetrieval:
     anchors: QueryScores
 
 
-def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floating], *, k: int = TOP_K) -> PairRetrieval:
+def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floating]) -> PairRetrieval:
     """Retrieve the shared genes of two datasets in each other, by the similarity of all their genes, (N_a, N_b).
 
     Raises
@@ -84,9 +84,9 @@ def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floatin
         )
         raise ValueError(msg)
     in_a, in_b = shared_genes(a, b)
-    forward = retrieval_scores(similarity[in_a], in_b, k=k)
-    backward = retrieval_scores(similarity.T[in_b], in_a, k=k)
-    chance = np.mean([chance_level(b.n_genes, k=k), chance_level(a.n_genes, k=k)], axis=0)
+    forward = retrieval_scores(similarity[in_a], in_b)
+    backward = retrieval_scores(similarity.T[in_b], in_a)
+    chance = np.mean([chance_level(b.n_genes), chance_level(a.n_genes)], axis=0)
     return pair_retrieval(a, b, forward, backward, np.tile(chance, (len(in_a), 1)))
 
 
@@ -125,12 +125,12 @@ def pair_retrieval(
     )
 
 
-def retrieve_all(tasks: Sequence[DatasetTask], similarity: Similarity, *, k: int = TOP_K) -> list[PairRetrieval]:
+def retrieve_all(tasks: Sequence[DatasetTask], similarity: Similarity) -> list[PairRetrieval]:
     """Retrieve shared genes between every two datasets, in the order (0, 1), (0, 2), ...
 
     `similarity` compares all genes of two datasets, (N_a, N_b). Pairs without shared genes have no queries.
     """
-    return [retrieve_pair(a, b, np.asarray(similarity(a, b)), k=k) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
+    return [retrieve_pair(a, b, np.asarray(similarity(a, b))) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
 
 
 def summarize_pairs(pairs: Sequence[PairRetrieval], *, anchors: bool = False) -> dict[str, dict[str, float]]:
