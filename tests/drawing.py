@@ -38,8 +38,8 @@ def draw() -> str:
         arrows.setdefault(node, set()).update(below - {node})
     lines = ["flowchart TD"]
     for node in sorted(members, key=lambda node: (-max(floor(f"musegnn.{part}") for part in members[node]), node)):
-        names = ", ".join(sorted(members[node] - {"musegnn", "__main__"}))
-        lines.append(f'    {node}["{names}"]' if node not in PACKAGES else f'    {node}["<b>{node}/</b>"]')
+        names = f"{node}/" if node in PACKAGES else ", ".join(sorted(members[node] - {"musegnn", "__main__"}))
+        lines.append(f'    {node}["{names}"]')
     for node in sorted(arrows):
         ends = arrows[node]
         direct = [end for end in ends if not any(end in reachable(arrows, other) for other in ends - {end})]
