@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDERS = ("musegnn", "kernels", "cluster", "data_store")
-GROUND = {f"musegnn.{part}" for part in FLOORS[0].split()} - {"musegnn.kernels", "musegnn.data_store"}
 MAY_IMPORT = {
     "kernels": {"musegnn.kernels"},
     "data_store": {"musegnn.data_store", "musegnn.error_codes", "musegnn.errors", "musegnn.text", "musegnn.units"},
@@ -36,7 +35,6 @@ UPWARD: set[str] = {
 """Imports of a higher floor that are still there. The list only shrinks: an entry that no longer exists must leave."""
 
 CIRCLES: list[set[str]] = [
-    {f"musegnn.data_store.{name}" for name in ("h5ad", "hdf5", "names", "readers", "spatial", "validate")},
     {"musegnn.cluster.controller", "musegnn.cluster.status"},
     {"musegnn.coexpression.edges", "musegnn.config"},
     {"musegnn.kernels.overlap.api", "musegnn.kernels.overlap.impl.reference"},

@@ -31,7 +31,6 @@ ALLOWED: dict[str, set[str]] = {
     "musegnn": {"of our own"},
     "musegnn.training": {r"Told\b[^.\n]*\.", r"Whose\."},
     "kernels": {"Say "},
-    "data_store": {"strangers?"},
     "cluster": {"Say ", "Tell ", "of our own", "hire[sd]?", r"Told\b[^.\n]*\."},
     "docs": {"of our own"},
     "benchmarks": {"Give "},
