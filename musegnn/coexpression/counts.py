@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.tasks import Arrays
-
 KEYS = 1 << 22
 
 
@@ -47,21 +45,21 @@ class CountTable:
         """Add the kept cells, marked in (b,), of a block of counts, shape (b, G), CSR int32 without zeros."""
         self._pending.append(accumulate_counts(block, keep, self._small))
         if sum(map(len, self._pending)) > KEYS:
-            self._commit_checkpoint()
+            self._count_pending()
 
     def merge(self, other: CountTable) -> None:
         """Add the table of other cells and the same genes."""
         if other.n_genes != self.n_genes:
             msg = f"expected a table of {self.n_genes} genes, got {other.n_genes}"
             raise ValueError(msg)
-        self._commit_checkpoint()
-        other._commit_checkpoint()
+        self._count_pending()
+        other._count_pending()
         self._small += other._small
         self._add(other._keys, other._times)
 
     def take(self, genes: NDArray[np.integer]) -> CountTable:
         """Restrict the table to some genes, in the order given, each at most once."""
-        self._commit_checkpoint()
+        self._count_pending()
         taken = CountTable(len(genes))
         taken._small = self._small[genes]
         place = np.full(self.n_genes, -1, dtype=np.int64)
@@ -71,21 +69,21 @@ class CountTable:
         taken._add((gene[kept] << 32) + count[kept], self._times[kept])
         return taken
 
-    def to_arrays(self) -> Arrays:
-        """Return plain arrays."""
-        self._commit_checkpoint()
-        return {"small": self._small, "keys": self._keys, "times": self._times}
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the arrays that the table consists of."""
+        self._count_pending()
+        return self._small, self._keys, self._times
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> CountTable:
-        """Undo :meth:`to_arrays`."""
+    def from_arrays(cls, small: NDArray[np.int64], keys: NDArray[np.int64], times: NDArray[np.int64]) -> CountTable:
+        """Make a table of what :meth:`arrays` returned."""
         table = cls(0)
-        table._small, table._keys, table._times = arrays["small"], arrays["keys"], arrays["times"]
+        table._small, table._keys, table._times = small, keys, times
         return table
 
     def large(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
-        self._commit_checkpoint()
+        self._count_pending()
         return self._keys >> 32, self._keys & 0xFFFFFFFF, self._times
 
     @property
@@ -159,8 +157,7 @@ class CountTable:
         np.add.at(result, gene, values)
         return result
 
-    def _commit_checkpoint(self) -> None:
-        """Count the keys that blocks left."""
+    def _count_pending(self) -> None:
         if self._pending:
             keys, times = np.unique(np.concatenate(self._pending), return_counts=True)
             self._pending = []

@@ -17,7 +17,7 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -70,7 +70,7 @@ class ExactSums:
             self.denominator += h[:, self.genes].T @ h
 
 
-def weight_slopes(fit: IRLSFit, mode: NegativeVariance) -> NDArray[np.float64]:
+def weight_slopes(fit: IRLSFit, mode: NegativeVariance = "clamp") -> NDArray[np.float64]:
     """Return the slopes of the weights of the covariance and of the test, shape (N, 2), as the Gram pass takes them."""
     return np.ascontiguousarray(np.stack([fit.slope, fit.test_variance(mode)], axis=1))
 
@@ -110,7 +110,7 @@ class PairStatistics:
     """
 
     def __init__(
-        self, moments: DepthMoments, fit: IRLSFit, mode: NegativeVariance, exact: ExactSums | None = None
+        self, moments: DepthMoments, fit: IRLSFit, mode: NegativeVariance = "clamp", exact: ExactSums | None = None
     ) -> None:
         self._covariance = _Expansion(moments, fit.mu, fit.slope)
         self._test = _Expansion(moments, fit.mu, fit.test_variance(mode))
@@ -308,7 +308,7 @@ def cscore(
         z, estimate = _whole(
             PairStatistics(moments, fit, negative_variance, exact).stripes(gram.values(), 0), ascending
         )
-    fit = replace(fit, mu=_restore(fit.mu, ascending), sigma=_restore(fit.sigma, ascending))
+    fit = fit._replace(mu=_restore(fit.mu, ascending), sigma=_restore(fit.sigma, ascending))
     return CSCoreResult(fit=fit, z=z, estimate=estimate, order=basis.order)
 
 
