@@ -92,7 +92,7 @@ def test_strata_of_two_copies_of_a_file(tmp_path):
 def test_the_rest_of_a_split_that_ended_is_removed(tmp_path):
     store = Store.create(tmp_path / "store")
     dataset = about("one", write(tmp_path / "one.h5ad", 0), by="half")
-    (job, _) = build_module._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, None)
+    (job, _) = build_module._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, "cpu", 64, None)
     build(store, dataset)
     folder = store._work_folder("_split", job.split)
     folder.mkdir(parents=True)
