@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.build import DRIVERS
@@ -55,7 +55,7 @@ class AtlasEstimate:
             "workers": self.workers,
             "work_bytes": sum(d.work_bytes for d in self.datasets),
             "store_bytes": self.store_bytes,
-            "datasets": [d.to_json() for d in self.datasets],
+            "datasets": [asdict(d) for d in self.datasets],
         }
 
 

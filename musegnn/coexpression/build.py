@@ -59,15 +59,13 @@ STRIPE_BYTES = 1 << 30
 
 
 class BuildProgress(Protocol):
-    """Called as a build goes on."""
+    """Called with the stage and the cells worked through, of all stages together."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report the stage and the cells worked through, of all stages together."""
+        """Report a step."""
 
 
 class _Mark(NamedTuple):
-    """The build that a folder belongs to."""
-
     build: str
 
 
@@ -111,7 +109,7 @@ def build_dataset(
     device: str = "cpu",
     progress: BuildProgress | None = None,
 ) -> DatasetRecord:
-    """Build the co-expression of one dataset.
+    """Build the co-expression of one dataset, with a report of what was kept, dropped and estimated.
 
     The result does not depend on `runner`, `parallel` and `stripe_bytes`. BLAS is held to one thread meanwhile, so that
     it does not depend on what else runs. That limit belongs to the process: who calls this from several threads holds
@@ -119,19 +117,15 @@ def build_dataset(
 
     Parameters
     ----------
-    source
-        Raw counts, cells x genes.
-    dataset
-        Description of the dataset.
+    source, dataset
+        Raw counts, cells x genes, and their description.
     config
         How to select genes and test pairs. A list of genes that is a path is read, and provenance holds its names.
     work
         Folder for the files of tasks, kept when the build is interrupted and reused by the next call with the same
         source and settings, by which it is marked; ``None``: a temporary one.
-    runner
-        Runs the tasks of a stage.
-    parallel
-        Number of tasks that can run at a time.
+    runner, parallel
+        Runs the tasks of a stage, so many at a time.
     stripe_bytes
         Largest size of the sums of one task over pairs.
     memory
@@ -143,11 +137,6 @@ def build_dataset(
         Where Gram matrices are summed: ``cpu``, or a torch device.
     progress
         Called after each task.
-
-    Returns
-    -------
-    DatasetRecord
-        With a report of what was kept, dropped and estimated.
 
     Raises
     ------

@@ -1,15 +1,15 @@
 """How often each count of each gene occurs: sums over cells that depend on nothing but the counts.
 
-Legend: G genes, L distinct larger (gene, count) pairs.
+Legend: C cells, G genes, L distinct larger (gene, count) pairs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.coexpression.stats import GeneStats
 from musegnn.kernels.count_table import SMALL, accumulate_counts
 
 if TYPE_CHECKING:
@@ -19,15 +19,41 @@ if TYPE_CHECKING:
 KEYS = 1 << 22
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneStats:
+    """Moments of the raw counts x of each gene over the C cells used.
+
+    Sums of x, of x^2 and of ln(1 + x), float64, and the number of cells with x > 0, int64, shapes (G,).
+    """
+
+    n_cells: int
+    total: NDArray[np.float64]
+    total_squares: NDArray[np.float64]
+    total_log1p: NDArray[np.float64]
+    n_detected: NDArray[np.int64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Arithmetic mean of x."""
+        return self.total / self.n_cells
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance of x with ddof 1."""
+        n = self.n_cells
+        return (self.total_squares - self.total * self.total / n) / (n - 1)
+
+    @property
+    def geometric_mean(self) -> NDArray[np.float64]:
+        """Return ``exp(mean ln(x + 1)) - 1``, as sctransform defines it (gmean_eps 1)."""
+        result: NDArray[np.float64] = np.expm1(self.total_log1p / self.n_cells)
+        return result
+
+
 class CountTable:
     """The occurrences of every count above zero, per gene.
 
     Everything is an exact integer: tables of parts of the cells add up to the table of all, in any order.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes G.
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -117,11 +143,8 @@ class CountTable:
     def tails(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Count for each distinct count of each gene the cells that have it or a larger one.
 
-        Returns
-        -------
-        tuple
-            End of each gene's part, shape (G,), int64; the counts, ascending within a gene, int64; the numbers of
-            cells, float64. A gene without counts has none. Their size does not depend on how large counts are.
+        Returns the end of each gene's part, shape (G,), int64; the counts, ascending within a gene, int64; and the
+        numbers of cells, float64. Their size does not depend on how large counts are.
         """
         rows, values = np.nonzero(self._small)
         gene, count, times = self.large()
@@ -134,13 +157,7 @@ class CountTable:
         return ends, counts[order], tails.astype(np.float64)
 
     def median_nonzero(self) -> float:
-        """Return the median of all counts above zero, the mean of the two middle ones when their number is even.
-
-        Raises
-        ------
-        ValueError
-            When there is none.
-        """
+        """Return the median of all counts above zero, of which there must be one, as numpy does."""
         _, count, times = self.large()
         values = np.concatenate([np.arange(SMALL), count])
         occurrences = np.concatenate([self._small.sum(axis=0), times])

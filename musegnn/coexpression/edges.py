@@ -51,17 +51,12 @@ class EdgeSet:
 
     Attributes
     ----------
-    indptr
-        Row pointers, shape (N + 1,), int64.
-    indices
-        Columns, ascending within a row, shape (E,), int32.
-    z
-        Test statistic, shape (E,), float32.
-    estimate
-        Co-expression estimate in [-1, 1], shape (E,), float32.
+    indptr, indices
+        CSR row pointers, shape (N + 1,), int64, and columns, ascending within a row, shape (E,), int32.
+    z, estimate
+        Test statistic, and co-expression estimate in [-1, 1], shape (E,), float32.
     features
-        Edge features of the model, shape (E, 2), float32: the estimate and
-        ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
+        Edge features of the model, shape (E, 2), float32, see :func:`edge_features`.
     cutoff
         Smallest ``abs(z)`` that the rule accepts; ``top_k`` and ``min_abs_est`` ask for more.
     """
@@ -118,11 +113,6 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
         The rule. ``sign: positive`` and ``max_degree`` act on what the rule accepts; all pairs, whatever
         their sign, count as tests.
 
-    Returns
-    -------
-    EdgeSet
-        At least one edge.
-
     Raises
     ------
     GraphError
@@ -160,19 +150,9 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
 
 
 def edge_features(z: NDArray[np.float32], estimate: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
-    """Compute the two features of each edge.
+    """Compute the two features of each edge, shape (E, 2), float32.
 
-    Parameters
-    ----------
-    z, estimate
-        Test statistic and estimate, shape (E,).
-    n_cells
-        Cells behind them, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (E, 2), float32: the estimate clipped to [-1, 1] and ``sign(z) * log1p(abs(z)) / log1p(sqrt(n))``.
+    They are the estimate clipped to [-1, 1] and ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
     """
     wide = z.astype(np.float64)
     scaled = np.sign(wide) * np.log1p(np.abs(wide)) / np.log1p(np.sqrt(n_cells))
@@ -180,14 +160,7 @@ def edge_features(z: NDArray[np.float32], estimate: NDArray[np.float32], n_cells
 
 
 def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
-    """Keep some of the edges; the result may be empty.
-
-    Parameters
-    ----------
-    edges
-        N genes, E entries.
-    keep
-        Which entries stay, the same for both directions of a pair, shape (E,).
+    """Keep some entries, the same for both directions of a pair; the result may be empty.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What a build will take, before it runs: passes, memory, disk and processor time.
 
-Memory is counted from the sizes of the largest arrays, see :func:`_memory`. The rates of processor time are of one core
-of an AMD EPYC with AVX-512; reading is timed on a sample. ``python -m benchmarks estimate`` compares with builds.
+The rates of processor time are of one core of an AMD EPYC with AVX-512; reading is timed on a sample. ``python -m
+benchmarks estimate`` compares with builds.
 
 Legend: G genes of the source, N genes selected.
 """
@@ -9,8 +9,8 @@ Legend: G genes of the source, N genes selected.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -36,8 +36,6 @@ CO_EXPRESSED = 0.05  # share of pairs that are stored beside those of chance
 COMPRESSED = 0.7  # of pairs, on disk
 FIXED_SECONDS = 2.0
 PAIR_SECONDS = 1.7e-9  # per pair of counts of one cell, both weightings
-COUNT_SECONDS = 30e-9  # per selected count: moments, packing, unpacking
-FINISH_SECONDS = 40e-9  # per pair of genes
 FLOP_SECONDS = 2.2e-11
 EIGEN_SECONDS = 1.5e-10  # per N^3
 
@@ -56,29 +54,11 @@ class SourceSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildEstimate:
-    """What building one dataset takes; sizes in bytes.
+    """What building one dataset takes: sizes in bytes, and processor time.
 
-    Attributes
-    ----------
-    name
-        The dataset.
-    cells, genes, selected
-        Cells and genes of the source, and genes of the graph.
-    passes
-        Passes over the source.
-    task, merged
-        The tasks that run in one process at a time, at the stage that needs most, and what the process that builds
-        merges between stages.
-    memory
-        Peak of the process that builds, with its tasks.
-    work_bytes
-        Files of unfinished work on the store's disk; removed at the end.
-    store_bytes
-        What stays in the store.
-    cpu_seconds
-        Processor time.
-    stripes
-        Tasks over pairs.
+    `task` is that of the tasks that run in one process at a time, at the stage that needs most; `merged` that of what
+    the process that builds merges between stages; `memory` its peak, with its tasks. Of the store's disk, `work_bytes`
+    are free again at the end, and `store_bytes` stay. `passes` are over the source, `stripes` are tasks over pairs.
     """
 
     name: str
@@ -93,10 +73,6 @@ class BuildEstimate:
     store_bytes: int
     cpu_seconds: float
     stripes: int
-
-    def to_json(self) -> dict[str, Any]:  # JSON
-        """Return plain values."""
-        return asdict(self)
 
 
 def sample_source(source: CountSource) -> SourceSample:
@@ -137,19 +113,11 @@ def estimate_build(
     per_process: int = 1,
     stripe_bytes: int = STRIPE_BYTES,
 ) -> BuildEstimate:
-    """Predict what :func:`~musegnn.coexpression.build.build_dataset` takes for one dataset.
+    """Predict what :func:`~musegnn.coexpression.build.build_dataset` takes for one dataset with these arguments.
 
-    Which pairs are stored is not known before: those of chance and 5 % of all are assumed. Dense graphs need more disk,
-    and memory where there are many genes.
-
-    Parameters
-    ----------
-    source, dataset, config, parallel, stripe_bytes
-        As for the build.
-    cells
-        Number of cells of the stratum; ``None``: those of the source.
-    per_process
-        Number of tasks that run in one process at a time.
+    Memory is that of the largest arrays. Which pairs are stored is not known before: those of chance and 5 % of all are
+    assumed. Dense graphs need more disk, and memory where there are many genes. A stratum has `cells`; `per_process`
+    tasks run in one process at a time.
     """
     sample = sample_source(source)
     n = source.n_cells if cells is None else cells
@@ -161,22 +129,22 @@ def estimate_build(
     ranges = -(-n // BLOCK_ROWS)
     groups, square, table = -(-ranges // GROUP_RANGES), 8.0 * n_genes**2, 512.0 * source.n_genes
     rank = n_genes if config.profile_rank is None else min(config.profile_rank, n_genes)
-
-    # A range of cells as it is read, its selected counts, and small matrices of some cells x N.
+    if config.profile_rank is None:  # Gram matrices, as they are summed and as they are compressed
+        profile, compressed = 2.0 * square, EIGEN_MATRICES * square
+    else:
+        sketch = 8.0 * n_genes * (rank + OVERSAMPLING)
+        profile, compressed = 3.0 * sketch, 8.0 * sketch
     rows = min(BLOCK_ROWS, n)
     read, counts = BLOCK_BYTES * min(rows * float(sample.detected.sum()), BLOCK_ENTRIES), 24.0 * rows * share.sum()
     largest = sorted((WeightedGram.nbytes(n_genes, stripe) for stripe in stripes), reverse=True)[:per_process]
-    sketch = 8.0 * n_genes * (rank + OVERSAMPLING)
-    lossless = config.profile_rank is None
-    tasks = {
-        "scan": (ranges, read + table),
-        "extract": (ranges, read + counts),
-        "pairs": (len(stripes), sum(largest) / len(largest) + counts + 5e3 * n_genes + 32.0 * pairs / len(stripes)),
-        "profile": (groups, (2.0 * square if lossless else 3.0 * sketch) + counts + 25e3 * n_genes),
-    }
-    task = max(size * min(per_process, number) for number, size in tasks.values())
-    merged = max(2.0 * table, 48.0 * pairs, EIGEN_MATRICES * square if lossless else 8.0 * sketch)
-    kept = table + 24.0 * n
+    task = max(
+        min(per_process, ranges) * (read + max(table, counts)),
+        # The sums and pairs of a stripe, and ten matrices of 64 x N while its pairs are tested.
+        sum(largest) + len(largest) * (counts + 32.0 * pairs / len(stripes) + 10 * 64 * 8.0 * n_genes),
+        # Six matrices of 512 cells x N while residuals are computed.
+        min(per_process, groups) * (profile + counts + 6 * 512 * 8.0 * n_genes),
+    )
+    merged, kept = max(2.0 * table, 48.0 * pairs, compressed), table + 24.0 * n
     passes = sum(1 for name in stages_of(config, dataset.modality) if name in {"scan", "select", "variance", "extract"})
     return BuildEstimate(
         name=dataset.name,
@@ -209,9 +177,7 @@ def _likely_genes(source: CountSource, config: GraphConfig, sample: SourceSample
 
 def _compute_seconds(n_cells: int, per_cell: float, n_genes: int, config: GraphConfig) -> float:
     pairs = n_cells * (per_cell**2 + per_cell) / 2
-    seconds = (
-        FIXED_SECONDS + PAIR_SECONDS * pairs + COUNT_SECONDS * n_cells * per_cell + FINISH_SECONDS * n_genes**2 / 2
-    )
+    seconds = FIXED_SECONDS + PAIR_SECONDS * pairs
     if config.profile_rank is not None:
         return seconds + 8 * FLOP_SECONDS * n_cells * n_genes * min(n_genes, config.profile_rank)
     # Residuals are multiplied cell by cell or, of sparse counts, by the distinct depths, whichever costs less.

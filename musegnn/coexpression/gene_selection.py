@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from musegnn.coexpression.irls import MomentScan
-from musegnn.coexpression.pearson import pearson_model
 from musegnn.coexpression.residuals import ResidualMoments, VarianceSums, rank_variable
-from musegnn.coexpression.sctransform import fit_sctransform, step_one_genes
+from musegnn.coexpression.sctransform import fit_sctransform, pearson_model, step_one_genes
 from musegnn.coexpression.sparkx import SparkXBasis, SparkXScan
 from musegnn.coexpression.state import Selection, SelectPlan
 from musegnn.coexpression.tasks import load
@@ -39,12 +38,8 @@ SHOWN = 3
 class SelectSums(NamedTuple):
     """What :func:`select_range` collects, each where the plan asks for it.
 
-    Attributes
-    ----------
-    first, cells
-        Moments of the S genes at the nodes, shapes (S, K) and (K,), float64.
-    cross, n_seen
-        Sums of :class:`~musegnn.coexpression.sparkx.SparkXScan`.
+    `first` and `cells` are moments of the S genes at the nodes, shapes (S, K) and (K,); `cross` and `n_seen` are the
+    sums of :class:`~musegnn.coexpression.sparkx.SparkXScan`.
     """
 
     first: NDArray[np.float64] | None = None

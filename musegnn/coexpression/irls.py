@@ -33,16 +33,10 @@ MAX_ITERATIONS = 11
 
 
 class DepthMoments(NamedTuple):
-    """Weights at the nodes that stand for sums over cells: ``sum_i x_ij f(s_i) = sum_q first_jq f(nodes_q)``.
+    """Weights at K nodes that stand for sums over cells: ``sum_i x_ij f(s_i) = sum_q first_jq f(nodes_q)``.
 
-    Attributes
-    ----------
-    nodes
-        Depths of the nodes, shape (K,), float64.
-    first, second
-        For sums with x and with x^2, shape (N, K), float64.
-    cells
-        For sums over cells alone, shape (K,), float64.
+    `nodes` are depths, shape (K,); `first` and `second` are for sums with x and with x^2, shape (N, K); `cells` is for
+    sums over cells alone, shape (K,); all float64.
     """
 
     nodes: NDArray[np.float64]
@@ -125,21 +119,16 @@ class IRLSFit(NamedTuple):
 
 
 def fit_irls(moments: DepthMoments, *, compat: Compat = "R") -> IRLSFit:
-    """Estimate mean and variance of each gene by iteratively reweighted least squares.
+    """Estimate mean and variance of each gene by iteratively reweighted least squares; 0 for genes without counts.
 
     Parameters
     ----------
     moments
         Sums over depth of N genes.
     compat
-        Rule of convergence.
-        ``R``: a change of theta counts where both values are positive. ``python``: as CS-CORE's Python package,
-        where a negative theta was set to infinity in place, so that one turning positive forces another iteration.
-
-    Returns
-    -------
-    IRLSFit
-        Genes without counts have `mu` 0 and `sigma` 0.
+        Rule of convergence. ``R``: a change of theta counts where both values are positive. ``python``: as CS-CORE's
+        Python package, where a negative theta was set to infinity in place, so that one turning positive forces another
+        iteration.
 
     References
     ----------

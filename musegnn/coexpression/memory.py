@@ -46,14 +46,7 @@ def most_genes(config: GraphConfig, n_genes: int) -> int:
 def task_memory(n_genes: int, memory: int | None, per_process: int) -> int:
     """Return the largest size in bytes of the sums of one task over pairs of `n_genes` genes.
 
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    memory
-        Bytes that a process may use; ``None``: half of what is free.
-    per_process
-        Number of tasks that run in a process at a time.
+    A process may use `memory` bytes, by default half of what is free, and runs `per_process` tasks at a time.
 
     Raises
     ------

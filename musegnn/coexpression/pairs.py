@@ -39,14 +39,8 @@ ENTRIES = 1 << 22
 class ExtractedCounts(NamedTuple):
     """Counts of the N genes in the kept cells of a range, and their moments.
 
-    Attributes
-    ----------
-    indptr, indices, data
-        CSR in the smallest types that hold the values.
-    depth
-        Depths of the cells, float64.
-    first, second, cells
-        As in :class:`~musegnn.coexpression.irls.DepthMoments`.
+    `indptr`, `indices` and `data` are CSR in the smallest types that hold the values; `first`, `second` and `cells` are
+    as in :class:`~musegnn.coexpression.irls.DepthMoments`.
     """
 
     indptr: NDArray[np.int64]
@@ -82,12 +76,9 @@ def extract_range(cells: ScannedCells, genes: NDArray[np.intp], basis: DepthBasi
 
 
 def extracted_blocks(paths: Sequence[Path], n_genes: int) -> Iterator[tuple[csr_matrix, NDArray[np.float64]]]:
-    """Read what :func:`extract_range` wrote, in order.
+    """Read what :func:`extract_range` wrote, in order: counts, shape (b, N), int32, and depths, shape (b,), float64.
 
-    Yields
-    ------
-    tuple
-        Counts, shape (b, N), int32, of at most 2^22 entries unless one cell has more, and depths, shape (b,), float64.
+    A block has at most 2^22 entries unless one cell has more.
     """
     for path in paths:
         part = load(path, ExtractedCounts)
@@ -121,18 +112,9 @@ def merge_moments(paths: Iterable[Path], n_genes: int, basis: DepthBasis) -> Dep
 class PairInputs(NamedTuple):
     """What all stripes of pairs of N genes are computed from.
 
-    Attributes
-    ----------
-    nodes, first, second, cells
-        As in :class:`~musegnn.coexpression.irls.DepthMoments`.
-    mu, sigma, theta_median, iterations, converged
-        As in :class:`~musegnn.coexpression.irls.IRLSFit`.
-    scattered
-        Number of leading genes whose pairs are summed one by one.
-    z_store
-        Smallest ``abs(z)`` that is kept.
-    device
-        ``cpu``, or a torch device that sums all pairs in dense form.
+    The first four fields are those of :class:`~musegnn.coexpression.irls.DepthMoments`, the next five those of
+    :class:`~musegnn.coexpression.irls.IRLSFit`. The pairs of the first `scattered` genes are summed one by one. A
+    `device` other than ``cpu`` is a torch device, which sums all pairs in dense form.
     """
 
     nodes: NDArray[np.float64]
@@ -160,7 +142,7 @@ class PairInputs(NamedTuple):
 
 
 def cut_stripes(weight: NDArray[np.float64], parallel: int, max_bytes: int) -> list[tuple[int, int]]:
-    """Divide rows into at least `parallel` stripes of about equal work.
+    """Divide rows into at least `parallel` stripes of about equal work, whose firsts are multiples of 64.
 
     Parameters
     ----------
@@ -170,11 +152,6 @@ def cut_stripes(weight: NDArray[np.float64], parallel: int, max_bytes: int) -> l
         Smallest number of stripes.
     max_bytes
         Largest size of the sums of a stripe; one of 64 rows may exceed it.
-
-    Returns
-    -------
-    list of tuple
-        First row and end; firsts are multiples of 64.
     """
     n_genes = len(weight)
     upto = np.concatenate([[0.0], np.cumsum(weight)])
@@ -201,10 +178,8 @@ class KeptPairs(NamedTuple):
         Tested pairs by ``abs(z)``, see :class:`~musegnn.data_store.records.PairTable`.
     ends
         End of the pairs of every 64 rows, int64.
-    rows, columns
-        Genes of each pair, shape (P,), int32.
-    z, estimate
-        Statistic and estimate, shape (P,), float32.
+    rows, columns, z, estimate
+        Genes and statistics of each pair, shape (P,).
     """
 
     histogram: NDArray[np.int64]
@@ -216,16 +191,9 @@ class KeptPairs(NamedTuple):
 
 
 def gram_stripe(inputs: Path, extracted: Sequence[Path], rows: tuple[int, int]) -> KeptPairs:
-    """Add all cells to some rows of the Gram matrices, and keep the pairs that are to be stored.
+    """Add all cells to some rows of the Gram matrices, from a multiple of 64 on, and keep the pairs to be stored.
 
-    Parameters
-    ----------
-    inputs
-        File of :class:`PairInputs`.
-    extracted
-        Files of :func:`extract_range`, in order.
-    rows
-        First row, a multiple of 64, and end.
+    `inputs` is a file of :class:`PairInputs`, `extracted` the files of :func:`extract_range`, in order.
     """
     about = load(inputs, PairInputs)
     fit = about.fit
@@ -258,16 +226,8 @@ def keep_pairs(stripes: Iterable[Stripe], z_store: float) -> KeptPairs:
 def collect_pairs(paths: Sequence[Path], order: NDArray[np.intp], z_store: float) -> PairTable:
     """Merge the files of :func:`gram_stripe` into one symmetric table, sorted, without diagonal.
 
-    Files are read twice, each at a time, so that little more than the table is in memory.
-
-    Parameters
-    ----------
-    paths
-        The files.
-    order
-        Gene at each row of the stripes, shape (N,).
-    z_store
-        Smallest ``abs(z)`` that was kept.
+    The gene of each row of the stripes is in `order`, shape (N,). Files are read twice, one at a time, so that little
+    more than the table is in memory.
     """
     n_genes = len(order)
     place = order.astype(np.int32)

@@ -101,14 +101,7 @@ def sparse_gram_group(model: Path, extracted: Sequence[Path]) -> SparseGramSums:
 def prefers_sparse(detected: NDArray[np.int64], n_levels: int, n_cells: int) -> bool:
     """Return whether the Gram matrix costs less from counts above zero and the histogram of depths than from all cells.
 
-    Parameters
-    ----------
-    detected
-        Cells in which each of the N genes is detected, shape (N,).
-    n_levels
-        Number of distinct depths.
-    n_cells
-        Number of cells n.
+    Genes are detected in `detected` of the `n_cells`, shape (N,), which have `n_levels` distinct depths.
     """
     return 2 * n_levels <= n_cells and float(detected.mean()) <= SPARSE * n_cells
 
@@ -181,19 +174,10 @@ def randomized_profile(basis: Path, paths: Sequence[Path], rank: int) -> NDArray
 
 
 def compress(gram: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Find few columns with the same inner products.
+    """Find few columns with the same inner products as N profiles: ``result @ result.T`` is `gram`, to rounding.
 
-    Parameters
-    ----------
-    gram
-        Inner products of N profiles, symmetric, positive semidefinite up to rounding, shape (N, N).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``U sqrt(lambda)`` with descending eigenvalues, those lost in rounding left out; the entry of largest
-        magnitude in each column is positive. Shape (N, R), R <= N, float32. ``result @ result.T`` is `gram`, so
-        any linear map of the whole profile is one of the result.
+    So any linear map of the whole profile is one of the result, ``U sqrt(lambda)`` with descending eigenvalues; those
+    lost in rounding are left out. The entry of largest magnitude in each column is positive. Shape (N, R), R <= N.
 
     Raises
     ------

@@ -56,17 +56,7 @@ class ResidualMoments:
         self._n_seen += parts.n_seen
 
     def finish(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute the moments.
-
-        Parameters
-        ----------
-        depth
-            Depths of all cells, shape (C,).
-
-        Returns
-        -------
-        mean, variance
-            Of the residuals, variance with ddof 1, NaN for genes without a model; shapes (G,), float64.
+        """Compute mean and variance (ddof 1; NaN for genes without a model) given the depths of all C cells.
 
         Raises
         ------

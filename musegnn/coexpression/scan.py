@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.counts import GeneStats
     from musegnn.config import GraphConfig, QCConfig
     from musegnn.data_store.readers import CountSource
 
@@ -57,16 +57,9 @@ def cut_ranges(n_cells: int, rows: int) -> list[CellRange]:
 class Scan(NamedTuple):
     """Result of :func:`scan_range`.
 
-    Attributes
-    ----------
-    reasons
-        Position in ``REASONS``, from 1 on, of the first reason against each cell, 0 for kept ones, shape (c,), int8.
-    depth
-        Depths of the kept cells, float64.
-    merged
-        Duplicate entries of the source that were summed.
-    small, keys, times
-        A :class:`~musegnn.coexpression.counts.CountTable` of all G genes over the kept cells.
+    For each cell, `reasons` is the position in ``REASONS``, from 1 on, of the first reason against it, or 0; `depth` is
+    of the kept cells; `merged` duplicate entries of the source were summed; the others make up a
+    :class:`~musegnn.coexpression.counts.CountTable` of all G genes over the kept cells.
     """
 
     reasons: NDArray[np.int8]
@@ -89,18 +82,12 @@ class ScanResult:
         Total counts of the kept cells over all genes that are not left out by name, positive, shape (n,), float64.
     genes
         Columns of the kept genes, ascending, shape (M,), intp.
-    table
-        How often each count of the M genes occurs in the n cells.
-    stats
-        Sums over the n cells of the M genes.
-    median_nonzero
-        Median of the nonzero counts of the kept genes in the kept cells.
+    table, stats, median_nonzero
+        Occurrences, sums and median of the counts of the kept genes in the kept cells.
     merged
         Duplicate entries of the source that were summed.
-    cells_dropped
-        Cells by the first reason that applied.
-    genes_dropped
-        Genes left out by name or detected in too few cells.
+    cells_dropped, genes_dropped
+        Cells by the first reason that applied, and genes left out by name or detected in too few cells.
     """
 
     keep: NDArray[np.bool_]
@@ -135,11 +122,8 @@ class ScannedCells:
     def blocks(self, genes: NDArray[np.intp]) -> Iterator[tuple[slice, csr_matrix, NDArray[np.float64]]]:
         """Read the kept cells again, for the genes in these columns of the source, shape (N,), in their order.
 
-        Yields
-        ------
-        tuple
-            Place of the block's cells among the kept cells of the range, counts of shape (b, N), and the depths of
-            these cells, shape (b,), float64. The entries of a row stand in the order of the source.
+        Yields the place of the block's cells among the kept cells of the range, counts of shape (b, N), and depths,
+        shape (b,), float64. The entries of a row stand in the order of the source.
         """
         part = load(self.scanned, Scan)
         place = np.full(self.source.n_genes, -1, dtype=np.int32)
@@ -161,7 +145,7 @@ def read_range(source: CountSource, cells: CellRange, *, validate: bool) -> Iter
 
 
 def scan_range(source: CountSource, config: GraphConfig, cells: CellRange) -> Scan:
-    """Read a range of cells for the first time, and judge and count what it holds.
+    """Judge and count the cells of a range.
 
     Raises
     ------
@@ -182,12 +166,7 @@ def scan_range(source: CountSource, config: GraphConfig, cells: CellRange) -> Sc
 
 
 def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path]) -> ScanResult:
-    """Merge the files of :func:`scan_range`, in order.
-
-    Returns
-    -------
-    ScanResult
-        At least 50 cells and 2 genes.
+    """Merge the files of :func:`scan_range`, in order, to at least 50 cells and 2 genes.
 
     Raises
     ------
@@ -226,13 +205,7 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
 
 
 def check_genes(source: CountSource, config: GraphConfig) -> None:
-    """Refuse quality control that the names of the genes do not allow.
-
-    Raises
-    ------
-    InputError
-        E254 when mitochondrial counts are bounded, but no gene is called mitochondrial.
-    """
+    """Refuse with E254 a bound on mitochondrial counts where no gene is called mitochondrial."""
     mitochondrial, _ = _by_name(source, config)
     if config.qc.max_mito is not None and not mitochondrial.any():
         msg = "qc.max_mito is set, but no gene name starts with MT-"

@@ -1,4 +1,4 @@
-"""sctransform v2: a regularised negative binomial model of the counts of every gene.
+"""Models of the counts of every gene: sctransform v2, a regularised negative binomial, and analytic Pearson.
 
 Legend: C cells, G genes, M genes fitted one by one, K nodes of the moments.
 
@@ -8,7 +8,7 @@ at ln 10). Parameters are estimated on all cells for some genes, then smoothed o
 References
 ----------
 Choudhary, S. and Satija, R. (2022), Genome Biol. 23, 27. Ahlmann-Eltze, C. and Huber, W. (2020), Bioinformatics 36,
-5701-5702 (the gamma-Poisson fit).
+5701-5702 (the gamma-Poisson fit). Lause, J., Berens, P. and Kobak, D. (2021), Genome Biol. 22, 258 (analytic).
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from musegnn.random import stream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.counts import CountTable
-    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.counts import CountTable, GeneStats
 
 STEP_ONE_GENES = 2000
 MIN_STEP_ONE_CELLS = 5
@@ -39,6 +38,7 @@ TREND_SHARE = 0.1
 TREND_REACH = 3.0
 DISPERSION_START = 0.5
 MEDIAN_DIVISOR = 5.0
+PEARSON_THETA = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,26 +94,24 @@ class SCTModel:
         return NoiseModel(np.exp(self.intercept), self.theta, self.min_variance, clip)
 
 
+def pearson_model(stats: GeneStats, total_depth: float, *, theta: float = PEARSON_THETA) -> SCTModel:
+    """Return the model of G genes with the expected count ``s_i * total_j / sum_i s_i``; nothing is fitted.
+
+    It has no lower bound of the variance, and residuals are clipped at ``sqrt(C)``. Genes without counts have no model.
+    """
+    detected = stats.total > 0
+    intercept = np.full(len(stats.total), np.nan)
+    intercept[detected] = np.log(stats.total[detected] / total_depth)
+    return SCTModel(
+        intercept=intercept, theta=np.where(detected, theta, np.nan), min_variance=0.0, n_cells=stats.n_cells
+    )
+
+
 def step_one_genes(stats: GeneStats, min_cells: int, *, seed: int, n_genes: int = STEP_ONE_GENES) -> NDArray[np.int64]:
-    """Choose the genes that are fitted one by one: over-dispersed and detected in at least five cells.
+    """Choose the genes that are fitted one by one: over-dispersed, detected in `min_cells` and in five cells or more.
 
-    Of more than `n_genes` a seeded sample is drawn, spread evenly over abundance.
-
-    Parameters
-    ----------
-    stats
-        Moments of the G genes.
-    min_cells
-        Number of cells in which a gene must be detected.
-    seed
-        Seed of the sample.
-    n_genes
-        Largest number of genes.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions, ascending, shape (M,), int64; may be empty.
+    Of more than `n_genes` a seeded sample is drawn, spread evenly over abundance. The positions ascend, shape (M,),
+    and may be none.
     """
     kept = modelled_genes(stats, min_cells)
     return kept[choose_step_one(stats.n_detected[kept], kept, stats, n_genes, seed)]
@@ -131,7 +129,7 @@ def fit_sctransform(
     min_cells: int = 5,
     bin_size: int = 500,
 ) -> SCTModel:
-    """Fit the model on all cells from sums over depth.
+    """Fit the model of G genes on all cells from sums over depth.
 
     The chosen genes are fitted one by one, then :func:`~musegnn.coexpression.regularize.regularize` gives the
     parameters of all genes that are detected in `min_cells` cells; the others get no model.
@@ -153,11 +151,6 @@ def fit_sctransform(
         Number of cells in which a gene must be detected.
     bin_size
         Number of genes that share one trend of dispersions.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, or no gene is detected in `min_cells` cells.
     """
     kept = modelled_genes(stats, min_cells)
     fits = SumsFit(DepthSums(first, cells, nodes, *table.tails()), stats, genes)
@@ -190,22 +183,11 @@ def fit_step_one(
     *,
     bin_size: int = 500,
 ) -> StepOne:
-    """Fit M genes one by one.
+    """Fit M genes one by one, at the positions `genes` among all, with moments `mean` and `variance` over all cells.
 
     In bins of `bin_size` genes: intercepts with a dispersion from moments; dispersions by adjusted profile likelihood;
     intercepts again with the bin's trend of dispersions. The size is ``theta = 1/d`` of the gene's own dispersion, at
     least 1e-7, and infinite where it exceeds the moment estimate ``mean^2 / (variance - mean)`` a thousandfold.
-
-    Parameters
-    ----------
-    fits
-        Likelihoods of these genes.
-    genes
-        Positions of these genes among all, shape (M,), int64.
-    mean, variance
-        Of these genes over all cells, variance with ddof 1, shapes (M,), float64.
-    bin_size
-        Number of genes that share one trend.
     """
     theta = np.empty(len(genes))
     intercept = np.empty(len(genes))
@@ -222,10 +204,10 @@ def fit_step_one(
 def sample_genes(
     candidates: NDArray[np.int64], log_mean: NDArray[np.float64], n_genes: int, *, seed: int
 ) -> NDArray[np.int64]:
-    """Choose genes spread evenly over abundance.
+    """Choose genes spread evenly over abundance; all of them when there are no more than `n_genes`.
 
-    Without replacement, with probabilities inverse to the density of `log_mean`, their log10 geometric means; all of
-    them when there are no more than `n_genes`.
+    They are drawn without replacement, with probabilities inverse to the density of `log_mean`, their log10 geometric
+    means.
     """
     if len(candidates) <= n_genes:
         return candidates
@@ -254,7 +236,7 @@ class SumsFit:
         )
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of some genes over all cells."""
+        """Return mean and variance of some genes."""
         return self._mean[part], self._variance[part]
 
     def intercept(
@@ -282,20 +264,10 @@ def _fit_bin(fits: SumsFit, part: slice) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def running_median(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smooth y over the rank of x by a weighted running median.
+    """Smooth y over the rank of x by a weighted running median, shape (M,).
 
     Windows hold a tenth of the points and at least 100, with normal weights that reach three standard deviations; the
     ends repeat the first and the last full window. Fewer points than a window share one median.
-
-    Parameters
-    ----------
-    x, y
-        Points, shapes (M,), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        The smooth at each point, shape (M,), float64.
     """
     n = len(x)
     order = np.argsort(x, kind="stable")

@@ -27,7 +27,7 @@ from musegnn.kernels.moments import accumulate_moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.counts import GeneStats
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
 KERNELS = (
@@ -41,22 +41,18 @@ SINGULAR = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkXResult:
-    """Tests of G genes with K = 11 kernels.
+    """Tests of G genes with K = 11 kernels; NaN for genes without counts and for skipped kernels.
 
     Attributes
     ----------
-    statistic
-        NaN for genes without counts and for skipped kernels, shape (G, K), float64.
-    p_kernel
-        p-value of each kernel, NaN as above, shape (G, K), float64.
+    statistic, p_kernel
+        Of each kernel, shape (G, K), float64.
     p
-        Cauchy combination over the kernels, NaN for genes without counts, shape (G,), float64.
+        Cauchy combination over the kernels, shape (G,), float64.
     p_adjusted
         Benjamini-Yekutieli adjustment over the genes with counts, shape (G,), float64.
-    kernels
-        Names of the kernels, in column order.
-    skipped
-        Names of the kernels left out because their transform is degenerate for these coordinates.
+    kernels, skipped
+        Names of the kernels in column order, and of those whose transform is degenerate for these coordinates.
     """
 
     statistic: NDArray[np.float64]
@@ -75,13 +71,13 @@ class SparkXResult:
 class SparkXBasis:
     """Orthonormal columns of the eleven kernels, and of covariates, as functions of a cell's place.
 
-    It holds a few numbers per kernel, so that tasks can evaluate the columns of their own cells.
+    It holds a few numbers per kernel, so that tasks can evaluate the columns of their own cells. Cells without counts
+    carry no information and are to be left out.
 
     Parameters
     ----------
     coords
-        Coordinates of all cells used, shape (C, D). Cells without counts carry no information and are to be left out,
-        as :func:`sparkx` does.
+        Coordinates of all cells used, shape (C, D).
     covariates
         Numbers whose linear effect, beside a constant, is taken out of the kernels and out of the null distribution,
         shape (C, q); ``None``: the constant alone.
@@ -213,13 +209,7 @@ class SparkXScan:
         self.n_seen += n_seen
 
     def result(self, stats: GeneStats) -> SparkXResult:
-        """Compute the tests from the sums of the counts of the G genes over all cells.
-
-        Raises
-        ------
-        ValueError
-            When counts of another number of cells were added.
-        """
+        """Compute the tests from the sums of the counts of the G genes over all cells."""
         n_cells = self._basis.n_cells
         if not self.n_seen == n_cells == stats.n_cells:
             msg = f"expected the counts of {n_cells} cells, got {self.n_seen}, and sums over {stats.n_cells}"
@@ -258,15 +248,8 @@ def sparkx(
     ----------
     counts
         Counts, cells x genes, shape (C, G).
-    coords
-        Coordinates, shape (C, D).
-    covariates
-        Numbers whose linear effect is taken out, shape (C, q).
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or the coordinates do not serve, see :class:`SparkXBasis`.
+    coords, covariates
+        As of :class:`SparkXBasis`.
     """
     counts = csr_matrix(counts)
     if len(coords) != counts.shape[0]:
@@ -295,12 +278,7 @@ def combine_cauchy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Combine the p-values of each row by the mean of their Cauchy quantiles (ACAT, equal weights).
 
     Any 0 gives 0, and otherwise any 1 gives 1. Quantiles are computed as cotangents, which keep full precision at
-    both ends.
-
-    Raises
-    ------
-    ValueError
-        When a p-value is NaN or outside [0, 1].
+    both ends. Values that are no p-values are refused.
     """
     if not bool(np.all((p >= 0.0) & (p <= 1.0))):
         msg = "expected p-values in [0, 1], got others or NaN"
@@ -315,7 +293,7 @@ def combine_cauchy(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def adjust_by(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Adjust p-values for the false discovery rate under any dependence (Benjamini and Yekutieli).
+    """Adjust p-values, shape (m,), for the false discovery rate under any dependence (Benjamini and Yekutieli).
 
     ``q_(r) = min over t >= r of (m c_m / t) p_(t)``, at most 1, with ``c_m = sum 1/i`` over the m tests.
 

@@ -26,15 +26,8 @@ if TYPE_CHECKING:
 class SelectPlan(NamedTuple):
     """What the pass before the choice of genes collects.
 
-    Attributes
-    ----------
-    basis
-        The expansion over the range of depths.
-    step_one
-        Positions among the M genes whose moments the sctransform fit takes, shape (S,), none of them where no gene is
-        over-dispersed; ``None`` for other models.
-    space
-        Transforms of the coordinates where genes are chosen by spatial variation, else ``None``.
+    Moments over depth on `basis`: of the genes at positions `step_one` among the M for the fit of sctransform, shape
+    (S,), ``None`` for other models; and the tests with the kernels of `space` where genes are chosen by place.
     """
 
     basis: DepthBasis
@@ -71,28 +64,18 @@ class BuildState:
     ----------
     source, dataset, config
         The counts, what they are of, and how the graph is built.
-    ranges
-        Cells of the source that a task reads.
-    cells
-        The kept cells of each range.
-    scan
-        Depths, kept cells and genes, and sums of their counts.
-    plan
-        What the second pass collects.
-    model
-        Residual model of the M genes.
-    selection
-        The N genes.
+    ranges, cells
+        Cells of the source that a task reads, and those kept of each range.
+    scan, plan, model, selection
+        Result of the first pass, plan of the second, residual model of the M genes, and the N genes chosen.
     ascending
-        Order of the N genes by rising number of cells that have them, in which pairs and profile are computed.
-    extracted
-        Files of the counts of the N genes, in ascending order.
+        Order of the N genes by rising number of cells that have them, in which all below is.
+    extracted, pair_inputs
+        Files of their counts, and of what pairs are computed from.
     fit
-        Means and variances of the N genes, in ascending order.
+        Their means and variances.
     scattered
         Number of leading genes whose pairs are summed one by one (``kernels/gram``).
-    pair_inputs
-        File of what pairs are computed from.
     """
 
     source: CountSource

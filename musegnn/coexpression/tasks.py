@@ -40,10 +40,8 @@ class Task:
     ----------
     path
         File of the result, on storage that all workers share.
-    function
-        Computes the result; importable by name, so that it can travel to other processes.
-    arguments
-        Arguments of the function; picklable.
+    function, arguments
+        Computes the result; importable by name and picklable, so that they can travel to other processes.
     """
 
     path: Path
@@ -102,10 +100,7 @@ def save(path: Path, fields: Fields) -> None:
 def load(path: Path, kind: Callable[..., T]) -> T:
     """Read what :func:`save` wrote of a named tuple; every field is checked against its CRC-32 on the way.
 
-    Raises
-    ------
-    OSError, ValueError, zipfile.BadZipFile
-        When the file is missing or damaged.
+    Raises one of ``DAMAGE`` when the file is missing or damaged.
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}

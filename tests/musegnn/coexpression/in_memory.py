@@ -29,8 +29,8 @@ from musegnn.kernels.nb_intercept import DepthSums, fit_dispersion, fit_intercep
 from musegnn.kernels.residuals import dense_residuals
 
 if TYPE_CHECKING:
+    from musegnn.coexpression.counts import GeneStats
     from musegnn.coexpression.regularize import StepOne
-    from musegnn.coexpression.stats import GeneStats
 
 
 class CellsFit:

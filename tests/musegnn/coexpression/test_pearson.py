@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from musegnn.coexpression.counts import CountTable
-from musegnn.coexpression.pearson import pearson_model
 from musegnn.coexpression.residuals import ResidualMoments
+from musegnn.coexpression.sctransform import pearson_model
 from tests.musegnn.coexpression.in_memory import residuals
 
 
