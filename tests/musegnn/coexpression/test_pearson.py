@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from benchmarks.peers.sctransform_in_memory import residuals
 from musegnn.coexpression.counts import CountTable
 from musegnn.coexpression.residuals import ResidualMoments
 from musegnn.coexpression.sctransform import pearson_model
-from tests.musegnn.coexpression.in_memory import residuals
 
 
 @pytest.fixture

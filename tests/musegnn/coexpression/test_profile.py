@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from benchmarks.peers.sctransform_in_memory import residuals
 from musegnn.coexpression import profile as profiles
 from musegnn.coexpression.pairs import ExtractedCounts
 from musegnn.coexpression.profile import compress
 from musegnn.coexpression.sctransform import SCTModel
 from musegnn.coexpression.tasks import save
-from tests.musegnn.coexpression.in_memory import residuals
 
 
 @settings(max_examples=40, deadline=None)

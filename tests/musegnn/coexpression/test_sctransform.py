@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import nbinom
 
-from musegnn.coexpression.bandwidth import bandwidth_sj
-from musegnn.coexpression.regularize import StepOne, flag_outliers, regularize
-from musegnn.coexpression.residuals import ResidualMoments, rank_variable
-from musegnn.coexpression.sctransform import running_median, sample_genes
-from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
-from tests.musegnn.coexpression.in_memory import (
+from benchmarks.peers.sctransform_in_memory import (
     gene_stats,
     residuals,
     sctransform,
     step_one_from_cells,
     step_one_from_sums,
 )
+from musegnn.coexpression.bandwidth import bandwidth_sj
+from musegnn.coexpression.regularize import StepOne, flag_outliers, regularize
+from musegnn.coexpression.residuals import ResidualMoments, rank_variable
+from musegnn.coexpression.sctransform import running_median, sample_genes
+from musegnn.kernels.nb_intercept import fit_dispersion, fit_intercept
 
 N_CELLS, N_GENES = 600, 240
 GOLDEN_RATIO = 0.6180339887498949

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from benchmarks.peers.sctransform_in_memory import count_table, fit_from_cells, fit_from_sums
 from musegnn.coexpression.counts import CountTable
 from musegnn.coexpression.sctransform import step_one_genes
-from tests.musegnn.coexpression.in_memory import count_table, fit_from_cells, fit_from_sums
 
 
 def draw(seed: int, n: int, genes: int, spread: float) -> tuple[csr_matrix, np.ndarray]:

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.regularize import StepOne, regularize
-from musegnn.coexpression.residuals import ResidualMoments, rank_variable
-from musegnn.coexpression.sctransform import SCTModel
-from tests.musegnn.coexpression.in_memory import (
+from benchmarks.peers.sctransform_in_memory import (
     gene_stats,
     residuals,
     sctransform,
     step_one_from_cells,
     step_one_from_sums,
 )
+from musegnn.coexpression.regularize import StepOne, regularize
+from musegnn.coexpression.residuals import ResidualMoments, rank_variable
+from musegnn.coexpression.sctransform import SCTModel
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.stats import chi2, false_discovery_control, kstest
 
+from benchmarks.peers.sctransform_in_memory import gene_stats
 from musegnn.coexpression.sparkx import (
     KERNELS,
     SparkXBasis,
@@ -19,7 +20,6 @@ from musegnn.coexpression.sparkx import (
     exact_p_values,
     sparkx,
 )
-from tests.musegnn.coexpression.in_memory import gene_stats
 
 
 def tissue(seed: int, *, n_cells: int = 120, n_genes: int = 40, axes: int = 2):

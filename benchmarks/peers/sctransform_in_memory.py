@@ -29,6 +29,8 @@ from musegnn.kernels.nb_intercept import DepthSums, fit_dispersion, fit_intercep
 from musegnn.kernels.residuals import dense_residuals
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from musegnn.coexpression.counts import GeneStats
     from musegnn.coexpression.regularize import StepOne
 
@@ -36,20 +38,27 @@ if TYPE_CHECKING:
 class CellsFit:
     """The likelihoods of genes from the counts of some cells, shape (cells, genes), without explicit zeros."""
 
-    def __init__(self, counts: csc_matrix, depth: np.ndarray) -> None:
+    def __init__(self, counts: csc_matrix, depth: NDArray[np.float64]) -> None:
         self._counts, self._depth = counts, depth
         self.mean_depth = float(depth.mean())
 
-    def moments(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and variance of some genes."""
         counts, n = self._counts[:, part].astype(np.float64), len(self._depth)  # squares exceed the counts' type
         mean = np.asarray(counts.mean(axis=0)).ravel()
         squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
         return mean, (squares - n * mean * mean) / (n - 1)
 
-    def intercept(self, part: slice, dispersion: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+    def intercept(
+        self, part: slice, dispersion: NDArray[np.float64], start: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Fit the intercepts of some genes."""
         return fit_intercept(self._counts[:, part], self._depth, dispersion, start=start)
 
-    def dispersion(self, part: slice, intercept: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def dispersion(
+        self, part: slice, intercept: NDArray[np.float64], start: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fit the dispersions of some genes."""
         return fit_dispersion(self._counts[:, part], self._depth, intercept, start)
 
 
@@ -58,25 +67,30 @@ class SCTResult:
     """A matrix with its fitted model, and moments of the clipped residuals."""
 
     counts: csr_matrix
-    depth: np.ndarray
+    depth: NDArray[np.float64]
     stats: GeneStats
     model: SCTModel
-    residual_mean: np.ndarray
-    residual_variance: np.ndarray
+    residual_mean: NDArray[np.float64]
+    residual_variance: NDArray[np.float64]
 
-    def ranking(self) -> np.ndarray:
+    def ranking(self) -> NDArray[np.int64]:
+        """Order the genes that have a model by falling residual variance."""
         return rank_variable(self.residual_variance)
 
-    def residuals(self, genes: np.ndarray, *, clip: float | None = None) -> np.ndarray:
+    def residuals(self, genes: NDArray[np.int64], *, clip: float | None = None) -> NDArray[np.float64]:
+        """Compute the residuals of some genes, shape (C, N)."""
         return residuals(self.counts[:, genes], self.depth, self.model.take(genes), clip=clip)
 
 
-def residuals(counts: csr_matrix, depth: np.ndarray, model: SCTModel, *, clip: float | None = None) -> np.ndarray:
+def residuals(
+    counts: csr_matrix, depth: NDArray[np.float64], model: SCTModel, *, clip: float | None = None
+) -> NDArray[np.float64]:
     """Compute the residuals of all counts, shape (C, G)."""
     return dense_residuals(csr_matrix(counts), depth, model.noise(model.clip if clip is None else clip))
 
 
 def count_table(counts: csr_matrix) -> CountTable:
+    """Count how often each count of each gene occurs."""
     table = CountTable(counts.shape[1])
     whole = csr_matrix(counts).astype(np.int32)
     whole.eliminate_zeros()
@@ -85,10 +99,11 @@ def count_table(counts: csr_matrix) -> CountTable:
 
 
 def gene_stats(counts: csr_matrix) -> GeneStats:
+    """Sum up the counts of each gene."""
     return count_table(counts).stats(counts.shape[0])
 
 
-def depth_sums(counts: csr_matrix, depth: np.ndarray, order: int | None = None) -> DepthSums:
+def depth_sums(counts: csr_matrix, depth: NDArray[np.float64], order: int | None = None) -> DepthSums:
     """Return the sums of all genes over depth that builds collect range by range."""
     lowest, highest = float(depth.min()), float(depth.max())
     scan = MomentScan(counts.shape[1], DepthBasis(lowest, highest, order or chebyshev_order(lowest, highest)))
@@ -98,22 +113,38 @@ def depth_sums(counts: csr_matrix, depth: np.ndarray, order: int | None = None) 
 
 
 def step_one_from_cells(
-    counts: csr_matrix, depth: np.ndarray, genes: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    counts: csr_matrix,
+    depth: NDArray[np.float64],
+    genes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
 ) -> StepOne:
+    """Fit genes one by one from the counts of cells, shape (C, M); moments are over all cells."""
     by_gene = csc_matrix(counts)
     by_gene.eliminate_zeros()
     return fit_step_one(CellsFit(by_gene, depth), genes, mean, variance)
 
 
 def step_one_from_sums(
-    counts: csr_matrix, depth: np.ndarray, genes: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    counts: csr_matrix,
+    depth: NDArray[np.float64],
+    genes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    variance: NDArray[np.float64],
 ) -> StepOne:
+    """Fit the same from sums over depth."""
     every = np.arange(counts.shape[1])
     return fit_step_one(SumsFit(depth_sums(counts, depth), gene_stats(counts), every), genes, mean, variance)
 
 
 def fit_from_cells(
-    counts: csr_matrix, depth: np.ndarray, stats: GeneStats, *, median_nonzero: float, min_cells: int, n_genes: int
+    counts: csr_matrix,
+    depth: NDArray[np.float64],
+    stats: GeneStats,
+    *,
+    median_nonzero: float,
+    min_cells: int = 5,
+    n_genes: int = 2000,
 ) -> SCTModel:
     """Fit the model as :func:`fit_sctransform` does, from the counts of the cells."""
     kept = modelled_genes(stats, min_cells)
@@ -125,7 +156,7 @@ def fit_from_cells(
 
 def fit_from_sums(
     counts: csr_matrix,
-    depth: np.ndarray,
+    depth: NDArray[np.float64],
     stats: GeneStats,
     *,
     median_nonzero: float,
