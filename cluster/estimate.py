@@ -65,7 +65,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
         for source, dataset in zip(sources, atlas.datasets, strict=True)
     ]
     for found in datasets:
-        check_profile_memory(found.name, atlas.graph, found.selected, found.cells, budget)
+        check_profile_memory(found.name, atlas.graph, found.selected, budget)
     remote = scheduler not in {"threads", "synchronous"}
     peak = total_memory(datasets, min(count, DRIVERS))
     return AtlasEstimate(

@@ -39,12 +39,14 @@ class Settings:
 @Parameter(name="*", negative=())
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Options of commands that build graphs; none of them changes a result."""
+    """Options of commands that build graphs; none of them changes a result beyond rounding."""
 
     scheduler: str = "threads"
     "Scheduler of the builds: threads, synchronous, distributed, ray, or the address of a dask scheduler."
     memory: str | None = None
     "Memory of each process, such as 6GB; without it half of what is free."
+    device: str = "auto"
+    "Where pairs of genes are summed: cpu, cuda, or auto (CUDA where this machine has it); the last bits differ."
 
     @property
     def memory_bytes(self) -> int | None:

@@ -95,8 +95,8 @@ def _compared(decoder: str, shapes: tuple[Shape, ...]) -> Iterator[Measurement]:
             metric=f"cpu_time per dataset: {decoder}",
             value=spent,
             unit="s",
-            rival="prediction, scaled",
-            rival_value=spent * ratio,
+            baseline="prediction, scaled",
+            baseline_value=spent * ratio,
         )
     errors, about = np.abs(relative - 1.0), f"{len(shapes)} shapes"
     yield Measurement(shape=about, metric=f"median error: {decoder}", value=float(np.median(errors)), unit="")
