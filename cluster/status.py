@@ -91,7 +91,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
             f"imbalance {status['imbalance']:.2f}"
         )
     for actor in status["actors"]:
-        doing = "not heard of yet"
+        doing = "no heartbeat yet"
         if "phase" in actor:
             what = f" {actor['dataset']}" if actor["dataset"] else ""
             doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"

@@ -34,7 +34,6 @@ UPWARD: set[str] = {
 """Imports of a higher floor that are still there. The list only shrinks: an entry that no longer exists must leave."""
 
 CIRCLES: list[set[str]] = [
-    {"musegnn.cluster.controller", "musegnn.cluster.status"},
     {"musegnn.kernels.overlap.api", "musegnn.kernels.overlap.impl.reference"},
 ]
 """Circles of imports that are still there, by the same rule."""

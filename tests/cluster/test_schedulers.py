@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask.config
 import distributed  # noqa: F401  its settings have to be there before some are set for a while
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def add(values: np.ndarray, number: np.ndarray) -> dict[str, np.ndarray]:
-    return {"sum": values + number}
+class Sum(NamedTuple):
+    sum: np.ndarray | None = None
+
+
+def add(values: np.ndarray, number: np.ndarray) -> Sum:
+    return Sum(values + number)
 
 
 def tasks_of(folder: Path, values: np.ndarray) -> list[Task]:
@@ -47,9 +51,9 @@ def test_two_builds_on_one_scheduler_share_no_key(tmp_path):
     assert not keys[0] & keys[1]
 
 
-def die() -> dict[str, np.ndarray]:
+def die() -> Sum:
     os.kill(os.getpid(), signal.SIGKILL)
-    return {}
+    return Sum()
 
 
 @pytest.mark.filterwarnings("default")  # distributed warns about its own sockets when a cluster closes
@@ -81,10 +85,10 @@ def test_a_scheduler_that_does_not_answer():
 def test_tasks_that_have_not_begun_never_do(tmp_path):
     began: list[int] = []
 
-    def note(k: int) -> dict[str, np.ndarray]:
+    def note(k: int) -> Sum:
         began.append(k)
         workers.stop.set()
-        return {}
+        return Sum()
 
     for scheduler in ("threads", "synchronous"):
         with schedulers.open_workers(scheduler) as workers:
