@@ -6,16 +6,20 @@ Legend: N rows, E edges in CSR order, ``...`` any trailing dimensions.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
 from musegnn.kernels.segment.impl import torch as in_torch
+from musegnn.kernels.validation import resolve_impl
 
-SegmentImpl = Literal["torch", "scatter"]
+SegmentImpl = Literal["auto", "torch", "scatter"]
+
+_HAS_SCATTER = find_spec("torch_scatter") is not None
 
 
-def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "torch") -> torch.Tensor:
+def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto") -> torch.Tensor:
     """Add the values of each row.
 
     Parameters
@@ -25,7 +29,8 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
     rowptr
         (N+1,) int64; row i owns ``values[rowptr[i]:rowptr[i+1]]``.
     impl
-        ``torch``, or ``scatter`` for the kernels of torch-scatter (an optional package).
+        ``torch``: plain torch; ``scatter``: the kernels of torch-scatter (an optional package), no second derivatives;
+        ``auto``: ``scatter`` where it is installed, outside ``torch.compile``, else ``torch``.
 
     Returns
     -------
@@ -45,7 +50,7 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
 
 
 def segment_softmax(
-    values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "torch"
+    values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the softmax within each row, and the logarithm of its normaliser.
 
@@ -86,10 +91,7 @@ def _check(values: torch.Tensor, rowptr: torch.Tensor) -> None:
         raise ValueError(msg)
 
 
-def _load(impl: str) -> Any:  # a module; each gives the same two functions
-    if impl == "torch":
-        return in_torch
-    if impl != "scatter":
-        msg = f"impl must be 'torch' or 'scatter', got {impl!r}"
-        raise ValueError(msg)
-    return import_module("musegnn.kernels.segment.impl.scatter")
+def _load(impl: str) -> Any:  # a module; each has the same two functions
+    prefers_scatter = _HAS_SCATTER and not torch.compiler.is_compiling()
+    chosen = resolve_impl(impl, ("scatter", "torch") if prefers_scatter else ("torch", "scatter"))
+    return in_torch if chosen == "torch" else import_module("musegnn.kernels.segment.impl.scatter")

@@ -39,12 +39,12 @@ def attend(
     q, k, v, u, a = (part.to(dtype) for part in (q, k, v, u, a))
     row, col = graph.target, graph.col
     s_EH = scale * ((q[row] * k[col]).sum(-1) + (u[row] * a[:, None, :]).sum(-1))
-    p_EH, lse_NH = segment_softmax(s_EH, graph.rowptr)
+    p_EH, lse_NH = segment_softmax(s_EH, graph.rowptr, impl="torch")
     if dropout > 0.0:
         keep = keep_mask(graph.n_edges, q.shape[1], dropout=dropout, seed=seed).to(p_EH.device)
         p_EH = p_EH * keep.to(dtype) / (1.0 - dropout)
-    o_NHD = segment_sum(p_EH[..., None] * v[col], graph.rowptr)
-    z_NHF = segment_sum(p_EH[..., None] * a[:, None, :], graph.rowptr)
+    o_NHD = segment_sum(p_EH[..., None] * v[col], graph.rowptr, impl="torch")
+    z_NHF = segment_sum(p_EH[..., None] * a[:, None, :], graph.rowptr, impl="torch")
     return o_NHD.to(out_dtype), z_NHF.to(out_dtype), lse_NH.detach()
 
 
