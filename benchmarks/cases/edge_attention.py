@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-RIVAL = "PyG TransformerConv"
+BASELINE = "PyG TransformerConv"
 EXACT, TIMES_THEIRS = 1e-9, 2.0
 # Nodes, density, goal, rounds.
 SPEED = ((1000, 0.2, 40.0, 11), (2000, 0.05, 30.0, 11), (5000, 0.05, 30.0, 5), (1000, 0.05, 8.0, 31))
@@ -87,7 +87,7 @@ def _compare(n_nodes: int, density: float, goal: float | None, rounds: int) -> I
         metric="layer_fwd_bwd_cpu_1_thread",
         value=ours,
         unit="s",
-        rival=RIVAL,
+        rival=BASELINE,
         rival_value=theirs,
         goal=None if goal is None else ("ratio", ">=", goal),
     )
@@ -104,7 +104,7 @@ def _weigh(n_nodes: int, density: float) -> Measurement:
         metric="layer_fwd_bwd_peak",
         value=peaks["ours"],
         unit="MB",
-        rival=RIVAL,
+        rival=BASELINE,
         rival_value=peaks["theirs"],
         goal=("ratio", ">=", 30.0),
     )

@@ -38,13 +38,6 @@ def accumulate_counts(
     -------
     numpy.ndarray
         ``gene * 2**32 + count`` of every larger count, in no particular order, int64.
-
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, a column index is out of range or a count is negative.
     """
     parts = csr_parts(block)
     check_array("keep", keep, (block.shape[0],), np.bool_)

@@ -91,15 +91,6 @@ def edge_attention(
     EdgeAttentionOutput
         ``o`` and ``z``, differentiable in ``q, k, v, u, a``, and ``lse``.
 
-    Raises
-    ------
-    ValueError
-        When shapes disagree, or an option is out of range.
-    TypeError
-        When dtypes differ, or the named implementation does not take this dtype or device.
-    ImportError
-        When ``numba`` or ``triton`` is asked for and not installed.
-
     References
     ----------
     Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification",

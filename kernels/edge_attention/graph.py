@@ -78,11 +78,6 @@ def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
     EdgeGraph
         On the CPU.
 
-    Raises
-    ------
-    ValueError
-        When the arrays are not such a structure.
-
     Examples
     --------
     >>> graph = edge_graph([0, 2, 3, 3], [0, 2, 0])
@@ -121,11 +116,6 @@ def edge_graph_from_pairs(source: ArrayLike, target: ArrayLike, n_nodes: int) ->
         Graph of these edges.
     order
         (E,) int64: CSR position p holds the listed edge ``order[p]``, so attributes are taken as ``attr[order]``.
-
-    Raises
-    ------
-    ValueError
-        When ends are out of range, lengths differ, or an edge repeats.
     """
     tail, head = _integers(source, "source"), _integers(target, "target")
     if tail.size != head.size:

@@ -74,13 +74,6 @@ class WeightedGram:
         `scattered`. ``torch`` adds dense products on `device`.
     device
         Torch device of ``torch``.
-
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, `rows` is not a range of genes, or `impl` is unknown.
     """
 
     def __init__(
@@ -120,13 +113,6 @@ class WeightedGram:
             Counts of the N genes, CSR without duplicates, indices in any order, shape (b, N), int32 data.
         depth
             Depths s of the cells, shape (b,), float64.
-
-        Raises
-        ------
-        TypeError
-            When `block` is not CSR, or an array has another dtype or memory order.
-        ValueError
-            When shapes do not fit, or indices are out of range.
         """
         parts = csr_parts(block)
         check_array("depth", depth, (block.shape[0],), np.float64)
@@ -166,13 +152,6 @@ def accumulate_dense_gram(rows: Floats, out: Floats) -> None:
         Dense values of one block, shape (b, N), float64, C order.
     out
         Running sums, shape (N, N), float64, C order.
-
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit.
     """
     n_genes = out.shape[0]
     check_array("rows", rows, (len(rows), n_genes), np.float64)

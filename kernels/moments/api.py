@@ -174,13 +174,6 @@ def accumulate_moments(
         Running sums, shape (G, K), float64, C order; without `m2` only the first is added.
     impl
         ``auto`` is ``numba``. Both add cells in their order; results agree to rounding.
-
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, a column index is out of range or `impl` is unknown.
     """
     parts = csr_parts(block)
     n_cells, n_genes = block.shape

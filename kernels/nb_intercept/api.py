@@ -171,11 +171,6 @@ def fit_intercept_from_sums(sums: DepthSums, dispersion: Floats, *, start: Float
     -------
     numpy.ndarray
         Intercepts (natural logarithm), shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     problem = _problem_of_sums(sums, dispersion)
     if start is None:

@@ -35,13 +35,6 @@ class NeighbourSets:
     n_genes
         Number of genes G.
 
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, or offsets, columns or genes are out of range.
-
     Examples
     --------
     >>> sets = NeighbourSets(
@@ -95,7 +88,7 @@ def jaccard(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, i
         The set of row ``rows_a[k]`` of `a` is compared with that of row ``rows_b[k]`` of `b`, (A,), int64.
     impl
         ``reference``: products of sparse matrices; ``numba``: sparse bitsets; ``auto`` is ``numba``. Counts are whole
-        numbers, so both give the same bits.
+        numbers, so results are bitwise identical.
 
     Returns
     -------
@@ -104,8 +97,6 @@ def jaccard(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, i
 
     Raises
     ------
-    TypeError
-        When rows are not int64.
     ValueError
         When the graphs have different numbers of genes, or rows do not fit.
 

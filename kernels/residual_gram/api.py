@@ -57,13 +57,6 @@ class ResidualGram:
             Counts, CSR without duplicates, shape (b, N), int32 data.
         depth
             Depths of the cells, shape (b,), float64.
-
-        Raises
-        ------
-        TypeError
-            When `block` is not CSR, or an array has another dtype or memory order.
-        ValueError
-            When shapes do not fit or indices are out of range.
         """
         parts = csr_parts(block)
         check_array("depth", depth, (block.shape[0],), np.float64)

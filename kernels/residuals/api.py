@@ -69,11 +69,6 @@ def zero_sums(depth: Floats, cells: Ints, model: NoiseModel, *, impl: Impl = "au
     -------
     ResidualSums
         New arrays of shape (G,).
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_model(model)
     if depth.ndim != 1 or depth.shape != cells.shape:
@@ -128,11 +123,6 @@ def accumulate_nonzeros(
         Updated in place.
     impl
         ``auto`` is ``numba``.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_block(block, depth, model)
     if sums.first.shape != model.rate.shape or sums.second.shape != model.rate.shape:
@@ -160,11 +150,6 @@ def dense_residuals(block: csr_matrix | csr_array, depth: Floats, model: NoiseMo
     -------
     numpy.ndarray
         Residuals, shape (B, G), float64, C order.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_block(block, depth, model)
     parts = (block.indptr, block.indices, block.data)

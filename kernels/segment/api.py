@@ -36,13 +36,6 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
     -------
     torch.Tensor
         (N, ...), 0 for empty rows. Differentiable in ``values``.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or ``impl`` is unknown.
-    ImportError
-        When ``scatter`` is asked for and torch-scatter is not installed.
     """
     _check(values, rowptr)
     out: torch.Tensor = _load(impl).segment_sum(values, rowptr)
@@ -67,13 +60,6 @@ def segment_softmax(
         (E, ...), summing to one within each row that has edges. Differentiable in ``values``.
     lse
         (N, ...), the log-sum-exp of each row; 0 for empty rows.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or ``impl`` is unknown.
-    ImportError
-        When ``scatter`` is asked for and torch-scatter is not installed.
     """
     _check(values, rowptr)
     weights, lse = _load(impl).segment_softmax(values, rowptr)

@@ -40,13 +40,6 @@ def subset(
         Shape (k, N), int32; the entries of a row stay in the order of the block, so its indices ascend only where
         `place` does.
 
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, or a place is outside [-1, N).
-
     Examples
     --------
     >>> block = csr_matrix(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int32))

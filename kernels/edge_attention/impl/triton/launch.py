@@ -1,7 +1,7 @@
 """Edge attention by Triton: allocates, chooses and launches.
 
 Legend: N nodes, E edges, H heads, D head dimension, F edge attributes. Every element of every result is written by
-one program, in an order that the graph fixes: no atomics, the same bits at every call.
+one program, in an order that the graph fixes: no atomics, bitwise identical results at every call.
 """
 
 from __future__ import annotations
