@@ -82,20 +82,22 @@ class DatasetMaps(nn.Module):
         R, columns of the residual profile.
     own_width, shared_width
         Columns of the two maps.
+    n_projected
+        Columns of the :class:`Projection`.
 
     Attributes
     ----------
     own
         (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
     align
-        (shared_width, shared_width) what the shared map is multiplied by in this dataset, so that its coordinates have
+        (n_projected, shared_width) what the shared map is multiplied by in this dataset, so that its coordinates have
         the covariance that they have in others.
     """
 
-    def __init__(self, n_profile: int, own_width: int, shared_width: int) -> None:
+    def __init__(self, n_profile: int, own_width: int, shared_width: int, n_projected: int) -> None:
         super().__init__()
         self.own = nn.Parameter(torch.empty(n_profile, own_width))
-        self.align = nn.Parameter(torch.eye(shared_width))
+        self.align = nn.Parameter(torch.eye(n_projected, shared_width))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the map of the profile from a normal distribution; leave the shared map as it is."""
@@ -110,7 +112,7 @@ class DatasetMaps(nn.Module):
         profile
             (N, R) residual profile.
         projected
-            (N, shared_width) what :class:`Projection` makes of the relations.
+            (N, n_projected) what :class:`Projection` makes of the relations.
 
         Returns
         -------

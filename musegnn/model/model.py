@@ -207,7 +207,7 @@ class AtlasModel:
             return module.to(self.device)
 
         def projection(unit: str) -> nn.Module:
-            module = Projection(n_words, config.shared_width).to(dtype)
+            module = Projection(n_words, config.projected_width).to(dtype)
             module.reset_parameters(torch_generator(self._seed, "weights", unit))
             return module.to(self.device)
 
@@ -222,7 +222,7 @@ class AtlasModel:
         own = nn.ModuleDict()
         generator = torch_generator(self._seed, "weights", self.layer_unit(i))
         if config.has_maps:
-            maps = DatasetMaps(n_profile, config.own_width, config.shared_width).to(dtype)
+            maps = DatasetMaps(n_profile, config.own_width, config.shared_width, config.projected_width).to(dtype)
             maps.reset_parameters(generator)
             own["maps"] = maps
         if config.encoder != "none":

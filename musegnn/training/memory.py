@@ -249,13 +249,13 @@ def closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, *, n_wor
     """
     if not model.has_maps:
         return 0
-    axes, known, own = min(AXES, 2 * n_words), COMPONENTS + MORE_COMPONENTS, 2 * model.own_width
+    axes, known, own = min(AXES, 2 * n_words), max(COMPONENTS) + MORE_COMPONENTS, 2 * model.own_width
 
     def largest(entries: Callable[[DatasetSize], int]) -> int:
         return max(map(entries, sizes), default=0)
 
     made = largest(lambda size: size.n_genes * (RELATION_ARRAYS * size.n_related + 2 * size.n_profile))
-    views = sum(COMPONENTS * (size.n_profile + 2 * size.n_related) for size in sizes)
+    views = sum(max(COMPONENTS) * (size.n_profile + 2 * size.n_related) for size in sizes)
     views += largest(lambda size: size.n_genes * (2 * size.n_profile + known)) + TABLES * n_words * own
     shared = largest(lambda size: size.n_genes * (4 * size.n_related + axes)) + TABLES * 2 * n_words * axes
     decoded = largest(lambda size: PAIR_COLUMNS * min(size.n_genes, MAX_ROWS) * size.n_genes)
@@ -275,7 +275,7 @@ def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
 
 def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
     """Count the weights of the projection that all datasets share, in bytes; 0 where there is none."""
-    return _item(training) * 2 * n_words * model.shared_width
+    return _item(training) * 2 * n_words * model.projected_width
 
 
 def overlap_bytes(n_genes: Sequence[int]) -> int:
@@ -401,7 +401,7 @@ def _shared_weights(model: ModelConfig) -> int:
 
 def _own_weights(size: DatasetSize, model: ModelConfig) -> int:
     """Count the weights of a dataset's maps and layer."""
-    maps = size.n_profile * model.own_width + model.shared_width**2 if model.has_maps else 0
+    maps = size.n_profile * model.own_width + model.projected_width * model.shared_width if model.has_maps else 0
     if model.encoder == "none":
         return maps
     width, edge_dim = _width(size, model), model.edge_dim
@@ -424,7 +424,7 @@ def _width(size: DatasetSize, model: ModelConfig) -> int:
 def _encoder_entries(size: DatasetSize, model: ModelConfig) -> tuple[int, int]:
     """Count the numbers per dataset that the encoder keeps for its backward pass, and those needed for a moment."""
     dropped = size.n_genes * size.n_profile if model.feature_dropout > 0.0 else 0
-    maps = MAP_ARRAYS * size.n_genes * model.dim + 2 * size.n_related * model.shared_width if model.has_maps else 0
+    maps = MAP_ARRAYS * size.n_genes * model.dim + 2 * size.n_related * model.projected_width if model.has_maps else 0
     if model.encoder == "none":
         return dropped + maps, 0
     outputs = size.n_genes * model.dim
