@@ -21,17 +21,9 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    graph: EdgeGraph,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, graph: EdgeGraph, *,
+    scale: float, dropout: float, seed: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute equations (1) to (4) of the README edge by edge."""
     out_dtype = q.dtype
     # Half precision is too coarse for sums over thousands of edges.
