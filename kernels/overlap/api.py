@@ -71,7 +71,8 @@ class NeighbourSets:
     @cached_property
     def packed(self) -> tuple[Ints, NDArray[np.uint32], NDArray[np.uint64], Ints]:
         """Sparse bitsets, made at the first use: offsets, places and bits of words that are not 0, set sizes."""
-        return self._pack("numba")
+        packed: tuple[Ints, NDArray[np.uint32], NDArray[np.uint64], Ints] = self._pack("numba")
+        return packed
 
     def _pack(self, impl: str) -> Any:  # what an implementation computes with
         return load_impl("overlap", impl).pack(self.indptr, self.indices, self.z, self.gene, self.n_genes)

@@ -114,8 +114,9 @@ def edge_attention_fwd_kernel_tile(
         )
         word += n_nodes
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * LOG2_E)
-        b_a = load_numbers(p_a + edge * F, b_edge, mask, F)
-        for f in tl.static_range(F):
+        b_a: tl.tuple = ()
+        for f in tl.static_range(F):  # loaded one by one as they are used: together they spill registers
+            b_a = b_a + (tl.load(p_a + edge * F + b_edge * F + f, mask=mask, other=0.0),)
             b_s += b_u[f][:, None] * b_a[f]
         b_s = tl.where(mask, b_s, float("-inf"))
         b_new = tl.maximum(b_max, tl.max(b_s, axis=1))
@@ -176,7 +177,7 @@ def edge_attention_bwd_kernel_tile_rows(
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * (scale * LOG2_E)
         b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
         b_a: tl.tuple = ()
-        for f in tl.static_range(F):  # loaded one by one as they are used: together they spill registers
+        for f in tl.static_range(F):  # as in the forward pass
             b_a = b_a + (tl.load(p_a + edge * F + b_edge * F + f, mask=mask, other=0.0),)
             b_s += b_u[f][:, None] * b_a[f]
             b_dp += b_dz[f][:, None] * b_a[f]
