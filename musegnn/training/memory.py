@@ -26,6 +26,7 @@ from musegnn.training.decoder_fit import MAX_ROWS
 from musegnn.training.discriminant import AXES
 from musegnn.training.overlap import KEEP_BYTES
 from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
+from musegnn.units import TRAINING_PROCESS, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from musegnn.graph import GraphData
     from musegnn.training.prepare import Prepared
 
-BASE = 480 * 10**6
-"""What libraries take, and some of the freed blocks that the C library keeps; both differ between machines."""
 GEOMETRIC = 240 * 10**6
 """What PyTorch Geometric takes, where a convolution uses it."""
 EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
@@ -181,7 +180,7 @@ def estimate_memory(
     trains = training.rounds > 0  # else nothing is kept for a backward pass
     encoder = [d.encoder for d in found]
     parts = {
-        "base": BASE + library_bytes(model),
+        "base": TRAINING_PROCESS + library_bytes(model),
         "data": data_bytes,
         "features": sum(d.features for d in found),
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
@@ -376,11 +375,6 @@ def count_bytes(thing: Any) -> int:  # anything that holds arrays
 
     visit(thing)
     return sum(seen.values())
-
-
-def megabytes(n_bytes: int) -> str:
-    """Write bytes as the command line takes them, rounded up."""
-    return f"{-(-n_bytes // 10**6)}MB"
 
 
 @cache
