@@ -27,15 +27,19 @@ from musegnn.kernels.edge_attention.impl.triton.common import (
 
 
 @triton.jit
-def _load_item(
-    p_row: tl.tensor, p_start: tl.tensor, p_count: tl.tensor, p_part: tl.tensor, USE_PARTS: tl.constexpr
-) -> tl.tuple:
-    """Return row (or column), first edge, number of edges and part of the program's item."""
+def _load_item(p_row: tl.tensor, p_start: tl.tensor, p_count: tl.tensor) -> tl.tuple:
+    """Return row (or column), first edge and number of edges of the program's item."""
     i_item = tl.program_id(0).to(tl.int64)
+    return tl.load(p_row + i_item).to(tl.int64), tl.load(p_start + i_item), tl.load(p_count + i_item)
+
+
+@triton.jit
+def _load_part(p_part: tl.tensor, USE_PARTS: tl.constexpr) -> tl.tensor:
+    """Return the part of the program's item, -1 for a whole row."""
     part: tl.tensor = -1
     if USE_PARTS:
-        part = tl.load(p_part + i_item)
-    return tl.load(p_row + i_item).to(tl.int64), tl.load(p_start + i_item), tl.load(p_count + i_item), part
+        part = tl.load(p_part + tl.program_id(0).to(tl.int64))
+    return part
 
 
 @triton.jit
@@ -102,7 +106,7 @@ def edge_attention_fwd_kernel_csr(
     USE_PARTS: tl.constexpr, USE_DROPOUT: tl.constexpr,
 ) -> None:  # fmt: skip
     """Compute ``o``, ``z`` and ``lse`` of rows: equations (1) to (4)."""
-    row, start, count, part = _load_item(p_item_row, p_item_start, p_item_count, p_item_part, USE_PARTS)
+    row, start, count = _load_item(p_item_row, p_item_start, p_item_count)
     b_h, b_d, b_e = tl.program_id(1) * BH + tl.arange(0, BH), tl.arange(0, BD), tl.arange(0, BE)
     mask_h = b_h < H
 
@@ -142,6 +146,7 @@ def edge_attention_fwd_kernel_csr(
     b_out_z: tl.tuple = ()
     for f in tl.static_range(F):
         b_out_z = b_out_z + (tl.sum(b_z[f] * b_weight, axis=0),)
+    part = _load_part(p_item_part, USE_PARTS)
     if part >= 0:
         at = part.to(tl.int64) * H + b_h
         tl.store(p_part_max + at, b_base, mask=mask_h)
@@ -170,7 +175,7 @@ def edge_attention_bwd_kernel_csr_rows(
     USE_PARTS: tl.constexpr, USE_DROPOUT: tl.constexpr, USE_DA: tl.constexpr,
 ) -> None:  # fmt: skip
     """Compute ``dq``, ``du`` and, where asked, ``da``: the rows of equation (8)."""
-    row, start, count, part = _load_item(p_item_row, p_item_start, p_item_count, p_item_part, USE_PARTS)
+    row, start, count = _load_item(p_item_row, p_item_start, p_item_count)
     i_group = tl.program_id(1).to(tl.int64)
     b_h, b_d, b_e = tl.program_id(1) * BH + tl.arange(0, BH), tl.arange(0, BD), tl.arange(0, BE)
     mask_h = b_h < H
@@ -212,6 +217,7 @@ def edge_attention_bwd_kernel_csr_rows(
     b_out_u: tl.tuple = ()
     for f in tl.static_range(F):
         b_out_u = b_out_u + (tl.sum(b_du[f], axis=0),)
+    part = _load_part(p_item_part, USE_PARTS)
     if part >= 0:
         _store_node(p_part_dq, part, b_h, b_d, b_out, H, D)
         store_numbers(p_part_du, part.to(tl.int64) * H + b_h, b_out_u, mask_h, F)
@@ -232,7 +238,7 @@ def edge_attention_bwd_kernel_csr_columns(
     USE_PARTS: tl.constexpr, USE_DROPOUT: tl.constexpr,
 ) -> None:  # fmt: skip
     """Compute ``dk`` and ``dv``: the columns of equation (8)."""
-    column, start, count, part = _load_item(p_item_row, p_item_start, p_item_count, p_item_part, USE_PARTS)
+    column, start, count = _load_item(p_item_row, p_item_start, p_item_count)
     b_h, b_d, b_e = tl.program_id(1) * BH + tl.arange(0, BH), tl.arange(0, BD), tl.arange(0, BE)
 
     b_k = _load_node(p_k, column, b_h, b_d, H, D, BD)
@@ -248,9 +254,12 @@ def edge_attention_bwd_kernel_csr_columns(
         b_at = b_row[:, None] * H + b_h[None, :]
         b_q = _gather_nodes(p_q, b_row, mask_e, b_h, b_d, H, D, BH, BD)
         b_do = _gather_nodes(p_do, b_row, mask_e, b_h, b_d, H, D, BH, BD)
-        b_a = load_numbers(p_a, b_edge, mask_e, F)
-        b_s = _dot(b_q, b_k, b_a, load_numbers(p_u, b_at, mask_eh, F), F)
-        b_dp = _dot(b_do, b_v, b_a, load_numbers(p_dz, b_at, mask_eh, F), F)
+        b_s = tl.sum(b_q * b_k[None, :, :], axis=2)
+        b_dp = tl.sum(b_do * b_v[None, :, :], axis=2)
+        for f in tl.static_range(F):  # loaded one by one as they are used: together they spill registers
+            b_a = tl.load(p_a + b_edge * F + f, mask=mask_e, other=0.0).to(tl.float32)[:, None]
+            b_s += b_a * tl.load(p_u + b_at * F + f, mask=mask_eh, other=0.0).to(tl.float32)
+            b_dp += b_a * tl.load(p_dz + b_at * F + f, mask=mask_eh, other=0.0).to(tl.float32)
         b_lse = tl.load(p_lse + b_at, mask=mask_eh, other=0.0) * LOG2_E
         b_delta = tl.load(p_delta + b_at, mask=mask_eh, other=0.0)
         b_s = tl.where(mask_e[:, None], b_s * (scale * LOG2_E), float("-inf"))
@@ -262,6 +271,7 @@ def edge_attention_bwd_kernel_csr_columns(
         b_dv += b_kept[:, :, None] * b_do
 
     b_out_k, b_out_v = tl.sum(b_dk, axis=0), tl.sum(b_dv, axis=0)
+    part = _load_part(p_item_part, USE_PARTS)
     if part >= 0:
         _store_node(p_part_dk, part, b_h, b_d, b_out_k, H, D)
         _store_node(p_part_dv, part, b_h, b_d, b_out_v, H, D)
