@@ -107,13 +107,13 @@ def measure_layer(layer: Layer, setting: Setting) -> Iterator[Measurement]:
         goal = ("ratio", ">=", GOALS[baseline] if is_dense else 1.5)
         has_goal = not setting.dry and (is_dense or baseline == MATERIALISED)
         yield Measurement(
-            shape=layer.name, metric="layer_fwd_bwd", value=seconds["ours"] * 1e3, unit="ms", rival=baseline,
-            rival_value=seconds[baseline] * 1e3, goal=goal if has_goal else None,
+            shape=layer.name, metric="layer_fwd_bwd", value=seconds["ours"] * 1e3, unit="ms", baseline=baseline,
+            baseline_value=seconds[baseline] * 1e3, goal=goal if has_goal else None,
         )  # fmt: skip
         if memory["ours"] is not None and memory[baseline] is not None:
             yield Measurement(
-                shape=layer.name, metric="layer_peak", value=memory["ours"] / 1e6, unit="MB", rival=baseline,
-                rival_value=memory[baseline] / 1e6,
+                shape=layer.name, metric="layer_peak", value=memory["ours"] / 1e6, unit="MB", baseline=baseline,
+                baseline_value=memory[baseline] / 1e6,
             )  # fmt: skip
     largest = layer.n_nodes == 20_000 and layer.density == 0.2 and layer.heads == 4 and layer.n_attributes == 2
     yield Measurement(
@@ -163,8 +163,8 @@ def measure_paths(setting: Setting, has_time: Callable[[str], bool]) -> Iterator
         finally:
             config.LIMITS = usual
         yield Measurement(
-            shape=layer.name, metric="tiles_fwd_bwd", value=seconds["tiles"] * 1e3, unit="ms", rival="lists",
-            rival_value=seconds["lists"] * 1e3,
+            shape=layer.name, metric="tiles_fwd_bwd", value=seconds["tiles"] * 1e3, unit="ms", baseline="lists",
+            baseline_value=seconds["lists"] * 1e3,
         )  # fmt: skip
 
 

@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 SPLIT = 1
 RULES: dict[str, dict[str, Any]] = {  # values of any setting
     "default edges": {},
-    "10 strongest per gene": {"rule": "top_k", "k": 10},
+    "10 strongest per gene": {"rule": "top_k", "degree": 10},
     "shared axes, 10 per gene": {"rule": "shared_axes", "mean_degree": 10.0},
-    "10 strongest positive per gene": {"rule": "top_k", "k": 10, "sign": "positive"},
+    "10 strongest positive per gene": {"rule": "top_k", "degree": 10, "sign": "positive"},
 }
 SHARES = (0.2, 0.4)
 ROUNDS = {"rounds": 100, "threads": 1, "checkpoint_every": 100_000}
 TRAINED: dict[str, dict[str, Any]] = {
     "100 rounds without layers": {},
     "attention, default edges": {"model": {"encoder": "transformer"}},
-    "attention, 10 strongest per gene": {"model": {"encoder": "transformer"}, "edges": {"rule": "top_k", "k": 10}},
+    "attention, 10 strongest per gene": {"model": {"encoder": "transformer"}, "edges": {"rule": "top_k", "degree": 10}},
 }
 KINDS = ("within_tissue", "across_modality", "across_species")
 COLUMNS = {
@@ -64,7 +64,7 @@ REPORT = Path(__file__).resolve().parents[1] / "reports" / "message_passing.md"
 
 def smoothed(vectors: Vectors, edges: Mapping[str, EdgeSet], share: float) -> dict[str, NDArray[np.float64]]:
     """Return unit vectors plus a share of the mean of the neighbours, negative ones with the other sign."""
-    from musegnn.evaluation.space import unit_rows
+    from musegnn.vectors import unit_rows
 
     result = {}
     for name, x in vectors.items():
@@ -134,8 +134,8 @@ class MessagePassing:
                         metric=measure,
                         value=value,
                         unit="",
-                        rival="" if variant == "closed form" else "closed form",
-                        rival_value=None if variant == "closed form" else plain,
+                        baseline="" if variant == "closed form" else "closed form",
+                        baseline_value=None if variant == "closed form" else plain,
                         larger_is_better=measure != "seconds",
                     )
         if not quick and len(names) == 3:

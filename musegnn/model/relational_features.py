@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from musegnn.evaluation.space import unit_rows
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.linalg import eigh, subspace_angles
 
-from musegnn.evaluation.space import unit_rows
 from musegnn.training import canonical, discriminant
 from musegnn.training.comm import LocalComm
 from musegnn.training.decoder_fit import fit_decoder
@@ -15,6 +14,7 @@ from musegnn.training.initialize import SHRINKAGE, align_covariances, common_axe
 from musegnn.training.prepare import make_model, prepare
 from musegnn.training.spectral import DatasetSums, leading_subspace
 from musegnn.training.torch_comm import TorchComm
+from musegnn.vectors import unit_rows
 
 ALONE = DatasetSums(LocalComm(), [0, 1, 2, 3], 4)
 
