@@ -123,7 +123,7 @@ def measure_layer(layer: Layer, setting: Setting) -> Iterator[Measurement]:
 
 
 def why_not(baseline: str, layer: Layer, contest: Contest, setting: Setting) -> str:
-    """Return why a baseline is not run; empty: it is."""
+    """Return why a baseline is not run, or an empty text where it is."""
     if contest.bytes_of(baseline) > 0.8 * free_bytes(setting.device):
         return f"about {contest.bytes_of(baseline) / 1e9:.0f} GB do not fit the memory"
     if baseline == MATERIALISED and not runs_kernels(setting.device):

@@ -65,16 +65,16 @@ def check_baselines(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[
 
 
 def check_bits(graphs: list[EdgeGraph], impl: Any) -> Iterator[Check]:
-    """Check that calls repeat, and that a graph has the same bits in a batch as alone."""
+    """Check that calls repeat bitwise, and that a graph has the same results in a batch and alone."""
     inputs = [draw(graph, 4, 32, 2, torch.float32) for graph in graphs]
     whole = batch_graphs(graphs)
     joined = tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
     first, second = (gradients(joined, whole, impl) for _ in range(2))
     same = all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
-    yield Check(claim="the same bits at every call", holds=same, got=str(same))
+    yield Check(claim="bitwise identical at every call", holds=same, got=str(same))
     alone = [edge_attention(*part, graph, impl=impl).o for part, graph in zip(inputs, graphs, strict=True)]
     same = torch.equal(edge_attention(*joined, whole, impl=impl).o, torch.cat(alone))
-    yield Check(claim="the same bits in a batch as alone", holds=same, got=str(same))
+    yield Check(claim="bitwise identical in a batch and alone", holds=same, got=str(same))
 
 
 def compare(

@@ -56,11 +56,11 @@ class Contest:
     Parameters
     ----------
     layer
-        Sizes.
+        Sizes of the layer and its graph.
     device
-        Where.
+        Device of all tensors.
     impl
-        Implementation of ours.
+        Implementation of the kernels of this project.
     """
 
     def __init__(self, layer: Layer, device: torch.device, impl: Any) -> None:  # Any: one of the api's names

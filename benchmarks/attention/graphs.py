@@ -18,11 +18,11 @@ def make_graph(structure: str, n_nodes: int, density: float, device: torch.devic
         ``uniform``; ``modular``: 20 blocks hold most edges; ``power-law``: degrees fall as a power of the rank, rows
         and columns alike; ``hub``: one full row and one full column besides; ``empty-rows``: every other row.
     n_nodes, density
-        Size.
+        Number of nodes and share of the pairs that are edges.
     device
-        Where.
+        Device of the graph.
     seed
-        Which.
+        Seed of the draw.
     """
     generator = torch.Generator(device).manual_seed(seed)
     mask = torch.empty((n_nodes, n_nodes), dtype=torch.bool, device=device)

@@ -21,9 +21,9 @@ def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *,
     Parameters
     ----------
     jobs
-        By name.
+        Functions to time, by name.
     device
-        Where they run; on a GPU, between events of its stream.
+        Device of the jobs; on a GPU they are timed between events of its stream.
     seconds
         After about this long no further round starts; there are at least three, at most 50. 0: one round without a
         warm-up.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.kernels.moments.api import Impl, check_array, csr_parts, use_numba
+from musegnn.kernels.validation import Impl, check_array, csr_parts, load_impl
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,14 +21,14 @@ SMALL = 64
 def accumulate_counts(
     block: csr_matrix, keep: NDArray[np.bool_], small: NDArray[np.int64], *, impl: Impl = "auto"
 ) -> NDArray[np.int64]:
-    """Add the occurrences of counts below 64 in place, and give the larger counts.
+    """Add the occurrences of counts below 64 in place, and return the larger counts.
 
     Parameters
     ----------
     block
         Counts, CSR without explicit zeros, shape (b, G), int32 data.
     keep
-        Which cells count, shape (b,).
+        Mask of the cells that count, shape (b,).
     small
         Occurrences of the counts 0 to 63 of each gene, shape (G, 64), int64; column 0 stays as it is.
     impl
@@ -38,24 +38,12 @@ def accumulate_counts(
     -------
     numpy.ndarray
         ``gene * 2**32 + count`` of every larger count, in no particular order, int64.
-
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, a column index is out of range or a count is negative.
     """
-    indptr, indices, data = csr_parts(block)
+    parts = csr_parts(block)
     check_array("keep", keep, (block.shape[0],), np.bool_)
     check_array("small", small, (block.shape[1], SMALL), np.int64)
-    if len(data) and data.min() < 0:
-        msg = f"counts must not be negative, got {data.min()}"
+    if len(block.data) and block.data.min() < 0:
+        msg = f"counts must not be negative, got {block.data.min()}"
         raise ValueError(msg)
-    if use_numba(impl):
-        from musegnn.kernels.count_table.impl import numba
-
-        return numba.counts(indptr, indices, data, keep, small)
-    from musegnn.kernels.count_table.impl import reference
-
-    return reference.counts(indptr, indices, data, keep, small)
+    large: NDArray[np.int64] = load_impl("count_table", impl).counts(parts, keep, small)
+    return large

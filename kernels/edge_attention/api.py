@@ -14,6 +14,7 @@ import torch
 
 from musegnn.kernels.edge_attention import ops
 from musegnn.kernels.edge_attention.impl import reference
+from musegnn.kernels.validation import resolve_impl
 
 if TYPE_CHECKING:
     from musegnn.kernels.edge_attention.graph import EdgeGraph
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 _HAS_NUMBA = find_spec("numba") is not None
 _HAS_TRITON = find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"  # Triton's kernels run on the CPU, to be checked
+_NUMBA_DTYPES = (torch.float32, torch.float64)
 _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 EdgeAttentionImpl = Literal["auto", "reference", "numba", "triton"]
 
 
 class EdgeAttentionOutput(NamedTuple):
-    """What attention gives per node and head.
+    """Result of attention per node and head.
 
     Attributes
     ----------
@@ -71,32 +73,23 @@ def edge_attention(
     a
         (E, F) edge attributes in the graph's CSR order, same dtype.
     graph
-        The graph, see :func:`~musegnn.kernels.edge_attention.edge_graph`.
+        Graph as :func:`~musegnn.kernels.edge_attention.edge_graph` builds it.
     scale
         Factor on the scores; ``None``: ``1/sqrt(D)``.
     dropout
         Share of attention weights set to 0, in [0, 1); the others grow by ``1/(1-dropout)``.
     seed
-        Which weights are dropped: a function of the seed, the edge's CSR position and the head.
+        Seed of dropout; what is dropped is a function of the seed, the edge's CSR position and the head.
     impl
         ``reference``: plain torch, any device and dtype; ``numba``: compiled for the CPU, float32 and float64,
-        no second derivatives, the same bits for any number of threads; ``triton``: compiled for CUDA devices,
-        float32, bfloat16 and float16, no second derivatives, the same bits at every call; ``auto``: ``numba`` or
+        no second derivatives, bitwise identical for any number of threads; ``triton``: compiled for CUDA devices,
+        float32, bfloat16 and float16, no second derivatives, bitwise identical at every call; ``auto``: ``numba`` or
         ``triton`` where one applies, else ``reference``. A named implementation is used or refused, never replaced.
 
     Returns
     -------
     EdgeAttentionOutput
         ``o`` and ``z``, differentiable in ``q, k, v, u, a``, and ``lse``.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, or an option is out of range.
-    TypeError
-        When dtypes differ, or the named implementation does not take this dtype or device.
-    ImportError
-        When ``numba`` or ``triton`` is asked for and not installed.
 
     References
     ----------
@@ -118,29 +111,21 @@ def edge_attention(
 
 
 def available() -> list[str]:
-    """Name the implementations that this installation can run."""
+    """Return the names of the implementations that this installation can run."""
     has_device = torch.cuda.is_available() or _INTERPRETED
     return ["reference", *["numba"] * _HAS_NUMBA, *["triton"] * (_HAS_TRITON and has_device)]
 
 
 def _choose(impl: str, q: torch.Tensor, graph: EdgeGraph) -> str:
-    if impl not in ("auto", "reference", "numba", "triton"):
-        msg = f"impl must be 'auto', 'reference', 'numba' or 'triton', got {impl!r}"
-        raise ValueError(msg)
-    device = q.device.type
-    for_numba = device == "cpu" and q.dtype in (torch.float32, torch.float64)
-    for_triton = device == ("cpu" if _INTERPRETED else "cuda") and q.dtype in _TRITON_DTYPES
-    if impl == "auto":
-        if graph.n_edges > 0 and device == "cpu" and for_numba and _HAS_NUMBA:
-            return "numba"
-        return "triton" if graph.n_edges > 0 and device == "cuda" and for_triton and _HAS_TRITON else "reference"
-    if impl == "numba" and not for_numba:
-        msg = f"impl='numba' takes float32 and float64 on the CPU, got {q.dtype} on {q.device}"
-        raise TypeError(msg)
-    if impl == "triton" and not for_triton:
-        msg = f"impl='triton' takes float32, bfloat16 and float16 on CUDA devices, got {q.dtype} on {q.device}"
-        raise TypeError(msg)
-    return impl
+    device, refusals = q.device.type, {}
+    if device != "cpu" or q.dtype not in _NUMBA_DTYPES:
+        refusals["numba"] = f"takes float32 and float64 on the CPU, got {q.dtype} on {q.device}"
+    if device != ("cpu" if _INTERPRETED else "cuda") or q.dtype not in _TRITON_DTYPES:
+        refusals["triton"] = f"takes float32, bfloat16 and float16 on CUDA devices, got {q.dtype} on {q.device}"
+    # Never the interpreter, nothing that is not installed, and no kernel for no edges.
+    preferred = {"cpu": ["numba"] * _HAS_NUMBA, "cuda": ["triton"] * _HAS_TRITON}.get(device, [])
+    first = preferred if graph.n_edges > 0 else []
+    return resolve_impl(impl, [*first, "reference", *{"numba", "triton"}.difference(first)], refusals)
 
 
 def _check(
@@ -149,16 +134,10 @@ def _check(
     if q.dim() != 3 or q.shape[2] == 0:
         msg = f"q must have shape (N, H, D) with D > 0, got {tuple(q.shape)}"
         raise ValueError(msg)
-    n_nodes, n_heads, _ = q.shape
     n_attributes = a.shape[-1] if a.dim() == 2 else -1
-    expected = {
-        "q": (q, (graph.n_nodes, *q.shape[1:])),
-        "k": (k, tuple(q.shape)),
-        "v": (v, tuple(q.shape)),
-        "u": (u, (n_nodes, n_heads, n_attributes)),
-        "a": (a, (graph.n_edges, n_attributes)),
-    }
-    for name, (tensor, shape) in expected.items():
+    heads = (graph.n_nodes, *q.shape[1:])
+    shapes = (heads, heads, heads, (*heads[:2], n_attributes), (graph.n_edges, n_attributes))
+    for name, tensor, shape in zip("qkvua", (q, k, v, u, a), shapes, strict=True):
         if tuple(tensor.shape) != shape:
             msg = f"{name} must have shape {shape}, got {tuple(tensor.shape)}"
             raise ValueError(msg)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from musegnn.kernels.validation import check_pointers, check_range
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -76,11 +78,6 @@ def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
     EdgeGraph
         On the CPU.
 
-    Raises
-    ------
-    ValueError
-        When the arrays are not such a structure.
-
     Examples
     --------
     >>> graph = edge_graph([0, 2, 3, 3], [0, 2, 0])
@@ -90,12 +87,8 @@ def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
     rowptr = _integers(indptr, "indptr")
     col = _integers(indices, "indices")
     n_nodes, n_edges = rowptr.size - 1, col.size
-    if n_nodes < 0 or rowptr[0] != 0 or rowptr[-1] != n_edges or bool((np.diff(rowptr) < 0).any()):
-        msg = f"indptr must rise from 0 to the number of indices ({n_edges}) without decreasing"
-        raise ValueError(msg)
-    if n_edges and (col.min() < 0 or col.max() >= n_nodes):
-        msg = f"indices must lie in [0, {n_nodes}), got {col.min()}..{col.max()}"
-        raise ValueError(msg)
+    check_pointers("indptr", rowptr, n_edges)
+    check_range("indices", col, 0, n_nodes)
     target = np.repeat(np.arange(n_nodes, dtype=np.int64), np.diff(rowptr))
     if bool(((np.diff(target) == 0) & (np.diff(col) <= 0)).any()):
         msg = "indices must be strictly increasing within each row: sort them and merge repeated edges"
@@ -120,22 +113,15 @@ def edge_graph_from_pairs(source: ArrayLike, target: ArrayLike, n_nodes: int) ->
     Returns
     -------
     graph
-        The graph.
+        Graph of these edges.
     order
         (E,) int64: CSR position p holds the listed edge ``order[p]``, so attributes are taken as ``attr[order]``.
-
-    Raises
-    ------
-    ValueError
-        When ends are out of range, lengths differ, or an edge repeats.
     """
     tail, head = _integers(source, "source"), _integers(target, "target")
     if tail.size != head.size:
         msg = f"source and target must have equal lengths, got {tail.size} and {head.size}"
         raise ValueError(msg)
-    if head.size and (head.min() < 0 or head.max() >= n_nodes):
-        msg = f"target must lie in [0, {n_nodes}), got {head.min()}..{head.max()}"
-        raise ValueError(msg)
+    check_range("target", head, 0, n_nodes)
     order = np.lexsort((tail, head))
     indptr = np.zeros(n_nodes + 1, dtype=np.int64)
     np.cumsum(np.bincount(head, minlength=n_nodes), out=indptr[1:])
@@ -146,8 +132,8 @@ def batch_graphs(graphs: Sequence[EdgeGraph]) -> EdgeGraph:
     """Put graphs side by side, so that one call attends in all of them.
 
     Nodes and edges follow each other graph by graph, as ``torch.cat`` joins features and attributes. Without
-    dropout every graph gets the same bits as alone, by ``numba`` and by ``triton``. Dropout is keyed by the position
-    in the batch.
+    dropout the results of ``numba`` and ``triton`` are bitwise those of each graph alone. Dropout is keyed by the
+    position in the batch.
 
     Parameters
     ----------
@@ -157,7 +143,7 @@ def batch_graphs(graphs: Sequence[EdgeGraph]) -> EdgeGraph:
     Returns
     -------
     EdgeGraph
-        The graph of all nodes; ``offsets`` says which are whose. Keep it for as long as the same graphs are used:
+        Graph of all nodes; ``offsets`` separates the graphs. Keep it for as long as the same graphs are used:
         what an implementation prepares per graph, it prepares per batch.
 
     Raises

@@ -3,12 +3,13 @@
 The operators take tensors and numbers only, so that they trace and compile as one opaque node. The compiled
 implementation is imported at its first call.
 
-They are registered one by one, because ``torch.library.custom_op`` loads torch's compiler at the first call, which
-training does not use.
+They are registered one by one, because ``torch.library.custom_op`` imports torch's compiler at the first call (160 MB
+of memory with torch 2.13), which training does not use.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,68 +22,33 @@ if TYPE_CHECKING:
 
 
 def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    u: Tensor,
-    a: Tensor,
-    rowptr: Tensor,
-    col: Tensor,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
-    offsets: Tensor,
-    scale: float,
-    dropout: float,
-    seed: int,
-    impl: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, rowptr: Tensor, col: Tensor, colptr: Tensor, row: Tensor,
+    perm: Tensor, offsets: Tensor, scale: float, dropout: float, seed: int, impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute ``o``, ``z`` and ``lse`` by ``impl``, ``numba`` or ``triton``."""
-    if impl == "triton":
-        from musegnn.kernels.edge_attention.impl.triton import launch
-
-        graph = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
-        return launch.forward(q, k, v, u, a, graph, scale=scale, dropout=dropout, seed=seed)
-    from musegnn.kernels.edge_attention.impl import cpu
-
-    return cpu.forward(q, k, v, u, a, rowptr, col, offsets, scale=scale, dropout=dropout, seed=seed)
+    graph = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
+    out: tuple[Tensor, Tensor, Tensor] = _load(impl).forward(
+        q, k, v, u, a, graph, scale=scale, dropout=dropout, seed=seed
+    )
+    return out
 
 
 def _attend_backward(
-    grad_o: Tensor,
-    grad_z: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    u: Tensor,
-    a: Tensor,
-    o: Tensor,
-    z: Tensor,
-    lse: Tensor,
-    rowptr: Tensor,
-    col: Tensor,
-    colptr: Tensor,
-    row: Tensor,
-    perm: Tensor,
-    offsets: Tensor,
-    scale: float,
-    dropout: float,
-    seed: int,
-    impl: str,
-    needs_da: bool,  # noqa: FBT001  operator schemas pass by position
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad_o: Tensor, grad_z: Tensor, q: Tensor, k: Tensor, v: Tensor, u: Tensor, a: Tensor, o: Tensor, z: Tensor,
+    lse: Tensor, rowptr: Tensor, col: Tensor, colptr: Tensor, row: Tensor, perm: Tensor, offsets: Tensor,
+    scale: float, dropout: float, seed: int, impl: str, needs_da: bool,  # noqa: FBT001  operator schemas pass by position
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
-    whole = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
-    if impl == "triton":
-        from musegnn.kernels.edge_attention.impl.triton import launch
-
-        inputs = (q, k, v, u, a, o, z, lse, whole)
-        return launch.backward(grad_o, grad_z, *inputs, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da)
-    from musegnn.kernels.edge_attention.impl import cpu
-
-    return cpu.backward(
-        grad_o, grad_z, q, k, v, u, a, lse, whole, scale=scale, dropout=dropout, seed=seed, needs_da=needs_da
+    graph = EdgeGraph(rowptr, col, colptr, row, perm, offsets)
+    options = {"scale": scale, "dropout": dropout, "seed": seed, "needs_da": needs_da}
+    out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _load(impl).backward(
+        grad_o, grad_z, q, k, v, u, a, o, z, lse, graph, **options
     )
+    return out
+
+
+def _load(impl: str) -> Any:  # a module; both have the same two functions
+    return import_module(f"musegnn.kernels.edge_attention.impl.{'triton.launch' if impl == 'triton' else 'cpu'}")
 
 
 def _attend_shapes(q: Tensor, k: Tensor, v: Tensor, u: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from musegnn.kernels.moments.api import check_array, csr_parts
+from musegnn.kernels.validation import check_array, csr_parts, load_impl, resolve_impl
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
+
+    from musegnn.kernels.validation import Floats, Ints
 
 GramImpl = Literal["auto", "numba", "reference", "torch"]
 
@@ -23,7 +24,7 @@ DENSE = 0.08
 PADDING = 32
 
 
-def scattered_genes(detected: NDArray[np.int64], n_cells: int) -> int:
+def scattered_genes(detected: Ints, n_cells: int) -> int:
     """Return the number of leading genes whose pairs are cheaper one by one than in dense tiles.
 
     Parameters
@@ -73,19 +74,12 @@ class WeightedGram:
         `scattered`. ``torch`` adds dense products on `device`.
     device
         Torch device of ``torch``.
-
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, `rows` is not a range of genes, or `impl` is unknown.
     """
 
     def __init__(
         self,
-        mu: NDArray[np.float64],
-        slopes: NDArray[np.float64],
+        mu: Floats,
+        slopes: Floats,
         *,
         rows: tuple[int, int] | None = None,
         scattered: int = 0,
@@ -99,20 +93,18 @@ class WeightedGram:
         if not 0 <= start <= stop <= n_genes or not 0 <= scattered <= n_genes:
             msg = f"rows and scattered must lie in [0, {n_genes}], got {rows} and {scattered}"
             raise ValueError(msg)
-        if impl not in {"auto", "numba", "reference", "torch"}:
-            msg = f"impl must be auto, numba, reference or torch, got {impl!r}"
-            raise ValueError(msg)
         self.start, self.stop = start, stop
-        self._mu, self._slopes, self._scattered, self._impl = mu, slopes, scattered, impl
+        self._mu, self._slopes, self._scattered = mu, slopes, scattered
+        self._impl = resolve_impl(impl, ("numba", "reference", "torch"))
         self._width = n_genes - start
-        if impl == "torch":
+        if self._impl == "torch":
             from musegnn.kernels.gram.impl.torch import DeviceGram
 
             self._device = DeviceGram(mu, slopes, start, stop, device)
         else:
             self._sums = np.zeros((stop - start, self._width + PADDING, 2))
 
-    def add(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
+    def add(self, block: csr_matrix, depth: Floats) -> None:
         """Add a block of cells.
 
         Parameters
@@ -121,33 +113,19 @@ class WeightedGram:
             Counts of the N genes, CSR without duplicates, indices in any order, shape (b, N), int32 data.
         depth
             Depths s of the cells, shape (b,), float64.
-
-        Raises
-        ------
-        TypeError
-            When `block` is not CSR, or an array has another dtype or memory order.
-        ValueError
-            When shapes do not fit, or indices are out of range.
         """
-        indptr, indices, data = csr_parts(block)
+        parts = csr_parts(block)
         check_array("depth", depth, (block.shape[0],), np.float64)
         if block.shape[1] != len(self._mu):
             msg = f"block must have {len(self._mu)} genes, got {block.shape[1]}"
             raise ValueError(msg)
         if self._impl == "torch":
-            self._device.add(indptr, indices, data, depth)
-        elif self._impl == "reference":
-            from musegnn.kernels.gram.impl import reference
+            self._device.add(parts, depth)
+            return
+        stripe = (self.start, self.stop, self._scattered)
+        load_impl("gram", self._impl).gram(parts, depth, self._mu, self._slopes, stripe, self._sums)
 
-            reference.gram(block, depth, self._mu, self._slopes, self.start, self.stop, self._sums)
-        else:
-            from musegnn.kernels.gram.impl import numba
-
-            scattered = min(self._scattered, len(self._mu))
-            arguments = (self._mu, self._slopes, self.start, self.stop, scattered, self._sums)
-            numba.gram(indptr, indices, data, depth, *arguments)
-
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """Return the sums so far.
 
         Returns
@@ -165,7 +143,7 @@ class WeightedGram:
         return 16 * (rows[1] - rows[0]) * (n_genes - rows[0] + PADDING)
 
 
-def accumulate_dense_gram(rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+def accumulate_dense_gram(rows: Floats, out: Floats) -> None:
     """Add ``rows.T @ rows`` in place.
 
     Parameters
@@ -174,13 +152,6 @@ def accumulate_dense_gram(rows: NDArray[np.float64], out: NDArray[np.float64]) -
         Dense values of one block, shape (b, N), float64, C order.
     out
         Running sums, shape (N, N), float64, C order.
-
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit.
     """
     n_genes = out.shape[0]
     check_array("rows", rows, (len(rows), n_genes), np.float64)
@@ -188,7 +159,7 @@ def accumulate_dense_gram(rows: NDArray[np.float64], out: NDArray[np.float64]) -
     out += rows.T @ rows
 
 
-def symmetrize(out: NDArray[np.float64], *, rows: int = 256) -> None:
+def symmetrize(out: Floats, *, rows: int = 256) -> None:
     """Copy the entries with j < k of an (N, N, ...) array to k, j, in place.
 
     Parameters

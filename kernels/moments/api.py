@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.kernels.validation import Impl, check_array, csr_parts, load_impl
+
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-Impl = Literal["auto", "reference", "numba"]
+    from musegnn.kernels.validation import Floats
 
 MIN_ORDER = 24
 MAX_ORDER = 256
@@ -48,16 +49,18 @@ def chebyshev_order(lowest: float, highest: float) -> int:
     >>> chebyshev_order(900, 29_000), chebyshev_order(100, 100_000)
     (28, 46)
     """
-    ratio = math.pi / _half_range(lowest, highest)
+    ratio = math.pi / _span(lowest, highest)[1]
     rho = ratio + math.sqrt(ratio * ratio + 1.0)
     return min(MAX_ORDER, max(MIN_ORDER, math.ceil(-math.log(TARGET_ERROR) / math.log(rho))))
 
 
-def _half_range(lowest: float, highest: float) -> float:
+def _span(lowest: float, highest: float) -> tuple[float, float]:
+    """Return the centre and half the range of log depths."""
     if not 0.0 < lowest <= highest < math.inf:
         msg = f"depths must be positive and finite, got a range from {lowest} to {highest}"
         raise ValueError(msg)
-    return max(0.5 * (math.log(highest) - math.log(lowest)), MIN_HALF_RANGE)
+    low, high = math.log(lowest), math.log(highest)
+    return 0.5 * (high + low), max(0.5 * (high - low), MIN_HALF_RANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +80,19 @@ class DepthBasis:
     order: int
 
     def __post_init__(self) -> None:
-        _half_range(self.lowest, self.highest)
+        _span(self.lowest, self.highest)
         if self.order < 1:
             msg = f"order must be at least 1, got {self.order}"
             raise ValueError(msg)
 
     @property
-    def nodes(self) -> NDArray[np.float64]:
+    def nodes(self) -> Floats:
         """Depths at the K Chebyshev nodes, descending."""
-        centre = 0.5 * (math.log(self.highest) + math.log(self.lowest))
-        half = _half_range(self.lowest, self.highest)
-        result: NDArray[np.float64] = np.exp(centre + half * _roots(self.order))
+        centre, half = _span(self.lowest, self.highest)
+        result: Floats = np.exp(centre + half * _roots(self.order))
         return result
 
-    def evaluate(self, depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    def evaluate(self, depth: Floats) -> Floats:
         """Evaluate the polynomials T_0 .. T_{K-1} at each cell.
 
         Parameters
@@ -111,11 +113,10 @@ class DepthBasis:
         if len(depth) and not (depth.min() >= self.lowest and depth.max() <= self.highest):
             msg = f"depths must be in [{self.lowest}, {self.highest}], got {depth.min()} to {depth.max()}"
             raise ValueError(msg)
-        centre = 0.5 * (math.log(self.highest) + math.log(self.lowest))
-        half = _half_range(self.lowest, self.highest)
+        centre, half = _span(self.lowest, self.highest)
         return _polynomials((np.log(depth) - centre) / half, self.order)
 
-    def to_nodes(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_nodes(self, moments: Floats) -> Floats:
         """Turn sums against T_r into weights w with ``sum_i x_i f(s_i) = sum_q w_q f(s_q)`` (README, equation 3).
 
         Parameters
@@ -131,16 +132,16 @@ class DepthBasis:
         scale = np.full(self.order, 2.0 / self.order)
         scale[0] = 1.0 / self.order
         table = _polynomials(_roots(self.order), self.order) * scale
-        result: NDArray[np.float64] = moments @ table.T
+        result: Floats = moments @ table.T
         return result
 
 
-def _roots(order: int) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.cos(np.pi * (np.arange(order) + 0.5) / order)
+def _roots(order: int) -> Floats:
+    result: Floats = np.cos(np.pi * (np.arange(order) + 0.5) / order)
     return result
 
 
-def _polynomials(t: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+def _polynomials(t: Floats, order: int) -> Floats:
     result = np.empty((len(t), order))
     result[:, 0] = 1.0
     if order > 1:
@@ -153,9 +154,9 @@ def _polynomials(t: NDArray[np.float64], order: int) -> NDArray[np.float64]:
 
 def accumulate_moments(
     block: csr_matrix,
-    basis: NDArray[np.float64],
-    m1: NDArray[np.float64],
-    m2: NDArray[np.float64] | None,
+    basis: Floats,
+    m1: Floats,
+    m2: Floats | None,
     *,
     impl: Impl = "auto",
 ) -> None:
@@ -173,88 +174,13 @@ def accumulate_moments(
         Running sums, shape (G, K), float64, C order; without `m2` only the first is added.
     impl
         ``auto`` is ``numba``. Both add cells in their order; results agree to rounding.
-
-    Raises
-    ------
-    TypeError
-        When `block` is not CSR, or an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, a column index is out of range or `impl` is unknown.
     """
-    indptr, indices, data = csr_parts(block)
+    parts = csr_parts(block)
     n_cells, n_genes = block.shape
     order = basis.shape[1] if basis.ndim == 2 else -1
+    m2 = np.empty((0, order)) if m2 is None else m2
     check_array("basis", basis, (n_cells, order), np.float64)
     check_array("m1", m1, (n_genes, order), np.float64)
-    if m2 is not None:
+    if len(m2):
         check_array("m2", m2, (n_genes, order), np.float64)
-    if use_numba(impl):
-        from musegnn.kernels.moments.impl import numba
-
-        numba.moments(indptr, indices, data, basis, m1, np.empty((0, order)) if m2 is None else m2)
-        return
-    from musegnn.kernels.moments.impl import reference
-
-    reference.moments(block, basis, m1, m2)
-
-
-def csr_parts(block: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Take the arrays of a CSR block, checked so that compiled loops stay inside memory.
-
-    Returns
-    -------
-    tuple
-        ``indptr`` int64, ``indices`` int32 and ``data`` int32.
-
-    Raises
-    ------
-    TypeError
-        When it is not CSR with int32 data.
-    ValueError
-        When row pointers or column indices are out of range.
-    """
-    if getattr(block, "format", None) != "csr" or block.data.dtype != np.int32:
-        kind = f"{getattr(block, 'format', type(block).__name__)} of {getattr(block, 'dtype', 'unknown dtype')}"
-        msg = f"block must be CSR with int32 data, got {kind}"
-        raise TypeError(msg)
-    indptr = block.indptr.astype(np.int64, copy=False)
-    indices = block.indices.astype(np.int32, copy=False)
-    if indptr[0] != 0 or indptr[-1] != len(indices) or len(indices) != len(block.data) or (np.diff(indptr) < 0).any():
-        msg = "row pointers must rise from 0 to the number of entries"
-        raise ValueError(msg)
-    if len(indices) and (indices.min() < 0 or indices.max() >= block.shape[1]):
-        msg = f"column indices must be in [0, {block.shape[1]}), got {indices.min()} to {indices.max()}"
-        raise ValueError(msg)
-    return indptr, indices, block.data
-
-
-def check_array(name: str, array: NDArray[np.generic], shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-    """Refuse an array of another shape, dtype or memory order.
-
-    Raises
-    ------
-    TypeError
-        For the dtype or the memory order.
-    ValueError
-        For the shape.
-    """
-    if array.shape != shape:
-        msg = f"{name} must have shape {shape}, got {array.shape}"
-        raise ValueError(msg)
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        msg = f"{name} must be {np.dtype(dtype)} in C order, got {array.dtype}"
-        raise TypeError(msg)
-
-
-def use_numba(impl: str) -> bool:
-    """Decide between the two implementations.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    """
-    if impl not in {"auto", "reference", "numba"}:
-        msg = f"impl must be auto, reference or numba, got {impl!r}"
-        raise ValueError(msg)
-    return impl != "reference"
+    load_impl("moments", impl).moments(parts, basis, m1, m2)

@@ -8,37 +8,37 @@ zero counts run over the distinct depths, so the cost is ``O(nnz + G U)`` per st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from musegnn.kernels.validation import Impl, load_impl
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csc_array, csc_matrix
 
-Impl = Literal["auto", "numba", "reference"]
+    from musegnn.kernels.validation import Floats, Ints
 
 
-class _Problem(NamedTuple):
-    """A counts matrix by genes with the depths of its non-zeros and the histogram of depths."""
+class Problem(NamedTuple):
+    """A counts matrix by genes with the depths of its non-zeros and the histogram of depths: E, E, U and U numbers."""
 
     indptr: NDArray[np.integer]
     data: NDArray[np.number]
-    depth: NDArray[np.float64]
-    levels: NDArray[np.float64]
-    cells: NDArray[np.float64]
+    depth: Floats
+    levels: Floats
+    cells: Floats
 
 
 def fit_intercept(
     counts: csc_matrix | csc_array,
-    depth: NDArray[np.float64],
-    dispersion: NDArray[np.float64],
+    depth: Floats,
+    dispersion: Floats,
     *,
-    start: NDArray[np.float64] | None = None,
+    start: Floats | None = None,
     impl: Impl = "auto",
-) -> NDArray[np.float64]:
+) -> Floats:
     """Estimate the intercepts by maximum likelihood, dispersions given.
 
     Solves ``sum_i (x_ij - mu_ij) / (1 + d_j mu_ij) = 0``, which decreases in the intercept, by Newton steps, and by
@@ -68,22 +68,20 @@ def fit_intercept(
         When shapes disagree, a depth is not positive or a gene has no count.
     """
     problem = _problem(counts, depth, dispersion)
-    module = _module(impl)
     if start is None:
         start = np.log(counts.T @ (1.0 / depth) / len(depth))
-    result: NDArray[np.float64] = module.fit_intercept(*problem, np.ascontiguousarray(dispersion, np.float64), start)
-    return result
+    return _fit_intercept(problem, dispersion, start, impl)
 
 
 def fit_dispersion(
     counts: csc_matrix | csc_array,
-    depth: NDArray[np.float64],
-    intercept: NDArray[np.float64],
-    start: NDArray[np.float64],
+    depth: Floats,
+    intercept: Floats,
+    start: Floats,
     *,
     cox_reid: float = 0.99,
     impl: Impl = "auto",
-) -> NDArray[np.float64]:
+) -> Floats:
     """Estimate the dispersions by the Cox-Reid adjusted profile likelihood, intercepts given.
 
     The maximum over ``log d`` in [log 1e-16, log 1e16] that is uphill of `start`, of::
@@ -125,13 +123,8 @@ def fit_dispersion(
     """
     problem = _problem(counts, depth, intercept)
     _check_starts(start, intercept)
-    numbers = (np.exp(intercept), np.ascontiguousarray(start, np.float64), float(cox_reid))
-    if impl == "reference":
-        result: NDArray[np.float64] = _module(impl).fit_dispersion(*problem, *numbers)
-    else:
-        module = _module(impl)
-        result = module.fit_dispersion(*problem, *module.tail_counts(problem.indptr, problem.data), *numbers)
-    return result
+    tails = load_impl("nb_intercept", "numba").tail_counts(problem.indptr, problem.data)
+    return _fit_dispersion(problem, tails, intercept, start, cox_reid, impl)
 
 
 class DepthSums(NamedTuple):
@@ -156,23 +149,21 @@ class DepthSums(NamedTuple):
         Cells with this count or a larger one, shape (R,), float64.
     """
 
-    first: NDArray[np.float64]
-    cells: NDArray[np.float64]
-    nodes: NDArray[np.float64]
-    tail_ends: NDArray[np.int64]
-    tail_values: NDArray[np.int64]
-    tails: NDArray[np.float64]
+    first: Floats
+    cells: Floats
+    nodes: Floats
+    tail_ends: Ints
+    tail_values: Ints
+    tails: Floats
 
 
-def fit_intercept_from_sums(
-    sums: DepthSums, dispersion: NDArray[np.float64], *, start: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def fit_intercept_from_sums(sums: DepthSums, dispersion: Floats, *, start: Floats | None = None) -> Floats:
     """Estimate the intercepts as :func:`fit_intercept` does, of any number of cells at the cost of K.
 
     Parameters
     ----------
     sums
-        Of G genes with counts.
+        Sums of G genes with counts.
     dispersion, start
         As in :func:`fit_intercept`.
 
@@ -180,30 +171,20 @@ def fit_intercept_from_sums(
     -------
     numpy.ndarray
         Intercepts (natural logarithm), shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     problem = _problem_of_sums(sums, dispersion)
     if start is None:
         start = np.log((sums.first @ (1.0 / sums.nodes)) / sums.cells.sum())
-    result: NDArray[np.float64] = _module("auto").fit_intercept(
-        *problem, np.ascontiguousarray(dispersion, np.float64), start
-    )
-    return result
+    return _fit_intercept(problem, dispersion, start, "numba")
 
 
-def fit_dispersion_from_sums(
-    sums: DepthSums, intercept: NDArray[np.float64], start: NDArray[np.float64], *, cox_reid: float = 0.99
-) -> NDArray[np.float64]:
+def fit_dispersion_from_sums(sums: DepthSums, intercept: Floats, start: Floats, *, cox_reid: float = 0.99) -> Floats:
     """Estimate the dispersions as :func:`fit_dispersion` does, of any number of cells at the cost of K.
 
     Parameters
     ----------
     sums
-        Of G genes with counts.
+        Sums of G genes with counts.
     intercept, start, cox_reid
         As in :func:`fit_dispersion`.
 
@@ -220,28 +201,40 @@ def fit_dispersion_from_sums(
     problem = _problem_of_sums(sums, intercept)
     _check_starts(start, intercept)
     tails = (sums.tail_ends, sums.tail_values, sums.tails)
-    numbers = (np.exp(intercept), np.ascontiguousarray(start, np.float64), cox_reid)
-    result: NDArray[np.float64] = _module("auto").fit_dispersion(*problem, *tails, *numbers)
+    return _fit_dispersion(problem, tails, intercept, start, cox_reid, "numba")
+
+
+def _fit_intercept(problem: Problem, dispersion: Floats, start: Floats, impl: str) -> Floats:
+    dispersion = np.ascontiguousarray(dispersion, np.float64)
+    result: Floats = load_impl("nb_intercept", impl).fit_intercept(problem, dispersion, start)
     return result
 
 
-def _problem_of_sums(sums: DepthSums, per_gene: NDArray[np.float64]) -> _Problem:
+def _fit_dispersion(
+    problem: Problem, tails: tuple[Ints, Ints, Floats], intercept: Floats, start: Floats, cox_reid: float, impl: str
+) -> Floats:
+    numbers = (np.exp(intercept), np.ascontiguousarray(start, np.float64), float(cox_reid))
+    result: Floats = load_impl("nb_intercept", impl).fit_dispersion(problem, tails, *numbers)
+    return result
+
+
+def _problem_of_sums(sums: DepthSums, per_gene: Floats) -> Problem:
     """Let the nodes stand for the cells: K entries per gene, K levels of depth."""
     n_genes, order = sums.first.shape
     if per_gene.shape != (n_genes,) or sums.cells.shape != (order,) or sums.nodes.shape != (order,):
         msg = f"expected sums of {len(per_gene)} genes at {len(sums.nodes)} nodes, got shape {sums.first.shape}"
         raise ValueError(msg)
     indptr = np.arange(n_genes + 1, dtype=np.int64) * order
-    return _Problem(indptr, sums.first.ravel(), np.tile(sums.nodes, n_genes), sums.nodes, sums.cells)
+    return Problem(indptr, sums.first.ravel(), np.tile(sums.nodes, n_genes), sums.nodes, sums.cells)
 
 
-def _check_starts(start: NDArray[np.float64], intercept: NDArray[np.float64]) -> None:
+def _check_starts(start: Floats, intercept: Floats) -> None:
     if start.shape != intercept.shape or not bool(np.all(start > 0)):
         msg = f"expected positive starts of shape {intercept.shape}, got shape {start.shape} and minimum {start.min()}"
         raise ValueError(msg)
 
 
-def _problem(counts: csc_matrix | csc_array, depth: NDArray[np.float64], per_gene: NDArray[np.float64]) -> _Problem:
+def _problem(counts: csc_matrix | csc_array, depth: Floats, per_gene: Floats) -> Problem:
     expected = (len(depth), len(per_gene))
     if counts.format != "csc" or counts.shape != expected:
         msg = f"expected CSC counts of shape {expected}, got {counts.format} of shape {counts.shape}"
@@ -254,17 +247,4 @@ def _problem(counts: csc_matrix | csc_array, depth: NDArray[np.float64], per_gen
         raise ValueError(msg)
     depth = np.ascontiguousarray(depth, np.float64)
     levels, cells = np.unique(depth, return_counts=True)
-    return _Problem(counts.indptr, counts.data, depth[counts.indices], levels, cells.astype(np.float64))
-
-
-def _module(impl: Impl) -> ModuleType:
-    if impl in ("auto", "numba"):
-        from musegnn.kernels.nb_intercept.impl import numba
-
-        return numba
-    if impl == "reference":
-        from musegnn.kernels.nb_intercept.impl import reference
-
-        return reference
-    msg = f"impl must be 'auto', 'numba' or 'reference', got {impl!r}"
-    raise ValueError(msg)
+    return Problem(counts.indptr, counts.data, depth[counts.indices], levels, cells.astype(np.float64))

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musegnn.kernels.moments.api import Impl, check_array, use_numba
+from musegnn.kernels.validation import Impl, check_array, check_pointers, check_range, load_impl, resolve_impl
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Ints = NDArray[np.int64]
+    from musegnn.kernels.validation import Floats, Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +28,12 @@ class NeighbourSets:
     indptr, indices
         The graph as CSR without repeated columns: (N + 1,) int64 and (E,) int32.
     z
-        Its entries; a neighbour's sign is negative where this is below 0, (E,), float32.
+        Entries of the graph; a neighbour's sign is negative where this is below 0, (E,), float32.
     gene
-        What each row is called in all graphs, in [0, `n_genes`), no two alike; -1 for rows that are in no set, (N,),
-        int32.
+        Number of each row's gene in all graphs, in [0, `n_genes`), no two alike; -1 for rows that are in no set,
+        (N,), int32.
     n_genes
-        G.
-
-    Raises
-    ------
-    TypeError
-        When an array has another dtype or memory order.
-    ValueError
-        When shapes do not fit, or offsets, columns or genes are out of range.
+        Number of genes G.
 
     Examples
     --------
@@ -67,15 +60,9 @@ class NeighbourSets:
         check_array("indices", self.indices, (entries,), np.int32)
         check_array("z", self.z, (entries,), np.float32)
         check_array("gene", self.gene, (n,), np.int32)
-        if self.indptr[0] != 0 or self.indptr[-1] != entries or bool((np.diff(self.indptr) < 0).any()):
-            msg = f"indptr must rise from 0 to the number of entries ({entries})"
-            raise ValueError(msg)
-        if entries and not (self.indices.min() >= 0 and self.indices.max() < n):
-            msg = f"indices must be in [0, {n}), got {self.indices.min()} to {self.indices.max()}"
-            raise ValueError(msg)
-        if n and not (self.gene.min() >= -1 and self.gene.max() < self.n_genes):
-            msg = f"gene must be in [-1, {self.n_genes}), got {self.gene.min()} to {self.gene.max()}"
-            raise ValueError(msg)
+        check_pointers("indptr", self.indptr, entries)
+        check_range("indices", self.indices, 0, n)
+        check_range("gene", self.gene, -1, self.n_genes)
 
     def __len__(self) -> int:
         """Count the rows N."""
@@ -84,28 +71,25 @@ class NeighbourSets:
     @cached_property
     def packed(self) -> tuple[Ints, NDArray[np.uint32], NDArray[np.uint64], Ints]:
         """Sparse bitsets, made at the first use: offsets, places and bits of words that are not 0, set sizes."""
-        from musegnn.kernels.overlap.impl import numba
-
-        packed: tuple[Ints, NDArray[np.uint32], NDArray[np.uint64], Ints] = numba.pack(
-            self.indptr, self.indices, self.z, self.gene, self.n_genes
-        )
+        packed: tuple[Ints, NDArray[np.uint32], NDArray[np.uint64], Ints] = self._pack("numba")
         return packed
 
+    def _pack(self, impl: str) -> Any:  # what an implementation computes with
+        return load_impl("overlap", impl).pack(self.indptr, self.indices, self.z, self.gene, self.n_genes)
 
-def jaccard(
-    a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, impl: Impl = "auto"
-) -> NDArray[np.float64]:
+
+def jaccard(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, impl: Impl = "auto") -> Floats:
     """Return the size of the intersection over the size of the union, pair by pair.
 
     Parameters
     ----------
     a, b
-        Two graphs that call their genes alike.
+        Two graphs with the same numbers of genes.
     rows_a, rows_b
         The set of row ``rows_a[k]`` of `a` is compared with that of row ``rows_b[k]`` of `b`, (A,), int64.
     impl
         ``reference``: products of sparse matrices; ``numba``: sparse bitsets; ``auto`` is ``numba``. Counts are whole
-        numbers, so both give the same bits.
+        numbers, so results are bitwise identical.
 
     Returns
     -------
@@ -114,8 +98,6 @@ def jaccard(
 
     Raises
     ------
-    TypeError
-        When rows are not int64.
     ValueError
         When the graphs have different numbers of genes, or rows do not fit.
 
@@ -136,17 +118,10 @@ def jaccard(
         raise ValueError(msg)
     for name, rows, sets in (("rows_a", rows_a, a), ("rows_b", rows_b, b)):
         check_array(name, rows, (len(rows_a),), np.int64)
-        if len(rows) and not (rows.min() >= 0 and rows.max() < len(sets)):
-            msg = f"{name} must be in [0, {len(sets)}), got {rows.min()} to {rows.max()}"
-            raise ValueError(msg)
-    if use_numba(impl):
-        from musegnn.kernels.overlap.impl import numba
-
-        both, size_a, size_b = numba.intersections(a.packed, b.packed, rows_a, rows_b, a.n_genes)
-    else:
-        from musegnn.kernels.overlap.impl import reference
-
-        both, size_a, size_b = reference.intersections(a, b, rows_a, rows_b)
+        check_range(name, rows, 0, len(sets))
+    chosen = resolve_impl(impl)
+    packed = [sets.packed if chosen == "numba" else sets._pack(chosen) for sets in (a, b)]
+    both, size_a, size_b = load_impl("overlap", chosen).intersections(*packed, rows_a, rows_b, a.n_genes)
     either = size_a + size_b - both
-    shares: NDArray[np.float64] = np.divide(both, either, out=np.zeros(len(both)), where=either > 0)
+    shares: Floats = np.divide(both, either, out=np.zeros(len(both)), where=either > 0)
     return shares

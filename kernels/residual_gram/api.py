@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.kernels.moments.api import Impl, check_array, csr_parts, use_numba
 from musegnn.kernels.residuals import zero_residuals, zero_sums
+from musegnn.kernels.validation import Impl, check_array, csr_parts, load_impl
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from musegnn.kernels.residuals import NoiseModel
+    from musegnn.kernels.validation import Floats
 
 TILE = 64
 LEVELS = 1024
@@ -44,11 +44,11 @@ class ResidualGram:
             raise ValueError(msg)
         n_genes = len(model.rate)
         self._model = model
-        self._numba = use_numba(impl)
+        self._add = load_impl("residual_gram", impl).add
         self.cross = np.zeros((n_genes, -(-n_genes // TILE) * TILE))
         self.total = np.zeros(n_genes)
 
-    def add(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
+    def add(self, block: csr_matrix, depth: Floats) -> None:
         """Add a block of cells.
 
         Parameters
@@ -57,29 +57,15 @@ class ResidualGram:
             Counts, CSR without duplicates, shape (b, N), int32 data.
         depth
             Depths of the cells, shape (b,), float64.
-
-        Raises
-        ------
-        TypeError
-            When `block` is not CSR, or an array has another dtype or memory order.
-        ValueError
-            When shapes do not fit or indices are out of range.
         """
-        indptr, indices, data = csr_parts(block)
+        parts = csr_parts(block)
         check_array("depth", depth, (block.shape[0],), np.float64)
         if block.shape[1] != len(self.total):
             msg = f"block must have {len(self.total)} genes, got {block.shape[1]}"
             raise ValueError(msg)
-        if self._numba:
-            from musegnn.kernels.residual_gram.impl import numba
+        self._add(parts, depth, self._model, self.cross, self.total)
 
-            numba.add(indptr, indices, data, depth, *self._model, self.cross, self.total)
-        else:
-            from musegnn.kernels.residual_gram.impl import reference
-
-            reference.add(block, depth, self._model, self.cross, self.total)
-
-    def values(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def values(self, depth: Floats) -> tuple[Floats, Floats]:
         """Return the sums of products and of residuals over all cells that were added.
 
         Parameters

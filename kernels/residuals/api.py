@@ -8,17 +8,16 @@ clipped to ``[-clip, clip]``. A gene with a NaN rate has NaN residuals; ``theta 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from musegnn.kernels.validation import Impl, load_impl
 
-    from numpy.typing import NDArray
+if TYPE_CHECKING:
     from scipy.sparse import csr_array, csr_matrix
 
-Impl = Literal["auto", "numba", "reference"]
+    from musegnn.kernels.validation import Floats, Ints
 
 
 class NoiseModel(NamedTuple):
@@ -36,8 +35,8 @@ class NoiseModel(NamedTuple):
         Bound of the absolute residual.
     """
 
-    rate: NDArray[np.float64]
-    theta: NDArray[np.float64]
+    rate: Floats
+    theta: Floats
     min_variance: float
     clip: float
 
@@ -45,13 +44,11 @@ class NoiseModel(NamedTuple):
 class ResidualSums(NamedTuple):
     """Sums over cells of ``r`` and of ``r^2``, each of shape (G,), float64."""
 
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    first: Floats
+    second: Floats
 
 
-def zero_sums(
-    depth: NDArray[np.float64], cells: NDArray[np.int64], model: NoiseModel, *, impl: Impl = "auto"
-) -> ResidualSums:
+def zero_sums(depth: Floats, cells: Ints, model: NoiseModel, *, impl: Impl = "auto") -> ResidualSums:
     """Sum the residuals that every gene would have if all its counts were zero.
 
     ``first_j = sum_u cells_u r_j(0, depth_u)``, and `second` with ``r^2``; accumulated in float64 in the order
@@ -72,24 +69,17 @@ def zero_sums(
     -------
     ResidualSums
         New arrays of shape (G,).
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_model(model)
     if depth.ndim != 1 or depth.shape != cells.shape:
         msg = f"expected depth and cells of one shape (U,), got {depth.shape} and {cells.shape}"
         raise ValueError(msg)
-    sums = _empty_sums(len(model.rate))
-    _module(impl).zero_sums(
-        np.ascontiguousarray(depth, np.float64), np.ascontiguousarray(cells, np.float64), *model, *sums
-    )
+    sums = ResidualSums(np.zeros(len(model.rate)), np.zeros(len(model.rate)))
+    load_impl("residuals", impl).zero_sums(_as_floats(depth), _as_floats(cells), model, sums)
     return sums
 
 
-def zero_residuals(depth: NDArray[np.float64], model: NoiseModel) -> NDArray[np.float64]:
+def zero_residuals(depth: Floats, model: NoiseModel) -> Floats:
     """Compute the residuals of zero counts.
 
     Parameters
@@ -105,15 +95,13 @@ def zero_residuals(depth: NDArray[np.float64], model: NoiseModel) -> NDArray[np.
         Shape (U, G), float64.
     """
     _check_model(model)
-    mu = depth[:, None] * model.rate
-    variance = np.maximum(mu + mu * mu / model.theta, model.min_variance)
-    result: NDArray[np.float64] = np.clip(-mu / np.sqrt(variance), -model.clip, model.clip)
+    result: Floats = load_impl("residuals", "reference").residual(np.zeros(1), depth[:, None] * model.rate, model)
     return result
 
 
 def accumulate_nonzeros(
     block: csr_matrix | csr_array,
-    depth: NDArray[np.float64],
+    depth: Floats,
     model: NoiseModel,
     sums: ResidualSums,
     *,
@@ -135,24 +123,16 @@ def accumulate_nonzeros(
         Updated in place.
     impl
         ``auto`` is ``numba``.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_block(block, depth, model)
     if sums.first.shape != model.rate.shape or sums.second.shape != model.rate.shape:
         msg = f"expected sums of shape {model.rate.shape}, got {sums.first.shape} and {sums.second.shape}"
         raise ValueError(msg)
-    _module(impl).accumulate_nonzeros(
-        block.indptr, block.indices, block.data, np.ascontiguousarray(depth, np.float64), *model, *sums
-    )
+    parts = (block.indptr, block.indices, block.data)
+    load_impl("residuals", impl).accumulate_nonzeros(parts, _as_floats(depth), model, sums)
 
 
-def dense_residuals(
-    block: csr_matrix | csr_array, depth: NDArray[np.float64], model: NoiseModel, *, impl: Impl = "auto"
-) -> NDArray[np.float64]:
+def dense_residuals(block: csr_matrix | csr_array, depth: Floats, model: NoiseModel, *, impl: Impl = "auto") -> Floats:
     """Compute all residuals of a block.
 
     Parameters
@@ -170,21 +150,15 @@ def dense_residuals(
     -------
     numpy.ndarray
         Residuals, shape (B, G), float64, C order.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree.
     """
     _check_block(block, depth, model)
-    result: NDArray[np.float64] = _module(impl).dense_residuals(
-        block.indptr, block.indices, block.data, np.ascontiguousarray(depth, np.float64), *model
-    )
+    parts = (block.indptr, block.indices, block.data)
+    result: Floats = load_impl("residuals", impl).dense_residuals(parts, _as_floats(depth), model)
     return result
 
 
-def _empty_sums(n_genes: int) -> ResidualSums:
-    return ResidualSums(np.zeros(n_genes), np.zeros(n_genes))
+def _as_floats(values: Floats | Ints) -> Floats:
+    return np.ascontiguousarray(values, np.float64)
 
 
 def _check_model(model: NoiseModel) -> None:
@@ -196,22 +170,9 @@ def _check_model(model: NoiseModel) -> None:
         raise ValueError(msg)
 
 
-def _check_block(block: csr_matrix | csr_array, depth: NDArray[np.float64], model: NoiseModel) -> None:
+def _check_block(block: csr_matrix | csr_array, depth: Floats, model: NoiseModel) -> None:
     _check_model(model)
     expected = (len(depth), len(model.rate))
     if block.format != "csr" or block.shape != expected:
         msg = f"expected a CSR block of shape {expected}, got {block.format} of shape {block.shape}"
         raise ValueError(msg)
-
-
-def _module(impl: Impl) -> ModuleType:
-    if impl in ("auto", "numba"):
-        from musegnn.kernels.residuals.impl import numba
-
-        return numba
-    if impl == "reference":
-        from musegnn.kernels.residuals.impl import reference
-
-        return reference
-    msg = f"impl must be 'auto', 'numba' or 'reference', got {impl!r}"
-    raise ValueError(msg)

@@ -6,16 +6,20 @@ Legend: N rows, E edges in CSR order, ``...`` any trailing dimensions.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
 from musegnn.kernels.segment.impl import torch as in_torch
+from musegnn.kernels.validation import resolve_impl
 
-SegmentImpl = Literal["torch", "scatter"]
+SegmentImpl = Literal["auto", "torch", "scatter"]
+
+_HAS_SCATTER = find_spec("torch_scatter") is not None
 
 
-def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "torch") -> torch.Tensor:
+def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto") -> torch.Tensor:
     """Add the values of each row.
 
     Parameters
@@ -25,19 +29,13 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
     rowptr
         (N+1,) int64; row i owns ``values[rowptr[i]:rowptr[i+1]]``.
     impl
-        ``torch``, or ``scatter`` for the kernels of torch-scatter (an optional package).
+        ``torch``: plain torch; ``scatter``: the kernels of torch-scatter (an optional package), no second derivatives;
+        ``auto``: ``scatter`` where it is installed, outside ``torch.compile``, else ``torch``.
 
     Returns
     -------
     torch.Tensor
         (N, ...), 0 for empty rows. Differentiable in ``values``.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or ``impl`` is unknown.
-    ImportError
-        When ``scatter`` is asked for and torch-scatter is not installed.
     """
     _check(values, rowptr)
     out: torch.Tensor = _load(impl).segment_sum(values, rowptr)
@@ -45,7 +43,7 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
 
 
 def segment_softmax(
-    values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "torch"
+    values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the softmax within each row, and the logarithm of its normaliser.
 
@@ -62,13 +60,6 @@ def segment_softmax(
         (E, ...), summing to one within each row that has edges. Differentiable in ``values``.
     lse
         (N, ...), the log-sum-exp of each row; 0 for empty rows.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or ``impl`` is unknown.
-    ImportError
-        When ``scatter`` is asked for and torch-scatter is not installed.
     """
     _check(values, rowptr)
     weights, lse = _load(impl).segment_softmax(values, rowptr)
@@ -86,10 +77,7 @@ def _check(values: torch.Tensor, rowptr: torch.Tensor) -> None:
         raise ValueError(msg)
 
 
-def _load(impl: str) -> Any:  # a module; each gives the same two functions
-    if impl == "torch":
-        return in_torch
-    if impl != "scatter":
-        msg = f"impl must be 'torch' or 'scatter', got {impl!r}"
-        raise ValueError(msg)
-    return import_module("musegnn.kernels.segment.impl.scatter")
+def _load(impl: str) -> Any:  # a module; each has the same two functions
+    prefers_scatter = _HAS_SCATTER and not torch.compiler.is_compiling()
+    chosen = resolve_impl(impl, ("scatter", "torch") if prefers_scatter else ("torch", "scatter"))
+    return in_torch if chosen == "torch" else import_module("musegnn.kernels.segment.impl.scatter")

@@ -10,16 +10,13 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from musegnn.kernels.validation import Block, Ints
+
 
 @njit(nogil=True, cache=True)
-def counts(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    keep: NDArray[np.bool_],
-    small: NDArray[np.int64],
-) -> NDArray[np.int64]:
+def counts(block: Block, keep: NDArray[np.bool_], small: Ints) -> Ints:
     """Count small ones, collect keys of the others."""
+    indptr, indices, data = block
     limit = small.shape[1]
     n_large = 0
     for i in range(len(keep)):

@@ -40,50 +40,30 @@ BLOCK_EDGES = 1 << 16
 
 
 def forward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    rowptr: torch.Tensor,
-    col: torch.Tensor,
-    offsets: torch.Tensor,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, graph: EdgeGraph, *,
+    scale: float, dropout: float, seed: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H)."""
     n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
     o, z, lse = q.new_empty((n_nodes, n_heads, dim)), u.new_empty(u.shape), q.new_empty((n_nodes, n_heads))
     if n_nodes > 0 and n_heads > 0:
-        pointers = rowptr.numpy()
-        tiling = _tiling(rowptr, col, offsets, dim * q.element_size())
+        pointers = graph.rowptr.numpy()
+        tiling = _tiling(graph.rowptr, graph.col, graph.offsets, dim * q.element_size())
         arguments = (
             _own(q, dim), _table("k", k, dim), _table("v", v, dim), _flat(u), _attributes_first(a), pointers,
-            col.numpy(), _options(q, scale, dropout, seed), _flat(o), _flat(z), _flat(lse), *tiling,
+            graph.col.numpy(), _options(q, scale, dropout, seed), _flat(o), _flat(z), _flat(lse), *tiling,
         )  # fmt: skip
         _over_blocks(forward_kernel(dim), arguments, pointers, n_heads * dim, q)
     return _unpadded(o, q), z, lse
 
 
 def backward(
-    do: torch.Tensor,
-    dz: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    lse: torch.Tensor,
-    graph: EdgeGraph,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-    needs_da: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    do: torch.Tensor, dz: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor,
+    a: torch.Tensor, o: torch.Tensor, z: torch.Tensor, lse: torch.Tensor, graph: EdgeGraph, *,
+    scale: float, dropout: float, seed: int, needs_da: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is stored (F, E), and (0, 0) unless ``needs_da``."""
+    del o, z  # equation (7) is summed over edges
     rowptr, col, colptr, row, perm, _ = (part.numpy() for part in graph)
     n_nodes, n_heads, dim = q.shape[0], q.shape[1], _padded(q)
     n_edges, n_attributes = a.shape

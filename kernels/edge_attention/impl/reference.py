@@ -21,17 +21,9 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    graph: EdgeGraph,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, graph: EdgeGraph, *,
+    scale: float, dropout: float, seed: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute equations (1) to (4) of the README edge by edge."""
     out_dtype = q.dtype
     # Half precision is too coarse for sums over thousands of edges.
@@ -39,12 +31,12 @@ def attend(
     q, k, v, u, a = (part.to(dtype) for part in (q, k, v, u, a))
     row, col = graph.target, graph.col
     s_EH = scale * ((q[row] * k[col]).sum(-1) + (u[row] * a[:, None, :]).sum(-1))
-    p_EH, lse_NH = segment_softmax(s_EH, graph.rowptr)
+    p_EH, lse_NH = segment_softmax(s_EH, graph.rowptr, impl="torch")
     if dropout > 0.0:
         keep = keep_mask(graph.n_edges, q.shape[1], dropout=dropout, seed=seed).to(p_EH.device)
         p_EH = p_EH * keep.to(dtype) / (1.0 - dropout)
-    o_NHD = segment_sum(p_EH[..., None] * v[col], graph.rowptr)
-    z_NHF = segment_sum(p_EH[..., None] * a[:, None, :], graph.rowptr)
+    o_NHD = segment_sum(p_EH[..., None] * v[col], graph.rowptr, impl="torch")
+    z_NHF = segment_sum(p_EH[..., None] * a[:, None, :], graph.rowptr, impl="torch")
     return o_NHD.to(out_dtype), z_NHF.to(out_dtype), lse_NH.detach()
 
 

@@ -43,14 +43,10 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, vector_type(kind.dtype))  # type: ignore[no-untyped-call]
 
 
-def count(dtype: Any) -> int:
-    """Return the number of lanes of a float type."""
-    return int(VECTOR_BYTES * 8 // dtype.bitwidth)
-
-
 def vector_type(dtype: Any) -> ir.VectorType:
     """Return the LLVM type of a vector."""
-    return ir.VectorType({32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth], count(dtype))
+    kind = {32: ir.FloatType(), 64: ir.DoubleType()}[dtype.bitwidth]
+    return ir.VectorType(kind, VECTOR_BYTES * 8 // dtype.bitwidth)
 
 
 def constant(value: float, kind: ir.VectorType) -> ir.Constant:
@@ -58,18 +54,9 @@ def constant(value: float, kind: ir.VectorType) -> ir.Constant:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def call(builder: Any, name: str, kind: Any, *arguments: Any) -> Any:
-    """Call an LLVM intrinsic that is named after its vector type and gives that type."""
-    word = {"float": "f32", "double": "f64"}[str(kind.element)]
-    signature = ir.FunctionType(kind, [argument.type for argument in arguments])
-    full_name = f"llvm.{name}.v{kind.count}{word}"
-    function = cgutils.get_or_insert_function(builder.module, signature, full_name)  # type: ignore[no-untyped-call]
-    return builder.call(function, arguments)
-
-
 def multiply_add(builder: Any, x: Any, y: Any, total: Any) -> Any:
     """Return ``x * y + total``, rounded once where the target can."""
-    return call(builder, "fmuladd", total.type, x, y, total)
+    return _call(builder, "llvm.fmuladd.v{}", total.type, total.type, x, y, total)
 
 
 def splat(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
@@ -77,15 +64,6 @@ def splat(builder: Any, scalar: Any, kind: ir.VectorType) -> Any:
     empty = ir.Constant(kind, ir.Undefined)
     seat = builder.insert_element(empty, scalar, ir.Constant(INT32, 0))
     return builder.shuffle_vector(seat, empty, ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count))
-
-
-def add_up(builder: Any, value: Any) -> Any:
-    """Sum a vector by halves: lane l and l + n/2, then quarters, and so on."""
-    while isinstance(value.type, ir.VectorType):
-        half = value.type.count // 2
-        low, high = (_part(builder, value, start, half) for start in (0, half))
-        value = builder.fadd(low, high)
-    return value
 
 
 def pointer(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
@@ -96,6 +74,19 @@ def pointer(builder: Any, data: Any, at: Any, kind: ir.VectorType) -> Any:
 def array_data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     """Return the data pointer of an array argument."""
     return context.make_array(kind)(context, builder, value).data
+
+
+def _larger(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+def _fold(builder: Any, join: Callable[[Any, Any], Any], value: Any) -> Any:
+    """Join the halves of a vector until one number is left."""
+    while isinstance(value.type, ir.VectorType):
+        half = value.type.count // 2
+        low, high = (_part(builder, value, start, half) for start in (0, half))
+        value = join(low, high)
+    return value
 
 
 def _part(builder: Any, value: Any, start: int, length: int) -> Any:
@@ -120,11 +111,11 @@ def _mask(builder: Any, left: Any, n_lanes: int) -> Any:
     )
 
 
-def _masked(builder: Any, action: str, kind: ir.VectorType, result: Any, *arguments: Any) -> Any:
+def _call(builder: Any, name: str, kind: ir.VectorType, result: Any, *arguments: Any) -> Any:
+    """Call an LLVM intrinsic that is named after a vector type."""
     word = {"float": "f32", "double": "f64"}[str(kind.element)]
-    name = f"llvm.masked.{action}.v{kind.count}{word}.p0"
     signature = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = cgutils.get_or_insert_function(builder.module, signature, name)  # type: ignore[no-untyped-call]
+    function = cgutils.get_or_insert_function(builder.module, signature, name.format(f"{kind.count}{word}"))  # type: ignore[no-untyped-call]
     return builder.call(function, arguments)
 
 
@@ -142,7 +133,9 @@ def _type_load(typing_context: Any, x: Any, at: Any, left: Any) -> Typed:
                 builder.store(builder.load(place, align=align), value)
             with part:
                 mask, nothing = _mask(builder, args[2], kind.count), constant(0.0, kind)
-                some = _masked(builder, "load", kind, kind, place, ir.Constant(INT32, align), mask, nothing)
+                some = _call(
+                    builder, "llvm.masked.load.v{}.p0", kind, kind, place, ir.Constant(INT32, align), mask, nothing
+                )
                 builder.store(some, value)
         return builder.load(value)
 
@@ -187,7 +180,9 @@ def _store(builder: Any, value: Any, place: Any, align: int, left: Any) -> None:
             builder.store(value, place, align=align)
         with part:
             mask = _mask(builder, left, kind.count)
-            _masked(builder, "store", kind, ir.VoidType(), value, place, ir.Constant(INT32, align), mask)
+            _call(
+                builder, "llvm.masked.store.v{}.p0", kind, ir.VoidType(), value, place, ir.Constant(INT32, align), mask
+            )
 
 
 def _type_only(typing_context: Any, x: Any, left: Any, beyond: Any) -> Typed:
@@ -210,60 +205,33 @@ def _type_fill(typing_context: Any, scalar: Any) -> Typed:
 
 
 def _type_add(typing_context: Any, x: Any, y: Any) -> Typed:
-    """Return ``x + y``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
-
-    return x(x, x), generate
+    return x(x, x), lambda context, builder, signature, args: builder.fadd(*args)
 
 
 def _type_mul(typing_context: Any, x: Any, y: Any) -> Typed:
-    """Return ``x * y``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
-
-    return x(x, x), generate
+    return x(x, x), lambda context, builder, signature, args: builder.fmul(*args)
 
 
 def _type_fma(typing_context: Any, x: Any, y: Any, z: Any) -> Typed:
     """Return ``x * y + z``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return multiply_add(builder, *args)
-
-    return x(x, x, x), generate
+    return x(x, x, x), lambda context, builder, signature, args: multiply_add(builder, *args)
 
 
 def _type_maximum(typing_context: Any, x: Any, y: Any) -> Typed:
     """Return the larger of each pair of lanes, ``y`` where ``x`` is not a number."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-
-    return x(x, x), generate
+    return x(x, x), lambda context, builder, signature, args: _larger(builder, *args)
 
 
 def _type_total(typing_context: Any, x: Any) -> Typed:
-    """Sum the lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return add_up(builder, args[0])
-
-    return x.dtype(x), generate
+    """Sum the lanes by halves: lane l and l + n/2, then quarters, and so on."""
+    return x.dtype(x), lambda context, builder, signature, args: _fold(builder, builder.fadd, args[0])
 
 
 def _type_largest(typing_context: Any, x: Any) -> Typed:
     """Return the largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = args[0]
-        while isinstance(value.type, ir.VectorType):
-            half = value.type.count // 2
-            low, high = (_part(builder, value, start, half) for start in (0, half))
-            value = builder.select(builder.fcmp_ordered(">", low, high), low, high)
-        return value
+        return _fold(builder, lambda low, high: _larger(builder, low, high), args[0])
 
     return x.dtype(x), generate
 

@@ -16,6 +16,11 @@ from musegnn.kernels.gram.impl.simd import LANES, TILE_GENES, VECTORS, add_pair,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from musegnn.kernels.validation import Block, Floats, Ints
+
+    Batch = tuple[Ints, NDArray[np.uint32], Floats]
+    Stripe = tuple[int, int, int]
+
 CELLS = 128
 PARTS = 64
 SCATTER_PARTS = 16
@@ -25,45 +30,29 @@ ROW = VECTORS * LANES
 
 
 @njit(nogil=True, cache=True)
-def gram(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    depth: NDArray[np.float64],
-    mu: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    start: int,
-    stop: int,
-    scattered: int,
-    out: NDArray[np.float64],
-) -> None:
-    """Add rows [start, stop) and columns from `start` on to `out` (R, W, 2); every sum runs over cells in order."""
+def gram(block: Block, depth: Floats, mu: Floats, slopes: Floats, stripe: Stripe, out: Floats) -> None:
+    """Add rows [start, stop) and columns from `start` on to `out` (R, W, 2); every sum runs over cells in order.
+
+    The stripe is `start`, `stop` and the number of genes whose pairs are added one by one.
+    """
+    indptr = block[0]
     n_cells = len(indptr) - 1
     first = 0
     while first < n_cells:
         last = min(first + CELLS, n_cells)
         while last < n_cells and last - first < CELLS * PARTS and indptr[last] - indptr[first] < ENTRIES:
             last = min(last + CELLS, n_cells)
-        begin, cell, y = _by_gene(first, last, indptr, indices, data, depth, mu, slopes, start)
+        begin, cell, y = _by_gene(first, last, block, depth, mu, slopes, stripe[0])
         for part in range(0, len(begin), SCATTER_PARTS):
-            _scatter(begin[part : part + SCATTER_PARTS], cell, y, start, stop, scattered, out)
-        _tiles(begin, cell, y, start, stop, scattered, out)
+            _scatter((begin[part : part + SCATTER_PARTS], cell, y), stripe, out)
+        _tiles((begin, cell, y), stripe, out)
         first = last
 
 
 @njit(nogil=True, cache=True)
-def _by_gene(
-    first: int,
-    last: int,
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    depth: NDArray[np.float64],
-    mu: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    start: int,
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
+def _by_gene(first: int, last: int, block: Block, depth: Floats, mu: Floats, slopes: Floats, start: int) -> Batch:
     """List the entries of a batch by part and gene: offsets (P, N + 1), cell within the part (E,), weighted (2E,)."""
+    indptr, indices, data = block
     n_genes = len(mu)
     count = indptr[last] - indptr[first]
     parts = (last - first + CELLS - 1) // CELLS
@@ -94,16 +83,10 @@ def _by_gene(
 
 
 @njit(nogil=True, cache=True)
-def _scatter(
-    begin: NDArray[np.int64],
-    cell: NDArray[np.uint32],
-    y: NDArray[np.float64],
-    start: int,
-    stop: int,
-    scattered: int,
-    out: NDArray[np.float64],
-) -> None:
+def _scatter(batch: Batch, stripe: Stripe, out: Floats) -> None:
     """Add the pairs of genes below `scattered` one by one: each with the later genes of the same cell."""
+    begin, cell, y = batch
+    start, stop, scattered = stripe
     end = min(stop, scattered)
     if end <= start:
         return
@@ -140,16 +123,10 @@ def _scatter(
 
 
 @njit(nogil=True, cache=True)
-def _tiles(
-    begin: NDArray[np.int64],
-    cell: NDArray[np.uint32],
-    y: NDArray[np.float64],
-    start: int,
-    stop: int,
-    scattered: int,
-    out: NDArray[np.float64],
-) -> None:
+def _tiles(batch: Batch, stripe: Stripe, out: Floats) -> None:
     """Add all rows against the genes from `scattered` on, which are made dense 32 genes x 128 cells at a time."""
+    begin, cell, y = batch
+    start, stop, scattered = stripe
     parts, n_genes = len(begin), begin.shape[1] - 1
     width = out.shape[1]
     flat = out.reshape(-1)

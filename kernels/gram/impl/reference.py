@@ -8,23 +8,16 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from musegnn.kernels.validation import Block, Floats
 
 
-def gram(
-    block: csr_matrix,
-    depth: NDArray[np.float64],
-    mu: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    start: int,
-    stop: int,
-    out: NDArray[np.float64],
-) -> None:
+def gram(block: Block, depth: Floats, mu: Floats, slopes: Floats, stripe: tuple[int, int, int], out: Floats) -> None:
     """Add rows [start, stop) and columns from `start` on of ``Y.T @ Y`` for each weighting."""
-    cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    genes = block.indices
+    indptr, genes, counts = block
+    start, stop, _ = stripe
+    s = np.repeat(depth, np.diff(indptr))
     for w in range(2):
-        values = block.data / (mu[genes] + depth[cells] * slopes[genes, w])
-        y = csr_matrix((values, block.indices, block.indptr), shape=block.shape)[:, start:]
+        values = counts / (mu[genes] + s * slopes[genes, w])
+        y = csr_matrix((values, genes, indptr), shape=(len(depth), len(mu)))[:, start:]
         product = (y[:, : stop - start].T @ y).tocoo()
         out[product.row, product.col, w] += product.data

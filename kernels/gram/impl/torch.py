@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from musegnn.kernels.validation import Block, Floats
 
 CELLS = 4096
 ROWS = 4096
@@ -30,9 +29,7 @@ class DeviceGram:
         Torch device, such as ``cuda`` or ``cpu``.
     """
 
-    def __init__(
-        self, mu: NDArray[np.float64], slopes: NDArray[np.float64], start: int, stop: int, device: str
-    ) -> None:
+    def __init__(self, mu: Floats, slopes: Floats, start: int, stop: int, device: str) -> None:
         self._device = torch.device(device)
         self._start, self._rows = start, stop - start
         self._mu = torch.from_numpy(mu[start:]).to(self._device)
@@ -40,14 +37,9 @@ class DeviceGram:
         shape = (2, self._rows, len(mu) - start)
         self._sums = torch.zeros(shape, dtype=torch.float64, device=self._device)
 
-    def add(
-        self,
-        indptr: NDArray[np.int64],
-        indices: NDArray[np.int32],
-        data: NDArray[np.int32],
-        depth: NDArray[np.float64],
-    ) -> None:
-        """Add a block of counts, CSR over all genes, 4096 cells at a time."""
+    def add(self, block: Block, depth: Floats) -> None:
+        """Add a block of counts over all genes, 4096 cells at a time."""
+        indptr, indices, data = block
         for first in range(0, len(depth), CELLS):
             last = min(first + CELLS, len(depth))
             entries = slice(int(indptr[first]), int(indptr[last]))
@@ -65,7 +57,7 @@ class DeviceGram:
                     part = slice(row, min(row + ROWS, self._rows))
                     self._sums[w, part].addmm_(y[:, part].T, y)
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """Copy the sums to the host, shape (R, C, 2), C order."""
-        result: NDArray[np.float64] = self._sums.permute(1, 2, 0).contiguous().cpu().numpy()
+        result: Floats = self._sums.permute(1, 2, 0).contiguous().cpu().numpy()
         return result

@@ -8,19 +8,13 @@ import numpy as np
 from numba import njit
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from musegnn.kernels.validation import Block, Floats
 
 
 @njit(nogil=True, cache=True)
-def moments(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    basis: NDArray[np.float64],
-    m1: NDArray[np.float64],
-    m2: NDArray[np.float64],
-) -> None:
+def moments(block: Block, basis: Floats, m1: Floats, m2: Floats) -> None:
     """Add the moments of one block, cell by cell; an empty `m2` is left out."""
+    indptr, indices, data = block
     order = basis.shape[1]
     both = len(m2) > 0
     for i in range(len(indptr) - 1):

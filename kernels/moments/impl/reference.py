@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
+    from musegnn.kernels.validation import Block, Floats
 
 
-def moments(
-    block: csr_matrix, basis: NDArray[np.float64], m1: NDArray[np.float64], m2: NDArray[np.float64] | None
-) -> None:
-    """Add the moments of one block by sparse products."""
-    x = block.astype(np.float64)
+def moments(block: Block, basis: Floats, m1: Floats, m2: Floats) -> None:
+    """Add the moments of one block by sparse products; an empty `m2` is left out."""
+    indptr, indices, data = block
+    x = csr_matrix((data, indices, indptr), shape=(len(basis), len(m1))).astype(np.float64)
     m1 += x.T @ basis
-    if m2 is not None:
+    if len(m2):
         m2 += (x.multiply(x) - x).T @ basis

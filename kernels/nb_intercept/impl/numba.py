@@ -14,7 +14,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from musegnn.kernels.nb_intercept.api import Problem
+    from musegnn.kernels.validation import Floats, Ints
+
+    Tails = tuple[Ints, Ints, Floats]
 
 LOG_D_MIN = math.log(1e-16)
 LOG_D_MAX = math.log(1e16)
@@ -25,11 +28,18 @@ SMOOTH_FROM = 64
 SHORT_RUN = 32
 
 
+@numba.njit(nogil=True, cache=True)
+def _entries(problem: Problem, j: int) -> tuple[NDArray[np.number], Floats]:
+    """Return the counts of gene j above zero, and the depths of their cells."""
+    part = slice(problem.indptr[j], problem.indptr[j + 1])
+    return problem.data[part], problem.depth[part]
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _intercept_score(
-    b: float, d: float, data: NDArray[np.number], depth: Floats, levels: Floats, cells: Floats
-) -> tuple[float, float]:
+def _intercept_score(b: float, d: float, problem: Problem, j: int) -> tuple[float, float]:
     """Return the score and the expected decrease of the score per unit of intercept."""
+    data, depth = _entries(problem, j)
+    levels, cells = problem.levels, problem.cells
     rate = math.exp(b)
     score = 0.0
     slope = 0.0
@@ -47,24 +57,14 @@ def _intercept_score(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def fit_intercept(
-    indptr: NDArray[np.integer],
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    dispersion: Floats,
-    start: Floats,
-) -> Floats:
-    """Find the root of the score; arrays (G + 1,), (E,), (E,), (U,), (U,), (G,), (G,)."""
+def fit_intercept(problem: Problem, dispersion: Floats, start: Floats) -> Floats:
+    """Find the root of the score of each gene."""
     result = np.empty(start.shape[0])
     for j in range(start.shape[0]):
-        x = data[indptr[j] : indptr[j + 1]]
-        s = depth[indptr[j] : indptr[j + 1]]
         b = start[j]
         settled = False
         for _ in range(NEWTON_STEPS):
-            score, slope = _intercept_score(b, dispersion[j], x, s, levels, cells)
+            score, slope = _intercept_score(b, dispersion[j], problem, j)
             step = score / slope
             b += step
             if abs(step) < 1e-8:
@@ -75,7 +75,7 @@ def fit_intercept(
             high = 30.0
             for _ in range(64):
                 b = 0.5 * (low + high)
-                if _intercept_score(b, dispersion[j], x, s, levels, cells)[0] > 0.0:
+                if _intercept_score(b, dispersion[j], problem, j)[0] > 0.0:
                     low = b
                 else:
                     high = b
@@ -135,17 +135,13 @@ def sum_run(begin: float, end: float, d: float) -> tuple[float, float]:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _dispersion_score(
-    d: float,
-    values: NDArray[np.int64],
-    tail: Floats,
-    rate: float,
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    cox_reid: float,
+    d: float, problem: Problem, tails: Tails, j: int, rate: float, cox_reid: float
 ) -> tuple[float, float]:
     """Return the first and second derivative in d of the adjusted profile likelihood."""
+    data, depth = _entries(problem, j)
+    levels, cells = problem.levels, problem.cells
+    part = slice(tails[0][j - 1] if j > 0 else 0, tails[0][j])
+    values, tail = tails[1][part], tails[2][part]
     first = 0.0
     second = 0.0
     k = 1
@@ -184,39 +180,19 @@ def _dispersion_score(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def fit_dispersion(
-    indptr: NDArray[np.integer],
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    tail_ends: NDArray[np.int64],
-    tail_values: NDArray[np.int64],
-    tails: Floats,
-    rate: Floats,
-    start: Floats,
-    cox_reid: float,
-) -> Floats:
-    """Find the maximum uphill of the start; arrays as above with rate and start (G,), tails (R,), their ends (G,)."""
+def fit_dispersion(problem: Problem, tails: Tails, rate: Floats, start: Floats, cox_reid: float) -> Floats:
+    """Find the maximum uphill of the start of each gene."""
     result = np.empty(start.shape[0])
-    first = 0
     for j in range(start.shape[0]):
-        x = data[indptr[j] : indptr[j + 1]]
-        s = depth[indptr[j] : indptr[j + 1]]
-        values = tail_values[first : tail_ends[j]]
-        tail = tails[first : tail_ends[j]]
-        first = tail_ends[j]
-        if _dispersion_score(D_PROBE, values, tail, rate[j], x, s, levels, cells, cox_reid)[0] < 0.0:
+        if _dispersion_score(D_PROBE, problem, tails, j, rate[j], cox_reid)[0] < 0.0:
             result[j] = 0.0
         else:
-            result[j] = math.exp(_climb(math.log(start[j]), values, tail, rate[j], x, s, levels, cells, cox_reid))
+            result[j] = math.exp(_climb(math.log(start[j]), problem, tails, j, rate[j], cox_reid))
     return result
 
 
 @numba.njit(nogil=True, cache=True)
-def tail_counts(
-    indptr: NDArray[np.integer], data: NDArray[np.number]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+def tail_counts(indptr: NDArray[np.integer], data: NDArray[np.number]) -> Tails:
     """Count for each distinct count of each gene the entries at or above it; ends (G,), counts (R,), tails (R,)."""
     n_genes = indptr.shape[0] - 1
     ends = np.empty(n_genes, dtype=np.int64)
@@ -235,20 +211,10 @@ def tail_counts(
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _climb(
-    log_d: float,
-    values: NDArray[np.int64],
-    tail: Floats,
-    rate: float,
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    cox_reid: float,
-) -> float:
+def _climb(log_d: float, problem: Problem, tails: Tails, j: int, rate: float, cox_reid: float) -> float:
     """Bracket the maximum by doubling steps uphill, then Newton in log d kept inside the bracket."""
     log_d = min(max(log_d, LOG_D_MIN), LOG_D_MAX)
-    first, second = _dispersion_score(math.exp(log_d), values, tail, rate, data, depth, levels, cells, cox_reid)
+    first, second = _dispersion_score(math.exp(log_d), problem, tails, j, rate, cox_reid)
     uphill = 1.0 if first > 0.0 else -1.0
     near = log_d
     far = log_d
@@ -259,7 +225,7 @@ def _climb(
         near = far
         far = min(max(far + uphill * step, LOG_D_MIN), LOG_D_MAX)
         step *= 2.0
-        first, second = _dispersion_score(math.exp(far), values, tail, rate, data, depth, levels, cells, cox_reid)
+        first, second = _dispersion_score(math.exp(far), problem, tails, j, rate, cox_reid)
     low = min(near, far)
     high = max(near, far)
     log_d = far
@@ -272,7 +238,7 @@ def _climb(
         if abs(proposal - log_d) < 1e-11:
             return proposal
         log_d = proposal
-        first, second = _dispersion_score(math.exp(log_d), values, tail, rate, data, depth, levels, cells, cox_reid)
+        first, second = _dispersion_score(math.exp(log_d), problem, tails, j, rate, cox_reid)
         if first > 0.0:
             low = log_d
         else:

@@ -14,23 +14,14 @@ from scipy.special import gammaln
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+    from musegnn.kernels.nb_intercept.api import Problem
+    from musegnn.kernels.validation import Floats
 
-    Floats = NDArray[np.float64]
 
-
-def fit_intercept(
-    indptr: NDArray[np.integer],
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    dispersion: Floats,
-    start: Floats,
-) -> Floats:
-    """Find the root of the score in [-30, 30]; arrays (G + 1,), (E,), (E,), (U,), (U,), (G,), (G,)."""
+def fit_intercept(problem: Problem, dispersion: Floats, start: Floats) -> Floats:
+    """Find the root of the score of each gene in [-30, 30]."""
     result = np.empty(len(start))
-    for j, x, s, weight in _genes(indptr, data, depth, levels, cells):
+    for j, x, s, weight in _genes(problem):
         d = dispersion[j]
 
         def score(b: float, x: Floats = x, s: Floats = s, weight: Floats = weight, d: float = d) -> float:
@@ -41,20 +32,12 @@ def fit_intercept(
     return result
 
 
-def fit_dispersion(
-    indptr: NDArray[np.integer],
-    data: NDArray[np.number],
-    depth: Floats,
-    levels: Floats,
-    cells: Floats,
-    rate: Floats,
-    start: Floats,
-    cox_reid: float,
-) -> Floats:
-    """Maximise within a factor of 1e4 of a grid's best value; arrays as above with rate and start (G,)."""
+def fit_dispersion(problem: Problem, tails: object, rate: Floats, start: Floats, cox_reid: float) -> Floats:
+    """Maximise the likelihood of each gene within a factor of 1e4 of a grid's best value."""
+    del tails
     result = np.empty(len(start))
     grid = np.linspace(np.log(1e-8), np.log(1e16), 120)
-    for j, x, s, weight in _genes(indptr, data, depth, levels, cells):
+    for j, x, s, weight in _genes(problem):
         mu = rate[j] * s
 
         def loss(log_d: float, x: Floats = x, mu: Floats = mu, weight: Floats = weight) -> float:
@@ -72,10 +55,9 @@ def fit_dispersion(
     return result
 
 
-def _genes(
-    indptr: NDArray[np.integer], data: NDArray[np.number], depth: Floats, levels: Floats, cells: Floats
-) -> Iterator[tuple[int, Floats, Floats, Floats]]:
+def _genes(problem: Problem) -> Iterator[tuple[int, Floats, Floats, Floats]]:
     """Yield per gene the counts, depths and weights of its non-zeros followed by its zeros per depth level."""
+    indptr, data, depth, levels, cells = problem
     for j in range(len(indptr) - 1):
         x = data[indptr[j] : indptr[j + 1]].astype(np.float64)
         s = depth[indptr[j] : indptr[j + 1]]

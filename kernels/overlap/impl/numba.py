@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Ints = NDArray[np.int64]
+    from musegnn.kernels.validation import Ints
+
     Words = NDArray[np.uint64]
     Places = NDArray[np.uint32]
+    Packed = tuple[Ints, Places, Words, Ints]
 
 
 def _type_count(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:  # numba hands over its own objects
@@ -36,7 +38,7 @@ _count_ones: Any = intrinsic(_type_count)  # numba publishes no type of what com
 @njit(nogil=True, cache=True)
 def pack(
     indptr: Ints, indices: NDArray[np.int32], z: NDArray[np.float32], gene: NDArray[np.int32], n_genes: int
-) -> tuple[Ints, Places, Words, Ints]:
+) -> Packed:
     """Return the words of each row that are not zero: offsets (N + 1,), places (K,), bits (K,); and set sizes (N,).
 
     Words of positive neighbours come first, then those of negative ones.
@@ -67,13 +69,7 @@ def pack(
 
 
 @njit(nogil=True, cache=True)
-def intersections(
-    a: tuple[Ints, Places, Words, Ints],
-    b: tuple[Ints, Places, Words, Ints],
-    rows_a: Ints,
-    rows_b: Ints,
-    n_genes: int,
-) -> tuple[Ints, Ints, Ints]:
+def intersections(a: Packed, b: Packed, rows_a: Ints, rows_b: Ints, n_genes: int) -> tuple[Ints, Ints, Ints]:
     """Count what pairs of rows share, and the sizes of both, each (A,).
 
     One row of each pair is laid out over all words, the other looks its words up there.

@@ -5,66 +5,43 @@ Legend: N genes, W columns padded to whole tiles, E entries of a part.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
 from musegnn.kernels.gram.impl.simd import LANES, VECTORS, add_tile
+from musegnn.kernels.residuals.impl.numba import residual
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from musegnn.kernels.residuals import NoiseModel
+    from musegnn.kernels.validation import Block, Floats, Ints
+
+    ByGene = tuple[Ints, NDArray[np.uint32], Floats]
 
 CELLS = 512
 TILE = VECTORS * LANES
 
 
-@njit(nogil=True, cache=True, inline="always", error_model="numpy")
-def _residual(x: float, mu: float, theta: float, min_variance: float, clip: float) -> float:
-    variance = max(mu + mu * mu / theta, min_variance)
-    return min(max((x - mu) / math.sqrt(variance), -clip), clip)
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
-def add(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    depth: Floats,
-    rate: Floats,
-    theta: Floats,
-    min_variance: float,
-    clip: float,
-    cross: Floats,
-    total: Floats,
-) -> None:
+def add(block: Block, depth: Floats, model: NoiseModel, cross: Floats, total: Floats) -> None:
     """Add S to `cross` (N, W) and the sums of D to `total` (N,)."""
+    indptr, indices, data = block
     tile = np.empty(CELLS * TILE)
     for first in range(0, len(depth), CELLS):
         last = min(first + CELLS, len(depth))
-        s = depth[first:last]
-        begin, cell, change = _changes(
-            indptr[first : last + 1], indices, data, s, rate, theta, min_variance, clip, total
-        )
-        _multiply(begin, cell, change, s, rate, theta, min_variance, clip, tile, cross)
+        part = (indptr[first : last + 1], indices, data)
+        changes = _changes(part, depth[first:last], model, total)
+        _multiply(changes, depth[first:last], model, tile, cross)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _changes(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    depth: Floats,
-    rate: Floats,
-    theta: Floats,
-    min_variance: float,
-    clip: float,
-    total: Floats,
-) -> tuple[NDArray[np.int64], NDArray[np.uint32], Floats]:
+def _changes(block: Block, depth: Floats, model: NoiseModel, total: Floats) -> ByGene:
     """List D of one part by gene: offsets (N + 1,), cells (E,), and D twice, (2E,)."""
+    indptr, indices, data = block
+    rate, theta, min_variance, clip = model
     n_genes = len(rate)
     count = indptr[-1] - indptr[0]
     cell, change = np.empty(count, dtype=np.uint32), np.empty(2 * count)
@@ -78,8 +55,8 @@ def _changes(
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
             mu = rate[j] * depth[i]
-            d = _residual(np.float64(data[e]), mu, theta[j], min_variance, clip)
-            d -= _residual(0.0, mu, theta[j], min_variance, clip)
+            d = residual(np.float64(data[e]), mu, theta[j], min_variance, clip)
+            d -= residual(0.0, mu, theta[j], min_variance, clip)
             p = fill[j]
             fill[j] += 1
             cell[p] = i
@@ -89,19 +66,10 @@ def _changes(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _multiply(
-    begin: NDArray[np.int64],
-    cell: NDArray[np.uint32],
-    change: Floats,
-    depth: Floats,
-    rate: Floats,
-    theta: Floats,
-    min_variance: float,
-    clip: float,
-    tile: Floats,
-    cross: Floats,
-) -> None:
+def _multiply(changes: ByGene, depth: Floats, model: NoiseModel, tile: Floats, cross: Floats) -> None:
     """Add the product of D with F, which is made dense 64 genes at a time."""
+    begin, cell, change = changes
+    rate, theta, min_variance, clip = model
     n_genes, width = len(rate), cross.shape[1]
     flat = cross.reshape(-1)
     for left in range(0, n_genes, TILE):
@@ -109,7 +77,7 @@ def _multiply(
         for i in range(len(depth)):
             for k in range(size):
                 mu = rate[left + k] * depth[i]
-                tile[i * TILE + k] = _residual(0.0, mu, theta[left + k], min_variance, clip)
+                tile[i * TILE + k] = residual(0.0, mu, theta[left + k], min_variance, clip)
             tile[i * TILE + size : (i + 1) * TILE] = 0.0
         for k in range(size):
             for p in range(begin[left + k], begin[left + k + 1]):

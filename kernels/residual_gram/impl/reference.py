@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from musegnn.kernels.residuals import dense_residuals
+from musegnn.kernels.residuals.impl.reference import dense_residuals
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
-
     from musegnn.kernels.residuals import NoiseModel
+    from musegnn.kernels.validation import Block, Floats
 
 
-def add(
-    block: csr_matrix,
-    depth: NDArray[np.float64],
-    model: NoiseModel,
-    cross: NDArray[np.float64],
-    total: NDArray[np.float64],
-) -> None:
+def add(block: Block, depth: Floats, model: NoiseModel, cross: Floats, total: Floats) -> None:
     """Add S to `cross` (N, W) and the sums of D to `total` (N,)."""
-    zeros = dense_residuals(block * 0, depth, model, impl="reference")
-    change = dense_residuals(block, depth, model, impl="reference") - zeros
+    indptr, indices, data = block
+    zeros = dense_residuals((indptr, indices, data * 0), depth, model)
+    change = dense_residuals(block, depth, model) - zeros
     cross[:, : change.shape[1]] += change.T @ (zeros + 0.5 * change)
     total += change.sum(axis=0)

@@ -10,16 +10,13 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from musegnn.kernels.validation import Block
+
 
 @njit(nogil=True, cache=True)
-def subset(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: NDArray[np.int32],
-    keep: NDArray[np.bool_],
-    place: NDArray[np.int32],
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+def subset(block: Block, keep: NDArray[np.bool_], place: NDArray[np.int32]) -> Block:
     """Return row pointers, indices and data."""
+    indptr, indices, data = block
     rows = np.zeros(keep.sum() + 1, dtype=np.int64)
     k = 0
     for i in range(len(keep)):

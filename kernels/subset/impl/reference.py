@@ -10,10 +10,15 @@ from scipy.sparse import csr_matrix
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from musegnn.kernels.validation import Block
 
-def subset(block: csr_matrix, keep: NDArray[np.bool_], place: NDArray[np.int32], n_genes: int) -> csr_matrix:
-    """Return the kept cells with some genes in a new order."""
+
+def subset(block: Block, keep: NDArray[np.bool_], place: NDArray[np.int32]) -> Block:
+    """Return row pointers, indices and data."""
+    indptr, indices, data = block
+    kept = csr_matrix((data, indices, indptr), shape=(len(keep), len(place)))[keep].toarray()
     taken = np.flatnonzero(place >= 0)
-    dense = np.zeros((int(keep.sum()), n_genes), dtype=np.int32)
-    dense[:, place[taken]] = block[keep].toarray()[:, taken]
-    return csr_matrix(dense)
+    dense = np.zeros((len(kept), place.max(initial=-1) + 1), dtype=np.int32)
+    dense[:, place[taken]] = kept[:, taken]
+    result = csr_matrix(dense)
+    return result.indptr, result.indices, result.data

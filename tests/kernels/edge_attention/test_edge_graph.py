@@ -42,8 +42,8 @@ def test_pairs_in_any_order_give_one_graph() -> None:
         ([1, 2], [0, 0], "rise from 0"),
         ([0, 1], [0, 0], "rise from 0"),
         ([], [], "rise from 0"),
-        ([0, 1], [1], "must lie in"),
-        ([0, 1], [-1], "must lie in"),
+        ([0, 1], [1], "must be in"),
+        ([0, 1], [-1], "must be in"),
         ([0, 2, 2], [1, 0], "strictly increasing"),
         ([0, 2, 2], [1, 1], "strictly increasing"),
         ([0, 1], [0.0], "array of integers"),
@@ -59,8 +59,8 @@ def test_other_structures_are_refused(indptr: list, indices: list, message: str)
     ("source", "target", "message"),
     [
         ([0], [0, 1], "equal lengths"),
-        ([0], [3], "target must lie"),
-        ([3], [0], "indices must lie"),
+        ([0], [3], "target must be in"),
+        ([3], [0], "indices must be in"),
         ([0, 0], [1, 1], "strictly"),
     ],
 )

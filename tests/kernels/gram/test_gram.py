@@ -80,7 +80,7 @@ def test_batches_are_cut_by_entries(monkeypatch):
     expected = whole(x, depth, mu, slopes, scattered=20)
     monkeypatch.setattr(numba, "ENTRIES", 4000)
     out = np.zeros((40, 72, 2))
-    numba.gram.py_func(x.indptr.astype(np.int64), x.indices, x.data, depth, mu, slopes, 0, 40, 20, out)
+    numba.gram.py_func((x.indptr.astype(np.int64), x.indices, x.data), depth, mu, slopes, (0, 40, 20), out)
     upper = np.triu_indices(40)
     np.testing.assert_array_equal(out[:, :40][upper], expected[upper])
 

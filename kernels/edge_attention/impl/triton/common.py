@@ -1,4 +1,4 @@
-"""What the Triton kernels of edge attention share: dropout, ranks of bits, loads of nodes.
+"""What the Triton kernels of edge attention share: dropout, ranks of bits, loads and stores of attributes.
 
 Naming: ``p_x`` pointer, ``i_x`` index of the program, ``b_x`` block of values, ``mask_x`` mask, CAPITALS constants of
 one compilation. Blocks padded to powers of two start with B: BE edges, BH heads, BD numbers of a head, BM rows.
@@ -58,42 +58,36 @@ count_bits = _count_bits_by_shifts if INTERPRETED else _count_bits_by_instructio
 
 
 @triton.jit
-def load_node(
-    p_x: tl.tensor, node: tl.tensor, b_h: tl.tensor, b_d: tl.tensor, H: tl.constexpr, D: tl.constexpr, BD: tl.constexpr
-) -> tl.tensor:
-    """Load one node's heads from (N, H, D) as (BH, BD) float32, 0 beyond H and D."""
-    p_block = p_x + node * (H * D) + b_h[:, None] * D + b_d[None, :]
-    mask = (b_h < H)[:, None]
-    if BD > D:
-        mask = mask & (b_d < D)[None, :]
-    return tl.load(p_block, mask=mask, other=0.0).to(tl.float32)
+def finite(b_max: tl.tensor) -> tl.tensor:
+    """Replace the maximum of no score by 0."""
+    return tl.where(b_max == float("-inf"), 0.0, b_max)
 
 
 @triton.jit
-def gather_nodes(
-    p_x: tl.tensor,
-    b_node: tl.tensor,
-    mask_e: tl.tensor,
-    b_h: tl.tensor,
-    b_d: tl.tensor,
-    H: tl.constexpr,
-    D: tl.constexpr,
-    BH: tl.constexpr,
-    BD: tl.constexpr,
-) -> tl.tensor:
-    """Gather nodes from (N, H, D) as (BE, BH, BD) float32, 0 where masked and beyond H and D."""
-    p_block = (p_x + b_node * (H * D))[:, None, None] + (b_h[:, None] * D + b_d[None, :])[None, :, :]
-    mask = mask_e[:, None, None]
-    if H % BH != 0:
-        mask = mask & (b_h < H)[None, :, None]
-    if BD > D:
-        mask = mask & (b_d < D)[None, None, :]
-    return tl.load(p_block, mask=mask, other=0.0).to(tl.float32)
+def differentiate(
+    b_p: tl.tensor, b_dp: tl.tensor, b_delta: tl.tensor, b_edge: tl.tensor, b_head: tl.tensor,
+    key: tl.tensor, threshold: tl.tensor, grow: tl.tensor, USE_DROPOUT: tl.constexpr,
+) -> tl.tuple:  # fmt: skip
+    """Return the gradients of scores (without the scale) and the weights after dropout: equations (7) and (9)."""
+    b_kept = b_p
+    if USE_DROPOUT:
+        b_keep = keep_weight(b_edge, b_head, key, threshold, grow)
+        b_dp = b_dp * b_keep
+        b_kept = b_p * b_keep
+    return b_p * (b_dp - b_delta), b_kept
 
 
 @triton.jit
-def gather_attributes(
-    p_a: tl.tensor, b_edge: tl.tensor, mask_e: tl.tensor, f: tl.constexpr, F: tl.constexpr
-) -> tl.tensor:
-    """Load attribute f of edges from (E, F) as float32."""
-    return tl.load(p_a + b_edge * F + f, mask=mask_e, other=0.0).to(tl.float32)
+def load_numbers(p_x: tl.tensor, b_at: tl.tensor, mask: tl.tensor, F: tl.constexpr) -> tl.tuple:
+    """Load the F numbers of each place as a tuple of float32 blocks, 0 where masked."""
+    b_x: tl.tuple = ()
+    for f in tl.static_range(F):
+        b_x = b_x + (tl.load(p_x + b_at * F + f, mask=mask, other=0.0).to(tl.float32),)
+    return b_x
+
+
+@triton.jit
+def store_numbers(p_x: tl.tensor, b_at: tl.tensor, b_x: tl.tuple, mask: tl.tensor, F: tl.constexpr) -> None:
+    """Store the F numbers of each place."""
+    for f in tl.static_range(F):
+        tl.store(p_x + b_at * F + f, b_x[f], mask=mask)

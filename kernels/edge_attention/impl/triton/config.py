@@ -79,7 +79,7 @@ def tile_dim(dim: int) -> int:
 
 
 def may_tile(precision: str, dim: int, n_attributes: int) -> bool:
-    """Say whether tiles take such heads."""
+    """Return whether tiles take such heads."""
     return n_attributes <= TILE_ATTRIBUTES[precision].get(tile_dim(dim), -1)
 
 

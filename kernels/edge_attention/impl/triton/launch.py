@@ -1,7 +1,7 @@
 """Edge attention by Triton: allocates, chooses and launches.
 
 Legend: N nodes, E edges, H heads, D head dimension, F edge attributes. Every element of every result is written by
-one program, in an order that the graph fixes: no atomics, the same bits at every call.
+one program, in an order that the graph fixes: no atomics, bitwise identical results at every call.
 """
 
 from __future__ import annotations
@@ -40,17 +40,9 @@ class Options(NamedTuple):
 
 
 def forward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    graph: EdgeGraph,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor, a: torch.Tensor, graph: EdgeGraph, *,
+    scale: float, dropout: float, seed: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute ``o`` (N, H, D), ``z`` (N, H, F) and ``lse`` (N, H) in float32."""
     q, k, v, u, a = (part.contiguous() for part in (q, k, v, u, a))
     o, z = torch.empty_like(q), torch.empty_like(u)
@@ -68,23 +60,10 @@ def forward(
 
 
 def backward(
-    do: torch.Tensor,
-    dz: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    u: torch.Tensor,
-    a: torch.Tensor,
-    o: torch.Tensor,
-    z: torch.Tensor,
-    lse: torch.Tensor,
-    graph: EdgeGraph,
-    *,
-    scale: float,
-    dropout: float,
-    seed: int,
-    needs_da: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    do: torch.Tensor, dz: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor,
+    a: torch.Tensor, o: torch.Tensor, z: torch.Tensor, lse: torch.Tensor, graph: EdgeGraph, *, scale: float,
+    dropout: float, seed: int, needs_da: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Compute the gradients of ``q, k, v, u, a``; that of ``a`` is (0, 0) unless ``needs_da``."""
     do, dz, q, k, v, u, a, o, z = (part.contiguous() for part in (do, dz, q, k, v, u, a, o, z))
     dq, dk, dv, du = (torch.empty_like(part) for part in (q, k, v, u))

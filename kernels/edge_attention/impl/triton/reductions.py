@@ -1,4 +1,9 @@
-"""Small kernels around the passes of edge attention: the sum of equation (7), and the parts of long rows."""
+"""Small kernels around the passes of edge attention: the sum of equation (7), and the parts of long rows.
+
+Arguments of the kernels: o, do are (N, H, D), z, dz (N, H, F), lse and delta (N, H) float32. Parts are float32: maximum
+and sum (parts, H), the others of the shape of their results with parts in the place of nodes. Split rows (int32) have
+the parts from ``split_part`` (int32, one entry more than rows) on.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,10 @@ from musegnn.kernels.edge_attention.impl.triton.common import LN_2
 
 @triton.jit(do_not_specialize=["n"])
 def edge_attention_bwd_kernel_delta(
-    p_o: tl.tensor,  # (N * H, D), as p_do
-    p_do: tl.tensor,
-    p_z: tl.tensor,  # (N * H, F), as p_dz
-    p_dz: tl.tensor,
-    p_delta: tl.tensor,  # (N * H,) float32
-    n: tl.int64,
-    D: tl.constexpr,
-    F: tl.constexpr,
-    BD: tl.constexpr,
-    BM: tl.constexpr,
-) -> None:
+    p_o: tl.tensor, p_do: tl.tensor, p_z: tl.tensor, p_dz: tl.tensor, p_delta: tl.tensor,
+    n: tl.int64,  # N * H
+    D: tl.constexpr, F: tl.constexpr, BD: tl.constexpr, BM: tl.constexpr,
+) -> None:  # fmt: skip
     """Compute ``delta = do . o + dz . z``, the sum over a row in equation (7)."""
     b_n = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
     b_d = tl.arange(0, BD)
@@ -39,21 +37,11 @@ def edge_attention_bwd_kernel_delta(
 
 @triton.jit
 def edge_attention_fwd_kernel_merge(
-    p_split_row: tl.tensor,  # (split rows,) int32
-    p_split_part: tl.tensor,  # (split rows + 1,) int32
-    p_part_max: tl.tensor,  # (parts, H) float32, as p_part_sum
-    p_part_sum: tl.tensor,
-    p_part_o: tl.tensor,  # (parts, H, D) float32
-    p_part_z: tl.tensor,  # (parts, H, F) float32
-    p_o: tl.tensor,  # (N, H, D)
-    p_z: tl.tensor,  # (N, H, F)
-    p_lse: tl.tensor,  # (N, H) float32
-    H: tl.constexpr,
-    D: tl.constexpr,
-    F: tl.constexpr,
-    BD: tl.constexpr,
-    BF: tl.constexpr,
-) -> None:
+    p_split_row: tl.tensor, p_split_part: tl.tensor,
+    p_part_max: tl.tensor, p_part_sum: tl.tensor, p_part_o: tl.tensor, p_part_z: tl.tensor,
+    p_o: tl.tensor, p_z: tl.tensor, p_lse: tl.tensor,
+    H: tl.constexpr, D: tl.constexpr, F: tl.constexpr, BD: tl.constexpr, BF: tl.constexpr,
+) -> None:  # fmt: skip
     """Merge the softmaxes of the parts of one row and head, in order."""
     i_split = tl.program_id(0).to(tl.int64)
     i_head = tl.program_id(1).to(tl.int64)
@@ -81,14 +69,10 @@ def edge_attention_fwd_kernel_merge(
 
 @triton.jit
 def edge_attention_bwd_kernel_sum(
-    p_split_row: tl.tensor,  # (split rows,) int32
-    p_split_part: tl.tensor,  # (split rows + 1,) int32
-    p_part: tl.tensor,  # (parts, W) float32
-    p_out: tl.tensor,  # (N, W)
-    W: tl.constexpr,
-    BW: tl.constexpr,
-) -> None:
-    """Add the parts of one row, in order."""
+    p_split_row: tl.tensor, p_split_part: tl.tensor, p_part: tl.tensor, p_out: tl.tensor,
+    W: tl.constexpr, BW: tl.constexpr,
+) -> None:  # fmt: skip
+    """Add the parts, (parts, W), of one row of (N, W), in order."""
     i_split = tl.program_id(0).to(tl.int64)
     b_w = tl.program_id(1) * BW + tl.arange(0, BW)
     mask_w = b_w < W
