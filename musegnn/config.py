@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path  # noqa: TC003  pydantic reads annotations
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -20,8 +20,36 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
+REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
+    "training": {
+        "weight_decay": (0.0, "no weight decay"),
+    },
+}
+"""Settings of earlier versions, by section: the only value still accepted, as YAML holds it, and what replaces it."""
+
+
+def with_removed(settings: dict[str, Any], section: str) -> dict[str, Any]:
+    """Return the settings of a section together with those that earlier versions had."""
+    return {key: default for key, (default, _) in REMOVED.get(section, {}).items()} | settings
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    section: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed(cls, data: Any) -> Any:
+        """Drop the settings of an earlier version that hold their default."""
+        removed = REMOVED.get(cls.section, {})
+        if not isinstance(data, dict) or removed.keys().isdisjoint(data):
+            return data
+        for key in removed.keys() & data.keys():
+            default, instead = removed[key]
+            if data[key] != default:
+                msg = f"`{cls.section}.{key}` was removed and is accepted with {default!r} alone: {instead}"
+                raise ValueError(msg)
+        return {key: value for key, value in data.items() if key not in removed}
 
 
 class DatasetConfig(_Section):
@@ -50,6 +78,7 @@ class DatasetConfig(_Section):
         One label of `by`: only its cells are used. Every label becomes a dataset of its own where this is ``None``.
     """
 
+    section: ClassVar[str] = "datasets"
     name: str = Field(pattern=NAME_PATTERN)
     path: Path
     modality: Modality
@@ -81,6 +110,7 @@ class QCConfig(_Section):
         Largest share of mitochondrial counts; ``None``: no bound.
     """
 
+    section: ClassVar[str] = "graph.qc"
     min_counts: int = Field(default=1, ge=1)
     min_genes: int = Field(default=0, ge=0)
     max_genes: int | None = Field(default=None, ge=1)
@@ -119,6 +149,7 @@ class EdgeConfig(_Section):
         up to it (sparse scATAC data); 0: never.
     """
 
+    section: ClassVar[str] = "edges"
     rule: Literal["default", "pvalue", "bh", "by", "top_k", "min_abs_est", "shared_axes"] = "default"
     fdr: float = Field(default=0.05, gt=0.0, lt=1.0)
     p_value: float = Field(default=0.005, gt=0.0, lt=1.0)
@@ -181,6 +212,7 @@ class GraphConfig(_Section):
         Which cells are used.
     """
 
+    section: ClassVar[str] = "graph"
     n_genes: int = Field(default=1000, ge=2)
     selection: Literal["auto", "hvg", "svg", "all", "list"] = "auto"
     genes: tuple[str, ...] | Path | None = None
@@ -246,6 +278,7 @@ class ModelConfig(_Section):
         (of ``transformer``) while training.
     """
 
+    section: ClassVar[str] = "model"
     dim: int = Field(default=96, ge=2)
     embedding: Literal["maps", "layers"] = "maps"
     heads_dataset: int = Field(default=4, ge=1)
@@ -322,6 +355,7 @@ class LossConfig(_Section):
         leaves them in.
     """
 
+    section: ClassVar[str] = "training.loss"
     reconstruction: float = Field(default=0.1, ge=0.0)
     similarity: float = Field(default=1.0, ge=0.0)
     contrast: float = Field(default=0.01, ge=0.0)
@@ -348,8 +382,6 @@ class TrainingConfig(_Section):
         the listed order, as published.
     lr_dataset, lr_shared, lr_decoder
         Adam learning rates of dataset layers, shared modules and decoders.
-    weight_decay
-        Decoupled weight decay; 0 gives plain Adam.
     seed
         Seed of weights, partners, draws and hold-outs.
     checkpoint_every
@@ -381,12 +413,12 @@ class TrainingConfig(_Section):
         time, the same bits. In parallel order.
     """
 
+    section: ClassVar[str] = "training"
     rounds: int = Field(default=0, ge=0)
     order: Literal["parallel", "sequential"] = "parallel"
     lr_dataset: float = Field(default=1e-4, gt=0.0)
     lr_shared: float = Field(default=3e-4, gt=0.0)
     lr_decoder: float = Field(default=1e-3, gt=0.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
     seed: int = 0
     checkpoint_every: int = Field(default=10, ge=1)
     threads: int = Field(default=2, ge=1)
@@ -428,6 +460,7 @@ class EvaluationConfig(_Section):
         The published metrics of ``shared`` genes are over genes of at least this many datasets.
     """
 
+    section: ClassVar[str] = "evaluation"
     holdout_edges: Probability = 0.05
     holdout_genes: Probability = 0.2
     seed: int = 0

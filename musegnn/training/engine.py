@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
 from musegnn.training.diagnostics import compare_pair
 from musegnn.training.losses import alignment, ntxent, similarity
@@ -96,10 +95,11 @@ class Engine:
             i: Reconstruction(model.decoder(i), model.graphs[i], config, device=model.device) for i in model.owned
         }
         rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
-        self._optimizers = {
-            name: Adam(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay)
-            for name, unit in model.units.items()
-        }
+        by_kind = {kind: [u for u in model.units.values() if u.kind == kind] for kind in rates}
+        self._optimizer = torch.optim.Adam(
+            [{"params": [p for u in units for p in u.parameters], "lr": rates[kind]} for kind, units in by_kind.items()],
+            fused=True,
+        )
         self._layers = {model.layer_unit(i): i for i in model.owned}
         self._left_out = frozenset(left_out)
         self._previous: dict[int | None, torch.Tensor] = {}
@@ -199,14 +199,12 @@ class Engine:
         reduction = self.comm.reduce(contributions, self.model.shared.members, bad)
         self._refuse(round_, reduction.objections)
         before_step()
-        for i in owned:
-            enter("step", round_, self._graphs[i].name)
-            self._step(self._unit(self.model.layer_unit(i)), layer_gradients[i])
-            self._step(self._unit(self.model.decoder_unit(i)), decoder_gradients[i])
         enter("step", round_)
+        gradients = {self.model.layer_unit(i): layer_gradients[i] for i in owned}
+        gradients |= {self.model.decoder_unit(i): decoder_gradients[i] for i in owned}
         for name, total in reduction.sums.items():
-            unit = self._unit(name)
-            self._step(unit, _unflatten(total, unit.parameters))
+            gradients[name] = list(_unflatten(total, self._unit(name).parameters))
+        self._step(gradients)
         return [rows[i] for i in owned]
 
     def _partners(self, round_: int) -> dict[int, int]:
@@ -270,8 +268,7 @@ class Engine:
             found = iter(_gradients(self._weighted(losses), [p for unit in units for p in unit.parameters]))
             gradients = {unit.name: [next(found) for _ in unit.parameters] for unit in units}
             self._refuse(round_, _not_finite({i: row}, [{i: parts} for parts in gradients.values()], {}))
-            for unit in units:
-                self._step(unit, gradients[unit.name])
+            self._step(gradients)
             rows.append(row)
         return rows
 
@@ -342,8 +339,13 @@ class Engine:
             error.datasets = names
             raise error
 
-    def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
-        self._optimizers[unit.name].step(gradients)
+    def _step(self, gradients: Mapping[str, Sequence[torch.Tensor | None]]) -> None:
+        """Take one step of Adam on some units; a parameter without a gradient keeps its weights and moments."""
+        for name, parts in gradients.items():
+            for parameter, gradient in zip(self._unit(name).parameters, parts, strict=True):
+                parameter.grad = gradient
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
     def leave_out(self, datasets: Iterable[int]) -> None:
         """Let more datasets take no part from now on."""
@@ -364,7 +366,7 @@ class Engine:
             state["vectors"] = self._previous[owner].cpu()
         for name, parameter in self._unit(unit).module.named_parameters():
             state[f"weight/{name}"] = parameter.detach().cpu().contiguous()
-            for key, value in self._optimizers[unit].state.get(parameter, {}).items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
                 state[f"adam/{name}/{key}"] = value.detach().cpu().contiguous()
         return state
 
@@ -381,11 +383,11 @@ class Engine:
         if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in expected.items()}:
             msg = f"the weights of `{unit}` are not those of this model"
             raise RunError(msg, code="E402", where="checkpoint", fix="use the configuration and store of the run")
-        optimizer = self._optimizers[unit]
-        optimizer.state.clear()
+        optimizer = self._optimizer
         for key, parameter in expected.items():
             with torch.no_grad():
                 parameter.copy_(weights[key])
+            optimizer.state.pop(parameter, None)
             prefix = f"adam/{key.removeprefix('weight/')}/"
             moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if moments:

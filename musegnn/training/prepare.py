@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from musegnn.coexpression.edges import select_edges
+from musegnn.config import with_removed
 from musegnn.errors import ConfigError
 from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
@@ -215,11 +216,15 @@ def make_model(
 def fingerprint(data: Prepared, config: AtlasConfig) -> str:
     """Return the sha256 of all data and settings that decide a trained bit, as hex digits.
 
-    The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
+    Settings that were removed count with their defaults, so that runs of earlier versions keep their fingerprint. The
+    number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
     recomputation, which changes no bit.
     """
-    training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every", "recompute"})
-    settings = {"model": config.model.model_dump(mode="json"), "training": training}
+    training = with_removed(config.training.model_dump(mode="json"), "training")
+    training["loss"] = with_removed(training["loss"], "training.loss")
+    for name in ("rounds", "checkpoint_every", "recompute"):
+        del training[name]
+    settings = {"model": with_removed(config.model.model_dump(mode="json"), "model"), "training": training}
     return hashlib.sha256(json.dumps([settings, *data.digests], sort_keys=True).encode()).hexdigest()
 
 

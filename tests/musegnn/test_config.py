@@ -111,3 +111,11 @@ def test_parts_of_the_model_that_do_not_fit_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match=f"E302.*{reason}"):
             load_atlas(write(tmp_path, GOOD + f"model: {model}\n"))
+
+
+def test_settings_of_earlier_versions_are_accepted_with_their_default_alone(tmp_path):
+    plain = load_atlas(write(tmp_path, GOOD))
+    old = GOOD.replace("rounds: 7", "rounds: 7, weight_decay: 0.0")
+    assert load_atlas(write(tmp_path, old)) == plain
+    with pytest.raises(ConfigError, match=r"E302.*training\.weight_decay.*removed.*no weight decay"):
+        load_atlas(write(tmp_path, old.replace("0.0", "0.1")))

@@ -192,7 +192,7 @@ def test_two_phases_equal_joint_autograd(atlas, n, share_by, decoder, part):
     engine = Engine(make_model(data, config), config.training)
     open_gates(engine.model)
     taken = {}
-    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    engine._step = taken.update
     engine.round(5)
 
     partner = partners(config.training.seed, 5, n)
@@ -247,7 +247,7 @@ def test_two_phases_equal_joint_autograd_on_random_atlases(tmp_path, synthetic, 
     engine = Engine(make_model(data, config), config.training)
     open_gates(engine.model)
     taken = {}
-    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    engine._step = taken.update
     rows = engine.round(3)
 
     partner = engine._partners(3)
@@ -350,7 +350,7 @@ def test_stopping_gradients_leaves_out_exactly_what_goes_back(atlas):
     engine = Engine(make_model(data, config), config.training)
     open_gates(engine.model)
     taken = {}
-    engine._step = lambda unit, gradients: taken.__setitem__(unit.name, list(gradients))
+    engine._step = taken.update
     engine.round(4)
 
     z = [engine.model.encode(i, round_=4) for i in range(2)]
