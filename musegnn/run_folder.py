@@ -178,7 +178,7 @@ class RunFolder:
         if atlas.orthologs is not None and table.is_file() and atlas.orthologs.read_bytes() != table.read_bytes():
             msg = f"the folder holds a run with another ortholog table than {atlas.orthologs}"
             raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same table")
-        old = _flatten(yaml.safe_load(self.lock.read_text()))
+        old = _flatten(self._relative(self.atlas()))
         new = _flatten(self._relative(atlas))
         free = {"training.rounds", "training.recompute"}
         # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory
