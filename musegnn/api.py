@@ -44,8 +44,8 @@ class MuSeGNN:
         Holds the graph of every dataset of the atlas.
     config
         The configuration, see :func:`musegnn.load_atlas`.
-    device
-        Where to compute, e.g. ``cpu`` or ``cuda``.
+    device, dtype
+        Place and type of parameters and activations, e.g. ``cuda``; ``torch.float64`` for checks of parity.
     memory
         Bytes that training on the CPU may take, weights included; ``None``: not checked.
 
@@ -56,8 +56,8 @@ class MuSeGNN:
 
     Attributes
     ----------
-    store, config, device
-        As given.
+    store, config, device, dtype
+        The arguments; strata of the configuration are expanded.
     records
         Datasets as stored, by name.
     edges
@@ -72,10 +72,18 @@ class MuSeGNN:
     Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
     """
 
-    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu", memory: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: AtlasConfig,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: int | None = None,
+    ) -> None:
         self.store = store
         self.config = config = expand_strata(config)
-        self.device = device
+        self.device, self.dtype = device, dtype
         self._data = prepare(store, config)
         if memory is not None and device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
@@ -86,7 +94,7 @@ class MuSeGNN:
         self._reset()
 
     def _reset(self) -> None:
-        self._trainer = Trainer(self._data, self.config, device=self.device)
+        self._trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype)
 
     @property
     def rounds(self) -> int:

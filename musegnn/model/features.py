@@ -2,10 +2,10 @@
 
 Two blocks, of which one may be absent. The *profile* describes a gene in the cells of its own dataset, in coordinates
 that no other dataset has. The *relations* describe it by its co-expression with the anchor genes, those that several
-datasets have. Each meets a linear map: of the dataset's own, and one that all datasets share. A gene's own identity is
-in neither.
+datasets have. Each meets a linear map: one of the dataset alone, and one that all datasets share. A gene's own identity
+is in neither.
 
-Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset, P projected width.
+Legend: N genes, R profile columns, V anchor genes, C of them in this dataset, P projected width.
 """
 
 from __future__ import annotations
@@ -36,36 +36,31 @@ class Projection(nn.Module):
 
     Parameters
     ----------
-    n_words
-        V, genes of the vocabulary.
+    n_anchors
+        V, number of anchor genes.
     dim
         P, width of the result.
     """
 
-    def __init__(self, n_words: int, dim: int) -> None:
+    def __init__(self, n_anchors: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(2 * n_words, dim))
+        self.weight = nn.Parameter(torch.empty(2 * n_anchors, dim))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw normal weights such that relations of unit norm give features of unit variance."""
         nn.init.normal_(self.weight, std=1.0 / GAIN, generator=generator)
 
     def forward(self, values: torch.Tensor, columns: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Project relations.
+        """Return the projection (N, P) of relations.
 
         Parameters
         ----------
         values
             (N, 2C) relations.
         columns
-            (2C,) int64 places among the relations to the vocabulary.
+            (2C,) int64 places among the relations to all anchor genes.
         keep
-            (2C,) what each relation is multiplied by; ``None``: 1.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, P).
+            (2C,) factors of the relations; ``None``: 1.
         """
         weight = self.weight.index_select(0, columns)
         if keep is not None:
@@ -74,7 +69,7 @@ class Projection(nn.Module):
 
 
 class DatasetMaps(nn.Module):
-    """The linear maps of one dataset's own.
+    """The linear maps of one dataset.
 
     Parameters
     ----------
@@ -110,12 +105,7 @@ class DatasetMaps(nn.Module):
         profile
             (N, R) residual profile.
         projected
-            (N, shared_width) what :class:`Projection` makes of the relations.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, own_width + shared_width).
+            (N, shared_width) output of :class:`Projection`.
         """
         blocks = GAIN * (profile @ self.own), projected @ self.align
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
@@ -131,9 +121,9 @@ class NodeFeatures:
     related
         Relations to the anchor genes; ``None``: without, as the layers of the published model.
     n_cells
-        Cells behind the profile.
+        Number of cells behind the profile.
     dtype, device
-        Of the tensors.
+        Type and place of the tensors.
 
     Attributes
     ----------
@@ -174,18 +164,10 @@ class NodeFeatures:
 def dropout_mask(
     size: Sequence[int], share: float, generator: torch.Generator, like: torch.Tensor
 ) -> torch.Tensor | None:
-    """Draw what dropout multiplies by: 0 for a share of the entries and ``1/(1 - share)`` for the others.
+    """Return the factors of dropout: 0 for a `share` of the entries and ``1/(1 - share)`` for the others.
 
-    Parameters
-    ----------
-    size
-        Shape of the result.
-    share
-        In [0, 1); 0 gives ``None``: nothing is dropped.
-    generator
-        CPU generator; the same entries are dropped on every device.
-    like
-        Has the dtype and device of the result.
+    ``None`` for a share of 0. The generator is one of the CPU, so that the same entries are dropped on every device;
+    the result has the dtype and device of `like`.
     """
     if share == 0.0:
         return None

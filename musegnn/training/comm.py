@@ -9,7 +9,7 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Vectors = dict[int, torch.Tensor]
     Contributions = Mapping[str, Mapping[int, torch.Tensor]]
-
-Reduce = Literal["fixed", "float"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +116,11 @@ class Comm(Protocol):
 
 
 class LocalComm:
-    """A group of one process.
-
-    Parameters
-    ----------
-    reduce
-        ``fixed``: sums in fixed point, as in several processes, so that these give the same bits; ``float``: sums in
-        ascending dataset index.
-    """
+    """A group of one process, whose sums are in fixed point so that several processes give the same bits."""
 
     rank = 0
     size = 1
     sent = 0
-
-    def __init__(self, reduce: Reduce = "fixed") -> None:
-        self._reduce = reduce
 
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Return the vectors of partners as they are."""
@@ -153,8 +141,6 @@ class LocalComm:
         found = sorted(objections)
         if found:
             return Reduction({}, found)
-        if self._reduce == "float":
-            return Reduction({unit: add_ascending(parts) for unit, parts in contributions.items()}, [])
         return Reduction({unit: _fixed_sum(parts, len(members[unit])) for unit, parts in contributions.items()}, [])
 
     def add_up(self, total: torch.Tensor) -> torch.Tensor:

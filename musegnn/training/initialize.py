@@ -106,7 +106,7 @@ def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim:
 
 
 def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
-    n_anchors, dim = model.n_relations // 2, model.config.own_width
+    n_anchors, dim = model.n_anchors, model.config.own_width
     views = {}
     for i in model.owned:
         sums.phases.enter("load", 0)
@@ -130,7 +130,7 @@ def _profile(model: AtlasModel, i: int) -> Floats:
 
 
 def _set_shared_map(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
-    n_anchors, dim = model.n_relations // 2, model.config.shared_width
+    n_anchors, dim = model.n_anchors, model.config.shared_width
     relations = {i: CentredRelations(model.features(i)) for i in model.owned}
     random = stream(seed, "principal_axes")
     found = shared_map(relations, sums, n_anchors=n_anchors, dim=dim, random=random)

@@ -6,7 +6,7 @@ of a pair, K drawn genes, d dimensions of the embedding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -176,14 +176,8 @@ class _MaskedBCE(torch.autograd.Function):
         return slope if is_one else slope * grad, None, None, None, None
 
 
-def similarity(
-    z_i: torch.Tensor,
-    z_j: torch.Tensor,
-    weight: torch.Tensor,
-    *,
-    normalize: Literal["sum", "lambda"] = "sum",
-) -> torch.Tensor:
-    """Return minus the weighted cosine of shared genes between two datasets.
+def similarity(z_i: torch.Tensor, z_j: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return minus the mean of ``weight * cosine`` over shared genes, a scalar in [-1, 1]; 0 without shared genes.
 
     Parameters
     ----------
@@ -191,27 +185,9 @@ def similarity(
         (A, d) vectors of the same genes in both datasets.
     weight
         (A,) overlap of each gene's neighbourhoods, in [0, 1].
-    normalize
-        ``sum``: mean over genes of ``weight * cosine``, as published; ``lambda``: divided by the sum of weights.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar in [-1, 1]; 0 when there are no shared genes or all weights are 0.
-
-    Raises
-    ------
-    ValueError
-        When ``normalize`` is unknown.
     """
-    if normalize not in ("sum", "lambda"):
-        msg = f"normalize must be 'sum' or 'lambda', got {normalize!r}"
-        raise ValueError(msg)
     total = (weight * functional.cosine_similarity(z_i, z_j, dim=1)).sum()
-    if normalize == "sum":
-        return -total / max(1, weight.numel())
-    mass = weight.sum()
-    return -total / torch.where(mass > 0, mass, 1.0)
+    return -total / max(1, weight.numel())
 
 
 def ntxent(
@@ -264,29 +240,18 @@ def ntxent(
     return functional.cross_entropy(scores, partner)
 
 
-def alignment(
-    z_i: torch.Tensor,
-    z_j: torch.Tensor,
-    weight: torch.Tensor | None = None,
-    temperature: float = 0.2,
-) -> torch.Tensor:
-    """Return the symmetric InfoNCE loss of shared genes between two datasets.
+def alignment(z_i: torch.Tensor, z_j: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the symmetric InfoNCE loss of shared genes between two datasets, the mean of both directions.
 
-    A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives.
+    A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives. The loss is
+    0 when A is 0.
 
     Parameters
     ----------
     z_i, z_j
         (A, d) vectors of the same genes in both datasets.
-    weight
-        (A,) weight of each gene in the mean; ``None``: all equal.
     temperature
-        Divides the cosines; positive.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar, the mean of both directions; 0 when A is 0 or all weights are 0.
+        Divisor of the cosines; positive.
 
     Raises
     ------
@@ -299,12 +264,8 @@ def alignment(
     """
     _check_pairs(z_i, z_j, temperature)
     scores = functional.normalize(z_i, dim=1) @ functional.normalize(z_j, dim=1).T / temperature
-    if weight is None:
-        weight = scores.new_ones(scores.shape[0])
-    match = scores.diagonal()
-    both = (torch.logsumexp(scores, 0) + torch.logsumexp(scores, 1)) / 2 - match
-    mass = weight.sum()
-    return (weight * both).sum() / torch.where(mass > 0, mass, 1.0)
+    both = (torch.logsumexp(scores, 0) + torch.logsumexp(scores, 1)) / 2 - scores.diagonal()
+    return both.sum() / max(1, len(z_i))
 
 
 def _check_pairs(first: torch.Tensor, second: torch.Tensor, temperature: float) -> None:

@@ -163,28 +163,3 @@ def _draw_side(
     positive = pair[side].positive
     start, degree = positive.indptr[anchors].astype(np.int64), np.diff(positive.indptr)[anchors]
     return anchors, positive.indices[start + random.integers(0, degree)].astype(np.int64)
-
-
-def draw_alignment(
-    seed: int, round_: int, names: tuple[str, str], n_shared: int, n_alignment: int | None
-) -> NDArray[np.int64]:
-    """Draw which shared genes the alignment compares.
-
-    Parameters
-    ----------
-    seed, round_, names
-        Seed of the run, number of the round, names of subject and partner.
-    n_shared
-        Number of shared trainable genes A.
-    n_alignment
-        How many to draw without replacement; ``None``: all.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions among the shared genes, ascending, int64.
-    """
-    if n_alignment is None or n_alignment >= n_shared:
-        return np.arange(n_shared, dtype=np.int64)
-    drawn = stream(seed, "alignment", round_, *names).permutation(n_shared)[:n_alignment]
-    return np.sort(drawn).astype(np.int64)

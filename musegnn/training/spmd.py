@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from musegnn.training.checkpoint import announce, newest_generation
 from musegnn.training.prepare import prepare
 from musegnn.training.torch_comm import TorchComm
@@ -13,6 +11,8 @@ from musegnn.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
@@ -34,9 +34,7 @@ def connect(
         owner,
         [graph.n_genes for graph in data.graphs],
         config.model.dim,
-        dtype=getattr(torch, config.training.dtype),
         device=device,
-        reduce=config.training.reduce,
     )
 
 

@@ -72,8 +72,8 @@ class Trainer:
         The group of processes; ``None``: this one alone.
     owner
         Rank that owns each dataset, shape (T,); ``None``: all are this process's.
-    device
-        Where to compute.
+    device, dtype
+        Place and type of parameters and activations.
     phases
         Told what is being done.
     plan, generation
@@ -102,6 +102,7 @@ class Trainer:
         comm: Comm | None = None,
         owner: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         phases: Phases | None = None,
         plan: dict[str, Any] | None = None,  # JSON
         generation: int | None = None,
@@ -109,11 +110,11 @@ class Trainer:
         wants_pause: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
-        self.comm: Comm = LocalComm(config.training.reduce) if comm is None else comm
+        self.comm: Comm = LocalComm() if comm is None else comm
         self.phases = Phases() if phases is None else phases
         self._owner = [0] * len(data.graphs) if owner is None else list(owner)
         owned = [i for i, rank in enumerate(self._owner) if rank == self.comm.rank]
-        self.model = make_model(data, config, owned=owned, device=device)
+        self.model = make_model(data, config, owned=owned, device=device, dtype=dtype)
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
@@ -130,7 +131,7 @@ class Trainer:
     def fingerprint(self) -> str:
         """The sha256 of all data and settings that decide a trained bit, as hex digits."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._data, self.config)
+            self._fingerprint = fingerprint(self._data, self.config, self.model.dtype)
         return self._fingerprint
 
     def restore(self, folder: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from musegnn.evaluation.baselines import alignment
 from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import summarize_pairs
-from musegnn.model.relational_features import relations, vocabulary
+from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def relational_vectors(
     dict
         Relations to the common vocabulary by dataset name, shape (N, 2V); 0 where the dataset lacks the word.
     """
-    words = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    words = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
     found = {}
     for graph in graphs:
         record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)

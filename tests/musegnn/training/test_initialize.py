@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy.linalg import eigh, subspace_angles
 
-from musegnn.evaluation.space import unit_rows
 from musegnn.training import canonical, discriminant
 from musegnn.training.comm import LocalComm
 from musegnn.training.decoder_fit import fit_decoder
@@ -15,6 +14,7 @@ from musegnn.training.initialize import SHRINKAGE, align_covariances, initialize
 from musegnn.training.prepare import make_model, prepare
 from musegnn.training.spectral import DatasetSums, leading_subspace
 from musegnn.training.torch_comm import TorchComm
+from musegnn.vectors import unit_rows
 
 ALONE = DatasetSums(LocalComm(), [0, 1, 2, 3], 4)
 
@@ -28,7 +28,7 @@ def started(atlas, n=4, **settings):
 
 
 def weights(model):
-    return {name: [p.detach().clone() for p in unit.parameters] for name, unit in model.units.items()}
+    return {name: [p.detach().clone() for p in unit.parameters()] for name, unit in model.units.items()}
 
 
 def test_subspace_iteration_finds_leading_eigenvectors():
@@ -44,7 +44,7 @@ def stacked(model, data):
     rows, keys = [], []
     for i, graph in enumerate(data.graphs):
         features = model.features(i)
-        full = np.zeros((graph.n_genes, model.n_relations))
+        full = np.zeros((graph.n_genes, 2 * model.n_anchors))
         values = features.values.double().numpy()
         full[:, features.columns.numpy()] = values - values.mean(axis=0)
         rows.append(full)
@@ -57,10 +57,10 @@ def test_the_shared_map_solves_the_generalised_eigenproblem(atlas):
     model, data = started(atlas)
     relations = {i: discriminant.CentredRelations(model.features(i)) for i in model.owned}
     random = np.random.default_rng(0)
-    found = discriminant.shared_map(relations, ALONE, n_anchors=len(data.words), dim=4, random=random)
+    found = discriminant.shared_map(relations, ALONE, n_anchors=len(data.anchors), dim=4, random=random)
     x, keys = stacked(model, data)
-    words = [k for k in data.words if (keys == k).sum() > 1]
-    groups = [x[keys == word] for word in words]
+    shared = [k for k in data.anchors if (keys == k).sum() > 1]
+    groups = [x[keys == key] for key in shared]
     within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups) / sum(len(g) - 1 for g in groups)
     between = sum(len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups) / len(groups)
     within += discriminant.RIDGE * np.trace(within) / len(within) * np.eye(len(within))
@@ -71,7 +71,7 @@ def test_the_shared_map_solves_the_generalised_eigenproblem(atlas):
 def test_own_maps_solve_generalised_canonical_correlation(atlas, monkeypatch):
     monkeypatch.setattr(canonical, "ROUNDS", 300)
     model, data = started(atlas)
-    n_anchors, dim, profiles, anchors = len(data.words), 3, [], []
+    n_anchors, dim, profiles, anchors = len(data.anchors), 3, [], []
     for i in model.owned:
         x = model.features(i).profile.double().numpy()
         profiles.append(x - x.mean(axis=0))
