@@ -12,7 +12,7 @@ from musegnn.cluster.ray_session import ray_session
 from musegnn.cluster.schedulers import cores
 from musegnn.cluster.status import RunMonitor
 from musegnn.errors import ConfigError
-from musegnn.training.checkpoint import announce, manifests, newest_generation
+from musegnn.training.checkpoint import announce, manifests, newest_group_epoch
 from musegnn.training.torch_comm import rendezvous
 from musegnn.training.trainer import refuse_old_checkpoints
 
@@ -131,7 +131,7 @@ def train_on_cluster(
                     rounds=config.training.rounds,
                     actors=actors,
                     min_actors=min_actors,
-                    first_generation=newest_generation(checkpoints) + 1,
+                    first_generation=newest_group_epoch(checkpoints) + 1,
                     announce=lambda generation: announce(checkpoints, generation),
                     address=place,
                     watch=watch,

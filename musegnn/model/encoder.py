@@ -26,19 +26,7 @@ if TYPE_CHECKING:
 
 
 class DatasetLayer(nn.Module):
-    """Layer L of one dataset: a convolution, normalisation over the graph, Mish.
-
-    Parameters
-    ----------
-    width
-        Node features per gene.
-    head_dim, heads
-        Width of each head; H.
-    edge_dim
-        Edge features; ``None``: none.
-    convolution
-        Class of the convolution.
-    """
+    """Layer L of one dataset: a convolution of `width` features to H heads, normalisation over the graph, Mish."""
 
     def __init__(
         self,
@@ -68,16 +56,13 @@ class SharedLayers(nn.Module):
 
     Parameters
     ----------
-    width
-        Columns of the hidden vectors that dataset layers give.
-    dim
-        d.
-    heads
-        H of the first layer.
-    head_dim
-        Width of each head, which divides `dim`; the other layers have as many heads as make up d.
+    width, dim
+        Columns of the hidden vectors that dataset layers give; d.
+    heads, head_dim
+        H of the first layer and the width of each head, which divides `dim`; the other layers have as many heads as
+        make up d.
     edge_dim
-        Edge features; ``None``: none.
+        Number of edge features; ``None``: none.
     convolution
         Class of the convolutions.
     gated

@@ -29,17 +29,10 @@ GAIN = 32.0
 
 
 class Projection(nn.Module):
-    """Map relations to a width that all datasets share.
+    """A map of relations to a width P that all datasets share, from V anchor genes.
 
     The map is ``GAIN`` times the weights, so that a step of Adam, which moves every weight by about the learning rate,
     turns the map as slowly as it turns the other layers.
-
-    Parameters
-    ----------
-    n_anchors
-        V, number of anchor genes.
-    dim
-        P, width of the result.
     """
 
     def __init__(self, n_anchors: int, dim: int) -> None:
@@ -51,16 +44,9 @@ class Projection(nn.Module):
         nn.init.normal_(self.weight, std=1.0 / GAIN, generator=generator)
 
     def forward(self, values: torch.Tensor, columns: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the projection (N, P) of relations.
+        """Return the projection (N, P) of relations `values` (N, 2C), weighed by `keep` (2C,).
 
-        Parameters
-        ----------
-        values
-            (N, 2C) relations.
-        columns
-            (2C,) int64 places among the relations to all anchor genes.
-        keep
-            (2C,) factors of the relations; ``None``: 1.
+        `columns` (2C,) are their places among the relations to all anchor genes.
         """
         weight = self.weight.index_select(0, columns)
         if keep is not None:
@@ -71,20 +57,13 @@ class Projection(nn.Module):
 class DatasetMaps(nn.Module):
     """The linear maps of one dataset.
 
-    Parameters
-    ----------
-    n_profile
-        R, columns of the residual profile.
-    own_width, shared_width
-        Columns of the two maps.
-
     Attributes
     ----------
     own
         (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
     align
-        (shared_width, shared_width) what the shared map is multiplied by in this dataset, so that its coordinates have
-        the covariance that they have in others.
+        (shared_width, shared_width) factor of the shared map in this dataset, so that its coordinates have the
+        covariance that they have in others.
     """
 
     def __init__(self, n_profile: int, own_width: int, shared_width: int) -> None:
@@ -100,12 +79,7 @@ class DatasetMaps(nn.Module):
     def forward(self, profile: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
         """Return both maps side by side, each centred over the genes and scaled to rows of length one.
 
-        Parameters
-        ----------
-        profile
-            (N, R) residual profile.
-        projected
-            (N, shared_width) output of :class:`Projection`.
+        `profile` is (N, R), `projected` the output (N, shared_width) of :class:`Projection`.
         """
         blocks = GAIN * (profile @ self.own), projected @ self.align
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
@@ -122,18 +96,15 @@ class NodeFeatures:
         Relations to the anchor genes; ``None``: without, as the layers of the published model.
     n_cells
         Number of cells behind the profile.
-    dtype, device
-        Type and place of the tensors.
 
     Attributes
     ----------
     profile
         (N, R), scaled such that a layer which draws its weights for R columns treats it as if it were as wide as the
         dataset has cells, before its lossless compression.
-    values, columns
-        The relations as :meth:`Projection.forward` takes them, or ``None``.
-    genes
-        (C,) int64 genes of the dataset that are anchor genes, in the order of `columns`, as a NumPy array; or ``None``.
+    values, columns, genes
+        The relations and their places as :meth:`Projection.forward` takes them, and the anchor genes of the dataset
+        (C,) in the order of `columns`; or ``None``.
     """
 
     def __init__(

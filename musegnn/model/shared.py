@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:
-    """Return the labels of a dataset that others must have to share with it, or ``all`` when nothing has to agree."""
+    """Return the labels of a dataset that others must have to share with it, or ``all``."""
     return "|".join(graph.label(attribute) for attribute in share_by) or "all"
 
 
@@ -53,14 +53,12 @@ class SharedModules(nn.Module):
         ----------
         role
             Name of the role.
-        graphs
-            All datasets.
+        graphs, owned
+            All datasets, and indices of those of this process; only their modules are made.
         share_by
-            What datasets must agree in to share a module of this role: ``modality``, ``tissue``, ``species``.
+            Labels that datasets must agree in to share a module of this role: ``modality``, ``tissue``, ``species``.
         make
             Function from the name of a unit to its module, with weights drawn.
-        owned
-            Datasets of this process; only their modules are made.
         """
         share_by = tuple(share_by)
         here = set(owned)

@@ -55,18 +55,14 @@ class DatasetRound:
     ----------
     index, partner
         Indices of the dataset and of its partner, which is -1 when there is none.
-    z
-        Vectors of its genes as the encoder gave them, (N, d); without a history when they are encoded again.
-    leaf
-        The same as a leaf, by which the losses are differentiated.
+    z, leaf
+        Vectors of its genes from the encoder, (N, d), and the leaf by which the losses are differentiated.
     losses
         Losses by name, detached.
     by_own, by_partner
         Gradients of its losses by its own vectors and by those of the partner.
-    units
-        Gradients by the parameters of its layer and decoder, by unit.
-    contributions
-        Flat gradients by the parameters of shared units.
+    units, contributions
+        Gradients by the parameters of its layer and decoder, and flat ones by those of shared units, by unit.
     row
         The record of the round.
     """
@@ -168,8 +164,7 @@ class Engine:
         Raises
         ------
         NotFiniteError
-            E410 when a loss or a gradient is not finite. No weight has changed then in parallel order; in
-            sequential order the datasets before the one named have taken their steps.
+            E410. In parallel order no weight has changed; in sequential order earlier datasets have taken their steps.
         """
         if self.config.published.sequential:
             return self._sequential(round_, before_step)

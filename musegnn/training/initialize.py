@@ -61,7 +61,7 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
     seed
         Seed of the first guesses of eigenvectors.
     phases
-        Told that this process moves, ``load``, and waits for others, ``reduce``; ``None``: nobody is.
+        Observer of the phases ``load`` and ``reduce``, or ``None``.
     """
     if not model.config.has_maps:
         return
@@ -77,21 +77,9 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
 
 
 def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim: int) -> dict[int, Floats]:
-    """Compute what gives every dataset's coordinates the mean covariance; all processes call this together.
+    """Return a matrix (d, d) per dataset that gives its coordinates the mean covariance of all datasets.
 
-    Parameters
-    ----------
-    coordinates
-        By dataset of this process, centred, shape (N, d).
-    sums
-        Sums over all datasets.
-    dim
-        d.
-
-    Returns
-    -------
-    dict
-        By dataset, a matrix that the coordinates are multiplied by, shape (d, d), float64.
+    `coordinates` are those of the datasets of this process, centred, shape (N, d); all processes call this together.
     """
     own = {i: y.T @ y / max(len(y), 1) for i, y in coordinates.items()}
     with_trace = (np.append(c.ravel(), float(np.trace(c) > 0.0)) for c in own.values())
@@ -123,7 +111,7 @@ def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
 
 
 def _profile(model: AtlasModel, i: int) -> Floats:
-    """Return the centred profile of a dataset, (N, R), in float64, which is not kept."""
+    """Return the centred profile of a dataset, (N, R), in float64."""
     profile = model.features(i).profile.double().cpu().numpy()
     centred: Floats = profile - profile.mean(axis=0)
     return centred

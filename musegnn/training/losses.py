@@ -18,7 +18,7 @@ SUM_CHUNK = 1 << 20
 
 
 class EdgeTarget(NamedTuple):
-    """What the logits of a graph are compared with, row by row.
+    """The entries of an adjacency matrix that logits are compared with.
 
     Attributes
     ----------
@@ -55,17 +55,16 @@ def edge_target(
     *,
     include_diagonal: bool = False,
 ) -> EdgeTarget:
-    """List the edges, and what takes no part.
+    """Return the edges, and the entries that take no part.
 
     Parameters
     ----------
     rowptr, col
         (N+1,), (E,) int64 CSR of the edges, columns ascending within a row.
     held_out
-        Rows and columns of pairs that take no part, each (P,) int64, in either direction: ``(r, c)`` leaves out
-        ``(c, r)`` too.
+        Rows and columns of pairs that take no part in either direction, each (P,) int64.
     include_diagonal
-        Count the N entries of a gene with itself, as the published code does.
+        Whether the N entries of a gene with itself take part, as in the published code.
     """
     n_genes = rowptr.numel() - 1
     left_out = [torch.empty(0, dtype=torch.int64, device=col.device)]
@@ -89,26 +88,21 @@ def edge_bce(
     divisor: float | None = None,
     overwrite: bool = False,
 ) -> torch.Tensor:
-    """Return the binary cross-entropy of some rows of logits against the adjacency matrix.
+    """Return the binary cross-entropy of some rows of logits against the adjacency matrix, summed in float64.
 
     Parameters
     ----------
     logits
         (B, N) logit of an edge between row and column.
     target
-        Edges, and what takes no part.
+        Edges, and entries that take no part.
     rows
         (B,) int64 genes of the rows, without repeats; ``None``: all N in order.
     divisor
-        What the sum over entries is divided by; ``None``: the number of entries of the whole matrix that take part, so
-        that blocks which share out the rows add up to the mean of the whole.
+        Divisor of the sum over entries; ``None``: the number of entries of the whole matrix that take part, so that
+        blocks which share out the rows add up to the mean of the whole.
     overwrite
         Keep the gradient in the memory of `logits`, which is lost, instead of a copy of its size.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar; summed in float64 and returned in the dtype of ``logits``. 0 when no entry takes part.
 
     Raises
     ------
@@ -128,7 +122,6 @@ def edge_bce(
 
 
 def _codes(rowptr: torch.Tensor, col: torch.Tensor, rows: torch.Tensor | None, n_genes: int) -> torch.Tensor:
-    """Return the places of the entries of some rows in a flat (B, N) matrix."""
     degree = rowptr.diff()
     if rows is None:
         place = torch.arange(n_genes, device=col.device)
@@ -177,14 +170,9 @@ class _MaskedBCE(torch.autograd.Function):
 
 
 def similarity(z_i: torch.Tensor, z_j: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return minus the mean of ``weight * cosine`` over shared genes, a scalar in [-1, 1]; 0 without shared genes.
+    """Return minus the mean of ``weight * cosine`` over A shared genes, in [-1, 1]; 0 without shared genes.
 
-    Parameters
-    ----------
-    z_i, z_j
-        (A, d) vectors of the same genes in both datasets.
-    weight
-        (A,) overlap of each gene's neighbourhoods, in [0, 1].
+    `z_i`, `z_j` are (A, d) vectors of the same genes; `weight` (A,) is the overlap of their neighbourhoods, in [0, 1].
     """
     total = (weight * functional.cosine_similarity(z_i, z_j, dim=1)).sum()
     return -total / max(1, weight.numel())
@@ -196,7 +184,7 @@ def ntxent(
     temperature: float,
     exclude: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the NT-Xent loss of K pairs; each of the 2K vectors is once the query.
+    """Return the NT-Xent loss of K pairs, the mean over 2K queries; 0 when K is 0.
 
     Vectors are stacked as ``[anchor; positive]``. The query's partner is its positive, the other 2K - 2 vectors its
     negatives: cross-entropy on the (2K, 2K) matrix of cosines over temperature with its diagonal masked.
@@ -206,14 +194,9 @@ def ntxent(
     anchor, positive
         (K, d) vectors; row g of one belongs to row g of the other.
     temperature
-        Divides the cosines; positive.
+        Divisor of the cosines; positive.
     exclude
-        (2K, 2K) bool, true where the column must not be a negative of the row; a query's positive stays in.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar mean over the 2K queries; 0 when K is 0.
+        (2K, 2K) mask of columns that are no negatives of the row; a query's positive stays in.
 
     Raises
     ------
@@ -241,17 +224,9 @@ def ntxent(
 
 
 def alignment(z_i: torch.Tensor, z_j: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the symmetric InfoNCE loss of shared genes between two datasets, the mean of both directions.
+    """Return the symmetric InfoNCE loss of shared genes, (A, d) vectors in two datasets; 0 when A is 0.
 
-    A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives. The loss is
-    0 when A is 0.
-
-    Parameters
-    ----------
-    z_i, z_j
-        (A, d) vectors of the same genes in both datasets.
-    temperature
-        Divisor of the cosines; positive.
+    A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives.
 
     Raises
     ------

@@ -76,10 +76,9 @@ class DatasetMemory:
     ----------
     features, graph, compared
         Node features; the graph as attention and the decoder's loss hold it, and as losses between datasets do.
-    weights
-        Weights of its maps, layer and decoder.
-    copies
-        Number of these: with rounds also gradients, two moments, and a checkpoint's copy of weights and moments.
+    weights, copies
+        Weights of its maps, layer and decoder, and their copies: with rounds also gradients, two moments, and a
+        checkpoint's copy of weights and moments.
     contribution
         Its gradient of the shared modules.
     encoder

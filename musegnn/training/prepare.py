@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Records(Protocol):
-    """Where datasets come from: a :class:`musegnn.Store`, or anything else that reads them by name."""
+    """A source of datasets: a :class:`musegnn.Store`, or anything else that reads them by name."""
 
     def read(self, name: str) -> DatasetRecord:
         """Read one dataset."""
@@ -73,24 +73,20 @@ class Prepared:
 
 
 def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | None = None) -> Prepared:
-    """Read the datasets of an atlas, apply the edge rule and the hold-outs.
+    """Read the datasets of an atlas and apply the edge rule and the hold-outs.
 
     Parameters
     ----------
     store
-        Holds every dataset of the atlas.
+        Source of every dataset of the atlas.
     config
         The configuration.
     owned
         Datasets whose records are kept, by their place in the atlas; ``None``: all. All are read, one at a time, since
-        any of them may be somebody's partner.
+        any of them may be a partner.
 
     Raises
     ------
-    StoreError
-        When a dataset is missing or damaged.
-    GraphError
-        When the edge rule cannot be applied or leaves a graph empty.
     ConfigError
         E252 when two datasets are the same data, E303 when the labels of the store and of the configuration differ,
         E304 when a species is missing in the ortholog table.
@@ -187,10 +183,8 @@ def make_model(
 
     Parameters
     ----------
-    data
-        The data of the run.
-    config
-        The configuration.
+    data, config
+        Data and configuration of the run.
     owned
         Datasets of this process, by their place in the atlas, whose records `data` holds; ``None``: all.
     device, dtype

@@ -42,18 +42,7 @@ PAIR_TILE_ENTRIES = 1 << 19  # a tile's vectors stay in the cache
 
 
 class Reconstruction:
-    """The loss of the logits of a decoder against the graph.
-
-    Parameters
-    ----------
-    decoder
-        The dataset's decoder.
-    graph
-        The graph as training sees it.
-    config
-        Settings of the part that is decoded in a round, and the seed.
-    device
-        Device of the vectors.
+    """The loss of the logits of one dataset's decoder against its graph as training sees it.
 
     Raises
     ------
@@ -113,21 +102,10 @@ class Reconstruction:
 
 
 def row_block(seed: int, round_: int, name: str, n_genes: int, n_rows: int) -> NDArray[np.int64]:
-    """Choose the rows that are decoded in a round.
+    """Return the rows of a dataset that are decoded in a round, ascending, int64.
 
-    The rows of a dataset are dealt into ceil(N / B) blocks in random order, which take turns; then they are dealt anew.
-
-    Parameters
-    ----------
-    seed, round_, name
-        Seed of the run, number of the round from 1, name of the dataset.
-    n_genes, n_rows
-        N and B.
-
-    Returns
-    -------
-    numpy.ndarray
-        Ascending, int64; B rows, fewer in the last block of a deal when B does not divide N.
+    The N rows are dealt into ceil(N / B) blocks in random order, which take turns; then they are dealt anew. The last
+    block of a deal is smaller when B does not divide N.
 
     Examples
     --------

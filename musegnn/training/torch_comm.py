@@ -41,18 +41,7 @@ class PeerLostError(RunError):
 
 @contextmanager
 def rendezvous(host: str) -> Iterator[tuple[str, int]]:
-    """Offer a key-value store in which processes find one another, on one interface and no other.
-
-    Parameters
-    ----------
-    host
-        Address of the interface.
-
-    Yields
-    ------
-    tuple
-        Host and port for :func:`find_members`.
-    """
+    """Offer a key-value store for :func:`find_members` on one interface and no other; yield its host and port."""
     kinds: Any = distributed  # torch publishes no types for stores
     with socket.socket() as listener:
         listener.bind((host, 0))
@@ -71,19 +60,12 @@ def rendezvous(host: str) -> Iterator[tuple[str, int]]:
 
 
 def find_members(host: str, port: int, name: str) -> Any:  # torch publishes no types for stores
-    """Connect to the store of a :func:`rendezvous`.
-
-    Parameters
-    ----------
-    host, port
-        Where it is.
-    name
-        Of the group; every group needs another.
+    """Connect to the store of a :func:`rendezvous`, under a name that no other group has.
 
     Raises
     ------
     PeerLostError
-        E441 when nobody answers within 20 seconds.
+        E441 when there is no answer within 20 seconds.
     """
     kinds: Any = distributed  # as above
     try:
@@ -100,13 +82,13 @@ def make_group(
     Parameters
     ----------
     store
-        Where the members find one another. Groups that follow one another need stores with other prefixes.
+        Store in which the members find one another; groups that follow one another need other prefixes.
     rank, size
         Number of this process and of all.
     backend
         ``gloo`` or ``nccl``.
     host
-        Address or name of this machine's interface on which gloo listens.
+        Address or name of the interface on which gloo listens.
 
     Raises
     ------
@@ -132,16 +114,14 @@ def make_group(
 
 
 class TorchComm:
-    """A group of processes that own datasets.
+    """Communication over a process group, with the same bits for any number of processes and any placement.
 
     Parameters
     ----------
     group
-        What :func:`make_group` gives.
-    owner
-        Rank that owns each dataset, shape (T,).
-    n_genes
-        N of each dataset, shape (T,).
+        Result of :func:`make_group`.
+    owner, n_genes
+        Rank that owns each dataset, and its N, shapes (T,).
     dim
         d.
     dtype, device

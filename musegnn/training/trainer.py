@@ -29,7 +29,7 @@ from musegnn.training.checkpoint import (
     commit,
     has_checkpoint,
     manifests,
-    newest_generation,
+    newest_group_epoch,
     read_units,
 )
 from musegnn.training.comm import LocalComm
@@ -65,7 +65,7 @@ class Trainer:
     Parameters
     ----------
     data
-        The data of the run; holds the records of the owned datasets.
+        Data of the run, with the records of the owned datasets.
     config
         The configuration.
     comm
@@ -75,23 +75,24 @@ class Trainer:
     device, dtype
         Place and type of parameters and activations.
     phases
-        Told what is being done.
-    plan, generation
-        Recorded in checkpoints: who owned what; and the number of this group of processes, which whoever started it
-        has announced (``None``: one process, that nobody started).
+        Observer of the phases of each round.
+    plan
+        JSON that is recorded in checkpoints.
+    group_epoch
+        Number of this group of processes, announced by whoever started it; ``None``: a process that is alone.
     left_out
         Datasets of the atlas that take no part.
     wants_pause
-        Asked at every checkpoint; when it gives true in one process, all stop there.
+        Asked at every checkpoint; when it returns true in one process, all stop there.
 
     Attributes
     ----------
     model, engine
-        What is trained.
+        Model and engine.
     history
         Records so far; of all processes where this one has rank 0.
     rounds
-        Rounds trained.
+        Number of rounds trained.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         phases: Phases | None = None,
         plan: dict[str, Any] | None = None,  # JSON
-        generation: int | None = None,
+        group_epoch: int | None = None,
         left_out: Collection[int] = (),
         wants_pause: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -119,7 +120,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
         self._has_start = False
-        self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
+        self._data, self._plan, self._group_epoch, self._wants_pause = data, plan, group_epoch, wants_pause
         self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
         self._told: dict[str, float] = {}
@@ -135,17 +136,7 @@ class Trainer:
         return self._fingerprint
 
     def restore(self, folder: Path) -> bool:
-        """Set weights and moments to the newest checkpoint that is whole for all processes.
-
-        Parameters
-        ----------
-        folder
-            The run folder.
-
-        Returns
-        -------
-        bool
-            Whether there was a checkpoint.
+        """Set weights and moments to the newest checkpoint that is whole for all processes, if there is one.
 
         Raises
         ------
@@ -256,11 +247,11 @@ class Trainer:
 
     def _fence_older_groups(self, folder: Path | None) -> None:
         """Take over from groups of processes that trained here before, if any."""
-        if self._generation is None:
-            before = 0 if folder is None else newest_generation(folder / "checkpoints")
-            self._generation = before + 1 if before else 0
+        if self._group_epoch is None:
+            before = 0 if folder is None else newest_group_epoch(folder / "checkpoints")
+            self._group_epoch = before + 1 if before else 0
             if folder is not None and before:
-                announce(folder / "checkpoints", self._generation)
+                announce(folder / "checkpoints", self._group_epoch)
 
     def _describe(self) -> None:
         self._unsent += describe_space(self.vectors(), self.rounds) + self.engine.watched
@@ -288,14 +279,14 @@ class Trainer:
         if log is not None:
             self._write(log)
         if self.comm.rank == 0:
-            assert self._generation is not None
+            assert self._group_epoch is not None
             commit(
                 folder / "checkpoints",
                 round_,
                 [Shard.from_json(entry) for report in reports for entry in report["shards"]],
                 fingerprint=self.fingerprint,
                 plan=self._plan,
-                generation=self._generation,
+                group_epoch=self._group_epoch,
             )
         self.comm.gather([])  # nobody steps before the checkpoint is valid
         if round_ < self.config.training.rounds and any(report["pause"] for report in reports):

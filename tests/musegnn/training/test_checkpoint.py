@@ -27,7 +27,7 @@ from musegnn.training.checkpoint import (
     commit,
     has_checkpoint,
     manifests,
-    newest_generation,
+    newest_group_epoch,
     read_units,
     write_shard,
 )
@@ -135,18 +135,18 @@ def test_a_checkpoint_with_a_missing_unit_is_not_committed(tmp_path):
 
 def test_a_group_that_was_replaced_commits_nothing(tmp_path):
     announce(tmp_path, 1)
-    write(tmp_path, 10, generation=1)
+    write(tmp_path, 10, group_epoch=1)
     announce(tmp_path, 2)
     with pytest.raises(RunError, match="E444"):
-        write(tmp_path, 20, generation=1)
+        write(tmp_path, 20, group_epoch=1)
     with pytest.raises(RunError, match="E444"):
         announce(tmp_path, 1)
     assert [m.round for m in manifests(tmp_path)] == [10]
-    write(tmp_path, 20, generation=2)
-    assert newest_generation(tmp_path) == 2
+    write(tmp_path, 20, group_epoch=2)
+    assert newest_group_epoch(tmp_path) == 2
     (tmp_path / "GENERATION").write_text("many")
     with pytest.raises(RunError, match="E403"):
-        newest_generation(tmp_path)
+        newest_group_epoch(tmp_path)
 
 
 def test_a_writer_writes_the_moment_and_not_what_comes_after(tmp_path):

@@ -25,7 +25,7 @@ def graph(atlas):
 
 
 def made(kind, graph):
-    decoder = make_decoder(kind, graph.n_genes, dim=DIM, width=5).double()
+    decoder = make_decoder(kind, graph.n_genes, dim=DIM).double()
     decoder.reset_parameters(torch.Generator().manual_seed(1))
     return decoder
 
