@@ -173,7 +173,7 @@ def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> 
     columns, attended = width * first + first * second + second * d + first * d, first + second + 2 * d
     if model.encoder == "none":
         columns = attended = 0
-    own = 2 * size.n_related * model.shared_width + model.shared_width**2 + size.n_profile * model.own_width
+    own = (2 * size.n_related + model.shared_width) * model.projected_width + size.n_profile * model.own_width
     with torch.device("meta"):
         decoder = make_decoder(model.decoder, n, dim=d)
     rows = n if training.row_block is None else min(training.row_block, n)

@@ -327,6 +327,11 @@ class ModelConfig(_Section):
         return self.dim // 2 if self.has_maps else 0
 
     @property
+    def projected_width(self) -> int:
+        """Columns of the shared map before each dataset's alignment: of two ridges, of which `shared_width` remain."""
+        return 2 * self.shared_width
+
+    @property
     def own_width(self) -> int:
         """Columns of the map of each dataset's own; 0 without maps."""
         return self.dim - self.shared_width if self.has_maps else 0

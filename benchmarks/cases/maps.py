@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 GROUPS, SPLITS = ("pbmc", "lung", "brain", "sections"), (1, 2)
 MEASURES = ("joint_mrr", "pair_mrr", "mixing", "edges_positive", "seconds")
 REPORT = Path(__file__).resolve().parents[1] / "reports" / "maps.md"
-LOO_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 PARTS = 4
 
 
@@ -47,13 +46,14 @@ def variants() -> dict[str, Variant]:
     found: dict[str, Variant] = {
         "default": _changed(),
         "without alignment": _changed(("initialize.SHRINKAGE", 1e12)),
-        "own ridge 0.3": _changed(("initialize.ProfileView", _view(0.3))),
-        "own ridge 3": _changed(("initialize.ProfileView", _view(3.0))),
-        "own ridges by leave-one-out error": partial(_chosen_ridges, criterion="error"),
-        "own ridges by leave-one-out cosine": partial(_chosen_ridges, criterion="cosine"),
-        "shared ridge 0.3": _changed(("initialize.shared_map", _shared(0.3))),
-        "shared ridge 3": _changed(("initialize.shared_map", _shared(3.0))),
-        "256 profile components": _changed(("canonical.COMPONENTS", 256)),
+        "without averaging": _changed(_components(128), _ridges(1.0)),
+        "own map without averaging": _changed(_components(128)),
+        "own map without averaging, 256 components": _changed(_components(256)),
+        "own map without averaging, ridge 0.3": _changed(_components(128), ("initialize.ProfileView", _view(0.3))),
+        "own map without averaging, ridge 3": _changed(_components(128), ("initialize.ProfileView", _view(3.0))),
+        "shared map without averaging": _changed(_ridges(1.0)),
+        "shared map without averaging, ridge 0.3": _changed(_ridges(0.3)),
+        "shared map without averaging, ridge 3": _changed(_ridges(3.0)),
     }
     return found
 
@@ -83,73 +83,26 @@ def _changed(*changes: tuple[str, Any]) -> Variant:
     return vectors
 
 
+def _components(k: int) -> tuple[str, Any]:
+    """Return a change: both maps that are averaged are of k components, and so the same."""
+    return "initialize.COMPONENTS", (k, k)
+
+
+def _ridges(ridge: float) -> tuple[str, Any]:
+    """Return a change: both maps that are averaged have one ridge, and so are the same."""
+    from musegnn.training.discriminant import shared_maps
+
+    return "initialize.shared_maps", partial(shared_maps, ridges=(ridge, ridge))
+
+
 def _view(ridge: float) -> Any:  # a class with one argument given
     from musegnn.training.canonical import ProfileView
 
     return partial(ProfileView, ridge=ridge)
 
 
-def _shared(ridge: float) -> Any:  # a function with one argument given
-    from musegnn.training.discriminant import shared_map
-
-    return partial(shared_map, ridge=ridge)
-
-
 def _columns(vectors: Vectors, chosen: slice) -> dict[str, NDArray[np.floating]]:
     return {name: x[:, chosen] for name, x in vectors.items()}
-
-
-def _chosen_ridges(model: MuSeGNN, *, criterion: str) -> Vectors:
-    """Choose each dataset's ridge by how well the mean of the other datasets is predicted for left-out anchor genes."""
-    from musegnn.training import canonical
-
-    views: list[canonical.ProfileView] = []
-
-    def remembered(*args: Any, **more: Any) -> canonical.ProfileView:
-        views.append(canonical.ProfileView(*args, **more))
-        return views[-1]
-
-    with mock.patch("musegnn.training.initialize.ProfileView", remembered):
-        fitted = model.started()
-    n_anchors = max(int(view.anchors.max()) for view in views) + 1
-    maps, rows = fitted._trainer.model.maps, [view.rows for view in views]
-    placed = [
-        row @ (view.axes.T @ maps(i).own.detach().double().numpy())
-        for i, (view, row) in enumerate(zip(views, rows, strict=True))
-    ]
-    total, counts = np.zeros((n_anchors, placed[0].shape[1])), np.zeros(n_anchors)
-    for view, y in zip(views, placed, strict=True):
-        total[view.anchors] += y
-        counts[view.anchors] += 1
-    ridges = iter(
-        [
-            _leave_one_out(x, (total[view.anchors] - y) / np.maximum(counts[view.anchors] - 1, 1)[:, None], criterion)
-            for view, x, y in zip(views, rows, placed, strict=True)
-        ]
-    )
-
-    def with_ridge(*args: Any, **more: Any) -> canonical.ProfileView:
-        return canonical.ProfileView(*args, **more | {"ridge": next(ridges)})
-
-    return _changed(("initialize.ProfileView", with_ridge))(model)
-
-
-def _leave_one_out(x: NDArray[np.float64], target: NDArray[np.float64], criterion: str) -> float:
-    """Return the ridge whose leave-one-out predictions are best; in closed form from the hat matrix."""
-    target = target - target.mean(axis=0)
-    values, basis = np.linalg.eigh(x.T @ x)
-    turned = x @ basis
-    scores = []
-    for ridge in LOO_RIDGES:
-        shrunk = values + ridge * values.mean()
-        fit, leverage = turned @ (turned.T @ target / shrunk[:, None]), (turned**2 / shrunk).sum(axis=1) + 1 / len(x)
-        left_out = target - (target - fit) / (1 - leverage)[:, None]
-        if criterion == "error":
-            scores.append(-float(((left_out - target) ** 2).sum()))
-        else:
-            norms = np.linalg.norm(left_out, axis=1) * np.linalg.norm(target, axis=1)
-            scores.append(float(((left_out * target).sum(axis=1) / np.maximum(norms, 1e-300)).mean()))
-    return LOO_RIDGES[int(np.argmax(scores))]
 
 
 def score(model: MuSeGNN, vectors: Vectors) -> dict[str, float]:

@@ -62,14 +62,14 @@ class DatasetMaps(nn.Module):
     own
         (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
     align
-        (shared_width, shared_width) factor of the shared map in this dataset, so that its coordinates have the
+        (n_projected, shared_width) factor of the shared map in this dataset, so that its coordinates have the
         covariance that they have in others.
     """
 
-    def __init__(self, n_profile: int, own_width: int, shared_width: int) -> None:
+    def __init__(self, n_profile: int, own_width: int, shared_width: int, n_projected: int) -> None:
         super().__init__()
         self.own = nn.Parameter(torch.empty(n_profile, own_width))
-        self.align = nn.Parameter(torch.eye(shared_width))
+        self.align = nn.Parameter(torch.eye(n_projected, shared_width))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the map of the profile from a normal distribution; leave the shared map as it is."""
@@ -79,7 +79,7 @@ class DatasetMaps(nn.Module):
     def forward(self, profile: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
         """Return both maps side by side, each centred over the genes and scaled to rows of length one.
 
-        `profile` is (N, R), `projected` the output (N, shared_width) of :class:`Projection`.
+        `profile` is (N, R), `projected` the output (N, n_projected) of :class:`Projection`.
         """
         blocks = GAIN * (profile @ self.own), projected @ self.align
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)

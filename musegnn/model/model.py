@@ -174,7 +174,7 @@ class AtlasModel(nn.Module):
             return self._drawn(make_shared_layers(config, self.convolution), unit)
 
         def projection(unit: str) -> nn.Module:
-            return self._drawn(Projection(self.n_anchors, config.shared_width), unit)
+            return self._drawn(Projection(self.n_anchors, config.projected_width), unit)
 
         if config.encoder != "none":
             self.shared.add("layers", self.graphs, config.share_by, layers, owned=self.owned)
@@ -207,7 +207,7 @@ def make_own(
     """Make the ``maps`` and the ``layer`` of one dataset, where the model has them, without drawing their weights."""
     own = nn.ModuleDict()
     if config.has_maps:
-        own["maps"] = DatasetMaps(n_profile, config.own_width, config.shared_width)
+        own["maps"] = DatasetMaps(n_profile, config.own_width, config.shared_width, config.projected_width)
     if config.encoder != "none":
         width = config.dim if config.has_maps else n_profile
         own["layer"] = DatasetLayer(

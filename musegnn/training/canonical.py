@@ -1,6 +1,6 @@
 r"""The maps of each dataset's own: generalised canonical correlation of residual profiles (MAXVAR).
 
-With :math:`P_t` the leading principal components of dataset t's profile, (N, k), :math:`A_t` their rows of anchor
+With :math:`P_t` the k leading principal components of dataset t's profile, (N, k), :math:`A_t` their rows of anchor
 genes, centred, and :math:`K_t` the places of these among all V,
 
 .. math:: M = D^{-1/2} \Bigl(\sum_t K_t^\top A_t B_t K_t\Bigr) D^{-1/2}, \qquad
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-COMPONENTS, MORE_COMPONENTS, COMPONENT_ROUNDS = 128, 32, 4
+COMPONENTS = (128, 256)
+MORE_COMPONENTS, COMPONENT_ROUNDS = 32, 4
 ROUNDS = 12
 RIDGE = 1.0
 MIN_ANCHORS = 3
@@ -52,17 +53,15 @@ class ProfileView:
     ----------
     profile
         Residual profile, centred over the genes, shape (N, R).
+    axes
+        Its principal axes, shape (R, k), orthonormal, leading first.
     genes, anchors
         Anchor genes of the dataset and their places among all anchor genes, shapes (C,).
-    random
-        Generator of the first guess of the components.
     ridge
         r.
 
     Attributes
     ----------
-    axes
-        Principal axes, shape (R, k), orthonormal, leading first.
     rows
         Components of the anchor genes, centred, shape (C, k).
     """
@@ -70,14 +69,14 @@ class ProfileView:
     def __init__(
         self,
         profile: Floats,
+        axes: Floats,
         genes: NDArray[np.int64],
         anchors: NDArray[np.int64],
         *,
-        random: np.random.Generator,
         ridge: float = RIDGE,
     ) -> None:
-        self.anchors, self.axes = anchors, _principal_axes(profile, random)
-        rows: Floats = profile[genes] @ self.axes
+        self.anchors, self.axes = anchors, axes
+        rows: Floats = profile[genes] @ axes
         self.rows: Floats = rows - rows.mean(axis=0) if len(rows) else rows
         gram = self.rows.T @ self.rows
         self.is_aligned = len(genes) >= MIN_ANCHORS and bool(np.trace(gram) > 0.0)
@@ -151,12 +150,12 @@ def _consensus(
     return sums.of_first(scale * (basis @ turn[:, best]) * np.sqrt(np.maximum(values[best], 0.0)))
 
 
-def _principal_axes(x: Floats, random: np.random.Generator) -> Floats:
-    """Return the leading principal axes (R, k) of centred rows (N, R)."""
-    q = min(COMPONENTS + MORE_COMPONENTS, *x.shape)
+def principal_axes(x: Floats, n: int, random: np.random.Generator) -> Floats:
+    """Compute the `n` leading principal axes, shape (R, n or less), of centred rows, shape (N, R)."""
+    q = min(n + MORE_COMPONENTS, *x.shape)
     start = random.normal(size=(x.shape[1], q))
     basis = leading_subspace(lambda axes: x.T @ (x @ axes), start, rounds=COMPONENT_ROUNDS)
     y = x @ basis
-    turn = eigh(y.T @ y)[1][:, ::-1][:, :COMPONENTS]
+    turn = eigh(y.T @ y)[1][:, ::-1][:, :n]
     axes: Floats = basis @ turn
     return axes

@@ -29,7 +29,7 @@ from scipy.linalg import eigh
 from musegnn.training.spectral import leading_subspace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 AXES = 512
 ROUNDS = 4
-RIDGE = 1.0
+RIDGES = (0.3, 3.0)
 
 
 class CentredRelations:
@@ -75,16 +75,16 @@ class CentredRelations:
         return result
 
 
-def shared_map(
+def shared_maps(
     relations: Mapping[int, CentredRelations],
     sums: DatasetSums,
     *,
     n_anchors: int,
     dim: int,
     random: np.random.Generator,
-    ridge: float = RIDGE,
-) -> Floats:
-    """Return the shared map (2V, d), float64; columns beyond the rank are 0. All processes call this together.
+    ridges: Sequence[float] = RIDGES,
+) -> list[Floats]:
+    """Return the shared map (2V, d) for each ridge, float64; columns beyond the rank are 0. All processes call this.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def shared_map(
         V and d.
     random
         Generator of the first guess of the principal axes, the same in all processes.
-    ridge
-        r.
+    ridges
+        Values of r.
     """
     n_relations = 2 * n_anchors
     q = min(AXES, n_relations)
@@ -108,10 +108,12 @@ def shared_map(
         return sums.total((x.scatter(axes) for x in relations.values()), axes.shape, bound=bound)
 
     axes = leading_subspace(multiply, random.normal(size=(n_relations, q)), rounds=ROUNDS)
-    result = np.zeros((n_relations, dim))
-    directions = _directions(relations, sums, axes, n_anchors, ridge, bound)[:, :dim]
-    result[:, : directions.shape[1]] = axes @ directions
-    return result
+    maps = []
+    for directions in _directions(relations, sums, axes, n_anchors, ridges, bound):
+        result = np.zeros((n_relations, dim))
+        result[:, : min(dim, q)] = axes @ directions[:, :dim]
+        maps.append(result)
+    return maps
 
 
 def _directions(
@@ -119,10 +121,10 @@ def _directions(
     sums: DatasetSums,
     axes: Floats,
     n_anchors: int,
-    ridge: float,
+    ridges: Sequence[float],
     bound: float,
-) -> Floats:
-    """Return directions (q, q) among the axes, best first; principal axes where no gene is in two datasets."""
+) -> list[Floats]:
+    """Return directions (q, q) among the axes by ridge, best first; principal axes where no gene is in two datasets."""
     q = axes.shape[1]
 
     def moments(x: CentredRelations) -> Floats:
@@ -140,11 +142,10 @@ def _directions(
     several = counts > 1
     if not several.any():
         principal: Floats = eigh(everything.reshape(q, q))[1][:, ::-1]
-        return principal
+        return [principal for _ in ridges]
     means = table[several, :q] / counts[several, None]
     weighted = means * np.sqrt(counts[several])[:, None]
     between = weighted.T @ weighted
     within = (anchors.reshape(q, q) - between) / (counts[several] - 1).sum()
-    within += ridge * np.trace(within) / q * np.eye(q)
-    found: Floats = eigh(between / several.sum(), within)[1][:, ::-1]
-    return found
+    unit = np.trace(within) / q * np.eye(q)
+    return [eigh(between / several.sum(), within + ridge * unit)[1][:, ::-1] for ridge in ridges]

@@ -161,7 +161,7 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
         weights=own + decoder,
         copies=7 if trains else 2,
         contribution=group_bytes(model) + projection_bytes(model, n_anchors) if trains else 0,
-        encoder=4 * (n * encoder + 2 * size.n_related * model.shared_width) if trains else 0,
+        encoder=4 * (n * encoder + 2 * size.n_related * model.projected_width) if trains else 0,
         step=max([_closed_form_bytes([size], model, n_anchors), *steps]),
     )
 
@@ -175,7 +175,7 @@ def group_bytes(model: ModelConfig) -> int:
 
 def projection_bytes(model: ModelConfig, n_anchors: int) -> int:
     """Count the weights of the projection that all datasets share, in bytes."""
-    return 4 * 2 * n_anchors * model.shared_width
+    return 4 * 2 * n_anchors * model.projected_width
 
 
 def overlap_bytes(n_genes: Sequence[int]) -> int:
@@ -274,8 +274,8 @@ def _closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, n_ancho
         return 0
     axes = min(AXES, 2 * n_anchors)
     relations = max(s.n_genes * (6 * s.n_related + 2 * s.n_profile) for s in sizes)
-    views = sum(COMPONENTS * (s.n_profile + 2 * s.n_related) for s in sizes) + 10 * n_anchors * model.own_width
-    views += max(s.n_genes * (2 * s.n_profile + COMPONENTS + MORE_COMPONENTS) for s in sizes)
+    views = sum(max(COMPONENTS) * (s.n_profile + 2 * s.n_related) for s in sizes) + 10 * n_anchors * model.own_width
+    views += max(s.n_genes * (2 * s.n_profile + max(COMPONENTS) + MORE_COMPONENTS) for s in sizes)
     shared = max(s.n_genes * (4 * s.n_related + axes) for s in sizes) + 10 * n_anchors * axes
     decoders = max(8 * min(s.n_genes, MAX_ROWS) * s.n_genes for s in sizes)
     return 8 * max(relations, views, shared, decoders)

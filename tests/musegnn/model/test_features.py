@@ -44,11 +44,11 @@ def test_the_profile_is_scaled_to_its_fan_in():
 
 def test_maps_give_unit_rows_side_by_side_centred_over_genes():
     random = np.random.default_rng(0)
-    maps = DatasetMaps(7, 3, 2).double()
+    maps = DatasetMaps(7, 3, 2, 4).double()
     maps.reset_parameters(torch.Generator().manual_seed(0))
     with torch.no_grad():
-        maps.align.copy_(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
-    profile, projected = (torch.from_numpy(random.normal(size=(9, width))) for width in (7, 2))
+        maps.align.copy_(torch.tensor([[1.0, 2.0], [0.0, 3.0], [2.0, 1.0], [0.0, 1.0]]))
+    profile, projected = (torch.from_numpy(random.normal(size=(9, width))) for width in (7, 4))
     found = maps(profile, projected).detach().numpy()
     for part, x in ((found[:, :3], profile @ maps.own.detach()), (found[:, 3:], projected @ maps.align.detach())):
         y = x.numpy() - x.numpy().mean(axis=0)

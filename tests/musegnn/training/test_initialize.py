@@ -10,7 +10,7 @@ from scipy.linalg import eigh, subspace_angles
 from musegnn.training import canonical, discriminant
 from musegnn.training.comm import LocalComm
 from musegnn.training.decoder_fit import fit_decoder
-from musegnn.training.initialize import SHRINKAGE, align_covariances, initialize
+from musegnn.training.initialize import SHRINKAGE, align_covariances, common_axes, initialize
 from musegnn.training.prepare import make_model, prepare
 from musegnn.training.spectral import DatasetSums, leading_subspace
 from musegnn.training.torch_comm import TorchComm
@@ -57,13 +57,15 @@ def test_the_shared_map_solves_the_generalised_eigenproblem(atlas):
     model, data = started(atlas)
     relations = {i: discriminant.CentredRelations(model.features(i)) for i in model.owned}
     random = np.random.default_rng(0)
-    found = discriminant.shared_map(relations, ALONE, n_anchors=len(data.anchors), dim=4, random=random)
+    (found,) = discriminant.shared_maps(
+        relations, ALONE, n_anchors=len(data.anchors), dim=4, random=random, ridges=[0.7]
+    )
     x, keys = stacked(model, data)
     shared = [k for k in data.anchors if (keys == k).sum() > 1]
     groups = [x[keys == key] for key in shared]
     within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups) / sum(len(g) - 1 for g in groups)
     between = sum(len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups) / len(groups)
-    within += discriminant.RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    within += 0.7 * np.trace(within) / len(within) * np.eye(len(within))
     want = eigh(between, within)[1][:, ::-1][:, :4]
     assert np.degrees(subspace_angles(found, want)).max() < 1e-3
 
@@ -87,7 +89,10 @@ def test_own_maps_solve_generalised_canonical_correlation(atlas, monkeypatch):
     scale = 1 / np.sqrt(counts)
     values, vectors = eigh(total * scale * scale[:, None])
     consensus = scale[:, None] * vectors[:, :-4:-1] * np.sqrt(values[:-4:-1])
-    views = {i: canonical.ProfileView(x, *anchors[i], random=np.random.default_rng(i)) for i, x in enumerate(profiles)}
+    views = {
+        i: canonical.ProfileView(x, canonical.principal_axes(x, 128, np.random.default_rng(i)), *anchors[i])
+        for i, x in enumerate(profiles)
+    }
     found = canonical.own_maps(views, ALONE, n_anchors=n_anchors, dim=dim, random=np.random.default_rng(9))
     signs = None
     for i, (fit, places) in enumerate(fits):
@@ -113,6 +118,22 @@ def test_aligned_covariances_are_equal_up_to_shrinkage():
         for pair in ([np.eye(3)] * 2, [turns[0], turns[1]])
     )
     assert after < 0.5 * before  # what the ridge leaves where scales differ sevenfold
+
+
+def test_common_axes_keep_what_equal_blocks_agree_in():
+    """Of two noisy copies of coordinates, whatever their scales, the mean is kept."""
+    random = np.random.default_rng(0)
+    signal = {i: random.normal(size=(2000, 3)) * [3.0, 2.0, 1.0] for i in range(2)}
+    noisy = {
+        i: np.concatenate([100.0 * (y + 0.3 * random.normal(size=y.shape)), y + 0.3 * random.normal(size=y.shape)], 1)
+        for i, y in signal.items()
+    }
+    axes = common_axes(noisy, ALONE, n_blocks=2, dim=3)
+    for i, y in noisy.items():
+        found = y @ axes
+        fit = found @ np.linalg.lstsq(found, signal[i], rcond=None)[0]
+        error = ((fit - signal[i]) ** 2).mean()
+        assert error < 0.6 * 0.3**2  # of one copy: 0.3**2
 
 
 @pytest.mark.parametrize("owner", [(0, 1, 0, 1), (1, 0, 0, 0), (0, 1, 2, 2), (3, 2, 1, 0)])
