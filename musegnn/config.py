@@ -270,7 +270,7 @@ class ModelConfig(_Section):
     embedding
         What a gene's vector is made of:
 
-        * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of the dataset's own from its
+        * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of each dataset from its
           residual profile (generalised canonical correlation with the other datasets), and one that all datasets share
           from the gene's co-expression with anchor genes (a discriminant). Both are computed in closed form
           (:mod:`musegnn.training.initialize`) before the first round; an `encoder` adds a correction to them.
@@ -333,7 +333,7 @@ class ModelConfig(_Section):
 
     @property
     def own_width(self) -> int:
-        """Columns of the map of each dataset's own; 0 without maps."""
+        """Columns of the map of each dataset; 0 without maps."""
         return self.dim - self.shared_width if self.has_maps else 0
 
     @model_validator(mode="after")

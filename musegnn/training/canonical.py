@@ -1,4 +1,4 @@
-r"""The maps of each dataset's own: generalised canonical correlation of residual profiles (MAXVAR).
+r"""The map of each dataset: generalised canonical correlation of residual profiles (MAXVAR).
 
 With :math:`P_t` the k leading principal components of dataset t's profile, (N, k), :math:`A_t` their rows of anchor
 genes, centred, and :math:`K_t` the places of these among all V,

@@ -1,9 +1,9 @@
 """What training must not see: a share of the edges of each graph, and a share of the genes of all of them.
 
 Held-out edges leave message passing, relational features, neighbourhood overlaps and the reconstruction target;
-held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and the common vocabulary. The residual
+held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and the anchor genes. The residual
 profile is of all cells and still holds the correlation of a held-out pair, for every model that takes profiles as
-features; ``features: relational``, the default, takes none.
+features.
 
 Legend: N genes, E directed edges, P held-out pairs.
 """

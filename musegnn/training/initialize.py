@@ -1,6 +1,6 @@
 r"""The maps in closed form: the vectors of a model before the first round, and without rounds.
 
-1. The maps of each dataset's own, :mod:`musegnn.training.canonical`.
+1. The map of each dataset, :mod:`musegnn.training.canonical`.
 2. The map that all share, :mod:`musegnn.training.discriminant`.
 3. Alignment of covariances, for both. Maps that agree on anchor genes still give each dataset variances of its own, by
    which its genes lie apart from those of others. With :math:`\Sigma_t` the covariance of dataset t's coordinates over

@@ -51,15 +51,7 @@ SUGGESTED_SETTINGS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSize:
-    """The sizes on which the memory of one dataset depends.
-
-    Attributes
-    ----------
-    key
-        Key of the shared layers that it uses.
-    n_genes, n_entries, n_profile, n_related
-        N; E; columns of the residual profile; anchor genes in this dataset, 0 without maps.
-    """
+    """Key of the shared layers of a dataset; N; E; columns of the profile; anchor genes in it, 0 without maps."""
 
     key: str
     n_genes: int
@@ -72,19 +64,9 @@ class DatasetSize:
 class DatasetMemory:
     """Bytes that one dataset takes in the process that owns it, beside the arrays that were loaded.
 
-    Attributes
-    ----------
-    features, graph, compared
-        Node features; the graph as attention and the decoder's loss hold it, and as losses between datasets do.
-    weights, copies
-        Weights of its maps, layer and decoder, and their copies: with rounds also gradients, two moments, and a
-        checkpoint's copy of weights and moments.
-    contribution
-        Its gradient of the shared modules.
-    encoder
-        Intermediate results that the encoder keeps for its backward pass.
-    step
-        The largest of closed form, decoder, comparison and backward pass: datasets are computed one by one.
+    `compared` is the graph as losses between datasets hold it, `copies` counts the weights, their gradients, moments
+    and a checkpoint's copies, `contribution` is the gradient of shared modules, `encoder` what is kept for the
+    backward pass, and `step` the largest of closed form, decoder, comparison and backward pass, one by one.
     """
 
     features: int

@@ -57,7 +57,7 @@ class RunLog:
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # purge_step hides points that a stopped run wrote past the round which is taken up.
+            # purge_step hides points that a stopped run wrote past the round which is restored.
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._after + 1)
             self._handle = (self._folder / "metrics.jsonl").open("a", encoding="utf-8")
         return self

@@ -1,6 +1,6 @@
 """Rounds, metrics and checkpoints: the same program in every process of a training run.
 
-Processes agree on what to do without anybody in charge: which checkpoint to take up is settled among them, each writes
+Processes agree on what to do without a leader: which checkpoint to restore is settled among them, each writes
 the units it owns, and the one of rank 0 writes the manifest when all have written. Whoever starts them, Ray, torchrun
 or nobody, calls :meth:`Trainer.run`.
 
@@ -317,13 +317,7 @@ class Trainer:
 
 
 def refuse_old_checkpoints(folder: Path, *, resume: bool) -> None:
-    """Refuse a run folder with checkpoints unless they shall be taken up.
-
-    Raises
-    ------
-    RunError
-        E404.
-    """
+    """Refuse a run folder with checkpoints, by E404, unless they shall be resumed."""
     if not resume and has_checkpoint(folder / "checkpoints"):
         msg = "the folder holds checkpoints of an earlier training"
         raise RunError(msg, code="E404", where=str(folder), fix="resume it, or choose another folder")
