@@ -46,7 +46,7 @@ def test_work_counts_what_a_round_computes():
     model = ModelConfig(dim=32, encoder="transformer", decoder="mlp")
     found = work_of(SIZE, model, TrainingConfig())
     dense, heads = 32 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
-    maps = 2 * 300 * 16 + 16**2 + 50 * 16
+    maps = (2 * 300 + 16) * 32 + 50 * 16
 
     assert found.entries == 4000 * 32 * heads
     assert found.maps == 300 * (4 * dense + maps)
