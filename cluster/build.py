@@ -23,7 +23,8 @@ from musegnn.coexpression.scan import cut_shards
 from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
-from musegnn.data_store.split_counts import PackedSource, Piece, label_codes, pack
+from musegnn.data_store.split_counts import PackedSource, Piece, pack
+from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, open_source, resolve_device
 from musegnn.errors import GraphError
 
@@ -119,7 +120,7 @@ def build_graphs(
     GraphError
         When a graph has no edges under the rule of the atlas (E270).
     ConfigError
-        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+        For an unknown scheduler (E302), or memory in which the work does not fit (E310).
     """
     check_scheduler(scheduler)
     jobs = _plan(atlas, store, progress)
@@ -234,7 +235,7 @@ def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
     try:
         select_edges(record.pairs, record.n_cells, rule)
     except GraphError as error:
-        raise GraphError(error.message, code=error.code, where=record.name, fix=error.fix) from None
+        raise type(error)(error.message, code=error.code, where=record.name, fix=error.fix) from None
 
 
 def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:

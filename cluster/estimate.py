@@ -9,7 +9,7 @@ from musegnn.cluster.build import DRIVERS
 from musegnn.cluster.schedulers import check_scheduler, expected_workers
 from musegnn.coexpression.estimate import BuildEstimate, estimate_build, total_memory
 from musegnn.coexpression.memory import check_profile_memory, memory_budget, most_genes, task_memory
-from musegnn.data_store.split_counts import stratum_labels
+from musegnn.data_store.strata import stratum_labels
 from musegnn.datasets import expand_strata, open_source
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
     InputError
         When a file cannot be used.
     ConfigError
-        For an unknown scheduler (E303), or memory in which the work does not fit (E310).
+        For an unknown scheduler (E302), or memory in which the work does not fit (E310).
     """
     check_scheduler(scheduler)
     atlas = expand_strata(atlas)

@@ -15,6 +15,7 @@ import numpy as np
 from musegnn.cluster.moves import keep_in_place, rename
 from musegnn.cluster.room import Room
 from musegnn.errors import RunError
+from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,9 +178,10 @@ def _too_large(costs: Sequence[DatasetCost], n_actors: int, room: Room) -> RunEr
     alone = [room.taken([i]) for i in range(len(costs))]
     largest = int(np.argmax(alone))
     if alone[largest] > memory:
-        msg = f"an actor with {costs[largest].name} alone needs about {_gb(alone[largest])}, got {_gb(memory)}"
+        needed, got = format_bytes(alone[largest]), format_bytes(memory)
+        msg = f"an actor with {costs[largest].name} alone needs about {needed}, got {got}"
         if room.everywhere > memory / 2:
-            msg += f"; {_gb(room.everywhere)} of them are what every actor keeps of all {len(costs)} datasets"
+            msg += f"; {format_bytes(room.everywhere)} of them are what every actor keeps of all {len(costs)} datasets"
         fix = "give more --memory, or `row_block`, `pairs` or another decoder (training memory in the documentation)"
     else:
         # Plans exist for as many actors as datasets; the search takes for granted that more actors are no harder.
@@ -187,10 +189,6 @@ def _too_large(costs: Sequence[DatasetCost], n_actors: int, room: Room) -> RunEr
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if _spread_within(costs, middle, room) is not None else (middle, high)
-        msg = f"the datasets do not fit into {n_actors} actors with {_gb(memory)} each"
+        msg = f"the datasets do not fit into {n_actors} actors with {format_bytes(memory)} each"
         fix = f"use {high} actors or more, or give more --memory"
     return RunError(msg, code="E411", where="memory", fix=fix)
-
-
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"

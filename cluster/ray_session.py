@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.errors import ConfigError
+from musegnn.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,9 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     Raises
     ------
     ConfigError
-        E303 when Ray is missing, or no cluster answers.
+        E305 when no cluster answers.
+    MissingDependencyError
+        E430 when Ray is missing.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None and "ray" not in sys.modules:
@@ -51,7 +53,7 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
         import ray
     except ImportError as error:
         msg = f"Ray cannot be used ({error})"
-        raise ConfigError(msg, code="E303", where="scheduler", fix="pip install ray pyarrow") from None
+        raise MissingDependencyError(msg, code="E430", fix="pip install ray pyarrow") from None
     if ray.is_initialized():
         yield ray
         return
@@ -63,7 +65,7 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
         ray.init(address=address, **options)
     except ConnectionError as error:
         msg = f"no Ray cluster answers at {address} ({error})"
-        raise ConfigError(msg, code="E303", where="address", fix="start one with `ray start --head`") from None
+        raise ConfigError(msg, code="E305", where="address", fix="start one with `ray start --head`") from None
     try:
         # Ray writes its messages to standard output, which is for results.
         with redirect_stdout(sys.stderr), _survivors_ended() if address is None else nullcontext():

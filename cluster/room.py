@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.training.memory import BASE as PROCESS
+from musegnn.units import ACTOR_PROCESS as BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.cluster.cost import DatasetCost
-
-BASE = PROCESS + 120 * 10**6
-"""Bytes of an actor before it reads data: the interpreter and libraries of any process, and Ray's."""
 
 
 class Room:

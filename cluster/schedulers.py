@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 from musegnn.cluster.ray_session import ray_session
 from musegnn.coexpression.tasks import Task, complete, run_here
 from musegnn.coexpression.warm_up import warm_up
-from musegnn.errors import ConfigError, GraphError
+from musegnn.errors import ConfigError, GraphError, MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,12 +75,12 @@ def check_scheduler(scheduler: str) -> None:
     Raises
     ------
     ConfigError
-        E303.
+        E302.
     """
     if scheduler not in SCHEDULERS and "://" not in scheduler:
         msg = f"there is no scheduler {scheduler!r}"
         fix = f"use {', '.join(SCHEDULERS)} or the address of a dask scheduler (tcp://host:port)"
-        raise ConfigError(msg, code="E303", where="scheduler", fix=fix)
+        raise ConfigError(msg, code="E302", where="scheduler", fix=fix)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers
             client = stack.enter_context(Client(place, set_as_default=False))  # type: ignore[no-untyped-call]  # as above
         except OSError as error:
             msg = f"no dask scheduler answers at {address} ({type(error).__name__})"
-            raise GraphError(msg, code="E276", where="scheduler", fix="check the address, and that it runs") from error
+            raise ConfigError(msg, code="E305", where="scheduler", fix="check the address, and that it runs") from error
         if address is None:
             client.register_worker_callbacks(setup=_leave_stopping_to_the_client)
         threads = list(client.nthreads().values())
@@ -229,7 +229,7 @@ def _ray(stop: threading.Event) -> Iterator[Workers]:
             from ray.util.dask import ray_dask_get
         except ImportError as error:
             msg = f"Ray cannot run dask's tasks ({error})"
-            raise ConfigError(msg, code="E303", where="scheduler", fix="pip install ray pyarrow") from None
+            raise MissingDependencyError(msg, code="E430", fix="pip install ray pyarrow") from None
         resources = ray.cluster_resources()
         count = max(int(resources.get("CPU", 1)), 1)
         yield Workers(_dask_runner(ray_dask_get, stop, remote=True), count, 1, stop)

@@ -12,12 +12,14 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from musegnn.data_store.atomic_files import write_file
 from musegnn.errors import RunError
 from musegnn.progress import shorten_warnings
 from musegnn.text import some_of
 from musegnn.training.checkpoint import manifests
 from musegnn.training.diagnostics import problems
 from musegnn.training.phases import WAITS
+from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +152,7 @@ class RunMonitor:
             "reproduce": f"musegnn train STORE --atlas ATLAS --out {folder.name} --resume",
         }
         path = folder / "failures" / f"round-{outcome.now.round:06d}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(about, indent=1) + "\n")
         logger.error("what is needed to reproduce it is in %s", path)
 
     def quarantined(self, dataset: str) -> None:
@@ -244,9 +245,7 @@ class RunMonitor:
             return
         self._written = time.monotonic()
         status = self._describe(members) | ({"note": note} if note else {})
-        partial = self._path.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._path)
+        write_file(self._path, json.dumps(status, indent=1) + "\n")
 
 
 def _holding_up(members: Sequence[ActorHandle], generation: int, after: float) -> list[tuple[ActorHandle, str]]:
@@ -282,7 +281,7 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
     Raises
     ------
     RunError
-        E401 when the file is damaged.
+        E409 when the file is damaged.
     """
     path = folder.path / FILE
     if not path.is_file():
@@ -292,7 +291,7 @@ def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
         status["age_seconds"] = time.time() - float(status["updated"])
     except (ValueError, KeyError, TypeError) as error:
         msg, fix = f"{FILE} cannot be read ({error})", "delete it; a running training writes it again"
-        raise RunError(msg, code="E401", where=str(folder.path), fix=fix) from None
+        raise RunError(msg, code="E409", where=str(folder.path), fix=fix) from None
     return status | {"problems": _problems(folder)}
 
 
@@ -345,7 +344,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         if "phase" in actor:
             what = f" {actor['dataset']}" if actor["dataset"] else ""
             doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"
-            doing += f"; {actor['sent_bytes'] / 1e6:.1f} MB sent, {actor['peak_bytes'] / 1e9:.2f} GB at most"
+            doing += f"; {format_bytes(actor['sent_bytes'])} sent, {format_bytes(actor['peak_bytes'])} at most"
         place = f"{actor['host']} pid {actor['pid']}"
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])

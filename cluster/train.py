@@ -95,7 +95,7 @@ def train_on_cluster(
     Raises
     ------
     ConfigError
-        E303 for numbers of actors that make no sense, sequential order, or a cluster that does not answer.
+        E302 for numbers of actors that make no sense, E303 for sequential order, E305 when no cluster answers.
     RunError
         E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
         need more than `memory`; E442 when too few actors can be had; E443 when actors fail again and again.
@@ -157,7 +157,7 @@ def _left_out(checkpoints: Path) -> list[int]:
 def _check(actors: int, min_actors: int, spares: int, *, sequential: bool) -> None:
     if actors < 1 or not 1 <= min_actors <= actors or spares < 0:
         msg = f"got {actors} actors, at least {min_actors}, and {spares} spares"
-        raise ConfigError(msg, code="E303", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
+        raise ConfigError(msg, code="E302", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
     if sequential:
         msg = "sequential order takes one step after the other and so runs in one process"
         raise ConfigError(msg, code="E303", where="training.published", fix="train without --actors")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from musegnn.data_store.atlas_checks import SourceDataset, check_sources
-    from musegnn.data_store.readers import ArraySource, CountSource, H5adSource, open_h5ad
+    from musegnn.data_store.count_source import CountSource
+    from musegnn.data_store.readers import ArraySource, H5adSource, open_h5ad
     from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
     from musegnn.data_store.split_counts import PackedSource, Piece, pack
     from musegnn.data_store.store import Store, build_id
@@ -35,27 +36,17 @@ __all__ = [
     "validate_counts",
 ]
 
-_HOME = {
-    "ArraySource": "readers",
-    "CountSource": "readers",
-    "CountSummary": "validate",
-    "DatasetRecord": "records",
-    "GeneTable": "records",
-    "H5adSource": "readers",
-    "SourceDataset": "atlas_checks",
-    "PackedSource": "split_counts",
-    "PairTable": "records",
-    "Piece": "split_counts",
-    "Store": "store",
-    "build_id": "store",
-    "check_sources": "atlas_checks",
-    "label_codes": "strata",
-    "open_h5ad": "readers",
-    "pack": "split_counts",
-    "slug": "strata",
-    "stratum_labels": "strata",
-    "validate_counts": "validate",
+_NAMES = {
+    "atlas_checks": ("SourceDataset", "check_sources"),
+    "count_source": ("CountSource",),
+    "readers": ("ArraySource", "H5adSource", "open_h5ad"),
+    "records": ("DatasetRecord", "GeneTable", "PairTable"),
+    "split_counts": ("PackedSource", "Piece", "pack"),
+    "store": ("Store", "build_id"),
+    "strata": ("label_codes", "slug", "stratum_labels"),
+    "validate": ("CountSummary", "validate_counts"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

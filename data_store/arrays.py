@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from musegnn.data_store.atomic_files import replace_file, sync_folders
-from musegnn.data_store.commit import Manifest, canonical_json, digest, foreign_files
+from musegnn.data_store.commit import REBUILD, Manifest, canonical_json, digest, foreign_files
 from musegnn.data_store.layout import (
     ATTRIBUTES,
     ENCODING,
@@ -32,6 +32,7 @@ from musegnn.data_store.layout import (
 )
 from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
 from musegnn.errors import StoreError
+from musegnn.text import one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,25 +86,27 @@ class _BuildFiles(MutableMapping[str, "Buffer"]):
 def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: bool = False) -> bytes:
     """Write a record below `folder`, durably, the manifest last.
 
+    Half-written files of an earlier try are replaced, any other file is removed.
+
     Parameters
     ----------
     root
         Root of the store.
     folder
-        The build; half-written files of an earlier try are replaced, any other file is removed.
+        Folder of the build.
     record
-        What to write, already checked.
+        Dataset to write, already checked.
     rehearsal
-        Write nothing, and give the manifest that would be written.
+        Whether to write nothing.
 
     Returns
     -------
     bytes
-        The manifest.
+        Content of the manifest.
 
     Raises
     ------
-    StoreError
+    WriteError
         E140 or E292 when it cannot be written; the same call completes it later.
     """
     texts = {PROVENANCE: canonical_json(record.provenance), REPORT: canonical_json(record.report)}
@@ -131,7 +134,7 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
         expected |= shard_keys(path, values.shape, shard)
     if set(files.files) != expected:
         msg = f"zarr wrote other keys than expected: {sorted(set(files.files) ^ expected)[:4]}"
-        raise StoreError(msg, code="E131", where=str(folder), fix="report this with the version of zarr")
+        raise StoreError(msg, code="E134", where=str(folder), fix="report this with the version of zarr")
     for key, text in texts.items():
         files.put(key, text)
     manifest = Manifest(files=files.files).to_json()
@@ -145,19 +148,13 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:  # JSON
-    """Read the catalogue entry of a build without its arrays.
-
-    Raises
-    ------
-    StoreError
-        E131 when the metadata are damaged, E290 when a newer program wrote them.
-    """
+    """Return the catalogue entry of a build: E131 when it is damaged, E290 when a newer program wrote it."""
     try:
         attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
         kind, version = attributes["encoding-type"], str(attributes["encoding-version"])
     except (OSError, ValueError, KeyError, TypeError):
         msg = "zarr.json is missing or damaged"
-        raise StoreError(msg, code="E131", where=str(folder), fix="restore the build from a copy") from None
+        raise StoreError(msg, code="E131", where=str(folder), fix=REBUILD) from None
     if kind != ENCODING or not version.startswith("1."):
         msg = f"the build is {kind} {version}, this program reads {ENCODING} 1"
         raise StoreError(msg, code="E290", where=str(folder), fix="use a newer musegnn")
@@ -168,10 +165,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:  # JSON
 def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
     """Read a record whose files were checked against `manifest`.
 
-    Raises
-    ------
-    StoreError
-        E132 when an array lacks chunks, E131 when one cannot be decoded.
+    An array that lacks chunks is E132, one that cannot be decoded E131.
     """
     about = read_attributes(folder)
     group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3, use_consolidated=False)
@@ -187,13 +181,9 @@ def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
         n_tests=about["n_tests"],
         z_store=about["z_store"],
     )
+    labels = ("name", "modality", "tissue", "species", "condition", "n_cells")
     return DatasetRecord(
-        name=about["name"],
-        modality=about["modality"],
-        tissue=about["tissue"],
-        species=about["species"],
-        condition=about["condition"],
-        n_cells=about["n_cells"],
+        **{name: about[name] for name in labels},
         genes=genes,
         pairs=pairs,
         profile=load("profile/X", "<f4"),
@@ -209,14 +199,14 @@ def _load(group: zarr.Group, path: str, dtype: str, folder: Path, manifest: Mani
         array = None
     if not isinstance(array, zarr.Array) or array.dtype != np.dtype(dtype) or array.shards is None:
         msg = f"{path} is missing or not an array of {dtype}"
-        raise StoreError(msg, code="E131", where=str(folder), fix="restore the build from a copy")
+        raise StoreError(msg, code="E131", where=str(folder), fix=REBUILD)
     absent = shard_keys(path, array.shape, array.shards) - manifest.files.keys()
     if absent:
         msg = f"{path} lacks {len(absent)} chunks (first: {min(absent)})"
-        raise StoreError(msg, code="E132", where=str(folder), fix="restore the build from a copy")
+        raise StoreError(msg, code="E132", where=str(folder), fix=REBUILD)
     try:
         values = np.asarray(array[...])
     except (ValueError, RuntimeError, OSError) as error:
-        msg = f"{path} cannot be decoded ({' '.join(str(error).split())[:80]})"
-        raise StoreError(msg, code="E131", where=str(folder), fix="restore the build from a copy") from error
+        msg = f"{path} cannot be decoded ({one_line(error, 80)})"
+        raise StoreError(msg, code="E131", where=str(folder), fix=REBUILD) from error
     return values

@@ -11,7 +11,7 @@ from musegnn.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from musegnn.data_store.readers import CountSource
+    from musegnn.data_store.count_source import CountSource
 
 ENSEMBL_SPECIES = {"ENSG": "human", "ENSMUSG": "mouse", "ENSRNOG": "rat", "ENSDARG": "zebrafish"}
 MOST = 0.9
@@ -19,16 +19,9 @@ MOST = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceDataset:
-    """One dataset of an atlas: its name, its declared species, and what is read.
+    """One dataset of an atlas: its name, species and layer as in the atlas file, and its counts.
 
-    Attributes
-    ----------
-    name, species, layer
-        As in the atlas file.
-    source
-        The counts.
-    by, stratum
-        Column of ``obs`` and its value where the dataset is those cells of `source` alone; ``None``: all.
+    `by` and `stratum` are a column of ``obs`` and its value where the dataset is those cells of `source` alone.
     """
 
     name: str
@@ -39,13 +32,8 @@ class SourceDataset:
     stratum: str | None = None
 
 
-def check_sources(members: Sequence[SourceDataset]) -> list[str]:
+def check_sources(datasets: Sequence[SourceDataset]) -> list[str]:
     """Check that the datasets of an atlas are different data with names that can match.
-
-    Parameters
-    ----------
-    members
-        All datasets.
 
     Returns
     -------
@@ -59,18 +47,18 @@ def check_sources(members: Sequence[SourceDataset]) -> list[str]:
         to another species than declared, E252 when two datasets share cells of the same matrix of the same file:
         whole files, a file and a stratum of it, or strata by different columns.
     """
-    _refuse_copies(members)
+    _refuse_copies(datasets)
     warnings = []
     kinds: dict[str, dict[bool, str]] = {}
-    for member in members:
-        genes = member.source.gene.tolist()
+    for dataset in datasets:
+        genes = dataset.source.gene.tolist()
         ensembl = [gene for gene in genes if ENSEMBL_GENE.match(gene)]
         is_ensembl = len(ensembl) >= MOST * len(genes)
-        kinds.setdefault(member.species, {}).setdefault(is_ensembl, member.name)
+        kinds.setdefault(dataset.species, {}).setdefault(is_ensembl, dataset.name)
         if is_ensembl:
-            _check_prefix(member, ensembl)
+            _check_prefix(dataset, ensembl)
         else:
-            warnings += _check_case(member, genes)
+            warnings += _check_case(dataset, genes)
     for species, kind in kinds.items():
         if len(kind) > 1:
             msg = f"{species} genes are Ensembl identifiers in {kind[True]} and symbols in {kind[False]}"
@@ -79,35 +67,35 @@ def check_sources(members: Sequence[SourceDataset]) -> list[str]:
     return warnings
 
 
-def _refuse_copies(members: Sequence[SourceDataset]) -> None:
+def _refuse_copies(datasets: Sequence[SourceDataset]) -> None:
     seen: dict[tuple[str, str | None], list[tuple[str | None, str | None, str]]] = {}
-    for member in members:
-        found = {"by": member.by, "stratum": member.stratum} | member.source.fingerprint()
-        matrix = (found["sha256"], member.layer)
+    for dataset in datasets:
+        found = {"by": dataset.by, "stratum": dataset.stratum} | dataset.source.fingerprint()
+        matrix = (found["sha256"], dataset.layer)
         for by, stratum, name in seen.setdefault(matrix, []):
             if by == found["by"] and stratum != found["stratum"]:
                 continue
             what = "the same counts as" if (by, stratum) == (found["by"], found["stratum"]) else "cells of"
             msg = f"holds {what} dataset `{name}`, so results would leak between them"
-            raise InputError(msg, code="E252", where=member.name, fix="leave one of the two out")
-        seen[matrix].append((found["by"], found["stratum"], member.name))
+            raise InputError(msg, code="E252", where=dataset.name, fix="leave one of the two out")
+        seen[matrix].append((found["by"], found["stratum"], dataset.name))
 
 
-def _check_prefix(member: SourceDataset, ensembl: list[str]) -> None:
+def _check_prefix(dataset: SourceDataset, ensembl: list[str]) -> None:
     found = {gene.rstrip("0123456789") for gene in (name.partition("_")[0] for name in ensembl)}
     species = sorted({ENSEMBL_SPECIES[prefix] for prefix in found if prefix in ENSEMBL_SPECIES})
-    if species and member.species in ENSEMBL_SPECIES.values() and species != [member.species]:
-        msg = f"declared as {member.species}, but its gene identifiers are of {' and '.join(species)}"
-        raise InputError(msg, code="E214", where=member.name, fix="correct `species`")
+    if species and dataset.species in ENSEMBL_SPECIES.values() and species != [dataset.species]:
+        msg = f"declared as {dataset.species}, but its gene identifiers are of {' and '.join(species)}"
+        raise InputError(msg, code="E214", where=dataset.name, fix="correct `species`")
 
 
-def _check_case(member: SourceDataset, genes: list[str]) -> list[str]:
+def _check_case(dataset: SourceDataset, genes: list[str]) -> list[str]:
     """Human symbols are upper case, those of mouse and rat are capitalised."""
     lettered = [gene for gene in genes if gene[:1].isalpha() and any(c.isalpha() for c in gene[1:])]
     upper = sum(gene == gene.upper() for gene in lettered)
     capital = sum(gene[0].isupper() and gene[1:] == gene[1:].lower() for gene in lettered)
     looks = "human" if upper >= MOST * len(lettered) else "mouse or rat" if capital >= MOST * len(lettered) else ""
     known = {"human", "mouse", "rat"}
-    if lettered and looks and member.species in known and member.species not in looks:
-        return [f"W214: {member.name} is declared as {member.species}, but its gene symbols look like {looks}"]
+    if lettered and looks and dataset.species in known and dataset.species not in looks:
+        return [f"W214: {dataset.name} is declared as {dataset.species}, but its gene symbols look like {looks}"]
     return []

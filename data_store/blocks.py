@@ -20,21 +20,10 @@ MAX_ENTRIES = 2**22
 
 
 def cut_blocks(parts: Iterable[sp.csr_matrix], rows: int, *, start: int = 0) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """Join and cut consecutive counts into the blocks of :meth:`CountSource.blocks`.
+    """Join and cut the counts of consecutive cells, from number `start` on, into the blocks of a count source.
 
-    Parameters
-    ----------
-    parts
-        Counts of consecutive cells in the canonical form, cut anywhere.
-    rows
-        Most cells per block.
-    start
-        Number of the first cell.
-
-    Yields
-    ------
-    tuple of int and scipy.sparse.csr_matrix
-        Number of the block's first cell, and its counts; a part that is a block by itself is passed on as it is.
+    `parts` are in the canonical form of :meth:`CountSource.blocks` and cut anywhere; one that is a block by itself is
+    passed on as it is.
     """
     held: list[sp.csr_matrix] = []
     n_cells = n_entries = 0
@@ -63,13 +52,7 @@ def _join(parts: list[sp.csr_matrix]) -> sp.csr_matrix:
 
 
 def check_range(rows: int, start: int, stop: int | None, n_cells: int) -> tuple[int, int]:
-    """Return the range of cells that a call of :meth:`CountSource.blocks` asks for.
-
-    Raises
-    ------
-    ValueError
-        For `rows` below 1 or a range outside the cells.
-    """
+    """Return the range of cells that a call of :meth:`CountSource.blocks` asks for, or raise ``ValueError``."""
     stop = n_cells if stop is None else stop
     if rows < 1:
         msg = f"rows must be at least 1, got {rows}"

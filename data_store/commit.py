@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GENERATION = re.compile(r"(\d{12})\.json\Z")
+REBUILD = "restore the build from a copy, or remove its reference and build the dataset again"
 SAFE_KEY = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9._/-]+\Z")
 
 
@@ -38,14 +39,8 @@ class Reference:
 
     def to_json(self) -> bytes:
         """Encode as the content of the reference file."""
-        return canonical_json(
-            {
-                "build": self.build,
-                "manifest_sha256": self.manifest_sha256,
-                "parent": self.parent,
-                "status": self.status,
-            }
-        )
+        names = ("build", "manifest_sha256", "parent", "status")
+        return canonical_json({name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +78,7 @@ def file_digest(path: Path) -> str:
 
 
 def references(root: Path, dataset: str) -> list[Reference]:
-    """Read all generations of a dataset, oldest first.
-
-    Raises
-    ------
-    StoreError
-        E130 when a reference is damaged: which build is meant can then not be known.
-    """
+    """Read all generations of a dataset, oldest first; E130 when one is damaged, so that its build is unknown."""
     folder = root / "refs" / dataset
     if not folder.is_dir():
         return []
@@ -98,13 +87,7 @@ def references(root: Path, dataset: str) -> list[Reference]:
 
 
 def newest(root: Path, dataset: str) -> Reference:
-    """Return the reference that readers follow.
-
-    Raises
-    ------
-    StoreNotFoundError
-        E294 when the dataset was never committed.
-    """
+    """Return the reference that readers follow; E294 when the dataset was never committed."""
     found = references(root, dataset)
     if not found:
         msg = f"there is no dataset {dataset}"
@@ -136,11 +119,6 @@ def publish(root: Path, dataset: str, build: str, manifest_sha256: str) -> Refer
     """Make a durable build the newest generation of a dataset.
 
     Writers hold the lock of the dataset; a create-if-absent decides between hosts that do not share locks.
-
-    Returns
-    -------
-    Reference
-        The newest generation, which shows `build`.
     """
     while True:
         known = references(root, dataset)
@@ -160,7 +138,7 @@ def publish(root: Path, dataset: str, build: str, manifest_sha256: str) -> Refer
 
 
 def reference_path(root: Path, reference: Reference) -> Path:
-    """Place of a reference in the store."""
+    """Return the place of a reference in the store."""
     return root / "refs" / reference.dataset / f"{reference.generation:012d}.json"
 
 
@@ -171,22 +149,15 @@ def write_log(root: Path, reference: Reference, entry: dict[str, Any]) -> None: 
 
 
 def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
-    """Read the manifest of a committed build and check it against its reference.
-
-    Raises
-    ------
-    StoreError
-        E130 when it is missing, altered or damaged.
-    """
-    fix = "restore the build from a copy, or remove its reference and build the dataset again"
+    """Read the manifest of a committed build; E130 when it is missing or not the one that its reference names."""
     try:
         raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         msg = f"{MANIFEST} is missing"
-        raise StoreError(msg, code="E130", where=str(folder), fix=fix) from None
+        raise StoreError(msg, code="E130", where=str(folder), fix=REBUILD) from None
     if digest(raw) != expected_sha256:
         msg = f"{MANIFEST} is not the one that was committed"
-        raise StoreError(msg, code="E130", where=str(folder), fix=fix)
+        raise StoreError(msg, code="E130", where=str(folder), fix=REBUILD)
     files = {key: (int(size), str(sha256)) for key, (size, sha256) in json.loads(raw)["files"].items()}
     unsafe = [key for key in files if not SAFE_KEY.match(key)]
     if unsafe:
@@ -196,22 +167,7 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
 
 
 def problems(folder: Path, manifest: Manifest, *, contents: bool) -> Iterator[str]:
-    """Compare a build with its manifest.
-
-    Parameters
-    ----------
-    folder
-        The build.
-    manifest
-        What it must hold.
-    contents
-        Read every byte; otherwise look at presence and size only.
-
-    Yields
-    ------
-    str
-        One line per file that is missing, of another size, altered, or not a plain file.
-    """
+    """Yield a line per file of a build that is missing, no plain file, of another size or, by `contents`, altered."""
     for key, (size, sha256) in sorted(manifest.files.items()):
         path = folder / key
         if path.is_symlink() or not path.is_file():

@@ -1,7 +1,6 @@
 """Read AnnData files with HDF5 alone: structure is checked at open, counts are streamed by rows.
 
-Files come from strangers. Links out of the file and arrays whose declared size has no relation to what is stored
-are refused before anything is allocated, and no array of the matrix is read whole but the row pointers, at open.
+No array of the matrix is read whole but the row pointers, at open.
 
 Legend: C cells, G genes of the file, d spatial dimensions.
 """
@@ -19,8 +18,10 @@ from musegnn.data_store.blocks import windows
 from musegnn.data_store.hdf5 import get_node, open_file, read_index, read_strings
 from musegnn.data_store.names import looks_transposed
 from musegnn.data_store.spatial import read_coords, tissue_mask
-from musegnn.data_store.validate import MAX_COUNT, check_pointers, check_structure, short_path, shorten
+from musegnn.data_store.validate import FROM_ANNDATA, MAX_COUNT, check_pointers, check_structure, raise_malformed
 from musegnn.errors import InputError
+from musegnn.text import short_path, shorten
+from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,20 +37,20 @@ SAMPLE = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class H5adLayout:
-    """Where the counts of a file are, and what was read of its names.
+    """Place of the counts of a file, and its names.
 
     Attributes
     ----------
-    path, key, kind, shape
-        The file, the matrix in it, ``csr``, ``csc`` or ``dense``, and its shape.
+    key, kind
+        Matrix in the file, and ``csr``, ``csc`` or ``dense``.
     n_entries
         Stored entries of the cells read, in all columns; ``None`` for ``dense``.
-    names, ids, id_keys
-        Gene names and identifiers of all columns; other columns of ``var`` with unique values.
+    id_keys
+        Other columns of ``var`` with unique values.
     used_cells, used_genes
         Cells to read as a mask, and columns to read as indices; ``None``: all.
     coords
-        Coordinates of the cells read, shape (n_used, d), float64, or ``None``.
+        Coordinates of the cells read, shape (n_used, d), or ``None``.
     stamp
         Size and modification time of the file.
     """
@@ -75,13 +76,7 @@ class H5adLayout:
 
 
 def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_key: str | None) -> H5adLayout:
-    """Check the structure of a file and read its names.
-
-    Raises
-    ------
-    InputError
-        For every structure that cannot be read as cells x genes counts.
-    """
+    """Check the structure of a file and read its names; an error for all but counts of cells x genes."""
     where = short_path(path)
     with open_file(path) as file:
         stat = path.stat()
@@ -96,7 +91,7 @@ def inspect(path: Path, *, layer: str | None, gene_id_key: str | None, spatial_k
         kind, shape, indptr = _matrix(file, key, where)
         if shape != (len(cells), len(names)):
             msg = f"{key} has shape {shape}, but there are {len(cells)} cell names and {len(names)} gene names"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+            raise_malformed(msg, where)
         warnings = []
         if kind == "csc":
             warnings.append(f"W226: {key} is stored by columns and has to be turned into rows, which takes longer")
@@ -124,14 +119,8 @@ def read_rows(
     Compressed rows and dense matrices are read where these rows are; of compressed columns everything is read, window
     by window, and the rows of the range are kept.
 
-    Parameters
-    ----------
-    layout
-        What is read.
-    first, last
-        Rows of the file.
-    rows
-        Most rows at a time; there are fewer where they hold more than 2^22 stored entries or 64 MiB of a dense matrix.
+    At most `rows` rows are read at a time, fewer where they hold more than 2^22 stored entries or 64 MiB of a dense
+    matrix.
 
     Raises
     ------
@@ -182,7 +171,7 @@ def _rows_of_columns(matrix: h5py.Group, shape: tuple[int, int], first: int, las
     itemsize = sum(matrix[part].dtype.itemsize for part in ("data", "indices"))
     size = itemsize * n_entries * (last - first) / max(shape[0], 1)
     if 2 * size > MAX_CSC_BYTES:
-        msg = f"the matrix is stored by columns and takes {size / 2**30:.0f} GiB"
+        msg = f"the matrix is stored by columns and takes {format_bytes(size)}"
         raise InputError(msg, code="E226", where=where, fix="write the file with adata.X = adata.X.tocsr()")
     indptr = matrix["indptr"][()].astype(np.int64)
     check_pointers(indptr, shape[1], n_entries, matrix["data"].shape[0], where=where, row="column")
@@ -225,11 +214,10 @@ def _identifiers(var: h5py.Group, names: list[str], gene_id_key: str | None, whe
     if gene_id_key not in columns:
         listed = ", ".join(shorten(key, 20) for key in columns[:8]) or "none"
         msg = f"there is no column `{shorten(gene_id_key, 30)}` in var (columns: {listed})"
-        raise InputError(msg, code="E211", where=where, fix="correct `gene_id_key`")
+        raise InputError(msg, code="E255", where=where, fix="correct `gene_id_key`")
     ids = read_strings(var, gene_id_key, where)
     if len(ids) != len(names):
-        msg = f"`{gene_id_key}` has {len(ids)} rows for {len(names)} genes"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+        raise_malformed(f"`{gene_id_key}` has {len(ids)} rows for {len(names)} genes", where)
     return ids, []
 
 
@@ -243,7 +231,7 @@ def _is_unique_text(var: h5py.Group, key: str, n: int, where: str) -> bool:
 
 
 def _matrix_key(file: h5py.File, layer: str | None, where: str) -> tuple[str, str]:
-    """Return the matrix and the frame of its genes."""
+    """Return the keys of the matrix and of the frame of its genes."""
     present = list_matrices(file)
     key = "X" if layer is None else "raw/X" if layer == "raw" and "layers/raw" not in present else f"layers/{layer}"
     if key in present:
@@ -284,30 +272,24 @@ def _matrix(file: h5py.File, key: str, where: str) -> tuple[str, tuple[int, int]
     node = get_node(file, key, where)
     rows, columns = _shape(node)
     if isinstance(node, h5py.Dataset):
-        _require_numbers(node, key, where)
+        if node.dtype.kind not in "biuf":
+            raise_malformed(f"`{key}` holds {node.dtype}, expected numbers", where)
         return "dense", (rows, columns), None
     encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", ""))
     encoding = encoding.decode() if isinstance(encoding, bytes) else str(encoding)
     kind = encoding.removesuffix("_matrix")
     if kind not in {"csr", "csc"}:
         msg = f"`{key}` is stored as {shorten(encoding, 30) or 'an unknown encoding'}, expected csr, csc or dense"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew with a current AnnData")
+        raise_malformed(msg, where, FROM_ANNDATA)
     for part, kinds in (("indptr", "iu"), ("indices", "iu"), ("data", "biuf")):
         dataset = get_node(node, part, where)
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or dataset.dtype.kind not in kinds:
-            msg = f"malformed sparse matrix: `{key}/{part}` is not a vector of numbers"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+            raise_malformed(f"malformed sparse matrix: `{key}/{part}` is not a vector of numbers", where)
     if kind == "csc":
         return kind, (rows, columns), None
     indptr = node["indptr"][()].astype(np.int64)
     check_pointers(indptr, rows, node["indices"].shape[0], node["data"].shape[0], where=where)
     return kind, (rows, columns), indptr
-
-
-def _require_numbers(node: h5py.Dataset, key: str, where: str) -> None:
-    if node.dtype.kind not in "biuf":
-        msg = f"`{key}` holds {node.dtype}, expected numbers"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
 
 
 def _used_genes(var: h5py.Group, names: list[str], where: str, warnings: list[str]) -> NDArray[np.int64] | None:

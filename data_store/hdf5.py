@@ -1,7 +1,6 @@
-"""Read HDF5 files of strangers: what is missing, damaged, elsewhere or out of proportion is refused by one line.
+"""Read HDF5 files from outside: what is missing, damaged, elsewhere or out of proportion is refused by one line.
 
-Links out of the file and arrays whose declared size has no relation to what is stored are refused before anything is
-allocated.
+Links out of the file, and arrays that declare far more than is stored, are refused before anything is allocated.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import h5py
 import numpy as np
 
 from musegnn.data_store.names import decode_names
-from musegnn.data_store.validate import short_path, shorten
+from musegnn.data_store.validate import FROM_ANNDATA, raise_malformed
 from musegnn.errors import InputError
+from musegnn.text import one_line, short_path, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,9 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error))
-        detail = shorten(" ".join(str(error).split()), 80)
-        msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}" if sizes else f"damaged file ({detail})"
+        msg = f"damaged file ({one_line(error, 80)})"
+        if sizes:
+            msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}"
         raise InputError(msg, code="E231", where=short_path(path), fix=fix) from error
 
 
@@ -77,12 +78,11 @@ def _sniff(path: Path) -> None:
 
 
 def get_node(file: h5py.Group, key: str, where: str) -> h5py.Group | h5py.Dataset:
-    """Follow a path inside the file; links out of it and declared sizes beyond belief are refused."""
+    """Return what lies at a path inside the file, without following links."""
     node: Any = file
     for part in key.split("/"):
         if not isinstance(node, h5py.Group) or part not in node:
-            msg = f"`{shorten(key, 40)}` is missing"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+            raise_malformed(f"`{shorten(key, 40)}` is missing", where)
         if not isinstance(node.get(part, getlink=True), h5py.HardLink):
             msg = f"`{shorten(key, 40)}` is a link to another place"
             raise InputError(msg, code="E105", where=where, fix="write the data itself into the file")
@@ -109,28 +109,22 @@ def read_strings(group: h5py.Group, key: str, where: str) -> list[str]:
     Raises
     ------
     InputError
-        E240 or E241 for names that cannot be used.
+        E102 for a malformed column, E240 or E241 for names that cannot be used.
     """
     label = f"{group.name.strip('/')}/{shorten(key, 30)}"
     node = get_node(group, key, where)
     if isinstance(node, h5py.Dataset):
         if node.ndim != 1:
-            msg = f"`{label}` is not a column"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+            raise_malformed(f"`{label}` is not a column", where)
         return decode_names([v if isinstance(v, bytes) else str(v) for v in node[()].tolist()], where=where, what=label)
     if "codes" in node and "categories" in node:
-        categories = read_strings(node, "categories", where)
-        codes = get_node(node, "codes", where)[()]
-        if len(codes) and (codes.min() < -1 or codes.max() >= len(categories)):
-            msg = f"`{label}` has codes outside its categories"
-            raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
-        return [categories[code] if code >= 0 else "" for code in codes]
-    if "values" in node and "mask" in node:
-        missing = get_node(node, "mask", where)[()].astype(bool)
-        values = read_strings(node, "values", where)
-        return ["" if absent else value for value, absent in zip(values, missing, strict=True)]
-    msg = f"`{label}` is not a column of text"
-    raise InputError(msg, code="E102", where=where, fix="write the file anew with a current AnnData")
+        names: list[str] = _categorical(node, label, where).tolist()
+        return names
+    if "values" not in node or "mask" not in node:
+        raise_malformed(f"`{label}` is not a column of text", where, FROM_ANNDATA)
+    missing = get_node(node, "mask", where)[()].astype(bool)
+    values = read_strings(node, "values", where)
+    return ["" if absent else value for value, absent in zip(values, missing, strict=True)]
 
 
 def read_index(file: h5py.File, frame: str, where: str) -> list[str]:
@@ -141,24 +135,7 @@ def read_index(file: h5py.File, frame: str, where: str) -> list[str]:
 
 
 def read_column(file: h5py.File, frame: str, column: str, n_rows: int, where: str) -> NDArray[Any]:  # text or float64
-    """Read a column of a data frame such as ``obs``.
-
-    Parameters
-    ----------
-    file
-        An AnnData file.
-    frame, column
-        Which column.
-    n_rows
-        Rows of the frame.
-    where
-        File, for messages.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_rows,): text for text and categories, empty where missing; float64 for numbers and truth values, NaN
-        where missing.
+    """Read a column of a data frame such as ``obs``, in the form of :meth:`CountSource.obs`.
 
     Raises
     ------
@@ -172,8 +149,7 @@ def read_column(file: h5py.File, frame: str, column: str, n_rows: int, where: st
         raise no_column(column, columns, where=where)
     values = _read_values(group, column, where)
     if values.shape != (n_rows,):
-        msg = f"`{frame}/{shorten(column, 30)}` has shape {values.shape}, expected {n_rows} rows"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+        raise_malformed(f"`{frame}/{shorten(column, 30)}` has shape {values.shape}, expected {n_rows} rows", where)
     return values
 
 
@@ -190,13 +166,12 @@ def _read_values(group: h5py.Group, key: str, where: str) -> NDArray[Any]:  # te
     old = get_node(group, "__categories", where) if "__categories" in group else None
     if isinstance(node, h5py.Dataset):
         if node.dtype.kind in "iu" and isinstance(old, h5py.Group) and key in old:
-            return _decode(node[()], read_strings(old, key, where), key, where)
+            return _decode(node[()], read_strings(old, key, where), shorten(key, 30), where)
         if node.ndim == 1 and node.dtype.kind in "biuf":
             values: NDArray[Any] = node[()].astype(np.float64)
             return values
     elif "codes" in node and "categories" in node:
-        codes = get_node(node, "codes", where)
-        return _decode(codes[()], read_strings(node, "categories", where), key, where)
+        return _categorical(node, shorten(key, 30), where)
     elif "values" in node and "mask" in node:
         values, absent = _read_values(node, "values", where), get_node(node, "mask", where)[()].astype(np.bool_)
         if values.shape == absent.shape:
@@ -205,10 +180,13 @@ def _read_values(group: h5py.Group, key: str, where: str) -> NDArray[Any]:  # te
     return np.array(read_strings(group, key, where), dtype=np.str_)
 
 
-def _decode(codes: NDArray[Any], categories: list[str], key: str, where: str) -> NDArray[np.str_]:
+def _categorical(node: h5py.Group, label: str, where: str) -> NDArray[np.str_]:
+    return _decode(get_node(node, "codes", where)[()], read_strings(node, "categories", where), label, where)
+
+
+def _decode(codes: NDArray[Any], categories: list[str], label: str, where: str) -> NDArray[np.str_]:
     if codes.dtype.kind not in "iu" or (len(codes) and (codes.min() < -1 or codes.max() >= len(categories))):
-        msg = f"`{shorten(key, 30)}` has codes outside its categories"
-        raise InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+        raise_malformed(f"`{label}` has codes outside its categories", where)
     # The last entry is that of the code -1.
     values: NDArray[np.str_] = np.array([*categories, ""], dtype=np.str_)[codes.astype(np.int64)]
     return values

@@ -1,4 +1,4 @@
-"""The arrays of a dataset on disk: names, types, chunks, and what a record must satisfy.
+"""The arrays of a dataset on disk: names, types, chunks, and the conditions on a record.
 
 Legend: G genes, P stored pair entries, R profile columns, W bytes of the longest name.
 """
@@ -65,14 +65,7 @@ def attributes_of(record: DatasetRecord) -> dict[str, Any]:  # JSON
 
 
 def chunks_of(path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Choose inner chunk and shard of an array.
-
-    Returns
-    -------
-    tuple
-        Inner chunk of 0.1 to 4 MiB, and shard of at most 64 MiB, a whole multiple of the chunk. Both follow from the
-        shape alone.
-    """
+    """Return the inner chunk of an array, 0.1 to 4 MiB, and its shard, a multiple of it of at most 64 MiB."""
     if path == "profile/X":
         chunk: tuple[int, ...] = tuple(max(1, min(n, limit)) for n, limit in zip(shape, PROFILE_CHUNK, strict=True))
         rows = chunk[0] * min(math.ceil(shape[0] / chunk[0]) or 1, PROFILE_SHARD_ROWS // PROFILE_CHUNK[0])
@@ -85,7 +78,7 @@ def chunks_of(path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple
 
 
 def shard_keys(path: str, shape: tuple[int, ...], shard: tuple[int, ...]) -> set[str]:
-    """Name every key that an array of this shape must have."""
+    """Return every key that an array of this shape must have."""
     grid = [range(math.ceil(n / s)) for n, s in zip(shape, shard, strict=True)]
     keys: list[str] = [f"{path}/c"]
     for axis in grid:
@@ -109,13 +102,7 @@ def unpack_names(packed: NDArray[np.uint8]) -> NDArray[np.str_]:
 
 
 def check_record(record: DatasetRecord) -> None:
-    """Check that a record is what :class:`DatasetRecord` promises, before any of it is written.
-
-    Raises
-    ------
-    ValueError
-        Naming the field, what was expected and what came.
-    """
+    """Raise ``ValueError`` where a record is not what :class:`DatasetRecord` promises."""
     genes, pairs = record.genes, record.pairs
     G, P = len(genes), len(pairs.indices)
     _require(G > 0, "genes is empty, expected at least one gene")

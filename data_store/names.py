@@ -1,14 +1,15 @@
-"""Names of genes, cells and datasets: decoding, what they look like, and what may become a path."""
+"""Names of genes, cells and datasets: how they are decoded, recognised and made unique."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.data_store.validate import shorten
 from musegnn.errors import InputError
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +25,12 @@ COMMON_GENES = frozenset(["ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1", "RPLP0", "
 
 
 def check_dataset_name(name: str) -> str:
-    """Return a name unchanged that is safe as a folder.
+    """Return the name of a dataset, which is safe as that of a folder.
 
     Raises
     ------
     InputError
-        E110 for anything but letters, digits, dot, dash and underscore, or a first character that is neither
-        letter nor digit.
+        E110.
     """
     if not DATASET_NAME.match(name):
         msg = f"dataset name {shorten(name, 60)!r} is not a plain name"
@@ -40,13 +40,7 @@ def check_dataset_name(name: str) -> str:
 
 
 def decode_names(raw: Sequence[bytes | str], *, where: str, what: str) -> list[str]:
-    """Decode names as UTF-8.
-
-    Raises
-    ------
-    InputError
-        E240 for bytes that are not UTF-8, E241 for names with a NUL character.
-    """
+    """Decode names as UTF-8; E240 for other bytes, E241 for a NUL character."""
     names = []
     for row, value in enumerate(raw):
         try:
@@ -72,13 +66,13 @@ def resolve_genes(
     Parameters
     ----------
     names, ids
-        Of each gene; `ids` equal `names` where the input has no identifiers.
+        Name and identifier of each gene; equal where the input has no identifiers.
     has_ids
         Whether `ids` come from a column of their own.
     other_keys
         Columns with unique values, for advice.
     where
-        File, for messages.
+        File for messages.
 
     Returns
     -------
@@ -114,12 +108,9 @@ def resolve_genes(
 
 def looks_transposed(genes: Sequence[str], cells: Sequence[str]) -> bool:
     """Return whether gene names look like cell barcodes, or cell names like genes."""
-    head = list(genes[:1000])
-    if head and sum(bool(BARCODE.match(g)) for g in head) > len(head) / 2:
-        return True
-    head = list(cells[:1000])
-    if head and sum(bool(ENSEMBL_GENE.match(c)) for c in head) > len(head) / 2:
-        return True
+    for names, pattern in ((genes[:1000], BARCODE), (cells[:1000], ENSEMBL_GENE)):
+        if sum(bool(pattern.match(name)) for name in names) > len(names) / 2:
+            return True
     common_cells = COMMON_GENES.intersection(c.upper() for c in cells)
     return len(common_cells) >= 3 and not COMMON_GENES.intersection(g.upper() for g in genes)
 
@@ -130,13 +121,7 @@ def _strip_versions(names: list[str]) -> tuple[list[str], int]:
 
 
 def _repeated(names: list[str]) -> list[str]:
-    seen: set[str] = set()
-    twice: dict[str, None] = {}
-    for name in names:
-        if name in seen:
-            twice[name] = None
-        seen.add(name)
-    return list(twice)
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,187 +1,63 @@
-"""Sources of raw counts: what the graph builder reads, block by block.
+"""Sources of raw counts: AnnData files, and arrays in memory.
 
-Legend: b cells of a block, C cells, G genes, d spatial dimensions.
+Legend: C cells, G genes, d spatial dimensions.
 """
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from musegnn.data_store.blocks import check_range, cut_blocks, windows
+from musegnn.data_store.commit import file_digest
+from musegnn.data_store.count_source import CountSource
 from musegnn.data_store.h5ad import H5adLayout, count_matrices, inspect, read_rows
 from musegnn.data_store.hdf5 import no_column, open_file, read_column
 from musegnn.data_store.names import resolve_genes
-from musegnn.data_store.validate import CountCheck, CountSummary, short_path, validate_counts
+from musegnn.data_store.validate import CountCheck
 from musegnn.errors import InputError
+from musegnn.text import short_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "ArraySource",
-    "CountSource",
-    "CountSummary",
-    "H5adSource",
-    "open_h5ad",
-    "validate_counts",
-]
+__all__ = ["ArraySource", "CountSource", "H5adSource", "open_h5ad"]
 
 MIN_CELLS = 50
 
 
-class CountSource(Protocol):
-    """A matrix of raw counts, cells x genes, that is read in blocks of cells."""
-
-    @property
-    def path(self) -> Path:
-        """Where the counts come from, for messages."""
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes."""
-
-    @property
-    def gene(self) -> NDArray[np.str_]:
-        """Names by which genes are matched, unique, shape (G,)."""
-
-    @property
-    def gene_id(self) -> NDArray[np.str_]:
-        """Identifiers, equal to `gene` where the input has none, shape (G,)."""
-
-    @property
-    def coords(self) -> NDArray[np.float64] | None:
-        """Coordinates of cells, shape (C, d) with d 2 or 3; ``None`` for data without space."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """Lines ``W###: ...``; complete after all cells were read once with `validate`."""
-
-    @property
-    def n_entries(self) -> int | None:
-        """Stored entries, where they are known without reading counts; else ``None``.
-
-        Entries of genes that are left out, zeros and duplicates count, so that blocks hold at most as many.
-        """
-
-    def blocks(
-        self, rows: int, *, start: int = 0, stop: int | None = None, validate: bool = True
-    ) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Read the cells [start, stop) in order.
-
-        Where one block ends and the next begins depends on the counts, `rows`, `start` and `stop` alone, not on how
-        they are stored.
-
-        Parameters
-        ----------
-        rows
-            Most cells per block. A block ends earlier where it would hold more than 2^22 counts; a single cell with
-            more is a block.
-        start, stop
-            First cell, and the one after the last (``None``: to the end), in [0, `n_cells`].
-        validate
-            ``False`` skips the checks of values: for cells that were read with them before. Structure is checked
-            always.
-
-        Yields
-        ------
-        tuple of int and scipy.sparse.csr_matrix
-            Number of the block's first cell, and its counts of shape (b, G): data int32 in [1, 2^24], indices int32
-            ascending within a row, no duplicates, no stored zeros.
-
-        Raises
-        ------
-        InputError
-            At the end of the range when any of its values is not a count; at once when the structure is malformed.
-        ValueError
-            For `rows` below 1 or a range outside the cells.
-        """
-        ...
-
-    def n_merged(self, start: int = 0, stop: int | None = None) -> int:
-        """Return the number of duplicate entries that were summed when this object last read exactly this range.
-
-        Zero for sources that hold canonical counts.
-        """
-        ...
-
-    def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Return a column of the table of cells.
-
-        Parameters
-        ----------
-        column
-            Its name.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (C,): text for columns of text and categories, empty where missing; float64 for columns of numbers
-            and truth values, NaN where missing.
-
-        Raises
-        ------
-        InputError
-            E255 when there is no such column.
-        """
-        ...
-
-    def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Return ``{"name": ..., "bytes": ..., "sha256": ...}`` of the input."""
-        ...
-
-
 class H5adSource:
-    """Counts of an ``.h5ad`` file; made by :func:`open_h5ad`.
+    """Counts of an ``.h5ad`` file as a :class:`CountSource`; made by :func:`open_h5ad`.
 
     The object holds names and coordinates only and can be pickled; every pass opens the file anew.
+
+    Attributes
+    ----------
+    by_column
+        Whether every range costs a pass over the whole file, since it is stored by columns.
     """
 
     def __init__(
         self, layout: H5adLayout, gene: NDArray[np.str_], gene_id: NDArray[np.str_], warnings: list[str]
     ) -> None:
         self._layout = layout
+        self.path = layout.path
         self.gene = gene
         self.gene_id = gene_id
+        self.n_cells = layout.n_used
+        self.n_genes = len(gene)
+        self.n_entries = layout.n_entries
         self.coords = layout.coords
+        self.by_column = layout.kind == "csc"
         self._warnings = warnings
         self._merged: dict[tuple[int, int], int] = {}
         self._sha256: str | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._layout.path
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells that are read."""
-        return self._layout.n_used
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes that are read."""
-        return len(self.gene)
-
-    @property
-    def n_entries(self) -> int | None:
-        """Stored entries of the cells that are read, in all columns; ``None`` for a dense matrix."""
-        return self._layout.n_entries
-
-    @property
-    def by_column(self) -> bool:
-        """Whether every range costs a pass over the whole file, since it is stored by columns."""
-        return self._layout.kind == "csc"
 
     @property
     def warnings(self) -> list[str]:
@@ -234,8 +110,7 @@ class H5adSource:
     def fingerprint(self) -> dict[str, Any]:  # JSON
         """Return name, size and SHA-256 of the file."""
         if self._sha256 is None:
-            with self.path.open("rb") as file:
-                self._sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self._sha256 = file_digest(self.path)
             self._check_unchanged()
         return {"name": self.path.name, "bytes": self._layout.stamp[0], "sha256": self._sha256}
 
@@ -250,15 +125,12 @@ class H5adSource:
             raise InputError(msg, code="E291", where=short_path(self.path), fix="start again when nothing writes it")
 
     def _counts_elsewhere(self) -> str:
+        """Return the advice that names another matrix of the file with raw counts, if there is one."""
         with open_file(self.path) as file:
             found = count_matrices(file, besides=self._layout.key)
-        if not found:
-            return ""
-        return (
-            f"set `layer: {found[0]}`, which holds raw counts"
-            if found[0] != "X"
-            else "leave `layer` out: X holds counts"
-        )
+        if found and found[0] == "X":
+            return "leave `layer` out: X holds counts"
+        return f"set `layer: {found[0]}`, which holds raw counts" if found else ""
 
 
 def open_h5ad(
@@ -288,11 +160,6 @@ def open_h5ad(
     min_cells
         Smallest number of cells for which co-expression means anything.
 
-    Returns
-    -------
-    H5adSource
-        A :class:`CountSource`.
-
     Raises
     ------
     InputError
@@ -315,7 +182,7 @@ def open_h5ad(
 
 
 class ArraySource:
-    """Counts that are in memory already.
+    """Counts in memory as a :class:`CountSource`.
 
     Parameters
     ----------
@@ -330,7 +197,7 @@ class ArraySource:
     obs
         Columns of the table of cells, each of shape (C,), text or numbers.
     name
-        For messages and the fingerprint.
+        Name for messages and the fingerprint.
 
     Raises
     ------
@@ -349,39 +216,26 @@ class ArraySource:
         name: str = "array",
     ) -> None:
         self._counts = sp.csr_matrix(counts)
+        self.n_cells, self.n_genes = map(int, self._counts.shape)
+        self.n_entries = int(self._counts.nnz)
         names = [str(g) for g in gene]
         ids = names if gene_id is None else [str(g) for g in gene_id]
-        if self._counts.shape[1] != len(names) or len(ids) != len(names):
-            msg = f"expected a name and an identifier for {self._counts.shape[1]} genes, got {len(names)}, {len(ids)}"
+        if len(names) != self.n_genes or len(ids) != self.n_genes:
+            msg = f"expected a name and an identifier for {self.n_genes} genes, got {len(names)}, {len(ids)}"
             raise ValueError(msg)
-        if coords is not None and len(coords) != self._counts.shape[0]:
-            msg = f"expected coordinates of {self._counts.shape[0]} cells, got {len(coords)}"
+        if coords is not None and len(coords) != self.n_cells:
+            msg = f"expected coordinates of {self.n_cells} cells, got {len(coords)}"
             raise ValueError(msg)
         self._obs = {key: _column(values) for key, values in (obs or {}).items()}
         for key, values in self._obs.items():
-            if values.shape != self._counts.shape[:1]:
-                msg = f"expected the column {key!r} of {self._counts.shape[0]} cells, got shape {values.shape}"
+            if values.shape != (self.n_cells,):
+                msg = f"expected the column {key!r} of {self.n_cells} cells, got shape {values.shape}"
                 raise ValueError(msg)
         self.path = Path(name)
         self.gene, self.gene_id, self.warnings = resolve_genes(
             names, ids, has_ids=gene_id is not None, other_keys=(), where=name
         )
         self.coords = coords
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return int(self._counts.shape[0])
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes."""
-        return int(self._counts.shape[1])
-
-    @property
-    def n_entries(self) -> int:
-        """Stored entries."""
-        return int(self._counts.nnz)
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
         """Return 0: duplicates are not counted here."""

@@ -10,21 +10,15 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from musegnn.data_store.validate import shorten
 from musegnn.errors import InputError
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) -> NDArray[np.bool_] | None:
-    """Find the spots under tissue where the file marks them (``obs["in_tissue"]``), else give None.
-
-    Raises
-    ------
-    InputError
-        E260 when no spot is under tissue.
-    """
+    """Return the spots under tissue where the file marks them (``obs["in_tissue"]``), ``None`` where all are."""
     node = file["obs"].get("in_tissue")
     if not isinstance(node, h5py.Dataset) or node.shape != (n_cells,) or node.dtype.kind not in "biuf":
         return None
@@ -34,7 +28,7 @@ def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) 
         return None
     if outside == n_cells:
         msg = "no spot is under tissue (obs in_tissue is 0 everywhere)"
-        raise InputError(msg, code="E260", where=where, fix="correct or remove obs['in_tissue']")
+        raise InputError(msg, code="E262", where=where, fix="correct or remove obs['in_tissue']")
     warnings.append(f"W260: {outside} of {n_cells} spots are not under tissue and were left out")
     return mask
 
@@ -42,18 +36,9 @@ def tissue_mask(file: h5py.File, n_cells: int, where: str, warnings: list[str]) 
 def read_coords(
     file: h5py.File, key: str, n_cells: int, used: NDArray[np.bool_] | None, where: str
 ) -> NDArray[np.float64]:
-    """Read and check coordinates.
+    """Read the coordinates of the spots used, shape (n_used, d), in the unit of the file.
 
-    Returns
-    -------
-    numpy.ndarray
-        Of the spots used, shape (n_used, d), float64, in the unit of the file.
-
-    Raises
-    ------
-    InputError
-        E260 when they are missing, of another shape, not finite or all equal; E261 when several slides lie over one
-        another in one coordinate system.
+    They are E260 when missing, of another shape, not finite or all equal, and E261 when slides lie over one another.
     """
     obsm = file.get("obsm")
     keys = list(obsm) if isinstance(obsm, h5py.Group) else []

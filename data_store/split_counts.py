@@ -15,23 +15,20 @@ Legend: C cells of the source, L labels, n cells of a label, d spatial dimension
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import struct
 import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from musegnn.data_store.atomic_files import FULL
+from musegnn.data_store.atomic_files import atomic_file
 from musegnn.data_store.blocks import check_range, cut_blocks
-from musegnn.data_store.strata import label_codes, slug, stratum_labels
-from musegnn.data_store.validate import check_structure, short_path, shorten
-from musegnn.errors import InputError, StoreError
+from musegnn.data_store.validate import check_structure
+from musegnn.errors import InputError
+from musegnn.text import one_line, short_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,9 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.data_store.readers import CountSource
-
-__all__ = ["PackedSource", "Piece", "label_codes", "pack", "slug", "stratum_labels"]
+    from musegnn.data_store.count_source import CountSource
 
 PAGE_ENTRIES = 2**20
 PAGE_CELLS = 2**18
@@ -50,17 +45,7 @@ DAMAGE = (zipfile.BadZipFile, OSError, RuntimeError, KeyError, ValueError, EOFEr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One file of counts by label.
-
-    Attributes
-    ----------
-    path
-        The file.
-    n_cells, n_entries
-        Cells and counts of each label, shape (L,), int64.
-    size, crc32
-        Bytes of the file and their checksum.
-    """
+    """One file of counts by label: cells and counts of each label, shape (L,), and the size and CRC-32 of the file."""
 
     path: Path
     n_cells: NDArray[np.int64]
@@ -81,34 +66,28 @@ def pack(
 ) -> Piece:
     """Read the cells [start, stop) of a source, check them, and write their counts by label.
 
-    Memory is in proportion to the range and, for a longer one, to ``n_labels`` pages. Equal counts and labels give
-    equal bytes.
+    Memory is in proportion to the range and to ``n_labels`` pages. Equal counts and labels give equal bytes.
 
     Parameters
     ----------
     source
-        C cells.
+        Counts of C cells.
     codes
         Label of every cell of the source, shape (C,), in [-1, L); -1 leaves the cell out.
     n_labels
         Number of labels L.
     start, stop
-        The range.
+        Range of cells.
     rows
         Cells that are read at a time.
     path
-        File to write; it is replaced when it is there. Its folder exists.
-
-    Returns
-    -------
-    Piece
-        What was written.
+        File to write or replace, in an existing folder.
 
     Raises
     ------
     InputError
         When a value in the range is not a count; nothing is written then.
-    StoreError
+    WriteError
         E140 when the disk is full, E292 when the file cannot be written.
     ValueError
         For codes of another shape or range.
@@ -116,7 +95,7 @@ def pack(
     if codes.shape != (source.n_cells,) or (len(codes) and not -1 <= codes.min() <= codes.max() < n_labels):
         msg = f"expected codes in [-1, {n_labels}) of {source.n_cells} cells, got shape {codes.shape}"
         raise ValueError(msg)
-    with _new_archive(path) as archive:
+    with atomic_file(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         with archive.open("counts", "w", force_zip64=True) as file:
             pages = _Pages(file, n_labels, _index_type(source.n_genes))
             for position, block in source.blocks(rows, start=start, stop=stop):
@@ -137,7 +116,6 @@ def pack(
 
 
 def _measure(path: Path) -> tuple[int, int]:
-    """Return the size and CRC-32 of a file."""
     size = crc32 = 0
     with path.open("rb") as file:
         while part := file.read(2**20):
@@ -146,7 +124,7 @@ def _measure(path: Path) -> tuple[int, int]:
 
 
 class _Pages:
-    """The counts of each label that are not written yet, and the table of what is."""
+    """The counts of each label that are not written yet, and the table of the pages written."""
 
     def __init__(self, file: IO[bytes], n_labels: int, index_type: np.dtype[Any]) -> None:
         self._file = file
@@ -169,7 +147,7 @@ class _Pages:
             self._write(label)
 
     def finish(self) -> NDArray[np.int64]:
-        """Write what is left, and give the table."""
+        """Write what is left, and return the table."""
         for label, held in enumerate(self._held):
             if held:
                 self._write(label)
@@ -191,29 +169,6 @@ def _index_type(n_genes: int) -> np.dtype[Any]:  # integers
     return np.dtype("<u2" if n_genes <= 2**16 else "<i4")
 
 
-@contextmanager
-def _new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Write an archive beside its place and give it its name when it is whole and on disk."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    try:
-        try:
-            with aside.open("xb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    yield archive
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        where = short_path(path.parent)
-        if error.errno in FULL:
-            msg = f"no space for {path.name}"
-            raise StoreError(msg, code="E140", where=where, fix="free space and run the same command again") from error
-        msg = f"cannot write {path.name}: {error.strerror or error}"
-        raise StoreError(msg, code="E292", where=where, fix="choose a folder that is writable") from error
-
-
 class PackedSource:
     """The cells of one label as a :class:`~musegnn.data_store.readers.CountSource` of their own.
 
@@ -223,9 +178,9 @@ class PackedSource:
     Parameters
     ----------
     source
-        What the pieces were made of.
+        Counts that the pieces were made of.
     pieces
-        Of consecutive ranges that cover the source, in order.
+        Pieces of consecutive ranges that cover the source, in order.
     code
         Code of the label in the pieces.
     cells
@@ -250,6 +205,8 @@ class PackedSource:
         stratum: str | None = None,
     ) -> None:
         self._source = source
+        self.path, self.gene, self.gene_id = source.path, source.gene, source.gene_id
+        self.n_cells, self.n_genes = len(cells), source.n_genes
         self._pieces = [(piece.path, int(piece.n_cells[code])) for piece in pieces]
         self._code = code
         self._cells = cells
@@ -260,31 +217,6 @@ class PackedSource:
             raise ValueError(msg)
 
     @property
-    def path(self) -> Path:
-        """Where the counts come from."""
-        return self._source.path
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells of this label."""
-        return len(self._cells)
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes."""
-        return self._source.n_genes
-
-    @property
-    def gene(self) -> NDArray[np.str_]:
-        """Names by which genes are matched."""
-        return self._source.gene
-
-    @property
-    def gene_id(self) -> NDArray[np.str_]:
-        """Identifiers."""
-        return self._source.gene_id
-
-    @property
     def coords(self) -> NDArray[np.float64] | None:
         """Coordinates of these cells, shape (n, d), or ``None``."""
         coords = self._source.coords
@@ -292,7 +224,7 @@ class PackedSource:
 
     @property
     def warnings(self) -> list[str]:
-        """Those of the source."""
+        """Warnings of the source."""
         return self._source.warnings
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
@@ -301,7 +233,7 @@ class PackedSource:
         return values
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Return that of the source, with the column and the label."""
+        """Return the fingerprint of the source, with the column and the label."""
         part = {} if self._by is None else {"by": self._by, "stratum": self._stratum}
         return self._source.fingerprint() | part
 
@@ -315,14 +247,7 @@ class PackedSource:
     ) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`.
 
-        Values were checked when the pieces were made; structure and checksums are checked always.
-
-        Raises
-        ------
-        InputError
-            E231 when a piece is damaged or missing.
-        ValueError
-            For `rows` below 1 or a range outside the cells.
+        Values were checked when the pieces were made; a piece that is damaged or missing is E232.
         """
         start, stop = check_range(rows, start, stop, self.n_cells)
         yield from cut_blocks(self._parts(start, stop), rows, start=start)
@@ -357,8 +282,8 @@ def _read_pages(path: Path, code: int, n_cells: int, n_genes: int, start: int, s
     except InputError:
         raise
     except DAMAGE as error:
-        msg = f"a file of split counts is damaged or missing ({shorten(' '.join(str(error).split()), 80)})"
-        raise InputError(msg, code="E231", where=where, fix="run the same command again to make it anew") from error
+        msg = f"a file of split counts is damaged or missing ({one_line(error, 80)})"
+        raise InputError(msg, code="E232", where=where, fix="run the same command again to make it anew") from error
 
 
 def _open_piece(file: IO[bytes]) -> tuple[NDArray[np.int64], int]:

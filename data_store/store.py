@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.arrays import read_attributes, read_build, write_build
-from musegnn.data_store.atomic_files import TEMPORARY, one_writer, put_if_absent, remove_leftovers, sync_folders
+from musegnn.data_store.atomic_files import (
+    PARTIAL,
+    TEMPORARY,
+    one_writer,
+    put_if_absent,
+    remove_leftovers,
+    sync_folders,
+)
 from musegnn.data_store.commit import (
+    REBUILD,
     Manifest,
     Reference,
     canonical_json,
@@ -37,6 +45,7 @@ from musegnn.errors import StoreError, StoreNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from musegnn.data_store.records import DatasetRecord
 
@@ -47,26 +56,16 @@ SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
 
 def build_id(fingerprint: dict[str, Any], parameters: dict[str, Any], algorithm: str) -> str:  # JSON
-    """Name a build by everything that its result depends on.
+    """Return the name of a build: 32 hexadecimal digits of the SHA-256 of all that its result depends on.
 
     Parameters
     ----------
     fingerprint
-        Of the input, e.g. from :meth:`CountSource.fingerprint`.
+        Fingerprint of the input, e.g. from :meth:`CountSource.fingerprint`.
     parameters
-        Of the computation, defaults included.
+        Parameters of the computation, defaults included.
     algorithm
         Version of the computation.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits of the SHA-256 of the three as canonical JSON.
-
-    Examples
-    --------
-    >>> build_id({"sha256": "ab"}, {"seed": 0}, "1") == build_id({"sha256": "ab"}, {"seed": 0}, "1")
-    True
     """
     return digest(canonical_json([fingerprint, parameters, algorithm]))[:32]
 
@@ -76,11 +75,6 @@ class Store:
 
     Make one with :meth:`create`, :meth:`open` or :meth:`open_or_create`. The object holds a path alone: it can be
     pickled and shared by threads and processes, and every call sees what is committed at that moment.
-
-    Parameters
-    ----------
-    path
-        The folder, which must hold a store.
 
     Raises
     ------
@@ -99,24 +93,12 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
-        """Open an existing store.
-
-        Raises
-        ------
-        StoreNotFoundError
-            E294 when there is none.
-        """
+        """Open an existing store."""
         return cls(path)
 
     @classmethod
     def create(cls, path: Path | str) -> Store:
-        """Make a new store in a folder that is empty or does not exist.
-
-        Raises
-        ------
-        StoreError
-            E293 when the folder holds something.
-        """
+        """Make a new store in a folder that is empty or does not exist; E293 when it holds something."""
         root = Path(path).resolve()
         occupied = root.exists() and (not root.is_dir() or any(p.name != TEMPORARY for p in root.iterdir()))
         if occupied:
@@ -129,13 +111,7 @@ class Store:
 
     @classmethod
     def open_or_create(cls, path: Path | str) -> Store:
-        """Open a store, or make one where there is none.
-
-        Raises
-        ------
-        StoreError
-            E293 when the folder holds something else.
-        """
+        """Open a store, or make one where there is none; E293 when the folder holds something else."""
         return cls.open(path) if (Path(path) / FORMAT_FILE).exists() else cls.create(path)
 
     def datasets(self) -> list[str]:
@@ -168,17 +144,17 @@ class Store:
             E110 for a name that cannot be a folder.
         ValueError
             When the record is not what :class:`DatasetRecord` promises.
-        StoreError
+        WriteError
             E140 when the disk is full, E292 when it is not writable; nothing is committed then.
         """
         check_dataset_name(record.name)
         check_dataset_name(build)
-        if self._shows(record.name, build):
+        if self.build_of(record.name) == build:
             return
         started = time.time()
         check_record(record)
         with one_writer(self.path, record.name):
-            if self._shows(record.name, build):
+            if self.build_of(record.name) == build:
                 return
             earlier = [r.manifest_sha256 for r in references(self.path, record.name) if r.build == build]
             folder = self._folder(record.name, build)
@@ -192,13 +168,7 @@ class Store:
         write_log(self.path, reference, _log_entry(started) | (log or {}))
 
     def repair(self, record: DatasetRecord, build: str) -> None:
-        """Write the files of a committed build again from an equal record.
-
-        Raises
-        ------
-        StoreError
-            E133 when the record does not give the bytes that were committed.
-        """
+        """Write the files of a committed build again; E133 when the record does not give the bytes committed."""
         match = [r for r in references(self.path, check_dataset_name(record.name)) if r.build == build]
         if not match:
             msg = f"{record.name} has no committed build {build}"
@@ -221,94 +191,67 @@ class Store:
         StoreError
             E130, E131 or E132 naming what is damaged or missing; damaged data are never returned.
         """
-        reference = self._newest(name)
-        folder = self._folder(name, reference.build)
-        manifest = self._require_intact(folder, reference.manifest_sha256, contents=True)
+        _, folder, manifest = self._open(name, contents=True)
         return read_build(folder, manifest)
 
     def info(self, name: str) -> dict[str, Any]:  # JSON
-        """Describe a dataset without reading its arrays.
-
-        Returns
-        -------
-        dict
-            Name, modality, tissue, species, condition, sizes, build, generation and bytes on disk.
-        """
-        reference = self._newest(name)
-        folder = self._folder(name, reference.build)
-        manifest = self._require_intact(folder, reference.manifest_sha256, contents=False)
-        about = read_attributes(folder)
-        return about | {"build": reference.build, "generation": reference.generation, "bytes": manifest.n_bytes}
+        """Return the labels, sizes, build, generation and bytes on disk of a dataset, without reading its arrays."""
+        reference, folder, manifest = self._open(name)
+        return read_attributes(folder) | {
+            "build": reference.build,
+            "generation": reference.generation,
+            "bytes": manifest.n_bytes,
+        }
 
     def report(self, name: str) -> dict[str, Any]:  # JSON
         """Return what was dropped and why, warnings and estimated parameters, without reading arrays."""
-        reference = self._newest(name)
-        folder = self._folder(name, reference.build)
-        self._require_intact(folder, reference.manifest_sha256, contents=False)
+        _, folder, _ = self._open(name)
         result: dict[str, Any] = json.loads((folder / "report.json").read_bytes())
         return result
 
     def verify(self, name: str | None = None) -> list[str]:
-        """Read every byte of every generation and compare it with what was committed.
-
-        Parameters
-        ----------
-        name
-            One dataset; ``None``: all.
+        """Compare every byte of every generation of a dataset, or of all, with what was committed.
 
         Returns
         -------
         list of str
             One line per problem; empty when all is well.
-
-        Raises
-        ------
-        StoreNotFoundError
-            E294 when the dataset asked for was never committed.
         """
         if name is not None and check_dataset_name(name) not in self._names():
             self._newest(name)
         names = self._names() if name is None else [name]
         return [line for dataset in names for line in self._verify(dataset)]
 
-    @contextmanager
-    def workspace(self, name: str, build: str) -> Iterator[Path]:
+    def workspace(self, name: str, build: str) -> AbstractContextManager[Path]:
         """Return a folder for the unfinished files of one build, which no reader of the store sees.
 
         One process or thread at a time has one of this dataset. It is removed when the block ends without an error and
         kept otherwise, so that the next try finds what was done.
         """
-        with self._work(check_dataset_name(name), build):
-            yield self._work_folder(name, build)
+        return self._work(check_dataset_name(name), build)
 
     def clear_workspace(self, name: str, build: str) -> None:
         """Remove what a process that was killed between its last step and its end left of a workspace."""
         self._clear_work(check_dataset_name(name), build)
 
-    @contextmanager
-    def split_workspace(self, identity: str) -> Iterator[Path]:
+    def split_workspace(self, identity: str) -> AbstractContextManager[Path]:
         """Return a folder for the copy of one file's counts, which several builds share; else as :meth:`workspace`.
 
-        Who needs several at a time enters them in ascending order, so that two processes never wait for each other.
-
-        Parameters
-        ----------
-        identity
-            What the copy depends on, from :func:`build_id`. Each has a lock of its own.
+        Each `identity`, what the copy depends on from :func:`build_id`, has a lock of its own. Who needs several at a
+        time enters them in ascending order, so that two processes never wait for each other.
         """
-        with self._work(SPLIT, identity):
-            yield self._work_folder(SPLIT, identity)
+        return self._work(SPLIT, identity)
 
     def clear_split(self, identity: str) -> None:
         """Remove what a process that was killed left of a split; as :meth:`clear_workspace`."""
         self._clear_work(SPLIT, identity)
 
     @contextmanager
-    def _work(self, name: str, build: str) -> Iterator[None]:
+    def _work(self, name: str, build: str) -> Iterator[Path]:
         folder = self._work_folder(name, build)
         with one_writer(self.path, _work_lock(name, build)):
             folder.mkdir(parents=True, exist_ok=True)
-            yield
+            yield folder
             _remove_work(folder)
 
     def _clear_work(self, name: str, build: str) -> None:
@@ -328,7 +271,7 @@ class Store:
         grace_hours
             Keep what was changed more recently: a running build may own it.
         dry_run
-            Only list.
+            Whether to list only.
 
         Returns
         -------
@@ -341,7 +284,7 @@ class Store:
             shown = {reference.build for reference in references(self.path, folder.parent.name)}
             if folder.name not in shown and _last_change(folder) < limit:
                 garbage.append(folder)
-        garbage += [p for p in sorted((self.path / TEMPORARY).glob("*.partial")) if p.stat().st_mtime < limit]
+        garbage += [p for p in sorted((self.path / TEMPORARY).glob(f"*{PARTIAL}")) if p.stat().st_mtime < limit]
         garbage += [p for p in sorted((self.path / TEMPORARY / WORK).glob("*/*")) if _last_change(p) < limit]
         for path in [] if dry_run else garbage:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -351,12 +294,13 @@ class Store:
         folder = self.path / "refs"
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
-    def _shows(self, name: str, build: str) -> bool:
-        known = references(self.path, name)
-        return bool(known) and known[-1].build == build and known[-1].status == "ok"
-
     def _folder(self, name: str, build: str) -> Path:
         return self.path / "data" / name / build
+
+    def _open(self, name: str, *, contents: bool = False) -> tuple[Reference, Path, Manifest]:
+        reference = self._newest(name)
+        folder = self._folder(name, reference.build)
+        return reference, folder, self._require_intact(folder, reference.manifest_sha256, contents=contents)
 
     def _newest(self, name: str) -> Reference:
         reference = newest(self.path, check_dataset_name(name))
@@ -371,8 +315,7 @@ class Store:
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             code = "E132" if found[0].endswith("is missing") else "E131"
-            fix = "restore the build from a copy, or remove its reference and build the dataset again"
-            raise StoreError(found[0] + more, code=code, where=str(folder), fix=fix)
+            raise StoreError(found[0] + more, code=code, where=str(folder), fix=REBUILD)
         return manifest
 
     def _verify(self, name: str) -> Iterator[str]:

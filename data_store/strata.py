@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.data_store.validate import short_path, shorten
 from musegnn.errors import InputError
+from musegnn.text import short_path, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from musegnn.data_store.readers import CountSource
-
-__all__ = ["label_codes", "slug", "stratum_labels"]
+    from musegnn.data_store.count_source import CountSource
 
 MAX_NUMBERS = 100
 """Most distinct values of a column of numbers that still looks like a grouping."""
@@ -30,9 +28,9 @@ def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np
     Parameters
     ----------
     source
-        C cells.
+        Counts of C cells.
     column
-        Text, categories, truth values, or numbers with at most 100 distinct values.
+        Column of text, categories, truth values, or numbers with at most 100 distinct values.
 
     Returns
     -------
@@ -69,25 +67,7 @@ def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np
 
 
 def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.intp]]:
-    """Group the cells of a source by a column of ``obs``.
-
-    Parameters
-    ----------
-    source
-        C cells.
-    column
-        As for :func:`label_codes`.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Cells of each label, ascending; labels in ascending order. Cells without a label are in none.
-
-    Raises
-    ------
-    InputError
-        As :func:`label_codes`.
-    """
+    """Return the cells of each label of :func:`label_codes`, ascending; cells without a label are in none."""
     labels, codes = label_codes(source, column)
     order = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[order], np.arange(len(labels) + 1))

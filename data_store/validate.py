@@ -6,29 +6,32 @@ Legend: b cells of a block, C cells, G genes, V stored values.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import scipy.sparse as sp
 
 from musegnn.errors import InputError
+from musegnn.text import short_path, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from musegnn.data_store.readers import CountSource
+    from musegnn.data_store.count_source import CountSource
 
 MAX_COUNT = 2**24
 """Largest count that float32 holds exactly."""
 PLACES = 3
 MAX_LINE = 300
+FROM_SOURCE = "write the file anew from its source"
+FROM_ANNDATA = "write the file anew with a current AnnData"
 
 
 @dataclass(slots=True)
 class _Finding:
-    """Values of one kind that are not counts: how many, and the first few places."""
+    """Number and first places of the values of one kind that are not counts."""
 
     count: int = 0
     places: list[str] = field(default_factory=list)
@@ -45,10 +48,9 @@ class CountCheck:
     where
         File or dataset for messages.
     genes
-        Gene names, G of them.
+        Names of the G genes.
     values
-        Whether to check values; ``False`` where an earlier pass has found them all to be counts. Structure is checked
-        always.
+        ``False`` where an earlier pass has found all values to be counts. Structure is always checked.
     """
 
     def __init__(self, where: str, genes: Sequence[str] | NDArray[np.str_], *, values: bool = True) -> None:
@@ -73,10 +75,8 @@ class CountCheck:
         ----------
         first_cell
             Number of the block's first row in the matrix.
-        indptr
-            Row pointers from 0, shape (b + 1,), any integers.
-        indices
-            Columns, shape (V,), any integers.
+        indptr, indices
+            Row pointers from 0, shape (b + 1,), and columns, shape (V,), any integers.
         data
             Values, shape (V,), any real type.
 
@@ -108,12 +108,7 @@ class CountCheck:
         return canonical
 
     def finish(self, *, elsewhere: str = "") -> None:
-        """Raise for what was found.
-
-        Parameters
-        ----------
-        elsewhere
-            What to do when raw counts are in another matrix of the same file; empty: none known.
+        """Raise for the values that were found, with `elsewhere` as advice where it is known.
 
         Raises
         ------
@@ -182,20 +177,7 @@ def check_structure(
     first_cell: int = 0,
     row: str = "row",
 ) -> None:
-    """Check compressed sparse rows before any compiled code trusts them.
-
-    Parameters
-    ----------
-    indptr, indices, data
-        As in :meth:`CountCheck.add`.
-    n_columns
-        Columns of the matrix.
-    where
-        File or dataset for messages.
-    first_cell
-        Number of the first row in the matrix.
-    row
-        What a row is called in messages.
+    """Check compressed sparse rows, as in :meth:`CountCheck.add`, before any compiled code trusts them.
 
     Raises
     ------
@@ -209,7 +191,7 @@ def check_structure(
         hits = np.flatnonzero((indices < 0) | (indices >= n_columns))
         place = first_cell + int(np.searchsorted(indptr, hits[0], side="right")) - 1
         problem = f"{len(hits)} indices outside 0..{n_columns - 1} (first: {indices[hits[0]]} in {row} {place})"
-        raise _malformed(problem, where)
+        raise_malformed(f"malformed sparse matrix: {problem}", where)
 
 
 def check_pointers(
@@ -222,13 +204,7 @@ def check_pointers(
     first_cell: int = 0,
     row: str = "row",
 ) -> None:
-    """Check the pointers of compressed rows against the lengths of what they point into.
-
-    Raises
-    ------
-    InputError
-        E102 as :func:`check_structure`, and for another number of pointers than of rows.
-    """
+    """Check the number of compressed rows, and their pointers against the lengths of what they point into."""
     problem = ""
     if len(indptr) == 0 or indptr[0] != 0:
         problem = f"{row} pointers start at {indptr[0] if len(indptr) else 'nothing'}, expected 0"
@@ -242,16 +218,16 @@ def check_pointers(
     elif indptr[-1] != n_values:
         problem = f"{row} pointers end at {indptr[-1]}, expected {n_values} (the number of values)"
     if problem:
-        raise _malformed(problem, where)
+        raise_malformed(f"malformed sparse matrix: {problem}", where)
 
 
-def _malformed(problem: str, where: str) -> InputError:
-    msg = f"malformed sparse matrix: {problem}"
-    return InputError(msg, code="E102", where=where, fix="write the file anew from its source")
+def raise_malformed(problem: str, where: str, fix: str = FROM_SOURCE) -> NoReturn:
+    """Raise the error of a file whose structure is not that of AnnData."""
+    raise InputError(problem, code="E102", where=where, fix=fix)
 
 
 def _exact_int32(data: NDArray[Any]) -> NDArray[np.int32] | None:
-    """Convert to int32 when every value is a whole number in [0, 2^24], else give None."""
+    """Convert to int32 when every value is a whole number in [0, 2^24], else return ``None``."""
     counts = _to_int32(data)
     if len(data) == 0 or data.dtype.kind == "b":
         return counts
@@ -271,24 +247,10 @@ def _to_int32(data: NDArray[Any]) -> NDArray[np.int32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountSummary:
-    """What one pass over the counts has seen.
+    """Sizes and sums of a matrix of counts, and warnings as lines ``W###: ...``.
 
-    Attributes
-    ----------
-    n_cells, n_genes
-        Shape of the matrix.
-    n_values
-        Stored counts above zero.
-    total
-        Sum of all counts.
-    largest
-        Largest count.
-    empty_cells, empty_genes
-        Cells and genes without counts.
-    median_depth
-        Median over cells of the sum of counts.
-    warnings
-        Lines ``W###: ...`` of the source and of the counts.
+    `n_values` are the counts above zero, `empty_cells` and `empty_genes` have none, and `median_depth` is the median
+    over cells of the sum of counts.
     """
 
     n_cells: int
@@ -303,25 +265,7 @@ class CountSummary:
 
 
 def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
-    """Read all counts once, block by block, and check them.
-
-    Parameters
-    ----------
-    source
-        The matrix.
-    rows
-        Cells per block.
-
-    Returns
-    -------
-    CountSummary
-        Sizes, sums and warnings.
-
-    Raises
-    ------
-    InputError
-        Naming the first values that are not counts, how many there are, and what to do.
-    """
+    """Read all counts once, in blocks of `rows` cells, and check them; :class:`InputError` when they are no counts."""
     depth = np.zeros(source.n_cells, dtype=np.int64)
     detected = np.zeros(source.n_genes, dtype=np.int64)
     n_values = largest = 0
@@ -343,7 +287,7 @@ def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
     )
     if summary.total == 0:
         msg = "every count is zero"
-        raise InputError(msg, code="E201", where=short_path(source.path), fix="give the raw counts of this dataset")
+        raise InputError(msg, code="E207", where=short_path(source.path), fix="give the raw counts of this dataset")
     summary.warnings.extend(_count_warnings(summary, depth))
     return summary
 
@@ -361,15 +305,3 @@ def _count_warnings(summary: CountSummary, depth: NDArray[np.int64]) -> list[str
     if summary.median_depth < 100:
         warnings.append(f"W250: the median cell has {summary.median_depth:g} counts; unfiltered droplets?")
     return warnings
-
-
-def shorten(text: str, width: int) -> str:
-    """Cut a name from a file for a message, with control characters made visible."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def short_path(path: object) -> str:
-    """Return a path for a message, cut on the left when long."""
-    text = shorten(str(path), 4096)
-    return text if len(text) <= 70 else "..." + text[-67:]

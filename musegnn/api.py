@@ -314,8 +314,8 @@ class MuSeGNN:
         Raises
         ------
         RunError
-            E401 when the folder holds no run or no checkpoint, E402 when the store holds other data, E403 when no
-            checkpoint is whole.
+            E401 when the folder holds no run, E402 when the store holds other data, E403 when no checkpoint is whole,
+            E405 when there is no checkpoint yet.
         """
         run = RunFolder.open(folder)
         return cls.from_run(run.path, store, run.atlas(), device=device)
@@ -332,6 +332,6 @@ class MuSeGNN:
         model = cls(store, config, device=device)
         if not model._trainer.restore(folder):
             msg = "the run has no checkpoint yet"
-            raise RunError(msg, code="E401", where=str(folder), fix="train it first")
+            raise RunError(msg, code="E405", where=str(folder), fix="train it first")
         model._trainer.history = RunFolder(folder).history()
         return model

@@ -1,4 +1,4 @@
-"""``ATLAS.yaml``: read strictly, with one-line errors.
+"""Read ``ATLAS.yaml`` strictly, with one-line errors.
 
 No aliases, no tags, no repeated keys, and ``yes``, ``no``, ``on`` and ``off`` are text.
 """
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from musegnn.config import AtlasConfig
 from musegnn.errors import ConfigError
+from musegnn.text import one_line, shorten
 
 MAX_YAML_BYTES = 1_000_000
 
@@ -44,7 +45,7 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:t
 
 
 def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
-    """Read ``ATLAS.yaml`` and check it.
+    """Return the configuration in ``ATLAS.yaml``, with absolute paths.
 
     Parameters
     ----------
@@ -53,15 +54,10 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
     overrides
         Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
 
-    Returns
-    -------
-    AtlasConfig
-        With absolute paths.
-
     Raises
     ------
     ConfigError
-        When the file is missing, too large, not YAML, or does not fit the configuration.
+        E300 to E302, when the file is missing, too large, not YAML, or does not fit the configuration.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,52 +77,29 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
 
 
 def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
-    """Read YAML without aliases, tags, repeated keys and words that turn into booleans.
-
-    Raises
-    ------
-    ConfigError
-        E301 when it is not such YAML.
-    """
+    """Read YAML without aliases, tags, repeated keys and words that turn into booleans; anything else is E301."""
     try:
         return yaml.load(raw, Loader=_StrictLoader)  # noqa: S506  a SafeLoader with fewer features
     except yaml.YAMLError as error:
-        msg = f"not valid YAML ({' '.join(str(error).split())})"
+        msg = f"not valid YAML ({one_line(error)})"
         raise ConfigError(msg, code="E301", where=where, fix="correct the line named") from None
 
 
 def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
-    """Turn plain data into a configuration, with one-line errors.
-
-    Raises
-    ------
-    ConfigError
-        Naming the first setting that does not fit.
-    """
+    """Turn plain data into a configuration; the error E302 names the first setting that does not fit."""
     try:
         return AtlasConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
-        got = "" if first["type"] in {"missing", "extra_forbidden"} else f" (got {_shorten(first['input'])})"
+        got = "" if first["type"] in {"missing", "extra_forbidden"} else f" (got {shorten(repr(first['input']), 80)})"
         more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
         msg = f"`{place}`: {first['msg']}{got}{more}"
         raise ConfigError(msg, code="E302", where=where, fix=f"correct `{place}`") from None
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of plain configuration data with dotted settings replaced.
-
-    Raises
-    ------
-    ConfigError
-        When a dotted name passes through a value that is not a section.
-    """
+    """Return a copy of plain configuration data with dotted settings replaced."""
     copy = deepcopy(data)
     for dotted, value in overrides.items():
         _set_dotted(copy, dotted, value)
@@ -155,26 +128,10 @@ def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
 
 
 def read_genes(path: Path) -> tuple[str, ...]:
-    """Read a gene list, so that the configuration holds the names themselves.
-
-    Parameters
-    ----------
-    path
-        Text in UTF-8 with one name or identifier per line; empty lines are left out.
-
-    Returns
-    -------
-    tuple of str
-        As in the file.
-
-    Raises
-    ------
-    ConfigError
-        E300 when it cannot be read.
-    """
+    """Read a gene list in UTF-8, one name or identifier per line, so that the configuration holds the names."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"the gene list cannot be read ({' '.join(str(error).split())})"
+        msg = f"the gene list cannot be read ({one_line(error)})"
         raise ConfigError(msg, code="E300", where=str(path), fix="name a text file with one gene per line") from None
     return tuple(line.strip() for line in lines if line.strip())

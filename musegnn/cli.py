@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from musegnn.errors import ConfigError, MuseGNNError, RunError
-from musegnn.options import BuildOptions, ClusterOptions, Common, Settings, parse_bytes
+from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
+from musegnn.options import BuildOptions, ClusterOptions, Common, Settings
+from musegnn.text import one_line
+from musegnn.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,7 +271,7 @@ def export(
     path = to or run / f"embeddings{SUFFIXES[format]}"
     if path.is_dir():
         msg = "this is a folder"
-        raise RunError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
+        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
     write(adata, path, format=format)
     _tell(common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}")
     return 0
@@ -425,7 +427,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = app(arguments)
     except cyclopts.CycloptsError as error:
-        _fail(" ".join(str(error).split()))
+        _fail(one_line(error))
         code = 2
     except MuseGNNError as error:
         if "--debug" in arguments:
@@ -439,7 +441,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         where = error.filename or "files"
-        _fail(f"error[E140] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
+        _fail(f"error[E141] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
         code = 2
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to go on")
@@ -507,23 +509,19 @@ def _estimate_table(found: AtlasEstimate) -> str:
             "genes": d.genes,
             "selected": d.selected,
             "passes": d.passes,
-            "memory": _size(d.memory),
-            "work": _size(d.work_bytes),
-            "store": _size(d.store_bytes),
+            "memory": format_bytes(d.memory),
+            "work": format_bytes(d.work_bytes),
+            "store": format_bytes(d.store_bytes),
             "CPU s": round(d.cpu_seconds),
         }
         for d in found.datasets
     ]
-    workers = f", {_size(found.per_worker)} in each worker" if found.per_worker else ""
+    workers = f", {format_bytes(found.per_worker)} in each worker" if found.per_worker else ""
     together = (
-        f"together: peak memory {_size(found.memory)}{workers}; store {_size(found.store_bytes)}; "
+        f"together: peak memory {format_bytes(found.memory)}{workers}; store {format_bytes(found.store_bytes)}; "
         f"{found.cpu_seconds:.0f} CPU s, {found.cpu_seconds / found.workers / 60:.1f} min on {found.workers} free cores"
     )
     return pd.DataFrame(rows).to_string(index=False) + "\n" + together
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
 
 
 def _print_evaluation(path: Path) -> None:

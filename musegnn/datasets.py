@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from musegnn.config import NAME_PATTERN
 from musegnn.data_store import open_h5ad
-from musegnn.data_store.split_counts import slug, stratum_labels
-from musegnn.data_store.validate import shorten
+from musegnn.data_store.strata import slug, stratum_labels
 from musegnn.errors import InputError
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, DatasetConfig

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from musegnn.units import format_bytes
+
 REQUIRED = (
     "torch", "torch-geometric", "triton", "ray", "zarr", "numba", "dask", "anndata", "numpy", "scipy", "pandas",
     "scikit-learn", "umap-learn", "safetensors",
@@ -111,8 +113,8 @@ def _resources() -> list[Finding]:
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) / 2**20
-        found.append(Finding("free memory", f"{free:.1f} GiB", "ok" if free >= 3 else "problem"))
-    disk = shutil.disk_usage(Path.cwd()).free / 2**30
-    found.append(Finding("free disk here", f"{disk:.1f} GiB", "ok" if disk >= 1 else "problem"))
+        free = int(fields["MemAvailable"].split()[0]) * 2**10
+        found.append(Finding("free memory", format_bytes(free), "ok" if free >= 3 * 2**30 else "problem"))
+    disk = shutil.disk_usage(Path.cwd()).free
+    found.append(Finding("free disk here", format_bytes(disk), "ok" if disk >= 2**30 else "problem"))
     return found

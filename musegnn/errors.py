@@ -7,11 +7,15 @@
     ├── InputError (ValueError)           a dataset cannot be used as it is
     ├── StoreError (RuntimeError)         the store is damaged, too new, or holds something else
     │   └── StoreNotFoundError (FileNotFoundError)
+    ├── WriteError (OSError)              a file cannot be written
     ├── GraphError (ValueError)           a co-expression graph cannot be built or read by this rule
+    │   └── NoEdgesError
     ├── RunError (RuntimeError)           a run folder cannot be used, resumed or read
+    │   └── CheckpointDamagedError
     └── MissingDependencyError (ImportError)   an optional package is needed
 
-This module imports the standard library alone, so that every other part may import it.
+This module imports the standard library alone, so that every other part may import it. What each code means is in
+:mod:`musegnn.error_codes`.
 """
 
 from __future__ import annotations
@@ -25,16 +29,14 @@ class MuseGNNError(Exception):
     message
         What was expected and what came instead, in one sentence.
     code
-        Stable identifier such as ``"E203"`` for scripts and documentation.
+        Stable identifier such as ``"E203"``, explained in docs/errors.md.
     where
         File, dataset or option that the error is about.
     fix
         One action that resolves it.
     """
 
-    kind = "error"
-
-    def __init__(self, message: str, *, code: str = "E000", where: str = "", fix: str = "") -> None:
+    def __init__(self, message: str, *, code: str, where: str = "", fix: str = "") -> None:
         self.message = message
         self.code = code
         self.where = where
@@ -42,7 +44,7 @@ class MuseGNNError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """Format the error as one line, ``error[CODE] where: message. Fix: action.``, for the terminal."""
+        """Return the error as one line for the terminal, ``error[CODE] where: message. Fix: action.``."""
         where = f" {self.where}:" if self.where else ""
         fix = f" Fix: {self.fix.rstrip('.')}." if self.fix else ""
         return f"error[{self.code}]{where} {self.message.rstrip('.')}.{fix}".replace("\n", " ")
@@ -59,42 +61,46 @@ def _rebuild(cls: type[MuseGNNError], message: str, code: str, where: str, fix: 
 class ConfigError(MuseGNNError, ValueError):
     """The atlas file or an option is wrong."""
 
-    kind = "config"
-
 
 class InputError(MuseGNNError, ValueError):
     """A dataset cannot be used as it is."""
-
-    kind = "input"
 
 
 class StoreError(MuseGNNError, RuntimeError):
     """The store is damaged, written by a newer program, or holds something else."""
 
-    kind = "store"
-
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
     """There is no store, or no such dataset in it."""
 
-    kind = "store_not_found"
-
     __str__ = MuseGNNError.line
+
+
+class WriteError(MuseGNNError, OSError):
+    """A file cannot be written: the disk is full, or the place is not writable."""
 
 
 class GraphError(MuseGNNError, ValueError):
     """A co-expression graph cannot be built, or not be read by this edge rule."""
 
-    kind = "graph"
+
+class NoEdgesError(GraphError):
+    """An edge rule leaves a graph without edges."""
 
 
 class RunError(MuseGNNError, RuntimeError):
     """A run folder cannot be used, resumed or read."""
 
-    kind = "run"
+
+class CheckpointDamagedError(RunError):
+    """A checkpoint is damaged or incomplete."""
 
 
 class MissingDependencyError(MuseGNNError, ImportError):
     """An optional package is needed for what was asked."""
 
-    kind = "missing_dependency"
+
+def version_fix(found: object, known: int) -> str:
+    """Return the advice for data of a format version that this program, which reads version `known`, cannot read."""
+    newer = not isinstance(found, int) or found > known
+    return "update musegnn" if newer else "train again into another folder, or use the musegnn that wrote it"

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from musegnn.errors import ConfigError
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-def parse_bytes(text: str) -> int:
-    """Read a size such as 6GB or 512MiB.
-
-    Raises
-    ------
-    ConfigError
-        E302.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    if match is None or match[2] not in UNITS:
-        msg = f"expected a size such as 6GB or 512MiB, got {text!r}"
-        raise ConfigError(msg, code="E302", where="--memory", fix="give a number and a unit")
-    return int(float(match[1]) * UNITS[match[2]])
+from musegnn.units import parse_bytes
 
 
 @Parameter(name="*", negative=())

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from musegnn.atlas_file import load_atlas
-from musegnn.errors import RunError
+from musegnn.data_store.atomic_files import write_file
+from musegnn.errors import RunError, version_fix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,13 +42,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names the files of one run.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    """
+    """The folder of one run, and the names of its files."""
 
     path: Path
 
@@ -58,7 +53,7 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """The scores of the model and its rivals."""
+        """The scores of the model and its baselines."""
         return self.path / "evaluation.json"
 
     @property
@@ -73,26 +68,27 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The page."""
+        """The report."""
         return self.path / "report.html"
 
     @classmethod
     def create(cls, path: Path | str, atlas: AtlasConfig, *, store: Path | None = None) -> RunFolder:
-        """Make a run folder, or take up an existing one of the same configuration.
+        """Make a run folder, or open an existing one of the same configuration.
 
         Parameters
         ----------
         path
             The folder; made with its parents when missing.
         atlas
-            Configuration with absolute paths. Only ``training.rounds`` may differ from an existing run.
+            Configuration with absolute paths. Only ``training.rounds`` and ``training.recompute`` may differ from those
+            of an existing run that has a checkpoint.
         store
             The store that the run reads; ``None``: ``store.zarr`` in the folder.
 
         Raises
         ------
         RunError
-            When the folder holds something else or a run of another configuration.
+            E293 when the folder holds something else or a run of another configuration.
         """
         run = cls(Path(path).resolve())
         location = store.resolve() if store is not None else run.path / "store.zarr"
@@ -103,10 +99,10 @@ class RunFolder:
             raise RunError(msg, code="E293", where=str(path), fix="choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "version": VERSION, "store": os.path.relpath(location, run.path)}
-        _write_text(run.path / "run.json", json.dumps(about, indent=2) + "\n")
+        write_file(run.path / "run.json", json.dumps(about, indent=2) + "\n")
         if atlas.orthologs is not None and atlas.orthologs.resolve() != run.path / "orthologs.csv":
             shutil.copyfile(atlas.orthologs, run.path / "orthologs.csv")
-        _write_text(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
+        write_file(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
         return run
 
     @classmethod
@@ -116,7 +112,7 @@ class RunFolder:
         Raises
         ------
         RunError
-            When there is none, or it was written by a newer program.
+            E401 when there is none, E290 when its format is another version.
         """
         run = cls(Path(path).resolve())
         if not run.lock.is_file() or not (run.path / "run.json").is_file():
@@ -125,7 +121,7 @@ class RunFolder:
         version = run._about().get("version")
         if version != VERSION:
             msg = f"the run has format version {version}, this program reads {VERSION}"
-            raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
+            raise RunError(msg, code="E290", where=str(path), fix=version_fix(version, VERSION))
         return run
 
     def store_path(self) -> Path:
@@ -181,8 +177,8 @@ class RunFolder:
         old = _flatten(self._relative(self.atlas()))
         new = _flatten(self._relative(atlas))
         free = {"training.rounds", "training.recompute"}
-        # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory
-        # takes the settings that it was advised.
+        # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory may
+        # take the settings that it was advised.
         untrained = not any(self.path.glob("checkpoints/round-*.json"))
         keys = sorted(
             k
@@ -196,19 +192,11 @@ class RunFolder:
 
 
 def _flatten(data: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(data, dict):
-        items = data.items()
-    elif isinstance(data, list):
-        items = dict(enumerate(data)).items()
-    else:
+    if isinstance(data, list):
+        data = dict(enumerate(data))
+    if not isinstance(data, dict):
         return {prefix: data}
     flat: dict[str, object] = {}
-    for key, value in items:
+    for key, value in data.items():
         flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -102,3 +102,4 @@ def test_an_older_checkpoint_is_refused_by_name(copy, change):
     with pytest.raises(mg.MuseGNNError, match="version 1") as caught:
         mg.MuSeGNN.load(copy / "transformer", mg.Store.open(copy / "store"))
     assert caught.value.code == "E290"
+    assert "train again" in caught.value.fix

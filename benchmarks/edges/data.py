@@ -20,7 +20,7 @@ from musegnn.coexpression.edges import BIN_WIDTH, edges_from_mask, select_edges
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import open_h5ad
 from musegnn.data_store.records import PairTable
-from musegnn.errors import GraphError
+from musegnn.errors import NoEdgesError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,9 +167,7 @@ def edges_of(pairs: PairTable, n_cells: int, config: EdgeConfig | None) -> EdgeS
         return edges_from_mask(stored, np.abs(stored.z) >= np.sort(np.abs(pairs.z))[-wanted])
     try:
         return select_edges(pairs, n_cells, config)
-    except GraphError as error:
-        if error.code != "E270":
-            raise
+    except NoEdgesError:
         return None
 
 

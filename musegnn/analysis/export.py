@@ -6,9 +6,6 @@ All formats hold one row per dataset x gene, in the order of the input.
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
@@ -18,43 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from anndata import AnnData
 
+from musegnn.data_store.atomic_files import atomic_file
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 COLUMNS = ("gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "species", "cluster")
-
-
-@contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Return a temporary name beside `path`; on success make it durable and rename it to `path`.
-
-    Parameters
-    ----------
-    path
-        The file to be written or replaced. Its folder must exist.
-
-    Yields
-    ------
-    Path
-        The name to write to. When the block raises, that file is removed and `path` stays as it was.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_h5ad(embeddings: AnnData, path: Path | str) -> None:

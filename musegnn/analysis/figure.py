@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from musegnn.analysis.colors import dataset_colors
-from musegnn.analysis.export import atomic_file
+from musegnn.data_store.atomic_files import atomic_file
 from musegnn.random import stream
 
 if TYPE_CHECKING:

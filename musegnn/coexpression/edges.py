@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from musegnn.coexpression.spectral import shared_part
-from musegnn.errors import GraphError
+from musegnn.errors import GraphError, NoEdgesError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -331,7 +331,7 @@ def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: floa
         largest = "no pair has a finite z"
     if config.rule == "shared_axes" and len(magnitude):
         msg = "rule `shared_axes` leaves a graph without edges: no axis of the stored z stands out from chance"
-        raise GraphError(msg, code="E270", where="edges", fix="use rule `default`, more genes or more cells")
+        raise NoEdgesError(msg, code="E270", where="edges", fix="use rule `default`, more genes or more cells")
     kind = " of positive sign" if config.sign == "positive" else ""
     needs = f"it needs a pair{kind} with abs(z) >= {cutoff:.4g}"
     if config.rule == "min_abs_est":
@@ -340,4 +340,4 @@ def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: floa
         if len(accepted):
             largest = f"the largest abs(estimate) of these is {accepted.max():.4g}"
     msg = f"rule `{config.rule}` leaves a graph without edges: {needs}, {largest}"
-    raise GraphError(msg, code="E270", where="edges", fix="use a looser rule, more genes or more cells")
+    raise NoEdgesError(msg, code="E270", where="edges", fix="use a looser rule, more genes or more cells")

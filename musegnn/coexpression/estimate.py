@@ -17,8 +17,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from musegnn.coexpression.build import STRIPE_BYTES, stages_of
-from musegnn.coexpression.memory import BASE, PACKED_BYTES, BuildShape, StageMemory, most_genes, stage_memory
+from musegnn.coexpression.memory import PACKED_BYTES, BuildShape, StageMemory, most_genes, stage_memory
 from musegnn.coexpression.pairs import cut_stripes
+from musegnn.units import BUILD_PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,7 +213,7 @@ def estimate_build(
         passes=passes,
         task=int(task),
         merged=int(kept + max(stage.merged for stage in stages.values())),
-        memory=int(BASE + kept + max(stage.peak(per_process) for stage in stages.values())),
+        memory=int(BUILD_PROCESS + kept + max(stage.peak(per_process) for stage in stages.values())),
         work_bytes=int(_work_bytes(shape, stages)),
         store_bytes=int(4.0 * len(chosen) * columns[config.profile] + 24.0 * COMPRESSED * pairs),
         cpu_seconds=passes * sample.seconds * n + _compute_seconds(shape, config, share),
@@ -257,5 +258,5 @@ def _compute_seconds(shape: BuildShape, config: GraphConfig, share: NDArray[np.f
 def total_memory(estimates: Sequence[BuildEstimate], at_a_time: int) -> int:
     """Return the peak in bytes when so many datasets are built at a time: their tasks share the workers."""
     merged = sorted((estimate.merged for estimate in estimates), reverse=True)[:at_a_time]
-    largest = max((estimate.memory for estimate in estimates), default=BASE)
-    return max(largest, BASE + max((estimate.task for estimate in estimates), default=0) + sum(merged[1:]))
+    largest = max((estimate.memory for estimate in estimates), default=BUILD_PROCESS)
+    return max(largest, BUILD_PROCESS + max((estimate.task for estimate in estimates), default=0) + sum(merged[1:]))

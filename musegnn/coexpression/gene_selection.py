@@ -18,10 +18,10 @@ from musegnn.coexpression.scan import kept_blocks
 from musegnn.coexpression.sctransform import fit_sctransform, fit_sctransform_all, step_one_genes
 from musegnn.coexpression.sparkx import SparkXBasis, SparkXScan
 from musegnn.coexpression.tasks import load
-from musegnn.data_store.validate import shorten
 from musegnn.errors import GraphError, InputError
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 from musegnn.random import stream
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,7 @@ def _covariates(source: CountSource, config: GraphConfig) -> NDArray[np.float64]
     for name, values in zip(config.covariates, columns, strict=True):
         if values.dtype.kind != "f":
             msg = f"covariate {name!r} of SPARK-X holds text, expected numbers"
-            raise InputError(msg, code="E261", where=source.path.name, fix="name columns of obs with numbers")
+            raise InputError(msg, code="E263", where=source.path.name, fix="name columns of obs with numbers")
     return np.stack(columns, axis=1) if columns else None
 
 

@@ -18,11 +18,11 @@ from musegnn.coexpression.cscore import ROWS
 from musegnn.coexpression.profile import DENSE_CELLS, GROUP_SHARDS, OVERSAMPLING
 from musegnn.errors import ConfigError
 from musegnn.kernels.gram import WeightedGram
+from musegnn.units import BUILD_PROCESS, megabytes
 
 if TYPE_CHECKING:
     from musegnn.config import GraphConfig
 
-BASE = 250 * 2**20
 BLOCK_ENTRIES = 1 << 22
 BATCH_CELLS = 8192
 READ_BYTES = 32  # per entry of a block: as stored 8, converted 8, checked and restricted to some genes 16
@@ -129,7 +129,7 @@ def task_memory(n_genes: int, memory: int | None, per_process: int) -> int:
         E310 when not even 64 rows fit.
     """
     budget = memory_budget(memory)
-    fixed = BASE + per_process * BLOCK_ENTRIES * (BATCH_BYTES + BLOCK_BYTES + PACKED_BYTES)
+    fixed = BUILD_PROCESS + per_process * BLOCK_ENTRIES * (BATCH_BYTES + BLOCK_BYTES + PACKED_BYTES)
     least = WeightedGram.nbytes(n_genes, (0, min(ROWS, n_genes)))
     share = (budget - fixed) // per_process
     if share < least:
@@ -163,17 +163,12 @@ def check_profile_memory(name: str, config: GraphConfig, n_genes: int, n_cells: 
         E310.
     """
     merged = {"gram": EIGEN_MATRICES * 8.0 * n_genes**2, "full": 16.0 * n_genes * n_cells}.get(config.profile, 0.0)
-    needed = BASE + merged
+    needed = BUILD_PROCESS + merged
     if memory is not None and needed > memory:
         size = f"{n_genes} genes" if config.profile == "gram" else f"{n_genes} genes x {n_cells} cells"
         msg = f"profile `{config.profile}` of {size} needs {megabytes(needed)}, got {megabytes(memory)}"
         fix = "set graph.profile: randomized, choose fewer genes (graph.n_genes), or give more --memory"
         raise ConfigError(msg, code="E310", where=name, fix=fix)
-
-
-def megabytes(n_bytes: float) -> str:
-    """Write a size in full megabytes, rounded up."""
-    return f"{math.ceil(n_bytes / 10**6)}MB"
 
 
 def stage_memory(

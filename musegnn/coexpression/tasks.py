@@ -7,8 +7,6 @@ run therefore cannot change a bit, and a stage that was interrupted goes on with
 
 from __future__ import annotations
 
-import os
-import secrets
 import struct
 import zipfile
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from musegnn.data_store.atomic_files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,16 +93,8 @@ def complete(task: Task) -> None:
 
 def save(path: Path, arrays: Arrays) -> None:
     """Write arrays so that the file is whole whenever it has its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types one keyword of its own among them
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_file(path, parents=True) as aside, aside.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types one keyword of its own among them
 
 
 def load(path: Path) -> Arrays:

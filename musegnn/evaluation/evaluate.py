@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from musegnn.data_store.atomic_files import write_file
 from musegnn.evaluation import edge_prediction
 from musegnn.evaluation.baselines.candidates import Candidate, baseline_candidates, relational_vectors, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
@@ -422,10 +422,4 @@ def write_evaluation(evaluation: dict[str, Any], path: Path) -> None:  # JSON
     path
         The file.
     """
-    unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("w", encoding="utf-8") as handle:
-        json.dump(evaluation, handle, indent=1, allow_nan=False)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    unfinished.replace(path)
+    write_file(path, json.dumps(evaluation, indent=1, allow_nan=False) + "\n")

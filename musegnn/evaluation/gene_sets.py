@@ -21,6 +21,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from musegnn.errors import InputError
 from musegnn.random import stream
+from musegnn.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -73,7 +74,7 @@ def read_gmt(path: Path) -> dict[str, frozenset[str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"the gene sets cannot be read ({' '.join(str(error).split())})"
+        msg = f"the gene sets cannot be read ({one_line(error)})"
         raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file") from None
     fields = [line.split("\t") for line in lines]
     sets = {row[0]: frozenset(gene for gene in row[2:] if gene) for row in fields if len(row) > 2}

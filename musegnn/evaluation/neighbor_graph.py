@@ -212,7 +212,7 @@ def leiden(graph: csr_matrix, *, resolution: float = 1.0, seed: int = 0) -> Ints
     """
     if not has_leiden():
         msg = "Leiden clusters need the package igraph, which is not installed"
-        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[bio]'")
+        raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[bio]'")
     import random
 
     import igraph

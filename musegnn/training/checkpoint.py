@@ -19,16 +19,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
-from uuid import uuid4
 
 from safetensors.torch import load, save
 
-from musegnn.errors import RunError
+from musegnn.data_store.atomic_files import PARTIAL, write_file
+from musegnn.errors import CheckpointDamagedError, RunError, version_fix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +46,6 @@ MANIFEST = re.compile(r"round-(\d{6,})\.json")
 OLD_FOLDER = re.compile(r"round-\d{6,}")
 SHARDS = "shards"
 GENERATION = "GENERATION"
-PARTIAL = ".partial"
 NEW_FOLDER = "train again into another folder if no older checkpoint is left"
 
 
@@ -97,21 +95,15 @@ def write_shard(folder: Path, name: str, tensors: Tensors) -> Shard:
 
     Raises
     ------
-    RunError
-        E407 when it cannot be written.
+    WriteError
+        When it cannot be written.
     """
     data = save(dict(tensors))
     digest = hashlib.sha256(data).hexdigest()
     file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:128]}-{digest}.safetensors"
     path = folder / SHARDS / file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
-            _write_durable(path, data)
-    except OSError as error:
-        msg = f"unit `{name}` cannot be written ({error.strerror or error})"
-        fix = "check space and permissions, then resume"
-        raise RunError(msg, code="E407", where=str(path.parent), fix=fix) from error
+    if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+        write_file(path, data)
     return Shard(name, file, len(data), digest)
 
 
@@ -142,8 +134,9 @@ def commit(
     Raises
     ------
     RunError
-        E403 when a shard is not on disk, E407 when the manifest cannot be written, E444 when a newer group of
-        processes has taken over.
+        E403 when a shard is not on disk, E444 when a newer group of processes has taken over.
+    WriteError
+        When the manifest cannot be written.
     """
     _check_group_epoch(folder, group_epoch)
     units = {shard.name: shard for shard in sorted(shards, key=lambda shard: shard.name)}
@@ -161,11 +154,7 @@ def commit(
     }
     path = folder / f"round-{round_:06d}.json"
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n"
-    try:
-        _write_durable(path, text.encode())
-    except OSError as error:
-        msg = f"the manifest cannot be written ({error.strerror or error})"
-        raise RunError(msg, code="E407", where=str(folder), fix="check space and permissions, then resume") from error
+    write_file(path, text)
     _check_group_epoch(folder, group_epoch)
     _prune(folder, round_)
     return path
@@ -184,9 +173,7 @@ def manifests(folder: Path) -> list[Manifest]:
     for round_ in reversed(rounds):
         try:
             found.append(_read_manifest(folder / f"round-{round_:06d}.json"))
-        except RunError as error:
-            if error.code != "E403":
-                raise
+        except CheckpointDamagedError as error:
             logger.warning("%s; trying the checkpoint before it", error)
     if rounds and not found:
         raise _damaged(folder, "no manifest is whole")
@@ -228,7 +215,7 @@ def announce(folder: Path, group_epoch: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _check_group_epoch(folder, group_epoch)
-    _write_durable(folder / GENERATION, f"{group_epoch}\n".encode())
+    write_file(folder / GENERATION, f"{group_epoch}\n")
 
 
 def newest_group_epoch(folder: Path) -> int:
@@ -266,8 +253,8 @@ class Writer:
 
         Raises
         ------
-        RunError
-            E407 when a unit could not be written.
+        WriteError
+            When a unit could not be written.
         """
         self._thread.join()
         if self._error is not None:
@@ -288,7 +275,7 @@ def _rounds(folder: Path) -> list[int]:
     entries = list(folder.iterdir())
     if any(OLD_FOLDER.fullmatch(entry.name) for entry in entries):
         msg = f"the checkpoints are {FORMAT} version 1, this program reads version {VERSION}"
-        raise RunError(msg, code="E290", where=str(folder), fix="train again into another folder")
+        raise RunError(msg, code="E290", where=str(folder), fix=version_fix(1, VERSION))
     matches = (MANIFEST.fullmatch(entry.name) for entry in entries if entry.is_file())
     return sorted(int(match[1]) for match in matches if match)
 
@@ -304,7 +291,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise _damaged(path.parent, f"the manifest {path.name} is not what was written")
     if body["format"] != FORMAT or body["version"] != VERSION:
         msg = f"expected {FORMAT} version {VERSION}, got {body['format']} version {body['version']}"
-        raise RunError(msg, code="E290", where=str(path), fix="update musegnn")
+        raise RunError(msg, code="E290", where=str(path), fix=version_fix(body["version"], VERSION))
     units = {entry["name"]: Shard.from_json(entry) for entry in body["units"]}
     return Manifest(body["round"], body["fingerprint"], body["plan"], units)
 
@@ -347,25 +334,6 @@ def _read(path: Path, folder: Path, what: str) -> bytes:
         raise _damaged(folder, f"{what} cannot be read ({error.strerror})") from None
 
 
-def _damaged(folder: Path, what: str) -> RunError:
-    return RunError(f"the checkpoint is damaged: {what}", code="E403", where=str(folder), fix=NEW_FOLDER)
-
-
-def _write_durable(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
-    try:
-        with partial.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        if path.is_dir():
-            path.rmdir()
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _damaged(folder: Path, what: str) -> CheckpointDamagedError:
+    message = f"the checkpoint is damaged: {what}"
+    return CheckpointDamagedError(message, code="E403", where=str(folder), fix=NEW_FOLDER)

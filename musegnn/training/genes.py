@@ -51,7 +51,7 @@ def read_orthologs(path: Path) -> OrthologTable:
     Raises
     ------
     ConfigError
-        E302 when there is no such file, it names fewer than two species, or a row has too few fields.
+        E306 when there is no such file, it names fewer than two species, or a row has too few fields.
     """
     fix = "give a CSV with a header such as human,mouse and one gene name per field"
     try:
@@ -59,17 +59,17 @@ def read_orthologs(path: Path) -> OrthologTable:
             header, *rows = csv.reader(handle)
     except (OSError, ValueError) as error:
         msg = f"the ortholog table cannot be read ({error})"
-        raise ConfigError(msg, code="E302", where=str(path), fix=fix) from None
+        raise ConfigError(msg, code="E306", where=str(path), fix=fix) from None
     columns = [(i, name.strip()) for i, name in enumerate(header) if not name.strip().endswith("_id")]
     species = tuple(name for _, name in columns)
     if len(species) < 2 or len(set(species)) < len(species):
         msg = f"expected two or more species as columns, each once, got {', '.join(species) or 'none'}"
-        raise ConfigError(msg, code="E302", where=str(path), fix=fix)
+        raise ConfigError(msg, code="E306", where=str(path), fix=fix)
     groups: list[tuple[str, ...]] = []
     for line, row in enumerate(rows, start=2):
         if len(row) < len(header):
             msg = f"line {line} has {len(row)} fields, the header {len(header)}"
-            raise ConfigError(msg, code="E302", where=str(path), fix=fix)
+            raise ConfigError(msg, code="E306", where=str(path), fix=fix)
         groups.append(tuple(row[i].strip() for i, _ in columns))
     groups = [group for group in dict.fromkeys(groups) if sum(map(bool, group)) > 1]
     return _one_to_one(species, groups)

@@ -25,6 +25,7 @@ from musegnn.training.decoder_fit import MAX_ROWS
 from musegnn.training.discriminant import AXES
 from musegnn.training.overlap import KEEP_BYTES
 from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
+from musegnn.units import TRAINING_PROCESS, megabytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from musegnn.graph import GraphData
     from musegnn.training.prepare import Prepared
 
-BASE, OPTIMIZER = 480 * 10**6, 160 * 10**6  # libraries of every process, and torch.optim, which rounds load
+OPTIMIZER = 160 * 10**6  # torch.optim, which rounds load
 GRAPH_ENTRY, COMPARED_ENTRY = 24 + 8, 9 + 12  # bytes per edge: attention and target; positive edges and overlaps
 DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
 SUGGESTED_SETTINGS: tuple[dict[str, Any], ...] = (
@@ -104,7 +105,7 @@ def estimate_memory(
     shared = len({size.key for size in sizes}) * group_bytes(model) + projection_bytes(model, n_anchors)
     weights, encoder, trains = sum(d.weights for d in found) + shared, [d.encoder for d in found], training.rounds > 0
     parts = {
-        "base": BASE + (OPTIMIZER if trains else 0),
+        "base": TRAINING_PROCESS + (OPTIMIZER if trains else 0),
         "data": data_bytes,
         "features": sum(d.features for d in found),
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
@@ -228,11 +229,6 @@ def count_bytes(thing: Any) -> int:  # anything that holds arrays
         elif isinstance(part, dict | list | tuple):
             waiting += part.values() if isinstance(part, dict) else part
     return sum(seen.values())
-
-
-def megabytes(n_bytes: int) -> str:
-    """Return bytes as the command line takes them, rounded up."""
-    return f"{-(-n_bytes // 10**6)}MB"
 
 
 def _bytes(module: nn.Module) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 
+from musegnn.data_store.atomic_files import write_file
 from musegnn.evaluation.space import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ def _keep_until(path: Path, after: int) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end was cut by a stop
     history = [row for row in map(json.loads, lines) if row["round"] <= after]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
-    partial.replace(path)
+    write_file(path, "".join(json.dumps(row) + "\n" for row in history))
     return history
 
 

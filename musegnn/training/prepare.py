@@ -16,7 +16,7 @@ import torch
 
 from musegnn.coexpression.edges import select_edges
 from musegnn.config import with_removed
-from musegnn.errors import ConfigError
+from musegnn.errors import ConfigError, InputError
 from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
@@ -87,9 +87,11 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
 
     Raises
     ------
+    InputError
+        E252 when two datasets are the same data.
     ConfigError
-        E252 when two datasets are the same data, E303 when the labels of the store and of the configuration differ,
-        E304 when a species is missing in the ortholog table.
+        E304 when a species is missing in the ortholog table, E307 when the labels of the store and of the configuration
+        differ.
     """
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
@@ -137,9 +139,8 @@ def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
     here = (dataset.modality, dataset.tissue, dataset.species)
     if there != here:
         msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
-        raise ConfigError(
-            msg, code="E303", where=dataset.name, fix="correct the atlas file, or build the dataset again"
-        )
+        fix = "correct the atlas file, or build the dataset again"
+        raise ConfigError(msg, code="E307", where=dataset.name, fix=fix)
 
 
 def _refuse_copy(record: DatasetRecord, seen: dict[str, str]) -> None:
@@ -147,7 +148,7 @@ def _refuse_copy(record: DatasetRecord, seen: dict[str, str]) -> None:
     digest = _sha256([pairs.indptr, pairs.indices, pairs.z])
     if digest in seen:
         msg = f"has the same graph as {seen[digest]}: what is held out of one would be seen in the other"
-        raise ConfigError(msg, code="E252", where=record.name, fix="leave one of the two out")
+        raise InputError(msg, code="E252", where=record.name, fix="leave one of the two out")
     seen[digest] = record.name
 
 

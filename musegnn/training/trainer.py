@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from musegnn.errors import RunError
+from musegnn.errors import CheckpointDamagedError, RunError
 from musegnn.training.checkpoint import (
     Shard,
     Writer,
@@ -145,13 +145,11 @@ class Trainer:
         """
         self.phases.enter("load", self.rounds)
         found = manifests(folder / "checkpoints")
-        failure: RunError | None = None
+        failure: CheckpointDamagedError | None = None
         for manifest in found:
             try:
                 units = self._read(folder, manifest)
-            except RunError as error:
-                if error.code != "E403":
-                    raise
+            except CheckpointDamagedError as error:
                 units, failure = None, error
                 logger.warning("%s; trying the checkpoint before it", error)
             if all(row["whole"] for row in self.comm.gather([{"whole": units is not None}])):
@@ -164,7 +162,7 @@ class Trainer:
         if found:
             msg = "no checkpoint is whole for all processes"
             fix = "train again without --resume into another folder"
-            raise failure or RunError(msg, code="E403", where=str(folder), fix=fix)
+            raise failure or CheckpointDamagedError(msg, code="E403", where=str(folder), fix=fix)
         return False
 
     def _read(self, folder: Path, manifest: Manifest) -> Any:

@@ -16,7 +16,7 @@ from dask.threaded import get
 
 from musegnn.cluster import schedulers
 from musegnn.coexpression.tasks import Task
-from musegnn.errors import GraphError
+from musegnn.errors import ConfigError, GraphError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ def test_a_cluster_whose_workers_die_says_so_and_nothing_else(tmp_path, capfd):
 def test_a_scheduler_that_does_not_answer():
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
-        pytest.raises(GraphError, match=r"E276.*no dask scheduler answers at tcp://127\.0\.0\.1:9"),
+        pytest.raises(ConfigError, match=r"E305.*no dask scheduler answers at tcp://127\.0\.0\.1:9"),
         schedulers.open_workers("tcp://127.0.0.1:9"),
     ):
         pass

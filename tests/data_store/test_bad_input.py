@@ -93,7 +93,7 @@ def test_duplicates_that_sum_beyond_the_limit(make_adata, save):
 
 
 def test_nothing_but_zeros(make_adata, save):
-    refuse(save(make_adata(sp.csr_matrix((60, 4)))), "E201", "every count is zero")
+    refuse(save(make_adata(sp.csr_matrix((60, 4)))), "E207", "every count is zero")
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_repeated_gene_names_with_a_column_of_identifiers(make_adata, save):
 def test_unknown_identifier_column(make_adata, save):
     adata = make_adata()
     adata.var["ensembl"] = "x"
-    refuse(save(adata), "E211", "no column `ids`", "ensembl", gene_id_key="ids")
+    refuse(save(adata), "E255", "no column `ids`", "ensembl", gene_id_key="ids")
 
 
 def test_versions_that_collide(make_adata, save):

@@ -24,7 +24,7 @@ from musegnn.data_store import (
     stratum_labels,
 )
 from musegnn.data_store.names import check_dataset_name
-from musegnn.errors import InputError, StoreError
+from musegnn.errors import InputError, WriteError
 
 
 def split(source, column, folder, *, edges, rows=7):
@@ -174,21 +174,21 @@ def test_any_damaged_byte_is_found_or_harmless(packed_pair):
                 assert p == q
                 assert np.array_equal(a, b)
     assert len(errors) > len(whole) / 3 * 0.2
-    assert {error.code for error in errors} == {"E231"}
+    assert {error.code for error in errors} == {"E232"}
     assert all(path.name in error.line() and len(error.line()) <= 300 for error in errors)
     for broken in (whole[: len(whole) // 2], b"", whole[:-1]):
         path.write_bytes(broken)
-        with pytest.raises(InputError, match="E231"):
+        with pytest.raises(InputError, match="E232"):
             list(mine.blocks(50))
     path.unlink()
-    with pytest.raises(InputError, match=r"E231.*missing"):
+    with pytest.raises(InputError, match=r"E232.*missing"):
         list(mine.blocks(50))
 
 
 def test_a_piece_of_other_labels_is_refused(packed_pair):
     mine, pieces = packed_pair
     pieces[0].path.write_bytes(pieces[1].path.read_bytes())
-    with pytest.raises(InputError, match=r"E231.*cells of label 1"):
+    with pytest.raises(InputError, match=r"E232.*cells of label 1"):
         list(mine.blocks(50))
 
 
@@ -201,7 +201,7 @@ def test_bad_values_leave_no_file(counts, tmp_path):
         pack(source, codes, 1, 0, 120, 16, tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
     pack(source, codes, 1, 0, 70, 16, tmp_path / "a.npz")
-    with pytest.raises(StoreError, match="E292"):
+    with pytest.raises(WriteError, match="E292"):
         pack(source, codes, 1, 0, 70, 16, tmp_path / "none" / "a.npz")
     for wrong in (codes[:-1], codes + 1, codes - 2):
         with pytest.raises(ValueError, match="expected codes"):

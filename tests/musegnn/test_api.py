@@ -180,7 +180,7 @@ def test_labels_that_differ_from_the_store_are_refused(model):
     datasets = list(model.config.datasets)
     datasets[1] = datasets[1].model_copy(update={"tissue": "liver"})
     config = model.config.model_copy(update={"datasets": tuple(datasets)})
-    with pytest.raises(ConfigError, match=r"E303.*lung-b.*liver"):
+    with pytest.raises(ConfigError, match=r"E307.*lung-b.*liver"):
         MuSeGNN(model.store, config)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musegnn.errors import InputError, MuseGNNError, StoreNotFoundError
 from musegnn.random import stream, torch_generator
 
 IDS = st.lists(st.integers(0, 10**6) | st.text(max_size=5), max_size=3)
@@ -39,13 +36,3 @@ def test_torch_generator_is_keyed_alike():
     two = torch.rand(3, generator=torch_generator(3, "w", "x"))
     assert torch.equal(one, two)
     assert not torch.equal(one, torch.rand(3, generator=torch_generator(3, "w", "y")))
-
-
-def test_errors_survive_a_process_boundary():
-    error = InputError("expected integers, got 0.5", code="E201", where="x.h5ad", fix="--layer counts")
-    again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, ValueError)
-    assert again.line() == error.line() == "error[E201] x.h5ad: expected integers, got 0.5. Fix: --layer counts."
-    assert str(StoreNotFoundError("no store", code="E1")) == "error[E1] no store."
-    assert issubclass(StoreNotFoundError, FileNotFoundError)
-    assert issubclass(StoreNotFoundError, MuseGNNError)

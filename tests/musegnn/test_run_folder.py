@@ -92,14 +92,15 @@ def test_a_folder_with_other_things_is_refused(tmp_path, atlas):
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
 
 
-def test_open_refuses_what_is_no_run_and_what_is_newer(tmp_path, atlas):
+def test_open_refuses_what_is_no_run_and_what_has_another_version(tmp_path, atlas):
     with pytest.raises(RunError, match="E401"):
         RunFolder.open(tmp_path)
     run = RunFolder.create(tmp_path / "one", atlas)
     about = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps({**about, "version": 99}))
-    with pytest.raises(RunError, match="E290"):
-        RunFolder.open(run.path)
+    for version, advice in ((99, "update musegnn"), (0, "train again")):
+        (run.path / "run.json").write_text(json.dumps({**about, "version": version}))
+        with pytest.raises(RunError, match=f"E290.*Fix: {advice}"):
+            RunFolder.open(run.path)
 
 
 @pytest.mark.parametrize(

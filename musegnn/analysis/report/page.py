@@ -8,8 +8,8 @@ import html
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from musegnn.analysis.export import atomic_file
 from musegnn.analysis.report.data import ReportData, pack
+from musegnn.data_store.atomic_files import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,9 +34,7 @@ def write_report(path: Path | str, data: ReportData, *, k: int = N_NEIGHBORS) ->
     k
         Nearest genes kept per point inside its dataset, and as many in other datasets.
     """
-    page = render(data, k=k)
-    with atomic_file(path) as partial:
-        partial.write_bytes(page.encode())
+    write_file(path, render(data, k=k))
 
 
 def render(data: ReportData, *, k: int = N_NEIGHBORS) -> str:

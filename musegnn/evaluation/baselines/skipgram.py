@@ -220,7 +220,7 @@ def _word2vec(*, dim: int, seed: int, window: int) -> Any:  # a class of gensim,
         from gensim.models import Word2Vec
     except ImportError:
         msg = "gensim is not installed, which trains the skip-gram rivals"
-        raise MissingDependencyError(msg, code="E403", fix="pip install 'musegnn[baselines]'") from None
+        raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[baselines]'") from None
 
     return Word2Vec(
         vector_size=dim, window=window, min_count=1, sg=1, negative=NEGATIVE, sample=0, seed=seed, workers=1

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from musegnn.analysis.export import COLUMNS, SUFFIXES, atomic_file, export
+from musegnn.analysis.export import COLUMNS, SUFFIXES, export
+from musegnn.data_store.atomic_files import atomic_file
 
 
 def written(adata, path, kind):

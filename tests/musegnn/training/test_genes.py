@@ -54,7 +54,7 @@ def test_keys_stay_unique_within_a_dataset(tmp_path_factory, rows):
 
 @pytest.mark.parametrize("text", ["", "human\nA\n", "human,human\nA,B\n", "human,mouse\nA\n"])
 def test_a_table_that_cannot_be_read_is_refused(tmp_path, text):
-    with pytest.raises(ConfigError, match="E302"):
+    with pytest.raises(ConfigError, match="E306"):
         table(tmp_path, text)
 
 

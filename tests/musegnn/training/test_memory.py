@@ -24,10 +24,10 @@ from musegnn.training.memory import (
     count_bytes,
     dataset_memory,
     estimate_memory,
-    megabytes,
     size_of,
 )
 from musegnn.training.prepare import make_model, prepare
+from musegnn.units import megabytes
 
 PLENTY = 10**15
 
