@@ -1,1 +1,1 @@
-"""Measurements against rivals: a correctness gate first, then interleaved timings."""
+"""Measurements against baselines: a correctness gate first, then interleaved timings."""

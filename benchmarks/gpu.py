@@ -77,7 +77,7 @@ def layers(setting: Setting) -> Iterator[Layer]:
 
 
 def measure_layers(setting: Setting, has_time: Callable[[str], bool]) -> Iterator[Measurement]:
-    """Time and weigh forward and backward of one layer, against those rivals that fit the memory."""
+    """Time and weigh forward and backward of one layer, against those baselines that fit the memory."""
     for layer in layers(setting):
         if not has_time(layer.name):
             return
@@ -85,35 +85,35 @@ def measure_layers(setting: Setting, has_time: Callable[[str], bool]) -> Iterato
 
 
 def measure_layer(layer: Layer, setting: Setting) -> Iterator[Measurement]:
-    """Time one layer against its rivals."""
+    """Time one layer against its baselines."""
     device = setting.device
     room = free_bytes(device)
     if layer.n_nodes**2 * 6 + layer.n_numbers // (layer.heads * layer.dim) * 80 > room:
         print(f"  skipped {layer.name}: the graph does not fit the memory")
         return
     contest = Contest(layer, device, setting.impl)
-    rivals = []
-    for rival in (PYG, COMPILED, MATERIALISED):
-        reason = why_not(rival, layer, contest, setting)
+    baselines = []
+    for baseline in (PYG, COMPILED, MATERIALISED):
+        reason = why_not(baseline, layer, contest, setting)
         if reason:
-            print(f"  skipped {rival} at {layer.name}: {reason}")
+            print(f"  skipped {baseline} at {layer.name}: {reason}")
         else:
-            rivals.append(rival)
-    jobs = contest.jobs(rivals)
+            baselines.append(baseline)
+    jobs = contest.jobs(baselines)
     seconds = time_jobs(jobs, device, seconds=0.0 if setting.dry else 1.0)
     memory = {name: peak_bytes(job, device) for name, job in jobs.items()}
     is_dense = layer.density >= 0.05
-    for rival in rivals:
-        goal = ("ratio", ">=", GOALS[rival] if is_dense else 1.5)
-        has_goal = not setting.dry and (is_dense or rival == MATERIALISED)
+    for baseline in baselines:
+        goal = ("ratio", ">=", GOALS[baseline] if is_dense else 1.5)
+        has_goal = not setting.dry and (is_dense or baseline == MATERIALISED)
         yield Measurement(
-            shape=layer.name, metric="layer_fwd_bwd", value=seconds["ours"] * 1e3, unit="ms", rival=rival,
-            rival_value=seconds[rival] * 1e3, goal=goal if has_goal else None,
+            shape=layer.name, metric="layer_fwd_bwd", value=seconds["ours"] * 1e3, unit="ms", baseline=baseline,
+            baseline_value=seconds[baseline] * 1e3, goal=goal if has_goal else None,
         )  # fmt: skip
-        if memory["ours"] is not None and memory[rival] is not None:
+        if memory["ours"] is not None and memory[baseline] is not None:
             yield Measurement(
-                shape=layer.name, metric="layer_peak", value=memory["ours"] / 1e6, unit="MB", rival=rival,
-                rival_value=memory[rival] / 1e6,
+                shape=layer.name, metric="layer_peak", value=memory["ours"] / 1e6, unit="MB", baseline=baseline,
+                baseline_value=memory[baseline] / 1e6,
             )  # fmt: skip
     largest = layer.n_nodes == 20_000 and layer.density == 0.2 and layer.heads == 4 and layer.n_attributes == 2
     yield Measurement(
@@ -122,13 +122,13 @@ def measure_layer(layer: Layer, setting: Setting) -> Iterator[Measurement]:
     )  # fmt: skip
 
 
-def why_not(rival: str, layer: Layer, contest: Contest, setting: Setting) -> str:
-    """Say why a rival is not run; empty: it is."""
-    if contest.bytes_of(rival) > 0.8 * free_bytes(setting.device):
-        return f"about {contest.bytes_of(rival) / 1e9:.0f} GB do not fit the memory"
-    if rival == MATERIALISED and not runs_kernels(setting.device):
+def why_not(baseline: str, layer: Layer, contest: Contest, setting: Setting) -> str:
+    """Return why a baseline is not run; empty: it is."""
+    if contest.bytes_of(baseline) > 0.8 * free_bytes(setting.device):
+        return f"about {contest.bytes_of(baseline) / 1e9:.0f} GB do not fit the memory"
+    if baseline == MATERIALISED and not runs_kernels(setting.device):
         return "its kernels need a GPU or the interpreter"
-    if rival == COMPILED:
+    if baseline == COMPILED:
         usual = layer.structure == "uniform" and layer.density == 0.05 and layer.dtype == torch.bfloat16
         if setting.dry or not (usual and layer.n_nodes in COMPILED_SIZES and layer.heads == 4):
             return "compiled for two shapes alone, to save time"
@@ -163,8 +163,8 @@ def measure_paths(setting: Setting, has_time: Callable[[str], bool]) -> Iterator
         finally:
             config.LIMITS = usual
         yield Measurement(
-            shape=layer.name, metric="tiles_fwd_bwd", value=seconds["tiles"] * 1e3, unit="ms", rival="lists",
-            rival_value=seconds["lists"] * 1e3,
+            shape=layer.name, metric="tiles_fwd_bwd", value=seconds["tiles"] * 1e3, unit="ms", baseline="lists",
+            baseline_value=seconds["lists"] * 1e3,
         )  # fmt: skip
 
 

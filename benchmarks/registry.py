@@ -1,4 +1,4 @@
-"""What a benchmark case is, and which there are: every module in ``benchmarks/cases`` defines one ``CASE``."""
+"""Benchmark cases: every module in ``benchmarks/cases`` defines one ``CASE``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One claim of a correctness gate.
-
-    Attributes
-    ----------
-    claim
-        What has to hold, with the bound.
-    holds
-        Whether it does.
-    got
-        The number behind it.
-    """
+    """One claim of a correctness gate, with its bound, and the number behind it."""
 
     claim: str
     holds: bool
@@ -32,48 +22,42 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One result, against a rival where there is one.
+    """One result, with that of a baseline in the same run where there is one.
 
     Attributes
     ----------
     shape
         Size of the problem, e.g. ``50000x1000 d=0.1``.
-    metric, value, unit
-        What was measured.
-    rival, rival_value
-        Who else was measured in the same run, and its value.
+    baseline, baseline_value
+        Name of the baseline, and its value of the metric.
     goal
-        Bound that DESIGN section 6 sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``; ``None``: none.
+        Bound that the design sets: ``("ratio", ">=", 30.0)`` or ``("value", "<=", 1e-9)``.
     larger_is_better
-        For scores; times and sizes are better when smaller.
+        Whether the metric is a score; times and sizes are better when smaller.
     """
 
     shape: str
     metric: str
     value: float
     unit: str
-    rival: str = ""
-    rival_value: float | None = None
+    baseline: str = ""
+    baseline_value: float | None = None
     goal: tuple[str, str, float] | None = None
     larger_is_better: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """How many times better we are than the rival."""
-        if self.rival_value is None:
+        """Factor by which the result is better than the baseline."""
+        if self.baseline_value is None:
             return None
-        better, worse = (self.value, self.rival_value) if self.larger_is_better else (self.rival_value, self.value)
+        better, worse = (
+            (self.value, self.baseline_value) if self.larger_is_better else (self.baseline_value, self.value)
+        )
         return None if worse == 0 else better / worse
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; ``None`` without a goal.
-
-        Raises
-        ------
-        ValueError
-            For a goal that cannot be judged.
-        """
+        """Whether the goal is met; ``None`` without a goal."""
         if self.goal is None:
             return None
         what, relation, bound = self.goal
@@ -91,11 +75,9 @@ class Case(Protocol):
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
         """Check results before anything is timed."""
-        ...
 
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
-        """Time and weigh; called when every check holds."""
-        ...
+        """Measure time and memory; called when every check holds."""
 
 
 def load_cases() -> dict[str, Case]:

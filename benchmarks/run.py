@@ -19,34 +19,29 @@ if TYPE_CHECKING:
     from benchmarks.registry import Case, Measurement
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = ("case", "shape", "metric", "value", "unit", "rival", "rival_value", "ratio", "goal", "met")
+COLUMNS = ("case", "shape", "metric", "value", "unit", "baseline", "baseline_value", "ratio", "goal", "met")
 COLUMNS += ("device", "threads", "versions", "date")
 PACKAGES = ("numpy", "scipy", "numba", "torch", "torch-geometric")
 
 IDLE_SECONDS = 0.3
-"""How long a job waits for threads of the one before, which spin for a while, to sleep: their time would count."""
+"""Pause before a job, in which spinning threads of the job before go to sleep: their time would count."""
 
 Row = dict[str, str | float | int | bool | None]
 
 
 def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = None, results: Path = RESULTS) -> int:
-    """Run cases one after the other.
+    """Run cases one after the other; return 1 when a gate failed, else 0.
+
+    A case is not timed when its gate fails.
 
     Parameters
     ----------
-    cases
-        The cases.
     quick
-        Small shapes only.
+        Whether to take small shapes only.
     json_path
-        Where to write all rows of this run as JSON; ``None``: nowhere.
+        File for all rows of this run as JSON.
     results
         Folder of the CSV files that rows are appended to.
-
-    Returns
-    -------
-    int
-        0, or 1 when a gate failed; a case whose gate fails is not timed.
     """
     rows: list[Row] = []
     failed = False
@@ -73,30 +68,25 @@ def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = No
 
 
 def interleave(
-    ours: Callable[[], object], rival: Callable[[], object], *, rounds: int, settle: int = 0
+    ours: Callable[[], object], baseline: Callable[[], object], *, rounds: int, settle: int = 0
 ) -> tuple[float, float]:
-    """Time two computations in turns, so that a busy machine slows both.
+    """Time two computations in turns, so that a busy machine slows both; return median CPU seconds of all threads.
+
+    Each is called once untimed, to compile and to load.
 
     Parameters
     ----------
-    ours, rival
-        Each is called once untimed, to compile and to load.
     rounds
-        Timed rounds.
+        Number of timed rounds.
     settle
-        Untimed runs before each timed one. What is repeated in use runs in the caches and the heap that it left itself;
-        without these runs it finds those of the other, and may be the one who has to give its memory back.
-
-    Returns
-    -------
-    tuple of float
-        Median CPU seconds of each, all threads of the process together.
+        Number of untimed runs before each timed one. A computation that is repeated in use finds caches and heap as it
+        left them; without these runs it finds those of the other one, and may have to return the other's memory.
     """
     times: tuple[list[float], list[float]] = ([], [])
     ours()
-    rival()
+    baseline()
     for _ in range(rounds):
-        for job, seconds in zip((ours, rival), times, strict=True):
+        for job, seconds in zip((ours, baseline), times, strict=True):
             time.sleep(IDLE_SECONDS)
             for _ in range(settle):
                 job()
@@ -107,7 +97,7 @@ def interleave(
 
 
 def as_row(case: str, measurement: Measurement) -> Row:
-    """Complete a measurement with where, with what and when it was taken."""
+    """Return a measurement as a row, with device, versions and date."""
     goal = "" if measurement.goal is None else "{} {} {:g}".format(*measurement.goal)
     values = (
         case,
@@ -115,8 +105,8 @@ def as_row(case: str, measurement: Measurement) -> Row:
         measurement.metric,
         measurement.value,
         measurement.unit,
-        measurement.rival,
-        measurement.rival_value,
+        measurement.baseline,
+        measurement.baseline_value,
         measurement.ratio,
         goal,
         measurement.met,
@@ -129,10 +119,10 @@ def as_row(case: str, measurement: Measurement) -> Row:
 
 
 def describe(row: Row) -> str:
-    """Format a row for the terminal."""
+    """Return a row as text for the terminal."""
     text = f"{row['shape']:<24} {row['metric']:<22} {row['value']:.4g} {row['unit']}"
-    if row["rival_value"] is not None:
-        text += f"   {row['rival']} {row['rival_value']:.4g} {row['unit']}, {row['ratio']:.2f}x"
+    if row["baseline_value"] is not None:
+        text += f"   {row['baseline']} {row['baseline_value']:.4g} {row['unit']}, {row['ratio']:.2f}x"
     if row["goal"]:
         text += f"   goal {row['goal']}: {'met' if row['met'] else 'MISSED'}"
     return text

@@ -1,4 +1,4 @@
-"""The model as a user meets it: train on a store, get one vector per gene and dataset."""
+"""The model as a user sees it: trained on a store, one vector per gene and dataset."""
 
 from __future__ import annotations
 
@@ -41,23 +41,19 @@ class MuSeGNN:
     Parameters
     ----------
     store
-        Holds the graph of every dataset of the atlas.
+        Store with the graph of every dataset of the atlas.
     config
-        The configuration, see :func:`musegnn.load_atlas`.
-    device, dtype
-        Place and type of parameters and activations, e.g. ``cuda``; ``torch.float64`` for checks of parity.
+        Configuration, see :func:`musegnn.load_atlas`.
+    device
+        Device of the computation, e.g. ``cpu`` or ``cuda``.
+    dtype
+        Type of parameters and activations; ``torch.float64`` for checks of parity.
     memory
-        Bytes that training on the CPU may take, weights included; ``None``: not checked.
-
-    Raises
-    ------
-    RunError
-        E411 when training would take more, naming settings that fit.
+        Bytes that training on the CPU may use, weights included; not checked by default. A ``RunError`` E411 names
+        settings that fit.
 
     Attributes
     ----------
-    store, config, device, dtype
-        The arguments; strata of the configuration are expanded.
     records
         Datasets as stored, by name.
     edges
@@ -65,7 +61,7 @@ class MuSeGNN:
     holdout
         Held-out edges by dataset name, and held-out gene keys.
     graphs
-        What training sees, in the order of the atlas: gene keys, training edges, trainable genes.
+        Datasets as training sees them, in the order of the atlas: gene keys, training edges, trainable genes.
 
     References
     ----------
@@ -98,16 +94,16 @@ class MuSeGNN:
 
     @property
     def rounds(self) -> int:
-        """Rounds trained."""
+        """Number of rounds trained."""
         return self._trainer.rounds
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``."""
+        """Lines of ``metrics.jsonl``."""
         return self._trainer.history
 
     def problems(self) -> list[Problem]:
-        """Return silent failures of training: collapse, memorised anchors, datasets that nothing aligns."""
+        """Return silent failures of training: collapse, memorised anchor genes, datasets that nothing aligns."""
         return self._trainer.problems()
 
     def untrained(self) -> MuSeGNN:
@@ -117,14 +113,14 @@ class MuSeGNN:
         return other
 
     def started(self) -> MuSeGNN:
-        """Return a model on the same data as it is before the first round: with maps, these in closed form."""
+        """Return a model on the same data before the first round, with maps in closed form."""
         other = self.untrained()
         with threads(self.config.training.threads):
             other._trainer.start()
         return other
 
     def reseeded(self, seed: int) -> MuSeGNN:
-        """Return a model on the same data with another training seed, to be trained as long as this one was."""
+        """Return an untrained model on the same data with another training seed and as many rounds."""
         other = copy.copy(self)
         training = self.config.training.model_copy(update={"seed": seed, "rounds": self.rounds})
         other.config = self.config.model_copy(update={"training": training})
@@ -132,26 +128,21 @@ class MuSeGNN:
         return other
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all data and settings that decide a trained bit, as hex digits."""
+        """Return the sha256, in hex digits, of all data and settings that decide a trained bit."""
         return self._trainer.fingerprint
 
     def train(self, out: Path | str | None = None, *, resume: bool = False, progress: Progress | None = None) -> Self:
-        """Train until ``config.training.rounds`` rounds are done.
+        """Train until ``config.training.rounds`` rounds are done, and return the model itself.
 
         Parameters
         ----------
         out
-            Run folder for checkpoints and metrics; ``None`` writes nothing.
+            Run folder for checkpoints and metrics; nothing is written by default.
         resume
-            Take up the newest whole checkpoint of `out`, if there is one. The result has the same bits as a run
-            that was never stopped.
+            Whether to continue from the newest whole checkpoint of `out`. The result is bitwise identical to a run that
+            was never stopped.
         progress
-            Called after each round.
-
-        Returns
-        -------
-        MuSeGNN
-            Itself, trained.
+            Function that is called after each round.
 
         Raises
         ------
@@ -176,7 +167,7 @@ class MuSeGNN:
         return self
 
     def vectors(self) -> dict[str, NDArray[np.float32]]:
-        """Return the vectors of all genes of each dataset, by dataset name, shape (N, dim)."""
+        """Return the vectors of all genes by dataset name, shape (N, dim)."""
         return self._trainer.vectors()
 
     def embeddings(self) -> AnnData:
@@ -221,20 +212,7 @@ class MuSeGNN:
         return adata
 
     def decoder_scores(self, dataset: str, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Return the decoder's logits of gene pairs.
-
-        Parameters
-        ----------
-        dataset
-            Name of a dataset.
-        rows, cols
-            Genes of each pair, shape (P,).
-
-        Returns
-        -------
-        numpy.ndarray
-            Mean of the logits of both directions, shape (P,), float32.
-        """
+        """Return the decoder's logit of each pair of genes in a dataset, mean of both directions, (P,) float32."""
         i = [graph.name for graph in self.graphs].index(dataset)
         model = self._trainer.model
         with torch.no_grad(), threads(self.config.training.threads):
@@ -242,7 +220,7 @@ class MuSeGNN:
             return score_pairs(model.decoder(i), model.encode(i), *ends).cpu().numpy().astype(np.float32)
 
     def graph_reports(self) -> list[dict[str, Any]]:
-        """Describe each graph: size, density, signs, and what the build dropped and why (``report``)."""
+        """Return size, density and signs of each graph, and what the build dropped and why (``report``)."""
         reports = []
         found = self.problems()
         for graph in self.graphs:
@@ -270,15 +248,7 @@ class MuSeGNN:
         return reports
 
     def gene_sets(self, sets: Mapping[str, Collection[str]], species: str = "human") -> dict[str, list[str]]:
-        """Turn gene sets of one species into keys that the datasets of the atlas use.
-
-        Parameters
-        ----------
-        sets
-            Gene names by the name of the set, e.g. of :func:`musegnn.evaluation.gene_sets.read_gmt`.
-        species
-            Whose names they are.
-        """
+        """Translate gene sets from names of one species to the keys that the datasets of the atlas use."""
         table = self.config.orthologs
         orthologs = read_orthologs(table) if table is not None else None
         return {
@@ -287,29 +257,14 @@ class MuSeGNN:
         }
 
     def save(self, folder: Path | str) -> Path:
-        """Write configuration and weights into a folder that :meth:`load` and the command line read.
-
-        Parameters
-        ----------
-        folder
-            Made when missing; refused when it holds something else.
-        """
+        """Write configuration and weights into a new folder that :meth:`load` and the command line read."""
         run = RunFolder.create(folder, self.config, store=self.store.path)
         self._trainer.save(run.path)
         return run.path
 
     @classmethod
     def load(cls, folder: Path | str, store: Store, *, device: str = "cpu") -> MuSeGNN:
-        """Load a model from a run folder or from what :meth:`save` wrote.
-
-        Parameters
-        ----------
-        folder
-            The folder.
-        store
-            The store that the model was trained on.
-        device
-            Where to compute.
+        """Load a model from a run folder or from what :meth:`save` wrote, on the store that it was trained on.
 
         Raises
         ------
@@ -322,13 +277,7 @@ class MuSeGNN:
 
     @classmethod
     def from_run(cls, folder: Path, store: Store, config: AtlasConfig, *, device: str = "cpu") -> MuSeGNN:
-        """Load the newest whole checkpoint of a run folder, under a given configuration.
-
-        Raises
-        ------
-        RunError
-            As :meth:`load`.
-        """
+        """Load the newest whole checkpoint of a run folder under a given configuration; errors as of :meth:`load`."""
         model = cls(store, config, device=device)
         if not model._trainer.restore(folder):
             msg = "the run has no checkpoint yet"

@@ -49,8 +49,6 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
 
     Parameters
     ----------
-    path
-        The atlas file. Relative paths in it are taken from its folder.
     overrides
         Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
 

@@ -46,7 +46,7 @@ def run(
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
-    """Do everything: build graphs, train, embed, evaluate, report. Run again to take up where it stopped.
+    """Build graphs, train, embed, evaluate and report. Run again to continue where it stopped.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def build(
     atlas
         The atlas file (YAML).
     store
-        The store; made when missing.
+        The store; created when missing.
     """
     from musegnn import pipeline
     from musegnn.progress import TerminalProgress
@@ -108,7 +108,7 @@ def build(
             config, store, scheduler=work.scheduler, memory=work.memory_bytes, progress=progress
         )
     names = [d.name for d in config.datasets]
-    _tell(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
+    _print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
     return 0
 
 
@@ -120,7 +120,7 @@ def estimate(
     settings: Settings = Settings(),
     common: Common = Common(),
 ) -> int:
-    """Say what building the graphs of an atlas takes: passes, memory, disk and time. Nothing is built.
+    """Estimate passes, memory, disk and time of building the graphs of an atlas. Nothing is built.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def estimate(
     from musegnn import pipeline
 
     found = pipeline.estimate(_load(atlas, settings), scheduler=work.scheduler, memory=work.memory_bytes)
-    _tell(common, found.to_json(), _estimate_table(found))
+    _print_result(common, found.to_json(), _estimate_table(found))
     return 0
 
 
@@ -151,15 +151,15 @@ def train(
     Parameters
     ----------
     store
-        The store that `musegnn build` made.
+        The store written by `musegnn build`.
     out
         The run folder.
     atlas
-        Atlas file with settings and the choice and order of datasets; without it: all datasets, default settings.
+        Atlas file with settings and the choice and order of datasets; by default all datasets and default settings.
     resume
-        Take up the newest checkpoint in the run folder.
+        Continue from the newest checkpoint in the run folder.
     memory
-        What training may use (each process of it), such as 6GB; without it half of what is free. It changes no result.
+        Memory that each training process may use, such as 6GB; by default half of what is free. Changes no result.
     """
     from musegnn import pipeline
     from musegnn.data_store import Store
@@ -175,13 +175,13 @@ def train(
         options = cluster.options()
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=options, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
-    _tell(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
+    _print_result(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0
 
 
 @app.command
 def status(run: Path, *, common: Common = Common()) -> int:
-    """Show what a training is doing: rounds, actors, phases, failures. Exit code 1 when it has stopped or stalls.
+    """Show the state of a training: rounds, actors, phases, failures. Exit code 1 when it has stopped or stalls.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def status(run: Path, *, common: Common = Common()) -> int:
     from musegnn.run_folder import RunFolder
 
     found, text = pipeline.status(RunFolder.open(run))
-    _tell(common, found, text)
+    _print_result(common, found, text)
     return int(found["state"] == "stopped" or bool(found["stalled"]))
 
 
@@ -201,32 +201,32 @@ Seeds = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))]
 
 @app.command
 def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
-    """Score a trained run and its rivals on what was held out; writes evaluation.json.
+    """Score a trained run and its baselines on what was held out; writes evaluation.json.
 
     Parameters
     ----------
     run
         The run folder.
     gmt
-        Gene sets with human names: also score how well vectors predict them.
+        File of gene sets with human names, which are predicted from the vectors.
     seeds
-        Also train with this many seeds less one, for means, deviations and the stability of neighbours.
+        Number of training seeds, that of the run included, for means, deviations and the stability of neighbours.
     """
     return _evaluate(run, gmt, seeds, common, trained_baselines=False)
 
 
 @app.command
 def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
-    """Train the rivals on a run's graphs and score them beside it; writes evaluation.json.
+    """Train the baselines on a run's graphs and score them beside it; writes evaluation.json.
 
     Parameters
     ----------
     run
         The run folder of a trained run.
     gmt
-        Gene sets with human names: also score how well vectors predict them.
+        File of gene sets with human names, which are predicted from the vectors.
     seeds
-        Also train with this many seeds less one, for means, deviations and the stability of neighbours.
+        Number of training seeds, that of the run included, for means, deviations and the stability of neighbours.
     """
     return _evaluate(run, gmt, seeds, common, trained_baselines=True)
 
@@ -273,7 +273,9 @@ def export(
         msg = "this is a folder"
         raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
     write(adata, path, format=format)
-    _tell(common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}")
+    _print_result(
+        common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}"
+    )
     return 0
 
 
@@ -296,12 +298,12 @@ def neighbors(
     gene
         Gene name, as in the input (upper and lower case count as equal when that is unambiguous).
     dataset
-        Dataset whose vector of the gene is compared; by default one list per dataset that has the gene.
+        Dataset of the query; by default one list per dataset that has the gene.
     k
         Length of each list.
     by
-        Ranking: balanced, the cosine less what is typical for the two datasets, so that genes of all datasets come up;
-        csls, corrected for both genes as well; or cosine.
+        Ranking: balanced, the cosine less what is typical for the two datasets, so that genes of all datasets are
+        listed; csls, corrected for both genes as well; or cosine.
     """
     from musegnn.analysis.neighbors import query
     from musegnn.run_folder import RunFolder
@@ -316,7 +318,7 @@ def neighbors(
 
 @app.command
 def report(run: Path, *, common: Common = Common()) -> int:
-    """Write report.html of a trained run again.
+    """Write report.html of a trained run from its results.
 
     Parameters
     ----------
@@ -336,7 +338,7 @@ def report(run: Path, *, common: Common = Common()) -> int:
         msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
         raise RunError(msg, code="E406", where=str(run), fix="finish the run with the command that started it")
     pipeline.write_report(folder, model, adata, evaluation)
-    _tell(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
+    _print_result(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
     return 0
 
 
@@ -347,7 +349,7 @@ def doctor(*, warm_up: bool = False, common: Common = Common()) -> int:
     Parameters
     ----------
     warm_up
-        Also compile the CPU kernels, which are kept for later processes.
+        Compile the CPU kernels, which are kept for later processes.
     """
     from musegnn.doctor import Finding, as_json, examine
     from musegnn.doctor import warm_up as compile_kernels
@@ -375,13 +377,13 @@ def ls(store: Path, *, common: Common = Common()) -> int:
     from musegnn.data_store import Store
 
     names = Store.open(store).datasets()
-    _tell(common, {"datasets": names}, "\n".join(names))
+    _print_result(common, {"datasets": names}, "\n".join(names))
     return 0
 
 
 @store_app.command
 def info(store: Path, dataset: str, *, common: Common = Common()) -> int:
-    """Show what a store holds of one dataset.
+    """Show the content of a store for one dataset.
 
     Parameters
     ----------
@@ -414,14 +416,14 @@ def verify(store: Path, *, common: Common = Common()) -> int:
     from musegnn.data_store import Store
 
     problems = Store.open(store).verify()
-    _tell(common, {"problems": problems}, "\n".join(problems) or "no damage found")
+    _print_result(common, {"problems": problems}, "\n".join(problems) or "no damage found")
     return int(bool(problems))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check found problems, 2 the input must be corrected."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin while they wait steal the cores from one another: rounds took ten times as long when busy.
+    # Threads that spin while they wait slow each other down: rounds took ten times as long on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="musegnn: %(levelname)s: %(message)s", stream=sys.stderr)
     try:
@@ -434,7 +436,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         _fail(error.line())
         code = 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has stopped
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  stays open until the exit
         code = 0
     except OSError as error:
@@ -444,7 +446,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"error[E141] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
         code = 2
     except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on")
+        _fail("stopped; run the same command again to continue")
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -530,7 +532,7 @@ def _print_evaluation(path: Path) -> None:
     print(to_table(json.loads(path.read_text())))
 
 
-def _tell(common: Common, result: dict[str, Any], text: str) -> None:  # JSON
+def _print_result(common: Common, result: dict[str, Any], text: str) -> None:  # JSON
     if common.json:
         _print_json(result)
     else:

@@ -1,4 +1,4 @@
-"""What this machine offers: versions, devices, optional packages, free memory and disk."""
+"""Versions, devices, optional packages, free memory and disk of this machine."""
 
 from __future__ import annotations
 
@@ -27,15 +27,7 @@ OPTIONAL = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination.
-
-    Attributes
-    ----------
-    item, state
-        What was looked at and what was found.
-    level
-        ``ok``, ``note`` (works without) or ``problem``.
-    """
+    """One line of the examination, of level ``ok``, ``note`` (works without) or ``problem``."""
 
     item: str
     state: str
@@ -43,13 +35,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at this machine and this installation.
-
-    Returns
-    -------
-    list of Finding
-        Problems are things that will stop the main job.
-    """
+    """Return what was found on this machine; a problem stops the main job."""
     found = [Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "ok")]
     found += [_package(name, required=True) for name in REQUIRED]
     found += [_package(name, required=False) for name in OPTIONAL]
@@ -58,13 +44,7 @@ def examine() -> list[Finding]:
 
 
 def warm_up() -> float:
-    """Compile for this machine what runs on its CPU, so that no later process waits for it.
-
-    Returns
-    -------
-    float
-        Seconds it took; a few when everything was compiled before.
-    """
+    """Compile the CPU kernels, which are kept for later processes, and return the seconds it took."""
     from musegnn.coexpression.warm_up import warm_up as warm_up_coexpression
     from musegnn.kernels.edge_attention.warm_up import warm_up as warm_up_attention
 
@@ -75,7 +55,7 @@ def warm_up() -> float:
 
 
 def as_json(findings: list[Finding]) -> list[dict[str, str]]:
-    """Turn findings into plain values."""
+    """Return findings as plain values."""
     return [asdict(f) for f in findings]
 
 

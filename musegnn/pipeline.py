@@ -1,4 +1,4 @@
-"""The whole way, as functions that can be called alone: graphs, training, results.
+"""The steps of a run as functions: graphs, training, results.
 
 ``run`` is what ``musegnn run`` does. Every step reads from and writes to the store and the run folder only.
 """
@@ -35,33 +35,28 @@ def build_graphs(
 ) -> Store:
     """Build the co-expression graph of every dataset of an atlas into a store.
 
-    Datasets whose graph is already in the store, from the same counts and the same settings, are left alone.
+    Datasets whose graph is already in the store, from the same counts and the same settings, are not built again.
 
     Parameters
     ----------
     atlas
         Datasets and ``graph`` settings, see :func:`musegnn.load_atlas`.
     store
-        A store, or the path of one; made when missing.
+        A store, or its path; created when missing.
     scheduler
-        Where the work runs: ``threads``, ``synchronous``, ``distributed``, ``ray``, or the address of a dask scheduler
+        Place of the work: ``threads``, ``synchronous``, ``distributed``, ``ray``, or the address of a dask scheduler
         such as ``tcp://host:8786``. The result is the same.
     memory
         Bytes that each process may use; ``None``: half of what this machine has free.
     progress
-        Called after each step.
-
-    Returns
-    -------
-    Store
-        Holding every dataset of the atlas.
+        Function that is called after each step.
 
     Raises
     ------
     InputError
         When a dataset cannot be used; nothing of it is written.
     ConfigError
-        For an unknown scheduler, or memory in which the work does not fit.
+        For an unknown scheduler, or too little memory.
     """
     from musegnn.cluster.build import build_graphs as build
     from musegnn.data_store import Store
@@ -80,25 +75,10 @@ def run(
     cluster: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
-    """Do everything: graphs, training, embeddings, evaluation and report.
+    """Build graphs, train, and write embeddings, evaluation and report.
 
-    Called again on the same folder, it takes up where it stopped.
-
-    Parameters
-    ----------
-    atlas
-        The configuration, with absolute paths.
-    out
-        The run folder.
-    scheduler, memory, progress
-        As in :func:`build_graphs`.
-    cluster
-        As in :func:`train`.
-
-    Returns
-    -------
-    RunFolder
-        The folder, with all results.
+    Called again on the same folder, it continues where it stopped. Parameters are those of :func:`build_graphs` and
+    :func:`train`; paths in `atlas` are absolute.
     """
     from musegnn.datasets import expand_strata
 
@@ -112,20 +92,7 @@ def run(
 
 
 def estimate(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
-    """Predict passes, memory, disk and time of :func:`build_graphs`, from the heads of the files and some cells.
-
-    Parameters
-    ----------
-    atlas, scheduler, memory
-        As for :func:`build_graphs`.
-
-    Raises
-    ------
-    InputError
-        When a file cannot be used.
-    ConfigError
-        For an unknown scheduler, or memory in which the work does not fit.
-    """
+    """Predict passes, memory, disk and time of :func:`build_graphs`, from the heads of the files and some cells."""
     from musegnn.cluster.estimate import estimate_graphs
 
     return estimate_graphs(atlas, scheduler=scheduler, memory=memory)
@@ -145,28 +112,19 @@ def train(
     Parameters
     ----------
     folder
-        Run folder whose configuration is used; checkpoints and metrics go there.
-    store
-        Holds the graphs.
+        Run folder with the configuration; checkpoints and metrics are written there.
     resume
-        Take up the newest good checkpoint; without it an existing checkpoint is an error.
+        Whether to continue from the newest good checkpoint; without it an existing checkpoint is an error.
     memory
-        Bytes that training may take; ``None``: half of what this machine has free.
+        Bytes that training may use; ``None``: half of what this machine has free.
     cluster
-        Train with several processes on Ray: the options of :func:`musegnn.cluster.train.train_on_cluster`, at least
-        ``actors``; ``None``: in this process. The result is the same.
-    progress
-        Called after each round.
-
-    Returns
-    -------
-    MuSeGNN
-        Trained.
+        Options of :func:`musegnn.cluster.train.train_on_cluster`, at least ``actors``, to train with several processes
+        on Ray; ``None``: in this process. The result is the same.
 
     Raises
     ------
     RunError
-        E411 when training would take more memory.
+        E411 when training needs more memory.
     """
     from musegnn.api import MuSeGNN
     from musegnn.coexpression.memory import memory_budget
@@ -182,7 +140,7 @@ def train(
 
 
 def status(folder: RunFolder) -> tuple[dict[str, Any], str]:  # JSON
-    """Say what the training of a run folder is doing, as data and as text for a terminal."""
+    """Return the state of the training of a run folder, as data and as text for a terminal."""
     from musegnn.cluster.status import read_status, show_status
 
     found = read_status(folder)
@@ -190,13 +148,7 @@ def status(folder: RunFolder) -> tuple[dict[str, Any], str]:  # JSON
 
 
 def load_model(folder: RunFolder) -> MuSeGNN:
-    """Load the trained model of a run folder.
-
-    Raises
-    ------
-    RunError
-        When the run has no checkpoint yet.
-    """
+    """Load the trained model of a run folder; a ``RunError`` says that there is no checkpoint yet."""
     from musegnn.api import MuSeGNN
     from musegnn.data_store import Store
 
@@ -205,14 +157,14 @@ def load_model(folder: RunFolder) -> MuSeGNN:
 
 def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | None = None) -> None:
     """Write embeddings, evaluation and report of a trained model into its run folder."""
-    tell = progress or (lambda *_: None)
-    tell("results", 0, 3, "embeddings")
+    report = progress or (lambda *_: None)
+    report("results", 0, 3, "embeddings")
     adata = write_embeddings(folder, model)
-    tell("results", 1, 3, "evaluation")
+    report("results", 1, 3, "evaluation")
     evaluation = evaluate(folder, model)
-    tell("results", 2, 3, "report")
+    report("results", 2, 3, "report")
     write_report(folder, model, adata, evaluation)
-    tell("results", 3, 3, "")
+    report("results", 3, 3, "")
 
 
 def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
@@ -234,20 +186,16 @@ def evaluate(
     trained_baselines: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
-    """Score the model and its rivals on what was held out; write ``evaluation.json``.
+    """Score the model and its baselines on what was held out; write ``evaluation.json``.
 
     Parameters
     ----------
-    folder
-        The run.
-    model
-        Its model.
     gmt
-        Gene sets (human names) to predict; ``None``: none.
+        File of gene sets (human names) to predict.
     trained_baselines
-        Train the rivals that need it, too; needs the extra ``baselines``.
+        Whether to train baselines as well; needs the extra ``baselines``.
     seeds
-        Training seeds to average over, that of the run included.
+        Number of training seeds to average over, that of the run included.
     """
     from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
     from musegnn.evaluation.gene_sets import read_gmt

@@ -1,7 +1,8 @@
-"""How long jobs tell where they are.
+"""Progress of jobs, and warnings in few lines.
 
-A job calls ``progress(task, done, total, note)``: `task` names the bar (``"build lung_hlca"``, ``"train"``), `done` of
-`total` steps are finished, `note` is a short text such as the current losses. Calls may come from several threads.
+A job calls ``progress(task, done, total, note)``: `task` names the bar (``"build lung_hlca"``, ``"train"``), `done`
+of `total` steps are finished, `note` is a short text such as the current losses. Calls may come from several
+threads.
 """
 
 from __future__ import annotations
@@ -25,22 +26,14 @@ LISTED = 3
 
 
 class Progress(Protocol):
-    """Called by a job after each finished step."""
+    """Function that a job calls after each finished step."""
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         """Report that `done` of `total` steps of `task` are finished."""
 
 
 class TerminalProgress:
-    """Show progress, rate and time left: bars on a terminal, at most one plain line per task and ten seconds elsewhere.
-
-    Use as a context manager.
-
-    Parameters
-    ----------
-    quiet
-        Show nothing.
-    """
+    """Progress, rate and time left: bars on a terminal, at most one plain line per task and ten seconds elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -64,13 +57,11 @@ class TerminalProgress:
             )
 
     def __enter__(self) -> Self:
-        """Start the display."""
         if self._bars is not None:
             self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Stop the display."""
         if self._bars is not None:
             self._bars.stop()
 
@@ -97,7 +88,7 @@ class TerminalProgress:
 
 
 def describe_pace(done: int, left: int, seconds: float) -> str:
-    """Describe the rate of `done` steps in `seconds`, and the time that as many as are `left` will take at that rate.
+    """Return the rate of `done` steps in `seconds`, and the time that the steps left take at that rate, as text.
 
     Examples
     --------
@@ -120,14 +111,7 @@ def describe_pace(done: int, left: int, seconds: float) -> str:
 
 
 def count_warnings(codes: Iterable[str], *, details: str) -> str:
-    """Return how often each warning occurs and where the details are, in one line whose length is bounded.
-
-    Parameters
-    ----------
-    codes
-        Code of each warning, such as ``W501``.
-    details
-        Command that lists the warnings in full.
+    """Return one line of bounded length: how often each code occurs, and the command that lists the warnings.
 
     Examples
     --------

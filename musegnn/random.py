@@ -1,4 +1,4 @@
-"""Random numbers as a function of what they are for, never of the order of calls.
+"""Random numbers as a function of their purpose, never of the order of calls.
 
 Every draw comes from a Philox counter stream keyed by ``(seed, purpose, ids...)``. No generator state is
 kept between calls, so nothing about randomness has to be checkpointed, and the same draw is made whatever
@@ -17,26 +17,11 @@ if TYPE_CHECKING:
 
 
 def stream(seed: int, purpose: str, *ids: int | str) -> np.random.Generator:
-    """Make the generator that belongs to one purpose.
-
-    Parameters
-    ----------
-    seed
-        The run's seed, any integer.
-    purpose
-        What the numbers are for, e.g. ``"partner"`` or ``"holdout_edges"``.
-    *ids
-        What identifies the draw within the purpose: round, dataset name, ...
-
-    Returns
-    -------
-    numpy.random.Generator
-        A fresh Philox generator. Two calls with equal arguments give equal streams.
+    """Return the generator of one purpose, such as ``"partner"``, and of `ids` within it, such as round and dataset.
 
     Examples
     --------
-    >>> a = stream(0, "partner", 3, "lung").integers(0, 100, 4)
-    >>> b = stream(0, "partner", 3, "lung").integers(0, 100, 4)
+    >>> a, b = (stream(0, "partner", 3, "lung").integers(0, 100, 4) for _ in range(2))
     >>> bool((a == b).all())
     True
     """
@@ -46,13 +31,7 @@ def stream(seed: int, purpose: str, *ids: int | str) -> np.random.Generator:
 
 
 def torch_generator(seed: int, purpose: str, *ids: int | str) -> torch.Generator:
-    """Make a CPU torch generator keyed like :func:`stream`.
-
-    Returns
-    -------
-    torch.Generator
-        Seeded with 63 bits of the same key.
-    """
+    """Return a CPU torch generator with 63 bits of the key of :func:`stream`."""
     import torch
 
     word = int(stream(seed, purpose, *ids).integers(0, 2**63 - 1))

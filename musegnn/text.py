@@ -11,12 +11,10 @@ SHOWN = 3
 
 
 def some_of(items: Sequence[str], limit: int = SHOWN) -> str:
-    """List the first few items and say how many more there are.
+    """Return the first few items as a list in words, and how many more there are.
 
     Examples
     --------
-    >>> some_of(["a", "b"])
-    'a, b'
     >>> some_of(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """

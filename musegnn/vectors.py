@@ -1,4 +1,4 @@
-"""Vectors compared by cosine: unit rows, nearest rows, and cosines corrected for datasets that lie apart.
+"""Vectors compared by cosine: unit rows, nearest rows, spread, and cosines corrected for datasets that lie apart.
 
 Rows of one dataset are often nearer to one another than to the rows of other datasets. With r(i, D) the mean cosine of
 row i to its k nearest rows in dataset D, the row itself excluded, two corrections make rows of all datasets comparable:
@@ -38,6 +38,7 @@ Float = TypeVar("Float", bound=np.floating)
 Similarity = Literal["balanced", "csls", "cosine"]
 
 BLOCK_BYTES = 64 << 20
+BLOCK_ENTRIES = 4_000_000
 TYPICAL_NEIGHBORS = 10
 
 
@@ -50,7 +51,7 @@ class Neighbors:
     index
         Positions of the neighbours, -1 behind the last one, shape (P, k), int32.
     score
-        The similarities that they are ranked by, NaN behind the last one, shape (P, k), float32.
+        Similarities that rank them, NaN behind the last one, shape (P, k), float32.
     """
 
     index: NDArray[np.int32]
@@ -66,19 +67,9 @@ def unit_rows(vectors: ArrayLike, *, dtype: type[Float]) -> NDArray[Float]: ...
 
 
 def unit_rows(vectors: ArrayLike, *, dtype: type[np.floating] = np.float64) -> NDArray[np.floating]:
-    """Return the rows scaled to length one; rows of zeros stay zero, so that their cosine with anything is 0.
+    """Return the rows (P, d) scaled to length one; rows of zeros stay zero, so that their cosine with anything is 0.
 
-    Parameters
-    ----------
-    vectors
-        Matrix of finite numbers, shape (P, d).
-    dtype
-        Type of the result; lengths are computed in float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (P, d).
+    Lengths are computed in float64, whatever the type of the result.
 
     Raises
     ------
@@ -116,10 +107,8 @@ def neighborhood_similarity(
         Unit rows, shape (P, d).
     group
         Group of each row, such as the code of its dataset, shape (P,), from 0.
-    rows
-        Rows wanted, shape (n,); all by default.
-    groups
-        Groups wanted, shape (m,); all by default.
+    rows, groups
+        Rows wanted, shape (n,), and groups wanted, shape (m,); all by default.
     k
         Number of nearest rows, at least 1; all of a group that has fewer.
 
@@ -152,23 +141,9 @@ def neighborhood_similarity(
 
 
 def typical_similarity(unit: Floats, group: Ints, *, groups: Ints | None = None, k: int = TYPICAL_NEIGHBORS) -> Floats:
-    """Compute the cosine that is typical for nearest rows of two groups: ``(m(D, E) + m(E, D)) / 2``.
+    """Compute the typical cosine of nearest rows of two groups, ``(m(D, E) + m(E, D)) / 2``: wanted x all, (m, T).
 
-    Parameters
-    ----------
-    unit
-        Unit rows, shape (P, d).
-    group
-        Group of each row, shape (P,), from 0, none without rows.
-    groups
-        Groups wanted, shape (m,); all by default.
-    k
-        Number of nearest rows, as in :func:`neighborhood_similarity`.
-
-    Returns
-    -------
-    numpy.ndarray
-        From each wanted group to every group, shape (m, T).
+    Parameters are those of :func:`neighborhood_similarity`; no group may be without rows.
     """
     near = neighborhood_similarity(unit, group, groups=groups, k=k)
     members = [np.flatnonzero(group == code) for code in range(int(group.max(initial=-1)) + 1)]
@@ -182,23 +157,16 @@ def typical_similarity(unit: Floats, group: Ints, *, groups: Ints | None = None,
 
 
 def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floats:
-    """Return the CSLS of rows: ``s(i, j) = 2 cos(i, j) - r(i, D_j) - r(j, D_i)``.
+    """Return the CSLS of n rows with all rows, (n, P): ``s(i, j) = 2 cos(i, j) - r(i, D_j) - r(j, D_i)``.
 
     Parameters
     ----------
     cosine
-        Cosines of n rows to all rows, shape (n, P).
+        Cosines of the rows with all rows, shape (n, P).
     near
         Result of :func:`neighborhood_similarity` for all rows and groups, shape (P, T).
-    group
-        Group of each row, shape (P,).
     rows
-        Positions of the n rows, shape (n,).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, P).
+        Positions of the n rows.
     """
     scaled: Floats = 2 * cosine
     scaled -= near[rows][:, group]
@@ -209,18 +177,8 @@ def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floa
 def nearest(vectors: ArrayLike, k: int) -> Neighbors:
     """Return the k nearest other rows of every row by cosine.
 
-    Parameters
-    ----------
-    vectors
-        Shape (P, d).
-    k
-        Number of neighbours, at least 1.
-
-    Returns
-    -------
-    Neighbors
-        Equal scores are in the order of the rows, and the row itself is never listed. Where there are fewer than `k`
-        other rows, the rest is -1 and NaN.
+    Equal scores are in the order of the rows, and the row itself is never listed. Where there are fewer than `k` other
+    rows, the rest is -1 and NaN.
 
     Examples
     --------
@@ -240,20 +198,11 @@ def nearest_split(
 
     Parameters
     ----------
-    vectors
-        Shape (P, d).
     group
         Group of each row, such as the code of its dataset, shape (P,), from 0.
-    k
-        Number of neighbours in each list, at least 1.
     typical
-        Result of :func:`typical_similarity` for all groups, shape (T, T), which is taken from the cosines that rows
-        are ranked by; plain cosines by default.
-
-    Returns
-    -------
-    tuple of Neighbors
-        Inside the group (without the row itself), outside the group.
+        Result of :func:`typical_similarity` for all groups, shape (T, T), which is subtracted from the cosines that
+        rows are ranked by; plain cosines by default.
 
     Raises
     ------
@@ -281,6 +230,76 @@ def nearest_split(
     if typical is None:
         np.clip(score, -1.0, 1.0, out=score)
     return Neighbors(index=index[0], score=score[0]), Neighbors(index=index[1], score=score[1])
+
+
+def nearest_euclidean(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
+    """Find the k nearest other vectors of each vector, exactly, by Euclidean distance.
+
+    Returns
+    -------
+    tuple of arrays
+        Distances and positions, nearest first, equal distances by position, each shape (n, k).
+
+    Raises
+    ------
+    ValueError
+        When there are not more than k vectors.
+    """
+    x64 = np.asarray(x, dtype=np.float64)
+    n = len(x64)
+    if n <= k:
+        msg = f"expected more than {k} vectors to have {k} neighbours each, got {n}"
+        raise ValueError(msg)
+    centred = x64 - x64.mean(axis=0)
+    square = (centred * centred).sum(axis=1)
+    distances = np.empty((n, k))
+    positions = np.empty((n, k), dtype=np.int64)
+    rows = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, n, rows):
+        block = np.arange(start, min(start + rows, n))
+        d2 = square[block, None] + square[None, :] - 2 * centred[block] @ centred.T
+        d2[np.arange(len(block)), block] = np.inf
+        close = np.sort(np.argpartition(d2, k - 1, axis=1)[:, :k], axis=1)
+        # differences, not the expanded square, so that near duplicates keep their order and equal ones have distance 0
+        exact = np.linalg.norm(centred[block, None, :] - centred[close], axis=2)
+        order = np.argsort(exact, axis=1, kind="stable")
+        distances[block] = np.take_along_axis(exact, order, axis=1)
+        positions[block] = np.take_along_axis(close, order, axis=1)
+    return distances, positions
+
+
+def effective_rank(x: NDArray[np.floating]) -> float:
+    """Compute the number of dimensions that vectors (n, d) use, between 1 and min(n - 1, d); nan when all are equal.
+
+    ``exp(-sum_i p_i ln p_i)`` with ``p_i = s_i^2 / sum_k s_k^2`` and s the singular values of the centred vectors:
+    d for an isotropic cloud, 1 for a line.
+
+    References
+    ----------
+    Roy and Vetterli, "The effective rank", EUSIPCO 2007, with squared singular values (shares of variance).
+    """
+    x64 = np.asarray(x, dtype=np.float64)
+    centred = x64 - x64.mean(axis=0)
+    power = np.linalg.svd(centred, compute_uv=False) ** 2
+    rounding = (np.finfo(np.float64).eps * np.abs(x64).max(initial=0.0)) ** 2 * x64.size
+    if power.sum() <= rounding:
+        return float("nan")
+    share = power / power.sum()
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def mean_cosine(x: NDArray[np.floating]) -> float:
+    """Average the cosine over all pairs of different rows, without forming the pairs; nan for fewer than two rows.
+
+    With unit rows u: ``(|sum u|^2 - sum |u|^2) / (n (n - 1))``. Near 1 for a collapsed space.
+    """
+    u = unit_rows(x)
+    n = len(u)
+    if n < 2:
+        return float("nan")
+    total = u.sum(axis=0)
+    return float((total @ total - (u * u).sum()) / (n * (n - 1)))
 
 
 @njit(parallel=True, nogil=True, cache=True)

@@ -38,7 +38,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("musegnn", "kernels", "data_store", "cluster")
 FLOORS = (
-    "errors kernels data_store config atlas_file graph progress random run_folder text units vectors",
+    "errors error_codes kernels data_store config atlas_file datasets graph progress random ranking run_folder text "
+    "units vectors",
     "coexpression",
     "model",
     "training",
@@ -141,15 +142,20 @@ def count_settings(modules: list[Module]) -> tuple[int, int]:
     return every, own
 
 
-def imports_of(module: Module, modules: dict[str, Module]) -> set[str]:
-    """Name the modules of the product that a module imports anywhere."""
+def imported_names(tree: ast.Module) -> set[str]:
+    """Name all that a module imports anywhere: modules, and what is taken from them as ``module.name``."""
     names = set()
-    for node in ast.walk(module.tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            below = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= {name if name in modules else node.module for name in below}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports_of(module: Module, modules: dict[str, Module]) -> set[str]:
+    """Name the modules of the product that a module imports anywhere."""
+    names = {name if name in modules else name.rpartition(".")[0] for name in imported_names(module.tree)}
     return (names & modules.keys()) - {module.name}
 
 

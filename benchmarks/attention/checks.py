@@ -43,11 +43,11 @@ def check_kernels(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[Ch
         yield compare(f"uniform d=0.1 H={heads} D={dim} F={n_attributes}", inputs, graph, impl)
     graphs = [make_graph("uniform", n_nodes - 7 * i, 0.01 + 0.1 * i, device, seed=i) for i in range(3)]
     yield from check_bits(graphs, impl)
-    yield from check_rivals(device, impl, tiny=tiny)
+    yield from check_baselines(device, impl, tiny=tiny)
 
 
-def check_rivals(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[Check]:
-    """Check that the rivals compute what ours computes."""
+def check_baselines(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[Check]:
+    """Check that the baselines compute what ours computes."""
     layer = Layer(n_nodes=20 if tiny else 300, density=0.1, heads=2, dim=16, dtype=torch.float32)
     contest = Contest(layer, device, impl)
     jobs = contest.jobs([PYG, MATERIALISED] if runs_kernels(device) else [PYG])
@@ -56,10 +56,12 @@ def check_rivals(device: torch.device, impl: Any, *, tiny: bool) -> Iterator[Che
         out = job()
         assert contest.x.grad is not None
         results[name] = (out.detach(), contest.x.grad)
-    for rival in list(jobs)[1:]:
-        pairs = zip(results["ours"], results[rival], strict=True)
+    for baseline in list(jobs)[1:]:
+        pairs = zip(results["ours"], results[baseline], strict=True)
         error = max(float((ours - theirs).abs().max() / theirs.abs().max()) for ours, theirs in pairs)
-        yield Check(claim=f"{rival} = ours, output and gradient, within 2e-5", holds=error <= 2e-5, got=f"{error:.1e}")
+        yield Check(
+            claim=f"{baseline} = ours, output and gradient, within 2e-5", holds=error <= 2e-5, got=f"{error:.1e}"
+        )
 
 
 def check_bits(graphs: list[EdgeGraph], impl: Any) -> Iterator[Check]:

@@ -21,7 +21,7 @@ PYG, COMPILED, MATERIALISED = "PyG eager", "PyG compiled", "one edge per step"
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Say whether Triton's kernels run there: compiled on a GPU, or in the interpreter."""
+    """Return whether Triton's kernels run there: compiled on a GPU, or in the interpreter."""
     return device.type == "cuda" or os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
@@ -77,26 +77,26 @@ class Contest:
         self.theirs.load_state_dict(self.ours.state_dict())
         self.grad = torch.randn(layer.n_nodes, width, **options)
 
-    def jobs(self, rivals: list[str]) -> dict[str, Callable[[], torch.Tensor]]:
-        """Return forward and backward of ours and of the rivals, as functions that return the output."""
+    def jobs(self, baselines: list[str]) -> dict[str, Callable[[], torch.Tensor]]:
+        """Return forward and backward of ours and of the baselines, as functions that return the output."""
         graph, edge_attr = self.graph, self.edge_attr
         forwards: dict[str, Callable[[], torch.Tensor]] = {
             "ours": lambda: self.ours(self.x, graph, edge_attr, impl=self.impl)
         }
-        if PYG in rivals or COMPILED in rivals:
+        if PYG in baselines or COMPILED in baselines:
             edge_index = torch.stack([graph.col, graph.target])
-            if PYG in rivals:
+            if PYG in baselines:
                 forwards[PYG] = lambda: self.theirs(self.x, edge_index, edge_attr)
-            if COMPILED in rivals:
+            if COMPILED in baselines:
                 compiled = torch.compile(self.theirs)
                 forwards[COMPILED] = lambda: compiled(self.x, edge_index, edge_attr)
-        if MATERIALISED in rivals:
+        if MATERIALISED in baselines:
             forwards[MATERIALISED] = lambda: materialised_edges.convolve(self.ours, self.x, graph, edge_attr)
         return {name: lambda forward=forward: self._both(forward) for name, forward in forwards.items()}
 
-    def bytes_of(self, rival: str) -> int:
-        """Estimate the memory of a rival: PyG holds about 7 tensors per edge, head and dimension, the other 2."""
-        return self.layer.n_numbers * self.edge_attr.element_size() * (2 if rival == MATERIALISED else 8)
+    def bytes_of(self, baseline: str) -> int:
+        """Estimate the memory of a baseline: PyG holds about 7 tensors per edge, head and dimension, the other 2."""
+        return self.layer.n_numbers * self.edge_attr.element_size() * (2 if baseline == MATERIALISED else 8)
 
     def _both(self, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
         self.x.grad = None

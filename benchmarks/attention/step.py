@@ -81,8 +81,8 @@ def measure_step(setting: Any, has_time: Callable[[str], bool]) -> Iterator[Meas
         jobs = {"ours": Step(graph, pyg=False), "pyg": Step(graph, pyg=True)}
         seconds = time_jobs(jobs, setting.device, seconds=0.0 if setting.dry else 3.0)
         yield Measurement(
-            shape=shape, metric="step", value=seconds["ours"] * 1e3, unit="ms", rival="the same with PyG's layers",
-            rival_value=seconds["pyg"] * 1e3,
+            shape=shape, metric="step", value=seconds["ours"] * 1e3, unit="ms", baseline="the same with PyG's layers",
+            baseline_value=seconds["pyg"] * 1e3,
         )  # fmt: skip
 
 
@@ -114,5 +114,5 @@ def measure_batch(setting: Any, has_time: Callable[[str], bool]) -> Iterator[Mea
         seconds = time_jobs(jobs, setting.device, seconds=0.0 if setting.dry else 5.0)
         yield Measurement(
             shape=shape, metric="graphs_fwd_bwd", value=seconds["together"] * 1e3, unit="ms",
-            rival="one graph after the other", rival_value=seconds["apart"] * 1e3,
+            baseline="one graph after the other", baseline_value=seconds["apart"] * 1e3,
         )  # fmt: skip

@@ -58,8 +58,8 @@ class Ablation:
                     metric=measure,
                     value=value,
                     unit=words,
-                    rival="" if variant == DEFAULT else DEFAULT,
-                    rival_value=None if variant == DEFAULT else table.mean(group, DEFAULT, measure),
+                    baseline="" if variant == DEFAULT else DEFAULT,
+                    baseline_value=None if variant == DEFAULT else table.mean(group, DEFAULT, measure),
                     larger_is_better=measure != "seconds",
                 )
         if not quick and len(names) == len(groups.CHOICE_GROUPS):

@@ -71,7 +71,7 @@ class Cluster:
 
 def _phases(shape: str, run: Run, skip: int, every: int, base: float) -> Iterator[Measurement]:
     seconds = statistics.median(run.round_seconds(skip))
-    yield Measurement(shape=shape, metric="round", value=seconds, unit="s", rival="one process", rival_value=base)
+    yield Measurement(shape=shape, metric="round", value=seconds, unit="s", baseline="one process", baseline_value=base)
     rows = run.processes(skip)
     spent = {phase: statistics.fmean(row.get(f"{phase}_seconds", 0.0) / every for row in rows) for phase in PHASES}
     for phase, value in spent.items():

@@ -35,7 +35,7 @@ class Coexpression:
     name = "coexpression"
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
-        """Compare ours with the rival, and both with the published programs' own output."""
+        """Compare ours with the baseline, and both with the published programs' own output."""
         del quick
         counts, depth = SyntheticCounts(3000, 400, 0.1, seed=1).load()
         yield from _agree("synthetic 3000x400", cscore(counts, depth), cscore_dense(counts.toarray() * 1.0, depth))
@@ -58,8 +58,8 @@ def _golden(folder: Path) -> Iterator[Check]:
     golden = np.load(folder / "cscore_mic500_R.npz")
     counts = csr_matrix((given["data"], given["indices"], given["indptr"]), shape=tuple(given["shape"]))
     ours = cscore(counts, given["seq_depth"])
-    rival = cscore_dense(counts.toarray().astype(np.float64), given["seq_depth"])
-    for who, z, estimate in (("ours", ours.z, ours.estimate), ("dense", rival.z, rival.estimate)):
+    baseline = cscore_dense(counts.toarray().astype(np.float64), given["seq_depth"])
+    for who, z, estimate in (("ours", ours.z, ours.estimate), ("dense", baseline.z, baseline.estimate)):
         yield _within(f"{who} = CS-CORE R, microglia: z", np.abs(z - golden["test_stat"]).max())
         yield _within(f"{who} = CS-CORE R, microglia: estimate", np.abs(estimate - golden["est"]).max())
     counts = load_npz(folder / "cscore_syn1000x2000_input.npz")
@@ -74,12 +74,12 @@ def _within(claim: str, difference: float) -> Check:
     return Check(claim=f"{claim} within {TOLERANCE:g}", holds=bool(difference <= TOLERANCE), got=f"{difference:.1e}")
 
 
-def _agree(what: str, ours: CSCoreResult, rival: DenseResult) -> Iterator[Check]:
-    positive = rival.sigma > 0
+def _agree(what: str, ours: CSCoreResult, baseline: DenseResult) -> Iterator[Check]:
+    positive = baseline.sigma > 0
     pairs = np.ix_(positive, positive)
-    z, other = ours.z[pairs], rival.z[pairs]
+    z, other = ours.z[pairs], baseline.z[pairs]
     yield _within(f"ours = dense, {what}: z", np.abs(z - other).max())
-    yield _within(f"ours = dense, {what}: estimate", np.abs(ours.estimate - rival.estimate)[pairs].max())
+    yield _within(f"ours = dense, {what}: estimate", np.abs(ours.estimate - baseline.estimate)[pairs].max())
     cut = critical_z(0.005)
     differ = int(((np.abs(z) >= cut) != (np.abs(other) >= cut)).sum())
     yield Check(claim=f"ours = dense, {what}: the same edges", holds=differ == 0, got=f"{differ} differ")
@@ -94,11 +94,11 @@ def _compare(
     def ours() -> None:
         results["ours"] = cscore(counts, depth)
 
-    def rival() -> None:
-        results["rival"] = cscore_dense(dense, depth)
+    def baseline() -> None:
+        results["baseline"] = cscore_dense(dense, depth)
 
-    seconds, rival_seconds = interleave(ours, rival, rounds=rounds)
-    mine, theirs = results["ours"], results["rival"]
+    seconds, baseline_seconds = interleave(ours, baseline, rounds=rounds)
+    mine, theirs = results["ours"], results["baseline"]
     assert isinstance(mine, CSCoreResult)
     assert isinstance(theirs, DenseResult)
     yield Measurement(
@@ -106,8 +106,8 @@ def _compare(
         metric="cpu_time",
         value=seconds,
         unit="s",
-        rival="dense IRLS",
-        rival_value=rival_seconds,
+        baseline="dense IRLS",
+        baseline_value=baseline_seconds,
         goal=None if goal is None else ("ratio", ">=", goal),
     )
     positive = np.ix_(theirs.sigma > 0, theirs.sigma > 0)

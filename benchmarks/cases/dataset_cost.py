@@ -101,8 +101,8 @@ def _fitted(decoder: str, shapes: tuple[Shape, ...]) -> Iterator[Measurement]:
             metric=f"cpu_time per dataset: {decoder}",
             value=seconds[k],
             unit="s",
-            rival="prediction from other shapes",
-            rival_value=guess,
+            baseline="prediction from other shapes",
+            baseline_value=guess,
         )
     about = f"{len(shapes)} shapes"
     yield Measurement(shape=about, metric=f"median error: {decoder}", value=float(np.median(errors)), unit="")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-RIVAL = "PyG TransformerConv"
+BASELINE = "PyG TransformerConv"
 EXACT, TIMES_THEIRS = 1e-9, 2.0
 # Nodes, density, goal, rounds.
 SPEED = ((1000, 0.2, 40.0, 11), (2000, 0.05, 30.0, 11), (5000, 0.05, 30.0, 5), (1000, 0.05, 8.0, 31))
@@ -87,8 +87,8 @@ def _compare(n_nodes: int, density: float, goal: float | None, rounds: int) -> I
         metric="layer_fwd_bwd_cpu_1_thread",
         value=ours,
         unit="s",
-        rival=RIVAL,
-        rival_value=theirs,
+        baseline=BASELINE,
+        baseline_value=theirs,
         goal=None if goal is None else ("ratio", ">=", goal),
     )
 
@@ -104,8 +104,8 @@ def _weigh(n_nodes: int, density: float) -> Measurement:
         metric="layer_fwd_bwd_peak",
         value=peaks["ours"],
         unit="MB",
-        rival=RIVAL,
-        rival_value=peaks["theirs"],
+        baseline=BASELINE,
+        baseline_value=peaks["theirs"],
         goal=("ratio", ">=", 30.0),
     )
 
@@ -132,8 +132,8 @@ def _forward(n_nodes: int, density: float) -> Iterator[Measurement]:
         metric="op_fwd_rate",
         value=rate,
         unit="GFLOP/s",
-        rival="torch.bmm, K=32",
-        rival_value=gemm,
+        baseline="torch.bmm, K=32",
+        baseline_value=gemm,
         larger_is_better=True,
     )
 
@@ -154,8 +154,8 @@ def _two_threads(n_nodes: int, density: float, *, rounds: int) -> Measurement:
         metric="op_fwd_bwd_wall_2_threads",
         value=two,
         unit="s",
-        rival="1 thread",
-        rival_value=one,
+        baseline="1 thread",
+        baseline_value=one,
         goal=("ratio", ">=", SPEED_UP),
     )
 

@@ -71,8 +71,8 @@ class EdgeRules:
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Measure densities and their stability, their causes, and the agreement of RNA and ATAC; five digits."""
         for row in self._measure(quick=quick):
-            chance = None if row.rival_value is None else float(f"{row.rival_value:.5g}")
-            yield replace(row, value=float(f"{row.value:.5g}"), rival_value=chance)
+            chance = None if row.baseline_value is None else float(f"{row.baseline_value:.5g}")
+            yield replace(row, value=float(f"{row.value:.5g}"), baseline_value=chance)
 
     def _measure(self, *, quick: bool) -> Iterator[Measurement]:
         datasets = {dataset.name: dataset for dataset in find_datasets()}

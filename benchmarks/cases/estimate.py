@@ -79,7 +79,7 @@ class Estimate:
                 ("store", measured["bytes"] / 1e6, "MB", predicted.store_bytes / 1e6),
             ):
                 yield Measurement(
-                    shape=str(shape), metric=metric, value=value, unit=unit, rival="estimate", rival_value=guess
+                    shape=str(shape), metric=metric, value=value, unit=unit, baseline="estimate", baseline_value=guess
                 )
             error = abs(predicted.memory / measured["peak"] - 1.0)
             yield Measurement(

@@ -193,8 +193,8 @@ class Maps:
                         metric=measure,
                         value=value,
                         unit=spread,
-                        rival="" if name == "default" else "default",
-                        rival_value=None if name == "default" else means[group, "default"][measure],
+                        baseline="" if name == "default" else "default",
+                        baseline_value=None if name == "default" else means[group, "default"][measure],
                         larger_is_better=measure != "seconds",
                     )
         if not quick and len(names) == len(GROUPS):

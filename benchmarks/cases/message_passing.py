@@ -66,7 +66,7 @@ REPORT = Path(__file__).resolve().parents[1] / "reports" / "message_passing.md"
 
 def smoothed(vectors: Vectors, edges: Mapping[str, EdgeSet], share: float) -> dict[str, NDArray[np.float64]]:
     """Return unit vectors plus a share of the mean of the neighbours, negative ones with the other sign."""
-    from musegnn.evaluation.space import unit_rows
+    from musegnn.vectors import unit_rows
 
     result = {}
     for name, x in vectors.items():
@@ -136,8 +136,8 @@ class MessagePassing:
                         metric=measure,
                         value=value,
                         unit="",
-                        rival="" if variant == "closed form" else "closed form",
-                        rival_value=None if variant == "closed form" else plain,
+                        baseline="" if variant == "closed form" else "closed form",
+                        baseline_value=None if variant == "closed form" else plain,
                         larger_is_better=measure != "seconds",
                     )
         if not quick and len(names) == 3:

@@ -130,8 +130,8 @@ class NeighborLists:
                         metric=measure,
                         value=float(np.mean([row[measure] for row in rows])),
                         unit=f"splits {', '.join(f'{row[measure]:.4g}' for row in rows)}",
-                        rival="" if by == "cosine" else "cosine",
-                        rival_value=None
+                        baseline="" if by == "cosine" else "cosine",
+                        baseline_value=None
                         if by == "cosine"
                         else float(np.mean([row[measure] for row in found[space, "cosine"]])),
                         larger_is_better=True,

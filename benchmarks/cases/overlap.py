@@ -26,7 +26,7 @@ class Overlap:
     """Graphs of 1000 genes and about 50,000 edges; two share about 500 genes; networkx keeps no signs.
 
     Ours starts from the training graphs and includes finding shared genes and packing; networkx starts from its own
-    graphs. The rival compares every pair once where its published caller does so twice, which has a row of its own.
+    graphs. The baseline compares every pair once where its published caller does so twice, which has a row of its own.
     """
 
     name = "overlap"
@@ -35,15 +35,15 @@ class Overlap:
         """Compare every weight of every pair: the counts exactly, the published quotient within its epsilon."""
         del quick
         graphs = random_graphs(4, N_GENES, DENSITY, n_pool=N_POOL, seed=1)
-        ours, rivals = Overlaps(graphs), [networkx_graph(graph) for graph in graphs]
+        ours, baselines = Overlaps(graphs), [networkx_graph(graph) for graph in graphs]
         n, differ, published = 0, 0, 0.0
         for i, j in combinations(range(len(graphs)), 2):
             pair = ours.pair(i, j)
             mine = dict(zip(graphs[i].keys[pair.rows_i].tolist(), pair.weight.tolist(), strict=True))
-            theirs = overlaps(rivals[i], rivals[j], epsilon=0.0)
+            theirs = overlaps(baselines[i], baselines[j], epsilon=0.0)
             n += len(mine)
             differ += len(mine.keys() ^ theirs.keys()) + sum(mine[gene] != theirs[gene] for gene in mine)
-            rounded = overlaps(rivals[i], rivals[j])
+            rounded = overlaps(baselines[i], baselines[j])
             published = max(published, *(abs(mine[gene] - rounded[gene]) for gene in mine))
         yield Check(claim=f"{n} weights equal those of sets", holds=n > 0 and differ == 0, got=f"{differ} differ")
         claim = f"and those with the published epsilon within {EPSILON:g}"
@@ -53,13 +53,13 @@ class Overlap:
         """Time all pairs."""
         for n_graphs in (4,) if quick else (4, 16):
             graphs = random_graphs(n_graphs, N_GENES, DENSITY, n_pool=N_POOL)
-            rivals = [networkx_graph(graph) for graph in graphs]
+            baselines = [networkx_graph(graph) for graph in graphs]
             goal = None if n_graphs < 16 else ("ratio", ">=", GOAL)
-            yield from _compare(graphs, rivals, rounds=3 if quick else 5, goal=goal)
+            yield from _compare(graphs, baselines, rounds=3 if quick else 5, goal=goal)
 
 
 def _compare(
-    graphs: list[GraphData], rivals: list[nx.Graph], *, rounds: int, goal: tuple[str, str, float] | None
+    graphs: list[GraphData], baselines: list[nx.Graph], *, rounds: int, goal: tuple[str, str, float] | None
 ) -> Iterator[Measurement]:
     places = range(len(graphs))
 
@@ -71,18 +71,18 @@ def _compare(
     shape = f"T={len(graphs)} N={N_GENES} E={graphs[0].edges.n_edges // 2}"
     for which, pairs in (("", list(combinations(places, 2))), (", both orders", list(permutations(places, 2)))):
 
-        def rival(pairs: list[tuple[int, int]] = pairs) -> None:
+        def baseline(pairs: list[tuple[int, int]] = pairs) -> None:
             for i, j in pairs:
-                overlaps(rivals[i], rivals[j])
+                overlaps(baselines[i], baselines[j])
 
-        seconds, rival_seconds = interleave(ours, rival, rounds=rounds)
+        seconds, baseline_seconds = interleave(ours, baseline, rounds=rounds)
         yield Measurement(
             shape=shape,
             metric="cpu_time" + which,
             value=seconds,
             unit="s",
-            rival="networkx sets",
-            rival_value=rival_seconds,
+            baseline="networkx sets",
+            baseline_value=baseline_seconds,
             goal=None if which else goal,
         )
 

@@ -86,8 +86,8 @@ class SelectionCase:
             metric="pearson_ranking",
             value=seconds,
             unit="s",
-            rival="scanpy",
-            rival_value=theirs,
+            baseline="scanpy",
+            baseline_value=theirs,
             goal=None if quick else ("ratio", ">=", 10.0),
         )
         goal = None if quick else ("value", "<=", 3.0)

@@ -97,28 +97,28 @@ def _times(work: Workload, *, rounds: int, goals: bool) -> Iterator[Measurement]
             metric=f"cpu_time per epoch: {name}",
             value=statistics.median(seconds[name]),
             unit="s",
-            rival="published loop",
-            rival_value=statistics.median(seconds["published"]),
+            baseline="published loop",
+            baseline_value=statistics.median(seconds["published"]),
             goal=("ratio", ">=", goal) if goals and goal is not None else None,
         )
 
 
 def _memory(work: Workload, *, goals: bool) -> Iterator[Measurement]:
-    rival = _probe(work, rounds=2, published=True)
+    baseline = _probe(work, rounds=2, published=True)
     for name in ("mlp", "pairwise"):
         model, training, _ = OURS[name]
         found = _probe(work, rounds=2, model=model, training=training)
         yield _estimate(work, name, found)
-        whole = [process["peak"] / 1e6 for process in (found, rival)]
-        above = [(process["peak"] - process["start"]) / 1e6 for process in (found, rival)]
+        whole = [process["peak"] / 1e6 for process in (found, baseline)]
+        above = [(process["peak"] - process["start"]) / 1e6 for process in (found, baseline)]
         for metric, (ours, theirs) in (("peak_memory", whole), ("peak_memory above the data", above)):
             yield Measurement(
                 shape=str(work),
                 metric=f"{metric}: {name}",
                 value=ours,
                 unit="MB",
-                rival="published loop",
-                rival_value=theirs,
+                baseline="published loop",
+                baseline_value=theirs,
                 goal=("ratio", ">=", 4.0) if goals and name == "mlp" else None,
             )
 

@@ -195,8 +195,8 @@ def _compare(
             metric=metric,
             value=value,
             unit=f"chance sd {np.std(chance[metric]):.2g}",
-            rival="chance",
-            rival_value=float(np.mean(chance[metric])),
+            baseline="chance",
+            baseline_value=float(np.mean(chance[metric])),
             larger_is_better=True,
         )
 

@@ -46,7 +46,7 @@ def read_results(path: Path) -> Values:
     values: Values = {}
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            chance = float(row["rival_value"]) if row["rival_value"] else None
+            chance = float(row["baseline_value"]) if row["baseline_value"] else None
             values[row["shape"], row["metric"]] = (float(row["value"]), chance)
     return values
 

@@ -194,7 +194,7 @@ def measure_replication(one: Counts, other: Counts) -> Iterator[Measurement]:
             metric=f"replicated: {rule}",
             value=share,
             unit="",
-            rival="chance",
-            rival_value=chance,
+            baseline="chance",
+            baseline_value=chance,
             larger_is_better=True,
         )

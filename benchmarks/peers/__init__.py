@@ -1,1 +1,1 @@
-"""Rivals, as their authors compute it."""
+"""Baselines, as their authors compute it."""

@@ -1,4 +1,4 @@
-"""Graph transformer attention with one projected vector per edge, in Triton, as a rival on GPUs.
+"""Graph transformer attention with one projected vector per edge, in Triton, as a baseline on GPUs.
 
 The common design: ``e = W_e a`` is a tensor (E, H, D); a program owns one node and reads one edge per step; the
 backward pass writes ``de`` in the same size. Written here from that description.

@@ -1,1 +1,1 @@
-"""What models make of real tissues: the data, the models and the page behind ``python -m benchmarks quality``."""
+"""Comparison of models on real tissues: data, models and page of ``python -m benchmarks quality``."""

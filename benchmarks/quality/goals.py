@@ -1,4 +1,4 @@
-"""What the model is held against: bounds of its own, and what baselines reach on the same splits."""
+"""Goals of the model: bounds of its own, and the values of baselines on the same splits."""
 
 from __future__ import annotations
 
@@ -99,20 +99,20 @@ def _transfer_goals(table: Table, group: str) -> Iterator[Measurement]:
 
 
 def baselines(table: Table, group: str) -> list[str]:
-    """Return all models of a group but ours and its former selves."""
+    """Return the baselines of a group: all models but musegnn and its earlier versions."""
     return [model for model in table.models(group) if model not in {OURS, PREVIOUS}]
 
 
 def _against(table: Table, group: str, measure: str, other: str, label: str, ratio: float = 1.0) -> Measurement:
-    """Ask how many times that of another model ours is, over the splits of both."""
+    """Return the ratio to the mean of another model, over the splits of both."""
     splits = table.splits(group, other, measure)
     return Measurement(
         shape=f"{group} {OURS}",
         metric=f"{measure} / {label}",
         value=table.mean(group, OURS, measure, splits),
         unit=f"{len(splits)} splits" if len(splits) > 1 else "1 split",
-        rival=other,
-        rival_value=table.mean(group, other, measure),
+        baseline=other,
+        baseline_value=table.mean(group, other, measure),
         goal=("ratio", ">=", ratio),
         larger_is_better=True,
     )

@@ -73,12 +73,6 @@ def gene_sets() -> Path | None:
     return path if path.is_file() else None
 
 
-def transcription_factors() -> frozenset[str]:
-    """Read the human transcription factors (Lambert et al., Cell 172, 2018), where their list is here."""
-    path = shared_folder() / "annot" / "tf_lambert2018.txt"
-    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
-
-
 def store(name: str) -> Path:
     """Return the folder of a group's graphs, which are built where they are missing."""
     import musegnn as mg

@@ -65,12 +65,10 @@ Gene sets are scored of all models there, as the best of them may be any. On oth
 SAME_EDGES = 1e-3
 """Of one split, the AUROC of held-out edges that a file notes and the one that is measured differ by less."""
 
-CODE = ("musegnn/evaluation", "musegnn/model", "musegnn/training", "musegnn/coexpression", "musegnn/api.py")
-CODE += (
-    "musegnn/config.py",
-    "benchmarks/quality/groups.py",
-    "benchmarks/quality/scores.py",
-    "benchmarks/quality/jobs.py",
+CODE = (
+    *(f"musegnn/{part}" for part in ("evaluation", "model", "training", "coexpression")),
+    *(f"musegnn/{part}.py" for part in ("api", "config", "datasets", "graph", "random", "ranking", "vectors")),
+    *(f"benchmarks/quality/{part}.py" for part in ("groups", "scores", "jobs")),
 )
 
 

@@ -31,7 +31,7 @@ SIX = ("asw", "auc", "ilisi", "gc", "cgr", "no")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found of one model.
+    """Measures of one model.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Result:
     by_set: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, measures: Mapping[str, float]) -> None:
-        """Take in what is defined."""
+        """Add the measures that are defined."""
         self.measures.update({name: float(value) for name, value in measures.items() if math.isfinite(value)})
 
 
@@ -77,7 +77,7 @@ class Scorer:
         self._tasks, self._sets, self._modules, self._six = tasks, sets, modules, six
 
     def keep_as_reference(self) -> None:
-        """Test all models that follow against the one that was scored last."""
+        """Take the model that was scored last as the reference that later models are tested against."""
         self.reference = self._latest
 
     def space(
@@ -108,7 +108,7 @@ class Scorer:
         from musegnn.evaluation.edge_prediction import pair_cosine
         from musegnn.evaluation.joint import conservation, mixing, retrieve_jointly
         from musegnn.evaluation.modules import module_scores
-        from musegnn.evaluation.space import effective_rank
+        from musegnn.vectors import effective_rank
 
         result = self.similarity(vector_candidate("", vectors).similarity)
         self._retrieved(result, "joint", retrieve_jointly(self._tasks, vectors))
@@ -133,7 +133,7 @@ class Scorer:
         return result
 
     def similarity(self, similarity: Similarity) -> Result:
-        """Score what can only compare the genes of two datasets."""
+        """Score a similarity of the genes of two datasets, without vectors."""
         from musegnn.evaluation.retrieval import retrieve_all
 
         result = Result()

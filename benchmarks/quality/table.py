@@ -1,4 +1,4 @@
-"""Bring rows into one table: values by measure, split and training seed, and what is computed from them.
+"""Rows of results as one table: values by measure, split and training seed, and what is computed from them.
 
 A mean is over splits, of each split's mean over training seeds, and so is the deviation: it says how far another split
 would differ. Means of two models are compared over the splits that both have.

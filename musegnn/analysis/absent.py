@@ -36,13 +36,11 @@ class Absence:
 
     Attributes
     ----------
-    dataset
-        Name of the dataset.
     reason
         ``unread``: its file is not where the run read it, or cannot be read; ``not in file``; ``mitochondrial``: left
         out by name; ``few cells``: detected in fewer than ``graph.min_cells``; ``not selected``.
     detail
-        Numbers behind it, for people to read; may be empty.
+        Numbers behind the reason, for people; may be empty.
     """
 
     dataset: str
@@ -51,23 +49,10 @@ class Absence:
 
 
 def explain_absence(gene: str, run: RunFolder, *, dataset: str | None = None) -> tuple[str, str]:
-    """Return why a run has no vector of a gene, and what would bring it in.
+    """Return why a run, or one of its datasets, has no vector of a gene, and what would bring it in (may be empty).
 
     Names are read from the heads of the input files; of files that are not large, the counts of the gene as well.
-
-    Parameters
-    ----------
-    gene
-        Name, identifier or key.
-    run
-        The run folder.
-    dataset
-        The dataset that lacks the gene; by default all datasets lack it.
-
-    Returns
-    -------
-    tuple of str
-        Explanation, and a remedy that may be empty.
+    `gene` is a name, identifier or key.
     """
     atlas = run.atlas()
     names: set[str] = set()
@@ -77,19 +62,19 @@ def explain_absence(gene: str, run: RunFolder, *, dataset: str | None = None) ->
     if by["not selected"]:
         parts.append(_not_selected(by["not selected"], run, atlas.graph))
     if by["few cells"]:
-        told = f"detected in fewer than {atlas.graph.min_cells} cells in {_list(by['few cells'])}"
-        parts.append((told, "lower graph.min_cells"))
+        text = f"detected in fewer than {atlas.graph.min_cells} cells in {_list(by['few cells'])}"
+        parts.append((text, "lower graph.min_cells"))
     if by["mitochondrial"]:
-        told = f"left out as mitochondrial in {_list(by['mitochondrial'])}"
-        parts.append((told, "set graph.drop_mitochondrial: false"))
+        text = f"left out as mitochondrial in {_list(by['mitochondrial'])}"
+        parts.append((text, "set graph.drop_mitochondrial: false"))
     if not parts and by["not in file"]:
         n = len(by["not in file"])
         close = close_names(gene, names) if dataset is None else []
-        told = f"in none of the {n} input files that could be read" if dataset is None else "not in its input file"
-        parts.append((told, f"try {', '.join(close)}" if close else ""))
+        text = f"in none of the {n} input files that could be read" if dataset is None else "not in its input file"
+        parts.append((text, f"try {', '.join(close)}" if close else ""))
     if by["unread"]:
         parts.append((f"unknown for {_list(by['unread'])}: the input file is gone or cannot be read", ""))
-    return "; ".join(told for told, _ in parts), " or ".join(remedy for _, remedy in parts if remedy)
+    return "; ".join(text for text, _ in parts), " or ".join(remedy for _, remedy in parts if remedy)
 
 
 def close_names(gene: str, names: Iterable[str]) -> list[str]:
@@ -107,7 +92,7 @@ def close_names(gene: str, names: Iterable[str]) -> list[str]:
 
 
 def _absences(gene: str, atlas: AtlasConfig, chosen: Collection[DatasetConfig], names: set[str]) -> list[Absence]:
-    """Judge each dataset, and collect the names of all files that could be read."""
+    """Return why each dataset lacks the gene, and add the names of all readable files to `names`."""
     orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
     opened: dict[tuple[Path, str | None, str | None], H5adSource | None] = {}
     found = []
@@ -167,12 +152,12 @@ def _not_selected(found: Collection[Absence], run: RunFolder, graph: GraphConfig
     kept = [n for a in found if (n := _genes_kept(run, a.dataset)) is not None]
     many = sorted({f"{min(kept)}", f"{max(kept)}"}, key=int) if kept else []
     of = f" (of {' to '.join(many)})" if many else ""
-    told = f"{where}, but not among the {graph.n_genes} genes{of} that were selected there"
-    return told, "raise graph.n_genes, or list the genes wanted (graph: {selection: list, genes: FILE})"
+    text = f"{where}, but not among the {graph.n_genes} genes{of} that were selected there"
+    return text, "raise graph.n_genes, or list the genes wanted (graph: {selection: list, genes: FILE})"
 
 
 def _genes_kept(run: RunFolder, dataset: str) -> int | None:
-    """Return how many genes of a dataset could have been selected, where the store is at hand."""
+    """Return how many genes of a dataset passed quality control; None where the store is not there."""
     try:
         return int(Store.open(run.store_path()).report(dataset)["genes_kept"])
     except (MuseGNNError, OSError, KeyError):

@@ -1,4 +1,4 @@
-"""Add what every view of the embeddings needs: a layout, clusters, and how well copies of a gene agree."""
+"""What every view of the embeddings needs: a layout, clusters, and how well copies of a gene agree."""
 
 from __future__ import annotations
 
@@ -18,24 +18,12 @@ if TYPE_CHECKING:
 
 
 def annotate(embeddings: AnnData, *, resolution: float = 1.0, seed: int = 0) -> AnnData:
-    """Compute layout, clusters and agreement, in place.
+    """Add layout, clusters and agreement to embeddings, in place, and return them.
 
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene, vectors in ``X``, shape (P, d); ``obs`` has ``gene_key`` and ``dataset``.
-    resolution
-        Of Leiden.
-    seed
-        Seed of layout and clusters.
-
-    Returns
-    -------
-    AnnData
-        The same object, with ``obsm["X_umap"]`` (P, 2) float32, ``obs["cluster"]`` (categories ``"0"``, ``"1"``, ...
-        by falling size), ``obs["n_datasets"]`` (copies of the gene), ``obs["agreement"]`` (mean cosine to the copies
-        in other datasets, NaN without any), ``uns["clusters"]`` (how they were found) and ``uns["typical_cosines"]``
-        (:func:`musegnn.analysis.neighbors.typical_cosines`).
+    Adds ``obsm["X_umap"]`` (P, 2) float32, ``obs["cluster"]`` (categories ``"0"``, ``"1"``, ... by falling size),
+    ``obs["n_datasets"]`` (copies of the gene), ``obs["agreement"]`` (mean cosine to the copies in other datasets, NaN
+    without any), ``uns["clusters"]`` (how they were found) and ``uns["typical_cosines"]``
+    (:func:`musegnn.analysis.neighbors.typical_cosines`).
     """
     points = embeddings.n_obs
     found = nearest(embeddings.X, min(N_NEIGHBORS, points - 1)) if points > 3 else None
@@ -57,14 +45,7 @@ def annotate(embeddings: AnnData, *, resolution: float = 1.0, seed: int = 0) -> 
 def agreement(
     unit: NDArray[np.float32], gene_key: NDArray[np.object_]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Measure how near each gene is to its copies in other datasets.
-
-    Parameters
-    ----------
-    unit
-        Unit vectors, shape (P, d).
-    gene_key
-        What tells that two rows are the same gene, shape (P,).
+    """Compute the agreement of unit vectors (P, d) of the same gene key.
 
     Returns
     -------

@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import scipy.sparse as sp
+from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from musegnn.errors import MissingDependencyError
+from musegnn.evaluation.neighbor_graph import communities, has_leiden
 from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ N_NEIGHBORS = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clusters:
-    """A partition of the points.
+    """Partition of the points.
 
     Attributes
     ----------
     label
         Cluster of each point; 0 is the largest, shape (P,), int32.
     method
-        How it was found, for people to read.
+        Description of the method for people.
     """
 
     label: NDArray[np.int32]
@@ -57,28 +57,19 @@ def cluster(
     n_clusters: int | None = None,
     seed: int = 0,
 ) -> Clusters:
-    """Group points by the direction of their vectors.
+    """Group points by the direction of their vectors, numbered by falling size, then by first member.
 
     Parameters
     ----------
-    vectors
-        Shape (P, d).
     method
         ``leiden``: modularity of the graph of cosine neighbours; ``kmeans``: on unit vectors; ``auto``: Leiden
-        where igraph is installed, else k-means, and the log says so.
+        where igraph is installed, else k-means, with a warning.
     neighbors
-        Neighbours already known, for Leiden; ``None``: the nearest 15.
+        Neighbours already known, for Leiden; by default the nearest 15.
     resolution
-        Of Leiden; larger gives more clusters.
+        Resolution of Leiden; larger gives more clusters.
     n_clusters
-        Of k-means; ``None``: ``sqrt(P) / 4`` between 2 and 40.
-    seed
-        Seed of either method.
-
-    Returns
-    -------
-    Clusters
-        Numbered by falling size, then by first member. Equal input gives equal labels.
+        Number of clusters of k-means; ``sqrt(P) / 4`` between 2 and 40 by default.
 
     Raises
     ------
@@ -90,7 +81,7 @@ def cluster(
     Traag, Waltman, van Eck: From Louvain to Leiden. Sci Rep 9, 5233 (2019).
     """
     unit = unit_rows(vectors, dtype=np.float32)
-    has_igraph = find_spec("igraph") is not None
+    has_igraph = has_leiden()
     if method == "leiden" and not has_igraph:
         msg = "Leiden clusters need the package igraph"
         raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[bio]'")
@@ -104,25 +95,15 @@ def cluster(
 
 
 def _leiden(unit: NDArray[np.float32], neighbors: Neighbors | None, resolution: float, seed: int) -> Clusters:
-    import igraph
-
     found = neighbors if neighbors is not None else nearest(unit, min(N_NEIGHBORS, len(unit) - 1))
     points, k = found.index.shape
     real = found.index.ravel() >= 0
     rows = np.repeat(np.arange(points), k)[real]
     weight = np.maximum(found.score.ravel()[real].astype(np.float64), 1e-6)
-    half = sp.csr_matrix((weight, (rows, found.index.ravel()[real])), shape=(points, points))
-    upper = sp.triu(half.maximum(half.T), k=1).tocoo()
-    order = np.lexsort((upper.col, upper.row))
-    graph = igraph.Graph(n=points, edges=np.stack([upper.row[order], upper.col[order]], axis=1).tolist())
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        parts = graph.community_leiden(
-            objective_function="modularity", weights=upper.data[order].tolist(), resolution=resolution, n_iterations=10
-        )
-    finally:
-        igraph.set_random_number_generator(random)
-    label = _by_size(np.asarray(parts.membership, dtype=np.int64))
+    half = csr_matrix((weight, (rows, found.index.ravel()[real])), shape=(points, points))
+    graph = half.maximum(half.T).tocsr()
+    graph.sort_indices()
+    label = _by_size(communities(graph, resolution, random.Random(seed), n_iterations=10))
     return Clusters(label=label, method=f"Leiden on {k} cosine neighbours, resolution {resolution:g}")
 
 

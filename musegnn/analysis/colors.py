@@ -21,17 +21,7 @@ MIDDLE = 0.65
 
 
 def tissue_colors(tissue_of: Mapping[str, str]) -> dict[str, str]:
-    """Choose a colour for each tissue.
-
-    Parameters
-    ----------
-    tissue_of
-        Tissue of each dataset, by name.
-
-    Returns
-    -------
-    dict
-        Colours ``#rrggbb`` by tissue, that with most datasets first.
+    """Return a colour ``#rrggbb`` for each tissue, that with most datasets first, from the tissue of each dataset.
 
     Examples
     --------
@@ -42,17 +32,7 @@ def tissue_colors(tissue_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def dataset_colors(tissue_of: Mapping[str, str]) -> dict[str, str]:
-    """Choose a colour for each dataset, a shade of that of its tissue.
-
-    Parameters
-    ----------
-    tissue_of
-        Tissue of each dataset, by name.
-
-    Returns
-    -------
-    dict
-        Colours ``#rrggbb`` by name, in the order of :func:`tissue_colors` and of `tissue_of` within a tissue.
+    """Return a colour for each dataset, a shade of that of its tissue, in the order of :func:`tissue_colors`.
 
     Examples
     --------

@@ -24,15 +24,7 @@ COLUMNS = ("gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "spec
 
 
 def write_h5ad(embeddings: AnnData, path: Path | str) -> None:
-    """Write the embeddings as an AnnData file.
-
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene. ``obs`` columns of text become categories in the file; the object is not changed.
-    path
-        The file.
-    """
+    """Write the embeddings as an AnnData file, in which ``obs`` columns of text become categories."""
     obs = embeddings.obs.copy()
     for name in obs.columns:
         if pd.api.types.is_string_dtype(obs[name]) or pd.api.types.is_object_dtype(obs[name]):
@@ -49,15 +41,9 @@ def write_h5ad(embeddings: AnnData, path: Path | str) -> None:
 
 
 def write_parquet(embeddings: AnnData, path: Path | str) -> None:
-    """Write the embeddings as a Parquet table that pandas, DuckDB, R and embedding-atlas open.
+    """Write annotated embeddings as a Parquet table that pandas, DuckDB, R and embedding-atlas open.
 
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene with the ``obs`` columns of :data:`COLUMNS` and ``obsm["X_umap"]``
-        (see :func:`musegnn.analysis.annotate.annotate`).
-    path
-        The file. Columns: those of :data:`COLUMNS` as text, ``x`` and ``y`` (float32), ``vector`` (list of float32).
+    Its columns are those of :data:`COLUMNS` as text, ``x`` and ``y`` (float32), and ``vector`` (list of float32).
     """
     missing = [name for name in COLUMNS if name not in embeddings.obs]
     if missing or "X_umap" not in embeddings.obsm:
@@ -80,13 +66,8 @@ def write_parquet(embeddings: AnnData, path: Path | str) -> None:
 def write_word2vec(embeddings: AnnData, path: Path | str) -> None:
     """Write the embeddings as word2vec text, which gensim and many other tools read.
 
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene.
-    path
-        The file. First line: rows and dimensions. Then one line per row: ``dataset|gene``, with blanks, ``%`` and
-        ``|`` of the names percent-encoded, and the numbers with the digits that give float32 back exactly.
+    First line: rows and dimensions. Then one line per row: ``dataset|gene``, with blanks, ``%`` and ``|`` of the names
+    percent-encoded, and the numbers with the digits that restore float32 exactly.
     """
     X = np.asarray(embeddings.X, dtype=np.float32)
     names = zip(embeddings.obs["dataset"].astype(str), embeddings.obs["gene"].astype(str), strict=True)
@@ -110,15 +91,5 @@ def export(
     *,
     format: Literal["h5ad", "parquet", "word2vec"],  # noqa: A002  as the option of the command line
 ) -> None:
-    """Write annotated embeddings in one of the formats.
-
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene, annotated (:func:`musegnn.analysis.annotate.annotate`) for Parquet.
-    path
-        The file.
-    format
-        See :func:`write_h5ad`, :func:`write_parquet` and :func:`write_word2vec`.
-    """
+    """Write embeddings, annotated (:func:`musegnn.analysis.annotate.annotate`) for Parquet, in one of the formats."""
     WRITERS[format](embeddings, path)

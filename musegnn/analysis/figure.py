@@ -1,4 +1,4 @@
-"""A picture of spaces side by side: the map of each, coloured by tissue and dataset, above its measures.
+"""Figure of spaces side by side: the map of each, coloured by tissue and dataset, above its measures.
 
 Legend: P points (one gene in one dataset each).
 """
@@ -30,17 +30,7 @@ PANEL_INCHES, LEGEND_INCHES = 3.9, 0.4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One space of the picture.
-
-    Attributes
-    ----------
-    title
-        What the space is.
-    layout
-        Coordinates of its points, shape (P, 2).
-    note
-        Measures, one line under the map.
-    """
+    """One space of the figure: title, coordinates of its points (P, 2), and one line of measures under the map."""
 
     title: str
     layout: ArrayLike
@@ -55,12 +45,10 @@ def draw_maps(
     *,
     dpi: int = 200,
 ) -> None:
-    """Write the picture as PNG, whole or not at all, equal bytes for equal input.
+    """Write the figure as PNG, whole or not at all, equal bytes for equal input.
 
     Parameters
     ----------
-    path
-        The file.
     panels
         Spaces with the same points, side by side.
     dataset

@@ -30,28 +30,19 @@ def umap_layout(
     min_dist: float = 0.25,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Lay points out in the plane so that near vectors (by cosine) are near.
+    """Return centred coordinates (P, 2), float32, in which vectors near by cosine are near; up to three lie on a line.
 
     The neighbours are exact and the start is the first two principal components, so that nothing but the seeded
-    optimisation is random; it runs on one thread. Equal input gives equal bits on one machine.
+    optimisation is random; it runs on one thread. Equal input is bitwise equal output on one machine.
 
     Parameters
     ----------
-    vectors
-        Shape (P, d).
     neighbors
-        Neighbours already known (without the point itself), at least ``n_neighbors - 1`` per point; ``None``: computed.
+        Neighbours already known (without the point itself), at least ``n_neighbors - 1`` per point.
     n_neighbors
         Size of a neighbourhood, the point included; lowered to P where there are fewer points.
     min_dist
-        Smallest distance at which points are packed, in units of the layout.
-    seed
-        Seed of the optimisation.
-
-    Returns
-    -------
-    ndarray
-        Coordinates, shape (P, 2), float32, centred. Fewer than four points are put on a line.
+        Smallest distance of points, in units of the layout.
 
     Raises
     ------

@@ -36,8 +36,6 @@ def query(
 
     Parameters
     ----------
-    embeddings
-        One row per dataset x gene with ``obs`` columns ``gene``, ``gene_id``, ``gene_key`` and ``dataset``.
     gene
         Name, identifier or key of the gene, matched exactly first, then without regard to case. Rows of the same key
         (orthologs under their own names) count as copies of the gene.
@@ -49,7 +47,7 @@ def query(
         Whether to list neighbours in other datasets only.
     by
         Ranking (:mod:`musegnn.vectors`): ``balanced``, cosine less what is typical for the two datasets, so that genes
-        of all datasets come up; ``csls``, corrected for both genes as well; ``cosine``, plain cosine.
+        of all datasets are listed; ``csls``, corrected for both genes as well; ``cosine``, plain cosine.
     run
         Run folder of the embeddings, read to explain why a gene is absent.
 
@@ -63,7 +61,7 @@ def query(
     Raises
     ------
     InputError
-        When the gene or the dataset is not there; the message says why and names what is close.
+        When the gene or the dataset is absent; the message says why and names similar genes.
     """
     if k < 1:
         msg = f"expected k of at least 1, got {k}"
@@ -95,18 +93,9 @@ def query(
 
 
 def typical_cosines(embeddings: AnnData) -> pd.DataFrame:
-    """Return the cosine that is typical for nearest rows of two datasets, which the balanced ranking takes out.
+    """Return the typical cosine of nearest rows of two datasets, which the balanced ranking takes out.
 
-    Parameters
-    ----------
-    embeddings
-        One row per dataset x gene with the ``obs`` column ``dataset``. Where they are annotated
-        (:func:`musegnn.analysis.annotate.annotate`), nothing is computed.
-
-    Returns
-    -------
-    DataFrame
-        Datasets x datasets, symmetric, float32; see :func:`musegnn.vectors.typical_similarity`.
+    Symmetric, float32 (:func:`musegnn.vectors.typical_similarity`); annotated embeddings have it stored.
     """
     if TYPICAL in embeddings.uns:
         stored: pd.DataFrame = embeddings.uns[TYPICAL]
@@ -124,7 +113,7 @@ def _score(
     *,
     known: NDArray[np.floating] | None,
 ) -> NDArray[np.float64]:
-    """Return the score of all rows for one row by the similarity wanted; `known`: typical similarities, if stored."""
+    """Return the score of all rows for one row; `known` are stored typical similarities."""
     if by == "cosine":
         return cosine
     if by == "balanced":
@@ -156,7 +145,6 @@ def _copies(obs: pd.DataFrame, gene: str, run: RunFolder | None) -> NDArray[np.i
 def _of_dataset(
     rows: NDArray[np.int64], home: NDArray[np.object_], gene: str, dataset: str, run: RunFolder | None
 ) -> NDArray[np.int64]:
-    """Return the rows of one dataset, or raise that it has none."""
     if (home == dataset).any():
         chosen: NDArray[np.int64] = rows[home == dataset]
         return chosen

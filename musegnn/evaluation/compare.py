@@ -1,4 +1,4 @@
-"""Is one model better than another at retrieval? A paired test over the held-out genes.
+"""Paired test over held-out genes of two models' retrieval.
 
 Legend: Q held-out genes, P pairs of datasets.
 """
@@ -30,18 +30,16 @@ Verdict = Literal["better", "tied", "worse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The difference in held-out MRR between a model and a rival.
+    """Difference in held-out MRR between a model and a baseline.
 
     Attributes
     ----------
     difference
-        Overall MRR of the model minus that of the rival, exactly as the summary reports them.
+        Overall MRR of the model minus that of the baseline, exactly as the summary reports them.
     low, high
         95 % bootstrap interval over genes.
     p_value
         Two-sided, from flipping the sign of whole genes.
-    n_genes
-        Number of genes Q.
     verdict
         ``tied`` unless `p_value` is below 0.05.
     """
@@ -55,27 +53,15 @@ class Comparison:
 
 
 def compare_retrieval(
-    model: Sequence[PairRetrieval], rival: Sequence[PairRetrieval], *, seed: int = 0
+    model: Sequence[PairRetrieval], baseline: Sequence[PairRetrieval], *, seed: int = 0
 ) -> Comparison | None:
-    """Compare two models on the same held-out genes of the same pairs of datasets.
+    """Compare two models on the same held-out genes of the same pairs of datasets; None without held-out queries.
 
     The difference of the two overall MRRs is a sum of one term per gene, over all pairs of datasets in which the gene
-    was asked for. A gene is the unit of the test, since its terms in different pairs depend on each other. The test
-    speaks of other genes for these trained vectors, not of other seeds of training.
-
-    Parameters
-    ----------
-    model, rival
-        Results of :func:`musegnn.evaluation.retrieval.retrieve_all` on the same tasks.
-    seed
-        Seed of the resampling.
-
-    Returns
-    -------
-    Comparison or None
-        None when there are no held-out queries.
+    is a query. The gene is the unit of the test, since its terms in different pairs depend on each other. The result
+    holds for other genes and these trained vectors, not for other training seeds.
     """
-    scored = [(a.held_out, b.held_out) for a, b in zip(model, rival, strict=True) if len(a.held_out.key)]
+    scored = [(a.held_out, b.held_out) for a, b in zip(model, baseline, strict=True) if len(a.held_out.key)]
     if not scored:
         return None
     weight = np.concatenate([np.full(len(a.key), 1 / (len(scored) * len(a.key))) for a, _ in scored])
@@ -103,7 +89,7 @@ def _sign_flip(term: Floats, seed: int) -> float:
 
 
 def _bootstrap(term: Floats, mass: Floats, seed: int) -> tuple[float, float]:
-    """Draw genes with replacement; a draw's difference is its terms over its share of the weights."""
+    """Compute the 95 % interval over genes drawn with replacement, each draw divided by its share of the weights."""
     random = stream(seed, "bootstrap")
     values = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, BLOCK):

@@ -1,4 +1,4 @@
-"""How well edges show in vectors: area under the ROC curve of edges against non-edges.
+"""Prediction of edges from vectors: the area under the ROC curve (AUROC) of edges against non-edges.
 
 Legend: N genes, d dimensions, K pairs.
 """
@@ -24,18 +24,7 @@ if TYPE_CHECKING:
 
 
 def auroc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
-    """Compute the probability that a positive scores above a negative; ties count one half.
-
-    Parameters
-    ----------
-    positive, negative
-        Scores of the two classes.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; nan when a class is empty.
-    """
+    """Compute the probability that a positive scores above a negative, ties counting one half; nan without pairs."""
     k, m = len(positive), len(negative)
     if k == 0 or m == 0:
         return float("nan")
@@ -44,18 +33,7 @@ def auroc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> flo
 
 
 def pair_cosine(vectors: NDArray[np.floating]) -> PairScore:
-    """Make the score that is the cosine between the vectors of two genes.
-
-    Parameters
-    ----------
-    vectors
-        Shape (N, d).
-
-    Returns
-    -------
-    callable
-        From rows (K,) and columns (K,) to cosines (K,), float64.
-    """
+    """Return the function from rows and columns, each (K,), to the cosines of their vectors, (K,) float64."""
     unit = unit_rows(vectors)
 
     def score(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Floats:
@@ -66,14 +44,7 @@ def pair_cosine(vectors: NDArray[np.floating]) -> PairScore:
 
 
 def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
-    """Score held-out edges against held-out non-edges.
-
-    Parameters
-    ----------
-    score
-        Larger for a more likely edge.
-    pairs
-        Held-out edges and non-edges of one dataset.
+    """Compute the AUROC of held-out edges against held-out non-edges.
 
     Returns
     -------
@@ -92,40 +63,19 @@ def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
 
 
 def degree_auc(task: DatasetTask) -> dict[str, float]:
-    """Score held-out pairs by degree alone: what the degree matching of the non-edges leaves to be had for nothing.
+    """Compute :func:`held_out_auc` of degrees in the training graph: near 0.5 where non-edges match edges in degree.
 
-    Parameters
-    ----------
-    task
-        The dataset; degrees are those of its training graph.
-
-    Returns
-    -------
-    dict
-        As :func:`held_out_auc`, for the score ``ln(1 + degree_i) + ln(1 + degree_j)``. Near 0.5 when well matched.
+    The score of a pair is ``ln(1 + degree_i) + ln(1 + degree_j)``.
     """
     weight = np.log1p(np.diff(task.indptr).astype(np.float64))
     return held_out_auc(lambda rows, cols: weight[rows] + weight[cols], task.pairs)
 
 
 def graph_auc(vectors: NDArray[np.floating], indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> float:
-    """Compute the published in-sample AUC of one dataset: every pair of genes, edge or not, by cosine.
+    """Compute the AUROC of the cosine over all N (N - 1) / 2 pairs of genes of one dataset, edges of training included.
 
-    Parameters
-    ----------
-    vectors
-        Shape (N, d).
-    indptr, indices
-        Symmetric graph without self-loops, CSR.
-
-    Returns
-    -------
-    float
-        AUROC over the N (N - 1) / 2 unordered pairs, without the diagonal; nan for an empty or a complete graph.
-
-    References
-    ----------
-    MuSe-GNN (Liu et al., 2023), metric AUC; there the sigmoid of the cosine, which is monotone, and with self-loops.
+    nan for an empty or a complete graph. This is the metric AUC of MuSe-GNN (Liu et al., 2023) without self-loops; the
+    sigmoid of the cosine, which is used there, is monotone.
     """
     unit = unit_rows(vectors)
     n = len(unit)

@@ -1,7 +1,7 @@
-"""Score a model and its baselines on what was held out, as one JSON document.
+"""Evaluation of a model and its baselines on held-out edges and genes, as one JSON document.
 
-The document is described in ``docs/evaluation.md``. It holds no times and no names of machines: equal inputs give
-equal bytes.
+``docs/evaluation.md`` describes the document. It holds no times and no names of machines: equal inputs give equal
+bytes.
 
 Legend: T datasets, N genes, d dimensions.
 """
@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -27,11 +27,12 @@ from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_joi
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published_metrics import published_metrics
-from musegnn.evaluation.retrieval import TOP_K, retrieve_all, summarize_pairs
+from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 from musegnn.evaluation.seeds import summarize_seeds
-from musegnn.evaluation.space import effective_rank, mean_cosine
 from musegnn.evaluation.stability import nearest_rows, neighbor_stability
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+from musegnn.ranking import TOP_K
+from musegnn.vectors import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.api import MuSeGNN
-    from musegnn.data_store.records import PairTable
+    from musegnn.config import AtlasConfig
+    from musegnn.data_store.records import DatasetRecord, PairTable
     from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
     from musegnn.graph import GraphData
-    from musegnn.training.holdout import DatasetHoldout
+    from musegnn.training.holdout import DatasetHoldout, Holdout
     from musegnn.vectors import Similarity
 
     Vectors = Mapping[str, NDArray[np.floating]]
@@ -58,6 +59,37 @@ MAPS = "musegnn's two closed-form maps"
 EDGE_SETS = ("all", "positive", "negative")
 
 
+class TrainedModel(Protocol):
+    """What the evaluation needs of a model; :class:`musegnn.MuSeGNN` has it."""
+
+    config: AtlasConfig
+    records: dict[str, DatasetRecord]
+    graphs: Sequence[GraphData]
+    holdout: Holdout
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds trained."""
+
+    def train(self) -> Self:
+        """Train up to the number of rounds in the configuration."""
+
+    def untrained(self) -> Self:
+        """Return the model with its initial weights."""
+
+    def started(self) -> Self:
+        """Return the model before its first round."""
+
+    def reseeded(self, seed: int) -> Self:
+        """Return an untrained model with another training seed."""
+
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors by dataset name, (N, d)."""
+
+    def decoder_scores(self, dataset: str, rows: NDArray[np.integer], cols: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return the decoder's score of gene pairs."""
+
+
 def evaluate(
     tasks: Sequence[DatasetTask],
     candidates: Mapping[str, Candidate],
@@ -67,27 +99,21 @@ def evaluate(
     seed: int = 0,
     subject: str = "trained",
 ) -> dict[str, Any]:  # JSON
-    """Score every candidate and compare one of them with the others.
+    """Score every candidate and compare the candidate `subject` with the others.
 
     Parameters
     ----------
-    tasks
-        The datasets with what is held out.
-    candidates
-        Models by name.
     resolutions
-        Of Leiden, for the published metrics.
+        Resolutions of Leiden, for the published metrics.
     min_datasets
-        Datasets that have a ``shared`` gene of the published metrics.
+        Number of datasets that a ``shared`` gene of the published metrics is in, at least.
     seed
-        Of Leiden and of the resampling in the comparison.
-    subject
-        The candidate that all others are compared with.
+        Seed of Leiden and of the resampling in the comparison.
 
     Returns
     -------
     dict
-        JSON values, numbers rounded to six digits after the point, null where undefined.
+        JSON values, numbers rounded to six decimals, null where undefined.
     """
     with _one_blas_thread():
         retrieved = {name: retrieve_all(tasks, c.similarity) for name, c in candidates.items()}
@@ -131,7 +157,6 @@ def evaluate(
 def _comparisons(
     retrieved: Mapping[str, Sequence[PairRetrieval]], subject: str, seed: int
 ) -> dict[str, dict[str, Any] | None]:  # JSON
-    """Compare the subject with every other model; none where there are no held-out genes."""
     found = {
         name: compare_retrieval(retrieved[subject], pairs, seed=seed)
         for name, pairs in retrieved.items()
@@ -141,7 +166,7 @@ def _comparisons(
 
 
 def _one_blas_thread() -> threadpool_limits:
-    """Keep the order of sums, which follows the number of threads, from deciding a digit; it is faster here as well."""
+    """Fix the order of sums, which follows the number of threads; one thread is faster here as well."""
     return threadpool_limits(1, user_api="blas")
 
 
@@ -162,7 +187,6 @@ def _describe(task: DatasetTask) -> dict[str, Any]:  # JSON
 
 
 def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
-    """Score held-out edges per dataset, and average over the datasets where a value is defined."""
     if candidate.vectors is None:
         return None
     per_dataset: dict[str, dict[str, dict[str, float]]] = {}
@@ -240,7 +264,7 @@ def _space(tasks: Sequence[DatasetTask], vectors: Vectors) -> dict[str, Any]:  #
 
 
 def _plain(value: Any) -> Any:  # JSON
-    """Round numbers and turn what JSON cannot say into null."""
+    """Round numbers and replace what JSON cannot hold by null."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -251,34 +275,33 @@ def _plain(value: Any) -> Any:  # JSON
 
 
 def evaluate_model(
-    model: MuSeGNN,
+    model: TrainedModel,
     *,
     sets: Mapping[str, Collection[str]] | None = None,
     trained_baselines: bool = False,
     seeds: int = 1,
 ) -> dict[str, Any]:  # JSON
-    """Score a model beside its untrained self and the baselines, on what its training did not see.
+    """Score a model beside its untrained state and the baselines, on what its training did not see.
 
     Parameters
     ----------
-    model
-        Usually trained; its ``evaluation`` settings say what was held out.
     sets
-        Gene sets to predict, as keys by name, see :meth:`musegnn.MuSeGNN.gene_sets`; ``None``: none.
+        Gene sets to predict, as keys by name (:meth:`musegnn.MuSeGNN.gene_sets`).
     trained_baselines
-        Train those of :mod:`musegnn.evaluation.baselines` too, which takes minutes and the extra ``baselines``.
+        Whether to train the baselines of :mod:`musegnn.evaluation.baselines` as well: minutes, and the extra
+        ``baselines``.
     seeds
-        Train and score as many models as this, `model` being the first, and the rivals as often.
+        Number of training seeds to evaluate; the model itself is the first, baselines are trained as often.
 
     Returns
     -------
     dict
-        As :func:`evaluate`, for ``trained``, ``start`` (the closed-form maps before the first round; where there are
-        maps and rounds), ``untrained``, the baselines of
-        :func:`~musegnn.evaluation.baselines.candidates.baseline_candidates` and ``relations`` (the features that the
-        model gets), with the ``settings`` that were used, and ``modules``; with `sets` also ``function`` and
-        ``transfer``. With several seeds also ``seeds``, see :func:`musegnn.evaluation.seeds.summarize_seeds`, and in it
-        ``stability``: by model, how far seeds agree in the nearest genes.
+        As :func:`evaluate`, for ``trained``, ``start`` (the closed-form maps before the first round, where there are
+        both), ``untrained``, the baselines of :func:`~musegnn.evaluation.baselines.candidates.baseline_candidates` and
+        ``relations`` (the features of the shared map), with the ``settings`` used and ``modules``; with `sets` also
+        ``function`` and ``transfer``; with several seeds also ``seeds``
+        (:func:`musegnn.evaluation.seeds.summarize_seeds`) with ``stability``, the agreement of nearest genes between
+        seeds by model.
     """
     first = model.config.training.seed
     documents, nearest = [], []
@@ -295,15 +318,15 @@ def evaluate_model(
 
 
 def _evaluate_seed(
-    model: MuSeGNN, sets: Mapping[str, Collection[str]] | None, *, trained_baselines: bool
+    model: TrainedModel, sets: Mapping[str, Collection[str]] | None, *, trained_baselines: bool
 ) -> tuple[dict[str, Any], dict[str, Vectors]]:  # JSON
-    """Score one model, and give the vectors of all that have some."""
+    """Return the evaluation of one model, and the vectors of all candidates with vectors."""
     settings = model.config.evaluation
     tasks = dataset_tasks(model)
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
     profiles = {t.name: model.records[t.name].profile for t in tasks}
     with _one_blas_thread():
-        rivals = baseline_candidates(
+        baselines = baseline_candidates(
             tasks,
             profiles=profiles,
             estimates={name: estimate for name, (estimate, _) in seen.items()},
@@ -318,7 +341,7 @@ def _evaluate_seed(
         candidates["start"] = _model_candidate(model.started(), f"{MAPS}, before the first round")
     candidates |= {
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
-        **rivals,
+        **baselines,
         RAW: vector_candidate("relational features, which the model gets, as they are", raw),
     }
     pooled: dict[str, Vectors] = {}
@@ -357,26 +380,13 @@ def _evaluate_seed(
     return document, known
 
 
-def dataset_tasks(model: MuSeGNN) -> list[DatasetTask]:
-    """Return what is asked about a model's datasets, in the order of the atlas."""
+def dataset_tasks(model: TrainedModel) -> list[DatasetTask]:
+    """Return the datasets of a model with what is held out, in the order of the atlas."""
     return [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
 
 
 def visible_pairs(stored: PairTable, held_out: HeldOutPairs) -> tuple[csr_matrix, csr_matrix]:
-    """Return the stored co-expression of one dataset without that of held-out edges.
-
-    Parameters
-    ----------
-    stored
-        Stored pairs of N genes.
-    held_out
-        Its held-out edges.
-
-    Returns
-    -------
-    tuple of scipy.sparse.csr_matrix
-        Estimates and test statistics, symmetric, shape (N, N), float64, 0 where not stored or held out.
-    """
+    """Return estimates and test statistics of one dataset, (N, N) float64, 0 where not stored or held out."""
     n = stored.n_genes
     code = np.repeat(np.arange(n), np.diff(stored.indptr)) * n + stored.indices
     hidden = np.concatenate([held_out.rows * n + held_out.cols, held_out.cols * n + held_out.rows])
@@ -408,18 +418,10 @@ def _task(graph: GraphData, split: DatasetHoldout) -> DatasetTask:
     )
 
 
-def _model_candidate(model: MuSeGNN, description: str) -> Candidate:
+def _model_candidate(model: TrainedModel, description: str) -> Candidate:
     return vector_candidate(description, model.vectors(), decoder=lambda name: partial(model.decoder_scores, name))
 
 
 def write_evaluation(evaluation: dict[str, Any], path: Path) -> None:  # JSON
-    """Write ``evaluation.json``; a reader sees the old file or the whole new one.
-
-    Parameters
-    ----------
-    evaluation
-        Result of :func:`evaluate`.
-    path
-        The file.
-    """
+    """Write ``evaluation.json``, whole or not at all."""
     write_file(path, json.dumps(evaluation, indent=1, allow_nan=False) + "\n")

@@ -1,12 +1,12 @@
-"""Do vectors know what genes do: gene sets, predicted for genes that the predictor has not seen.
+"""Prediction of gene sets from vectors, for genes that the predictor has not seen.
 
-For every dataset and every gene set of enough of its genes, a ridge regression on the vectors is trained on four fifths
-of the genes and ranks the rest; five such folds give every gene one score, and the AUROC of the scores tells members
-from others. The folds follow gene keys, so that a gene is in the same fold of every dataset. The strength of the ridge
-is chosen by leave-one-out error within the training genes, per set.
+For every dataset and every gene set of enough of its genes, a ridge regression on the vectors is trained on four
+fifths of the genes and ranks the rest. Five folds score every gene once; the AUROC of a set compares its members
+with other genes. Folds follow gene keys, so that a gene is in the same fold of every dataset. The strength of the
+ridge is chosen by leave-one-out error within the training genes, per set.
 
-*Transfer* trains the ridge on the rows of all other datasets instead, still on the genes of the other folds: what is
-known in some datasets is predicted in another, for genes that no training row has.
+*Transfer* trains the ridge on the rows of all other datasets instead, still on the genes of the other folds: no
+copy of a predicted gene is a training row.
 
 Legend: N genes of a dataset, d dimensions, S gene sets.
 """
@@ -39,13 +39,7 @@ ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 @dataclass(frozen=True, slots=True)
 class FunctionScores:
-    """AUROC of gene sets.
-
-    Attributes
-    ----------
-    auroc
-        By dataset and set.
-    """
+    """AUROC of gene sets, by dataset and set."""
 
     auroc: Mapping[tuple[str, str], float]
 
@@ -59,12 +53,12 @@ class FunctionScores:
 
     @property
     def mean(self) -> float:
-        """Mean of the means of sets; nan when there is none."""
+        """Mean of the means of sets; nan without sets."""
         return float(np.mean(list(self.by_set.values()))) if self.auroc else float("nan")
 
 
 def read_gmt(path: Path) -> dict[str, frozenset[str]]:
-    """Read gene sets: per line a name, a description and genes, separated by tabs.
+    """Read a .gmt file: per line a name, a description and genes, separated by tabs.
 
     Raises
     ------
@@ -92,26 +86,17 @@ def function_scores(
     seed: int = 0,
     permute: bool = False,
 ) -> FunctionScores:
-    """Score how well vectors predict gene sets.
+    """Score how well vectors predict gene sets within each dataset.
 
     Parameters
     ----------
-    tasks
-        The datasets.
     vectors
-        By dataset name, shape (N, d).
+        Vectors by dataset name, shape (N, d).
     sets
-        Gene keys by the name of the set. A set counts in a dataset when it has at least ``MIN_GENES`` of its genes and
-        at most ``MAX_SHARE`` of them.
-    seed
-        Of folds, and of the permutation.
+        Gene keys by name. A set counts in a dataset that has at least ``MIN_GENES`` of its genes and in which these are
+        at most ``MAX_SHARE`` of the genes.
     permute
-        Deal the vectors of a dataset to its genes at random: the control, which has to give .5.
-
-    Returns
-    -------
-    FunctionScores
-        Empty when no set is large enough.
+        Whether to assign the vectors of a dataset to its genes at random: the control, 0.5 in expectation.
     """
     auroc: dict[tuple[str, str], float] = {}
     for task in tasks:
@@ -134,27 +119,9 @@ def transfer_scores(
     seed: int = 0,
     permute: bool = False,
 ) -> FunctionScores:
-    """Score how well vectors of the other datasets predict gene sets in each dataset.
+    """Score how well vectors of the other datasets predict gene sets in each dataset; none for a single dataset.
 
-    Sets, folds and genes are those of :func:`function_scores`, whose result is the same within datasets.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        One space: vectors by dataset name, each shape (N, d).
-    sets
-        Gene keys by the name of the set.
-    seed
-        Seed of folds, and of the permutation.
-    permute
-        Whether vectors are dealt to the genes of their dataset at random: the control, which has to give .5.
-
-    Returns
-    -------
-    FunctionScores
-        By the dataset in which a set is predicted; empty for a single dataset.
+    Sets, folds, genes and parameters are those of :func:`function_scores`; the vectors must share one space.
     """
     x = {t.name: _dealt(vectors[t.name], t.name, seed, permute=permute) for t in tasks}
     fold = {t.name: _folds(t.gene_key, seed) for t in tasks}
@@ -184,20 +151,12 @@ def function_document(
     seed: int,
     score: Callable[..., FunctionScores] = function_scores,
 ) -> dict[str, Any]:  # JSON
-    """Score models by gene sets and compare one of them with the others.
+    """Score models by gene sets and compare the model `subject` with the others.
 
     Parameters
     ----------
-    tasks
-        The datasets.
     spaces
         Vectors by model and dataset name, shape (N, d).
-    sets
-        Gene keys by the name of the set.
-    subject
-        The model that others are compared with.
-    seed
-        Of folds and of the control.
     score
         :func:`function_scores` or :func:`transfer_scores`.
 
@@ -223,7 +182,7 @@ def function_document(
 
 
 def _usable(keys: NDArray[np.str_], sets: Mapping[str, Collection[str]]) -> dict[str, NDArray[np.float64]]:
-    """Mark the members (N,) of each set that is neither too small nor too large here."""
+    """Return the members (N,) of each set that is neither too small nor too large here."""
     member = _members(keys, list(sets.values()))
     size = member.sum(axis=0)
     fits = (size >= MIN_GENES) & (size <= MAX_SHARE * len(keys))
@@ -245,7 +204,7 @@ def _folds(keys: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
 
 
 class _Rows(NamedTuple):
-    """Rows that a predictor may learn from, those of the fold that it predicts aside."""
+    """Training rows; those of the predicted fold are left out."""
 
     x: NDArray[np.float64]
     labels: NDArray[np.float64]
@@ -253,13 +212,13 @@ class _Rows(NamedTuple):
 
 
 def _dealt(x: NDArray[np.floating], name: str, seed: int, *, permute: bool) -> NDArray[np.float64]:
-    """Return the vectors of a dataset in double precision, in random order if asked."""
+    """Return the vectors of a dataset in float64, in random order if `permute`."""
     order = stream(seed, "permuted_function", name).permutation(len(x)) if permute else slice(None)
     return np.asarray(x, dtype=np.float64)[order]
 
 
 def _predict(rows: _Rows, x: NDArray[np.float64], fold: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return scores (N, S) of each vector by a ridge regression that has not seen the genes of its fold."""
+    """Return scores (N, S) of vectors by ridge regressions that have not seen the genes of their fold."""
     from sklearn.linear_model import RidgeCV
 
     scores = np.zeros((len(x), rows.labels.shape[1]))
@@ -275,7 +234,6 @@ def _predict(rows: _Rows, x: NDArray[np.float64], fold: NDArray[np.int64]) -> ND
 
 
 def _by_set(dataset: str, usable: Mapping[str, object], auroc: NDArray[np.float64]) -> dict[tuple[str, str], float]:
-    """Return the defined values by dataset and set."""
     found = zip(usable, auroc.tolist(), strict=True)
     return {(dataset, name): value for name, value in found if np.isfinite(value)}
 
@@ -283,10 +241,7 @@ def _by_set(dataset: str, usable: Mapping[str, object], auroc: NDArray[np.float6
 def _fold_auroc(
     labels: NDArray[np.float64], scores: NDArray[np.float64], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Average the AUROC of each set, (S,), over folds, whose scores have scales of their own.
-
-    Folds without members or without others are left out; nan when all are.
-    """
+    """Average the AUROC of each set, (S,), over folds with members and others; the scale of scores differs by fold."""
     values = np.full((FOLDS, labels.shape[1]), np.nan)
     for k in range(FOLDS):
         label, rank = labels[fold == k], rankdata(scores[fold == k], axis=0)

@@ -1,4 +1,4 @@
-"""Measures of one joint space: whether a gene has its counterparts of other datasets beside it.
+"""Measures of one joint space: whether a gene lies beside its copies in other datasets.
 
 All work on the pooled rows of all datasets and compare them by cosine, retrieval also by corrected cosines.
 Similarities closer than ``TIE`` are equal, and equal ones count as if broken at random, so that rounding decides
@@ -16,8 +16,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from musegnn.evaluation.metrics import mean_of_defined
-from musegnn.evaluation.retrieval import TOP_K, chance_level, expected_scores, pair_retrieval
+from musegnn.evaluation.retrieval import pair_retrieval
 from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
+from musegnn.ranking import TOP_K, chance_level, expected_scores
 from musegnn.vectors import Similarity, neighborhood_similarity, scale_locally, typical_similarity, unit_rows
 
 if TYPE_CHECKING:
@@ -52,12 +53,10 @@ def retrieve_jointly(
 
     Parameters
     ----------
-    tasks
-        The datasets.
     vectors
         One space: vectors by dataset name, each shape (N, d).
     by
-        Ranking of candidates: ``cosine``, or one of the corrections of :mod:`musegnn.vectors`: ``balanced``, ``csls``.
+        Ranking of candidates: ``cosine``, or a correction of :mod:`musegnn.vectors`: ``balanced``, ``csls``.
     k
         Number of places that count as found.
 
@@ -102,20 +101,11 @@ def retrieve_jointly(
 def mixing(
     tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = MIXING_NEIGHBORS
 ) -> dict[str, Any]:  # JSON
-    """Compute how many of the nearest rows are of other datasets, over what a mixed space has.
+    """Compute how many of the nearest rows are of other datasets, relative to a mixed space.
 
     For a row of dataset a with n_a of the n rows: the share of its k nearest other rows that are not of a, over
     ``(n - n_a) / (n - 1)``, which is the exact expectation when the n - 1 other rows are in random order. Then the mean
     over rows. 1 is a mixed space, 0 one where datasets lie apart; more than 1 means that rows avoid their own dataset.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        One space: vectors by dataset name, each shape (N, d).
-    k
-        Number of nearest rows; all others where there are fewer.
 
     Returns
     -------
@@ -151,15 +141,6 @@ def conservation(
     the k genes in this ranking is the score of h. A pair is scored in both directions, over all its held-out genes.
     No similarity between datasets takes part.
 
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        Vectors by dataset name, each shape (N, d).
-    k
-        Number of neighbours, at least 2.
-
     Returns
     -------
     dict
@@ -194,26 +175,17 @@ def conservation(
 
 
 def islands(published: Mapping[str, Any]) -> dict[str, float]:
-    """Compute what Leiden clusters say of a space: of one dataset each, or of the copies of genes.
+    """Average the mutual information of Leiden clusters with datasets and genes over resolutions; nan without clusters.
 
-    Parameters
-    ----------
-    published
-        Result of :func:`musegnn.evaluation.published_metrics.published_metrics`.
-
-    Returns
-    -------
-    dict
-        ``dataset_nmi``, normalised mutual information of clusters and datasets, low where datasets meet;
-        ``identity_nmi``, of clusters and genes, high where the copies of a gene meet; and ``n_clusters``. Means over
-        resolutions; nan without clusters.
+    ``dataset_nmi``, with datasets, is low where datasets meet; ``identity_nmi``, with genes, is high where the copies
+    of a gene meet. `published` is the result of :func:`musegnn.evaluation.published_metrics.published_metrics`.
     """
     names = ("dataset_nmi", "identity_nmi", "n_clusters")
     return {name: mean_of_defined([row[name] for row in published["resolutions"]]) for name in names}
 
 
 def _conserved(here: Floats, there: Floats, copy: Ints, asked: Ints, k: int) -> Floats:
-    """Return mean AUROC and mean specificity of the asked of S shared genes.
+    """Return mean AUROC and mean specificity of the queried of S shared genes.
 
     Unit rows of the shared genes in one dataset (S, d), of all N genes of the other, and the copies among these (S,).
     """

@@ -29,29 +29,17 @@ BLOCK_ROWS = 1024
 
 
 def mean_of_defined(values: Sequence[float] | Floats) -> float:
-    """Average the values that are finite; nan when none is."""
+    """Average the finite values; nan when none is."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def batch_silhouette(x: NDArray[np.floating], dataset: Ints, cluster: Ints) -> float:
-    """Compute ASW: how little the datasets separate within clusters.
+    """Compute ASW, from 0 (datasets lie apart within clusters) to 1 (mixed); nan when every cluster is skipped.
 
     Per cluster, the mean of ``1 - abs(s)`` with s the silhouette of the dataset labels (Euclidean); then the mean over
     clusters. Clusters of one dataset, and clusters where every row is its own dataset, are skipped.
-
-    Parameters
-    ----------
-    x
-        Shape (n, d).
-    dataset, cluster
-        Labels, each shape (n,).
-
-    Returns
-    -------
-    float
-        Between 0 (apart) and 1 (mixed); nan when every cluster is skipped.
 
     References
     ----------
@@ -67,17 +55,15 @@ def batch_silhouette(x: NDArray[np.floating], dataset: Ints, cluster: Ints) -> f
 
 
 def lisi(distance: Floats, neighbor_label: Ints, *, perplexity: float) -> Floats:
-    """Compute the effective number of labels around each row: the local inverse Simpson index.
+    """Compute the local inverse Simpson index: the effective number of labels around each row.
 
     Neighbours weigh ``p_j ~ exp(-beta d_j)``, with beta such that the entropy of p is ``ln(perplexity)``; the index is
     ``1 / sum_labels (sum_{j in label} p_j)^2``.
 
     Parameters
     ----------
-    distance
-        Distances to the neighbours, shape (n, k); inf where there is none.
-    neighbor_label
-        Label of each neighbour, non-negative, shape (n, k); -1 where there is none.
+    distance, neighbor_label
+        Distance to each neighbour and its label, shape (n, k); inf and -1 where there is none.
     perplexity
         Effective number of neighbours, less than k.
 
@@ -115,23 +101,13 @@ def lisi(distance: Floats, neighbor_label: Ints, *, perplexity: float) -> Floats
 
 
 def integration_lisi(distance: Floats, position: Ints, dataset: Ints) -> float:
-    """Compute iLISI: the median effective number of datasets around a row, scaled.
+    """Compute iLISI: the median effective number of datasets around a row, scaled to 0 (one) to 1 (all alike).
 
-    ``(median - 1) / (B - 1)`` at a perplexity of a third of the neighbours. The neighbours decide the variant: those
-    along the connectivity graph (:func:`~musegnn.evaluation.neighbor_graph.path_nearest`) give the published value,
-    which takes connectivities for lengths; plain nearest neighbours give the value of the original LISI.
-
-    Parameters
-    ----------
-    distance, position
-        Of the k nearest other rows, each shape (n, k); position -1 where there is none. Published: k = 90.
-    dataset
-        Dataset of each row, shape (n,).
-
-    Returns
-    -------
-    float
-        0 when every neighbourhood is of one dataset, 1 when all datasets are equally there; nan for one dataset.
+    ``(median - 1) / (B - 1)`` at a perplexity of a third of the neighbours; nan for one dataset. The neighbours decide
+    the variant: those along the connectivity graph (:func:`~musegnn.evaluation.neighbor_graph.path_nearest`) give the
+    published value, which takes connectivities for lengths; plain nearest neighbours give the value of the original
+    LISI. `distance` and `position` of the k nearest other rows have shape (n, k), the published k is 90; -1 is no
+    position.
     """
     names, label = np.unique(dataset, return_inverse=True)
     if len(names) < 2:
@@ -142,20 +118,7 @@ def integration_lisi(distance: Floats, position: Ints, dataset: Ints) -> float:
 
 
 def graph_connectivity(graph: csr_matrix, cluster: Ints) -> float:
-    """Compute GC: the mean over clusters of the share of the cluster in its largest connected part.
-
-    Parameters
-    ----------
-    graph
-        Neighbour graph, shape (n, n).
-    cluster
-        Labels, shape (n,).
-
-    Returns
-    -------
-    float
-        Between 0 and 1; nan without rows.
-    """
+    """Compute GC: the mean share of a cluster in its largest connected part; nan without rows."""
     shares = []
     for label in np.unique(cluster):
         rows = np.flatnonzero(cluster == label)
@@ -169,18 +132,6 @@ def common_gene_ratio(gene: NDArray[np.str_], cluster: Ints) -> float:
 
     ``sum_c (n_c / n) (1 - unique genes in c / n_c)``. It is largest for one giant cluster, where it reaches
     :func:`common_gene_bound`; read it with the number of clusters.
-
-    Parameters
-    ----------
-    gene
-        Gene key of each row, shape (n,).
-    cluster
-        Labels, shape (n,).
-
-    Returns
-    -------
-    float
-        Between 0 and the bound.
     """
     _, gene_code = np.unique(gene, return_inverse=True)
     pairs = np.unique(np.stack([cluster, gene_code], axis=1), axis=0)
@@ -188,13 +139,7 @@ def common_gene_ratio(gene: NDArray[np.str_], cluster: Ints) -> float:
 
 
 def common_gene_bound(gene: NDArray[np.str_]) -> float:
-    """Compute the CGR of one cluster that holds everything, which is the largest possible.
-
-    Parameters
-    ----------
-    gene
-        Gene key of each row, shape (n,).
-    """
+    """Compute the CGR of one cluster that holds everything, which is the largest possible."""
     return 1 - len(np.unique(gene)) / len(gene)
 
 
@@ -202,19 +147,8 @@ def neighborhood_overlap(neighborhood: csr_matrix, dataset: Ints, cluster: Ints)
     """Compute NO: how similar the graph neighbourhoods are of genes that share a cluster.
 
     ``sum_c (n_c / n) mean J(a, b)`` over the ordered pairs of rows of c from different datasets, 0 where there is no
-    such pair; J is the Jaccard index of the two sets of neighbours' gene keys (0 for two empty sets).
-
-    Parameters
-    ----------
-    neighborhood
-        Rows are sets: entry (a, v) is stored when gene key v is a neighbour of row a, shape (n, V).
-    dataset, cluster
-        Labels, each shape (n,).
-
-    Returns
-    -------
-    float
-        Between 0 and 1.
+    such pair; J is the Jaccard index of the two sets of neighbours' gene keys (0 for two empty sets). `neighborhood`
+    (n, V) stores entry (a, v) when gene key v is a neighbour of row a.
     """
     ones = np.ones(neighborhood.nnz, dtype=np.float32)  # counts of shared keys stay exact below 2^24
     sets = csr_matrix((ones, neighborhood.indices, neighborhood.indptr), shape=neighborhood.shape)
@@ -241,19 +175,6 @@ def _summed_jaccard(sets: csr_matrix, dataset: Ints, a: Ints, b: Ints) -> tuple[
 
 
 def label_information(label: NDArray[Any], cluster: Ints) -> float:
-    """Compute the normalised mutual information of clusters and a label: with genes as labels, the check on CGR.
-
-    Parameters
-    ----------
-    label
-        Gene key or dataset of each row, shape (n,).
-    cluster
-        Clusters, shape (n,).
-
-    Returns
-    -------
-    float
-        0 for one giant cluster, 1 when clusters are exactly the labels.
-    """
+    """Compute the normalised mutual information of clusters and labels: 0 for one cluster, 1 for equal partitions."""
     _, code = np.unique(label, return_inverse=True)
     return float(normalized_mutual_info_score(code, cluster))

@@ -1,8 +1,8 @@
 """Co-expression modules of one dataset as labels for the vectors of another.
 
-Modules are found as WGCNA does: soft threshold, topological overlap, average linkage, and a cut of the tree. The genes
-of a module then make a gene set, which vectors of *other* datasets have to predict for genes that the predictor has not
-seen. A space in which datasets fall into place carries the modules of one over to the next.
+Modules are found as WGCNA does: soft threshold, topological overlap, average linkage, and a cut of the tree. The
+genes of a module then make a gene set, which vectors of *other* datasets have to predict for genes that the
+predictor has not seen. A space in which datasets correspond carries the modules of one over to the next.
 
 Legend: N genes of a dataset, d dimensions.
 """
@@ -34,29 +34,25 @@ MAX_GENES = 5000
 
 
 def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size: int = MIN_SIZE) -> NDArray[np.int64]:
-    """Find modules of co-expressed genes.
+    """Return the module of each gene, (N,) int64, numbered from 0 by falling size; -1 for genes in no module.
+
+    The tree is cut at one height: among those with the largest number of modules, the height h with the largest ``(1 -
+    h)`` times the number of genes in modules; this is not WGCNA's dynamic cut.
 
     Parameters
     ----------
     estimates
-        Co-expression estimates, symmetric, shape (N, N), between -1 and 1; 0 where there is none. Of more than
-        ``MAX_GENES`` genes only the most connected are sorted into modules, as their overlaps are a dense matrix.
+        Co-expression estimates, symmetric, shape (N, N), between -1 and 1. Of more than ``MAX_GENES`` genes only the
+        most connected are sorted into modules, as their overlaps are a dense matrix.
     power
         Exponent of the soft threshold; negative estimates count as 0 ("signed hybrid").
     min_size
-        Genes of the smallest module.
-
-    Returns
-    -------
-    numpy.ndarray
-        Module of each gene, shape (N,), numbered from 0 by size; -1 for genes of none.
+        Smallest number of genes of a module.
 
     References
     ----------
     Zhang and Horvath, "A general framework for weighted gene co-expression network analysis", Statistical Applications
-    in Genetics and Molecular Biology 4 (2005), section 2 and equation 4. The tree is cut at one height, at which the
-    number of modules is largest, and of those heights h the one with the largest ``(1 - h)`` times the number of genes
-    in modules: not WGCNA's dynamic cut.
+    in Genetics and Molecular Biology 4 (2005), section 2 and equation 4.
     """
     label = np.full(estimates.shape[0], -1, dtype=np.int64)
     strength = np.clip(estimates.data, 0.0, 1.0) ** power
@@ -85,17 +81,10 @@ def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size:
 
 
 def topological_overlap(adjacency: Floats) -> Floats:
-    """Compute how far genes have their neighbours in common.
+    """Compute the topological overlap of genes, (N, N).
 
-    Parameters
-    ----------
-    adjacency
-        Symmetric, between 0 and 1, diagonal 0, shape (N, N).
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(sum_u a_iu a_uj + a_ij) / (min(k_i, k_j) + 1 - a_ij)`` with ``k_i = sum_u a_iu``; 1 on the diagonal.
+    ``(sum_u a_iu a_uj + a_ij) / (min(k_i, k_j) + 1 - a_ij)`` with ``k_i = sum_u a_iu``, 1 on the diagonal, for a
+    symmetric `adjacency` a between 0 and 1 with diagonal 0.
     """
     degree = adjacency.sum(axis=1)
     overlap = (adjacency @ adjacency + adjacency) / (np.minimum.outer(degree, degree) + 1.0 - adjacency)
@@ -105,20 +94,7 @@ def topological_overlap(adjacency: Floats) -> Floats:
 
 
 def module_sets(tasks: Sequence[DatasetTask], estimates: Mapping[str, csr_matrix]) -> dict[str, dict[str, list[str]]]:
-    """Return the modules of every dataset as gene sets.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    estimates
-        By dataset name, as of :func:`coexpression_modules`.
-
-    Returns
-    -------
-    dict
-        Gene keys by dataset and name of the module.
-    """
+    """Return the modules of every dataset as gene sets: gene keys by dataset and name of the module."""
     sets: dict[str, dict[str, list[str]]] = {}
     for task in tasks:
         label = coexpression_modules(estimates[task.name])
@@ -136,23 +112,10 @@ def module_scores(
     seed: int = 0,
     permute: bool = False,
 ) -> FunctionScores:
-    """Score how well the vectors of a dataset predict the modules of the other datasets.
+    """Score how well the vectors of a dataset predict the modules of the other datasets, by dataset and module.
 
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        By dataset name, shape (N, d).
-    modules
-        Result of :func:`module_sets`.
-    seed, permute
-        As of :func:`musegnn.evaluation.gene_sets.function_scores`.
-
-    Returns
-    -------
-    FunctionScores
-        By dataset and module of another.
+    `modules` is the result of :func:`module_sets`; the other parameters are those of
+    :func:`musegnn.evaluation.gene_sets.function_scores`.
     """
     found: dict[tuple[str, str], float] = {}
     for task in tasks:
@@ -169,17 +132,6 @@ def module_document(
     seed: int,
 ) -> dict[str, Any]:  # JSON
     """Score models by the modules of other datasets.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    spaces
-        Vectors by model and dataset name, shape (N, d).
-    modules
-        Result of :func:`module_sets`.
-    seed
-        Of folds and of the control.
 
     Returns
     -------

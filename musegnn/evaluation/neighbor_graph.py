@@ -1,4 +1,4 @@
-"""Neighbours of vectors, and the weighted graph that the published metrics are computed on.
+"""The weighted neighbour graph that the published metrics are computed on, and its clusters.
 
 Legend: n vectors, d dimensions, k neighbours.
 """
@@ -6,6 +6,7 @@ Legend: n vectors, d dimensions, k neighbours.
 from __future__ import annotations
 
 import heapq
+import random
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from scipy.sparse import csr_matrix
 
 from musegnn.errors import MissingDependencyError
 from musegnn.random import stream
+from musegnn.vectors import nearest_euclidean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,81 +25,21 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 N_NEIGHBORS = 15
-BLOCK_ENTRIES = 4_000_000
 BISECTIONS = 64
 
 
-def nearest(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
-    """Find the k nearest other vectors of each vector, exactly, by Euclidean distance.
-
-    Parameters
-    ----------
-    x
-        Shape (n, d).
-    k
-        Number of neighbours, less than n.
-
-    Returns
-    -------
-    tuple of arrays
-        Distances and positions, nearest first, equal distances by position, each shape (n, k).
-
-    Raises
-    ------
-    ValueError
-        When there are not more than k vectors.
-    """
-    x64 = np.asarray(x, dtype=np.float64)
-    n = len(x64)
-    if n <= k:
-        msg = f"expected more than {k} vectors to have {k} neighbours each, got {n}"
-        raise ValueError(msg)
-    centred = x64 - x64.mean(axis=0)
-    square = (centred * centred).sum(axis=1)
-    distances = np.empty((n, k))
-    positions = np.empty((n, k), dtype=np.int64)
-    rows = max(1, BLOCK_ENTRIES // n)
-    for start in range(0, n, rows):
-        block = np.arange(start, min(start + rows, n))
-        d2 = square[block, None] + square[None, :] - 2 * centred[block] @ centred.T
-        d2[np.arange(len(block)), block] = np.inf
-        close = np.sort(np.argpartition(d2, k - 1, axis=1)[:, :k], axis=1)
-        # differences, not the expanded square, so that near duplicates keep their order and equal ones have distance 0
-        exact = np.linalg.norm(centred[block, None, :] - centred[close], axis=2)
-        order = np.argsort(exact, axis=1, kind="stable")
-        distances[block] = np.take_along_axis(exact, order, axis=1)
-        positions[block] = np.take_along_axis(close, order, axis=1)
-    return distances, positions
-
-
 def connectivities(x: NDArray[np.floating], *, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
-    """Compute the fuzzy neighbour graph of UMAP, on which the published metrics cluster.
+    """Compute the fuzzy neighbour graph of UMAP: symmetric weights in (0, 1], shape (n, n), without diagonal.
 
     With r_i the distance to the nearest neighbour that is not at distance 0 and s_i such that the weights of row i sum
-    to ``log2(n_neighbors)``: ``w_ij = exp(-max(0, d_ij - r_i) / s_i)``, made symmetric as ``w + w' - w w'``.
-
-    Parameters
-    ----------
-    x
-        Shape (n, d).
-    n_neighbors
-        Neighbours per vector, the vector itself counted, as scanpy counts.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        Symmetric weights in (0, 1], shape (n, n), without diagonal.
-
-    Raises
-    ------
-    ValueError
-        When there are fewer than `n_neighbors` vectors.
+    to ``log2(n_neighbors)``: ``w_ij = exp(-max(0, d_ij - r_i) / s_i)``, made symmetric as ``w + w' - w w'``. A vector
+    counts among its own `n_neighbors`, as scanpy counts; fewer vectors than that raise ``ValueError``.
 
     References
     ----------
     McInnes, Healy, Melville, "UMAP", arXiv:1802.03426, section 3.1; scanpy ``pp.neighbors(n_neighbors=15)``.
     """
-    distance, position = nearest(x, n_neighbors - 1)
+    distance, position = nearest_euclidean(x, n_neighbors - 1)
     n = len(distance)
     positive = np.where(distance > 0, distance, np.inf).min(axis=1)
     nearest_distance = np.where(np.isfinite(positive), positive, 0.0)
@@ -130,14 +72,7 @@ def _scales(excess: Floats, target: float) -> Floats:
 
 
 def path_nearest(graph: csr_matrix, k: int) -> tuple[Floats, Ints]:
-    """Find the k nearest other nodes of each node along the graph, with edge weights as lengths.
-
-    Parameters
-    ----------
-    graph
-        Symmetric, positive weights, shape (n, n).
-    k
-        Number of neighbours.
+    """Find the k nearest other nodes of each node of a symmetric graph, with edge weights as lengths.
 
     Returns
     -------
@@ -185,21 +120,7 @@ def has_leiden() -> bool:
 
 
 def leiden(graph: csr_matrix, *, resolution: float = 1.0, seed: int = 0) -> Ints:
-    """Cluster the nodes of a weighted graph by Leiden on modularity.
-
-    Parameters
-    ----------
-    graph
-        Symmetric weights without diagonal, shape (n, n).
-    resolution
-        Larger gives more clusters.
-    seed
-        Seed of the order in which nodes are visited.
-
-    Returns
-    -------
-    numpy.ndarray
-        Labels, shape (n,), int64; equal arguments give equal labels.
+    """Return the Leiden cluster (modularity) of each node of a weighted graph, (n,) int64; equal input, equal labels.
 
     Raises
     ------
@@ -213,19 +134,25 @@ def leiden(graph: csr_matrix, *, resolution: float = 1.0, seed: int = 0) -> Ints
     if not has_leiden():
         msg = "Leiden clusters need the package igraph, which is not installed"
         raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[bio]'")
-    import random
+    word = int(stream(seed, "leiden").integers(0, 2**63 - 1))
+    return communities(graph, resolution, random.Random(word), n_iterations=-1)
 
+
+def communities(graph: csr_matrix, resolution: float, generator: random.Random, *, n_iterations: int) -> Ints:
+    """Run igraph's Leiden with a random number generator; a negative number of iterations means until nothing moves."""
     import igraph
 
     upper = graph.tocoo()
     keep = upper.row < upper.col
     edges = np.stack([upper.row[keep], upper.col[keep]], axis=1)
     nodes = igraph.Graph(n=graph.shape[0], edges=edges.tolist())
-    word = int(stream(seed, "leiden").integers(0, 2**63 - 1))
-    igraph.set_random_number_generator(random.Random(word))
+    igraph.set_random_number_generator(generator)
     try:
         parts = nodes.community_leiden(
-            objective_function="modularity", weights=upper.data[keep].tolist(), resolution=resolution, n_iterations=-1
+            objective_function="modularity",
+            weights=upper.data[keep].tolist(),
+            resolution=resolution,
+            n_iterations=n_iterations,
         )
     finally:
         igraph.set_random_number_generator(random)

@@ -1,4 +1,4 @@
-"""The published six on one joint space, over a grid of Leiden resolutions.
+"""The six published metrics of one joint space, over a grid of Leiden resolutions.
 
 Legend: T datasets, n pooled rows, d dimensions.
 """
@@ -41,19 +41,6 @@ def published_metrics(
     when there are many datasets), ``shared`` those in at least `min_datasets`; and ``pairwise``, for each pair of
     datasets those that both have, the rows of the two datasets alone, averaged over pairs (at most ``MAX_PAIRS`` of
     them, drawn at random). Clusters are those of all rows in each case.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        One space: vectors by dataset name, each shape (N, d).
-    resolutions
-        Of Leiden.
-    seed
-        Of Leiden, and of the drawn pairs.
-    min_datasets
-        Datasets that have a gene of ``shared``, at least 2.
 
     Returns
     -------
@@ -102,7 +89,7 @@ def published_metrics(
 
 
 def _pairs(code: NDArray[np.int64], dataset: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
-    """List the pooled rows of each pair of datasets whose gene both have; pairs without any are left out."""
+    """List, for each pair of datasets, the pooled rows of genes in both; pairs without such genes are left out."""
     pairs = list(combinations(range(int(dataset.max(initial=-1)) + 1), 2))
     if len(pairs) > MAX_PAIRS:
         chosen = stream(seed, "pairs_of_datasets").permutation(len(pairs))[:MAX_PAIRS]
@@ -140,7 +127,6 @@ def _pairwise_integration(
 
 
 def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str, Any]:  # JSON
-    """Compute iLISI on the rows of some genes."""
     needed = metrics.LISI_NEIGHBORS
     if len(x) <= needed:
         absent = f"iLISI needs more than {needed} rows, there are {len(x)}"
@@ -151,7 +137,7 @@ def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str
 
 
 def _neighborhoods(tasks: Sequence[DatasetTask], code: NDArray[np.int64]) -> csr_matrix:
-    """Return each pooled row the set of its neighbours' gene codes."""
+    """Return the set of neighbours' gene codes of each pooled row, as a sparse matrix."""
     starts = np.concatenate([[0], np.cumsum([t.n_genes for t in tasks])])
     columns = [code[start + t.indices] for start, t in zip(starts, tasks, strict=False)]
     degrees = np.concatenate([np.diff(t.indptr) for t in tasks])

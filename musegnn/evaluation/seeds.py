@@ -1,6 +1,6 @@
-"""The same evaluation over several training seeds: means, deviations, paired tests, and stability of neighbours.
+"""One evaluation over several training seeds: means, deviations, paired tests, and stability of neighbours.
 
-What is held out stays the same; a seed decides initial weights, dropout, partners and whatever else is drawn.
+The hold-outs stay the same; a seed decides initial weights, dropout, partners and whatever else is drawn.
 """
 
 from __future__ import annotations
@@ -31,18 +31,7 @@ TESTED = ("held_out_mrr", "joint_mrr", "positive_edges", "modules", "function", 
 
 
 def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:  # JSON
-    """Choose what is averaged over seeds.
-
-    Parameters
-    ----------
-    document
-        Result of :func:`musegnn.evaluation.evaluate.evaluate_model`.
-
-    Returns
-    -------
-    dict
-        By model and measure of ``MEASURES``; what a model does not have is not there.
-    """
+    """Return what is averaged over seeds, by model and measure of ``MEASURES``; absent measures are left out."""
     found: dict[str, dict[str, float]] = {}
     for name, model in document["models"].items():
         held_out, anchors = (model["retrieval"][which]["overall"] for which in ("held_out", "anchors"))
@@ -68,21 +57,14 @@ def model_measures(document: Mapping[str, Any]) -> dict[str, dict[str, float]]: 
 
 
 def summarize_seeds(documents: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:  # JSON
-    """Average the measures of every model over seeds and compare one with the others, seed by seed.
-
-    Parameters
-    ----------
-    documents
-        Results of :func:`musegnn.evaluation.evaluate.evaluate_model`, one per seed, of the same models.
-    seeds
-        The training seeds.
+    """Average the measures of every model over seeds and compare the subject with the others, seed by seed.
 
     Returns
     -------
     dict
         ``seeds``; ``models``: by model and measure ``mean`` and ``deviation`` (of the sample; nan for one seed);
-        ``differences``: by rival and measure of ``TESTED`` ``mean`` (subject minus rival) and ``p_value`` of the paired
-        t-test over seeds (nan where all differences are equal).
+        ``differences``: by baseline and measure of ``TESTED`` ``mean`` (subject minus baseline) and ``p_value`` of the
+        paired t-test over seeds (nan where all differences are equal).
     """
     subject = documents[0]["subject"]
     by_seed = [model_measures(document) for document in documents]
@@ -102,18 +84,7 @@ def summarize_seeds(documents: Sequence[Mapping[str, Any]], seeds: Sequence[int]
 
 
 def paired_difference(difference: Sequence[float]) -> dict[str, float]:
-    """Test whether differences, one per seed, have a mean of 0.
-
-    Parameters
-    ----------
-    difference
-        At least one.
-
-    Returns
-    -------
-    dict
-        ``mean`` and two-sided ``p_value`` of Student's t-test, nan for one seed and for equal differences.
-    """
+    """Compute the mean of differences and its two-sided p-value by Student's t-test; nan for one or for equal ones."""
     varied = len(difference) > 1 and np.ptp(difference) > 0.0
     p_value = float(ttest_1samp(difference, 0.0).pvalue) if varied else float("nan")
     return {"mean": float(np.mean(difference)), "p_value": p_value}

@@ -1,4 +1,4 @@
-"""Whether other training seeds give a gene the same neighbours.
+"""Agreement of nearest genes between training seeds.
 
 Legend: n pooled rows of all datasets, d dimensions, k neighbours.
 """
@@ -21,19 +21,7 @@ NEIGHBORS = 10
 
 
 def nearest_rows(vectors: Mapping[str, NDArray[np.floating]], *, k: int = NEIGHBORS) -> NDArray[np.int32]:
-    """Return the nearest rows of all datasets together, by cosine.
-
-    Parameters
-    ----------
-    vectors
-        One space: by dataset name, each shape (N, d).
-    k
-        Neighbours of each row, itself aside.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions in the pooled rows, ascending, shape (n, k).
+    """Return the k nearest other rows of each row of all datasets together, by cosine: positions, ascending, (n, k).
 
     Raises
     ------
@@ -48,17 +36,9 @@ def nearest_rows(vectors: Mapping[str, NDArray[np.floating]], *, k: int = NEIGHB
 
 
 def neighbor_stability(runs: Sequence[NDArray[np.int32]]) -> float:
-    """Compute the mean Jaccard index of the neighbours of a row over all pairs of runs.
+    """Compute the mean Jaccard index of the neighbours of a row over all pairs of runs; nan for one run.
 
-    Parameters
-    ----------
-    runs
-        Results of :func:`nearest_rows`, each shape (n, k), rows in the same order.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; nan for one run. About ``k / 2n`` by chance.
+    About ``k / 2n`` by chance. `runs` are results of :func:`nearest_rows` for rows in the same order.
     """
     values = []
     for one, other in combinations(runs, 2):

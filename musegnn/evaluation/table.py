@@ -18,15 +18,7 @@ MORE = (
 def to_table(evaluation: dict[str, Any]) -> str:  # JSON
     """Return the main measures of the joint space as text: one row per model, baselines and chance for comparison.
 
-    Parameters
-    ----------
-    evaluation
-        Result of :func:`musegnn.evaluation.evaluate.evaluate`, or the content of ``evaluation.json``.
-
-    Returns
-    -------
-    str
-        A sentence, the table, and where the rest is; measures that no shown model has are left out.
+    Measures that no shown model has are left out.
     """
     subject = evaluation["subject"]
     shown = {subject: "musegnn" if subject == "trained" else subject, **BASELINES}

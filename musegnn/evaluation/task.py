@@ -6,7 +6,7 @@ Legend: N genes of a dataset, E directed edges, K held-out edges, J held-out non
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -15,22 +15,6 @@ if TYPE_CHECKING:
 
 PairGroup = Literal["within_tissue", "across_tissue", "across_modality", "across_species"]
 PAIR_GROUPS: tuple[PairGroup, ...] = get_args(PairGroup)
-
-
-class KeyedGenes(Protocol):
-    """The genes of one dataset, and which of them alignment must not see."""
-
-    @property
-    def name(self) -> str:
-        """Name of the dataset."""
-
-    @property
-    def gene_key(self) -> NDArray[np.str_]:
-        """Unique keys, shape (N,)."""
-
-    @property
-    def held_out_gene(self) -> NDArray[np.bool_]:
-        """Genes that alignment must not see, shape (N,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +44,12 @@ class DatasetTask:
 
     Attributes
     ----------
-    name, modality, tissue, species
-        As in the atlas file.
     gene_key
-        What makes two genes of different datasets the same gene, unique within the dataset, shape (N,), unicode.
+        Keys that are equal for the same gene of different datasets, unique within the dataset, shape (N,), unicode.
     held_out_gene
         Genes that took no part in any loss between datasets, shape (N,), bool. Equal keys agree in all datasets.
     indptr, indices
         Training graph: symmetric CSR without self-loops, shapes (N + 1,) and (E,).
-    pairs
-        Held-out edges and non-edges.
     """
 
     name: str
@@ -102,13 +82,10 @@ class DatasetTask:
 
 
 def pair_group(a: DatasetTask, b: DatasetTask) -> PairGroup:
-    """Name the group of a pair of datasets: the hardest difference between the two.
+    """Return the group of a pair of datasets: the hardest difference between the two.
 
-    Returns
-    -------
-    PairGroup
-        ``across_species`` when the species differ; else ``across_modality`` when the modalities differ; else
-        ``across_tissue`` when the tissues differ; else ``within_tissue``. Every pair is in exactly one group.
+    ``across_species`` when the species differ; else ``across_modality`` when the modalities differ; else
+    ``across_tissue`` when the tissues differ; else ``within_tissue``.
     """
     if a.species != b.species:
         return "across_species"
@@ -118,25 +95,13 @@ def pair_group(a: DatasetTask, b: DatasetTask) -> PairGroup:
 
 
 def shared_genes(a: DatasetTask, b: DatasetTask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the genes that two datasets share.
-
-    Returns
-    -------
-    tuple of arrays
-        Positions in `a` and in `b` of the genes with equal keys, in ascending order of the key.
-    """
+    """Return the positions in `a` and in `b` of the genes in both, in ascending order of the key."""
     _, in_a, in_b = np.intersect1d(a.gene_key, b.gene_key, assume_unique=True, return_indices=True)
     return in_a.astype(np.int64), in_b.astype(np.int64)
 
 
 def visible_genes(a: DatasetTask, b: DatasetTask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the shared genes of two datasets that training may align: those not held out.
-
-    Returns
-    -------
-    tuple of arrays
-        Positions in `a` and in `b`, in ascending order of the key.
-    """
+    """Return :func:`shared_genes` without held-out genes: those that training may align."""
     in_a, in_b = shared_genes(a, b)
     keep = ~(a.held_out_gene[in_a] | b.held_out_gene[in_b])
     return in_a[keep], in_b[keep]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musegnn.evaluation.retrieval import chance_level, retrieval_scores
-from musegnn.evaluation.space import unit_rows
+from musegnn.ranking import chance_level, retrieval_scores
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import numpy as np
 
 from musegnn.data_store.atomic_files import write_file
-from musegnn.evaluation.space import effective_rank, mean_cosine
+from musegnn.vectors import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -35,8 +35,8 @@ class FakeCase:
             metric="cpu_time",
             value=2.0,
             unit="s",
-            rival="slow",
-            rival_value=50.0,
+            baseline="slow",
+            baseline_value=50.0,
             goal=("ratio", ">=", 30),
         )
         yield Measurement(shape="1x1", metric="error", value=1e-12, unit="", goal=("value", "<=", 1e-9))
@@ -54,7 +54,7 @@ def test_rows_are_appended_and_a_missed_goal_is_shown(tmp_path, capsys):
     assert tuple(rows[0]) == COLUMNS
     assert (rows[0]["ratio"], rows[0]["goal"], rows[0]["met"]) == ("25.0", "ratio >= 30", "False")
     assert rows[1]["met"] == "True"
-    assert (rows[2]["goal"], rows[2]["met"], rows[2]["rival"]) == ("", "", "")
+    assert (rows[2]["goal"], rows[2]["met"], rows[2]["baseline"]) == ("", "", "")
     assert "MISSED" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out.json").read_text())) == 3
 
@@ -96,7 +96,7 @@ def test_synthetic_counts_have_their_density_however_they_are_cut():
     assert (whole > 0).mean() == pytest.approx(0.1, rel=0.15)
 
 
-def test_the_dense_rival_is_cscore(shared):
+def test_the_dense_baseline_is_cscore(shared):
     from scipy.sparse import csr_matrix
 
     from benchmarks.peers.cscore_dense import cscore_dense

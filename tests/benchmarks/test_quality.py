@@ -198,7 +198,7 @@ def test_goals_are_judged_on_hold_outs():
     assert found["joint_mrr - 1.5 x aligned PCA"].met
     assert found["pair_mrr / previous"].met
     assert not found["pair_mrr / aligned PCA"].met
-    assert found["pair_mrr / aligned PCA"].rival == "pca_procrustes_32"
+    assert found["pair_mrr / aligned PCA"].baseline == "pca_procrustes_32"
     assert found["pair_mrr / PCA aligned in pairs"].met
     assert found["dataset_nmi"].met
     assert "gemini_32" in found["transfer: p of being worse"].unit

@@ -1,4 +1,4 @@
-"""The rivals of the training benchmarks compute what ours computes."""
+"""The baselines of the training benchmarks compute what ours computes."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_ctrl_c_stops_a_build_that_can_go_on(atlas, tmp_path, scheduler):
     _, told = process.communicate(timeout=PATIENCE)
     seconds = time.monotonic() - began
     assert process.returncode == 130
-    assert told.splitlines()[-1] == "musegnn: stopped; run the same command again to go on"
+    assert told.splitlines()[-1] == "musegnn: stopped; run the same command again to continue"
     assert "Traceback" not in told
     assert seconds < (5.0 if scheduler != "distributed" else 20.0)
     assert committed(store).keys() <= {"FORMAT.json"}

@@ -1,8 +1,8 @@
-"""What the page shows, as plain values, and how it is packed for the browser.
+"""Data of the report page as plain values, and their packing for the browser.
 
-The payload is ``base64(deflate(uint32 length of header | header as JSON | arrays))``. Arrays are little-endian, stored
-as byte planes (all lowest bytes first), which deflate shrinks well. Scores have 16 bits: ``65535 (cosine + 1) / 2``;
-lists of scores, most of which fall along a row, are stored as differences modulo 2^16.
+The payload is ``base64(deflate(uint32 length of header | header as JSON | arrays))``. Arrays are little-endian,
+stored as byte planes (all lowest bytes first), which deflate shrinks well. Scores have 16 bits: ``65535 (cosine +
+1) / 2``; lists of scores, most of which fall along a row, are stored as differences modulo 2^16.
 
 Legend: P points (one gene in one dataset each), k neighbours.
 """
@@ -50,17 +50,15 @@ class ReportData:
     Attributes
     ----------
     adata
-        Annotated embeddings, one row per dataset x gene (see :func:`musegnn.analysis.annotate.annotate`): vectors in
-        ``X`` (P, d); ``obs`` with gene, gene_id, gene_key, dataset, modality, tissue, species and cluster, and where
-        known condition, held_out, degree, n_datasets and agreement; ``obsm["X_umap"]`` (P, 2).
+        Annotated embeddings (:func:`musegnn.analysis.annotate.annotate`), one row per dataset x gene.
     evaluation
         Content of ``evaluation.json``; empty when there is none.
     history
         Lines of ``metrics.jsonl``.
     graphs
-        One report per dataset, as :meth:`musegnn.MuSeGNN.graph_reports` gives them.
+        One report per dataset, as of :meth:`musegnn.MuSeGNN.graph_reports`.
     config
-        The configuration as YAML.
+        Configuration as YAML.
     title
         Name of the run, shown on top.
     """
@@ -100,20 +98,7 @@ class _Packer:
 
 
 def pack(data: ReportData, *, k: int) -> str:
-    """Pack the data for the page.
-
-    Parameters
-    ----------
-    data
-        What to show.
-    k
-        Neighbours kept per point inside its dataset, and as many in other datasets.
-
-    Returns
-    -------
-    str
-        Base64 text; the same for equal data.
-    """
+    """Return the data as base64 text, with `k` neighbours per point inside its dataset and `k` in others."""
     packer = _Packer()
     obs, points = data.adata.obs, data.adata.n_obs
     unit = unit_rows(data.adata.X, dtype=np.float32)
@@ -169,20 +154,7 @@ def pack(data: ReportData, *, k: int) -> str:
 
 
 def copy_scores(unit: NDArray[np.float32], key: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Compute the cosine of every point to every other point of the same key.
-
-    Parameters
-    ----------
-    unit
-        Unit vectors, shape (P, d).
-    key
-        Code of the gene key, shape (P,).
-
-    Returns
-    -------
-    ndarray
-        Flat: the points in order, and for each its copies in order, without itself; float32.
-    """
+    """Return the cosines of every point to its copies, flat: points in order, for each its copies in order."""
     order = np.argsort(key, kind="stable")
     ends = np.flatnonzero(np.diff(key[order])) + 1
     scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(key)

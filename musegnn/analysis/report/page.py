@@ -1,4 +1,4 @@
-"""Put template, style, script and payload together into one HTML file."""
+"""The report page: template, style, script and payload in one HTML file."""
 
 from __future__ import annotations
 
@@ -23,22 +23,13 @@ def write_report(path: Path | str, data: ReportData, *, k: int = N_NEIGHBORS) ->
 
     Nothing of the data is ever parsed as HTML or run: it lies in a compressed block, the page makes text nodes of it,
     and a content security policy that names the hashes of style and script forbids everything else, all network
-    access included.
-
-    Parameters
-    ----------
-    path
-        The file, replaced as a whole.
-    data
-        What to show.
-    k
-        Nearest genes kept per point inside its dataset, and as many in other datasets.
+    access included. `k` nearest genes are kept per point inside its dataset, and as many in other datasets.
     """
     write_file(path, render(data, k=k))
 
 
 def render(data: ReportData, *, k: int = N_NEIGHBORS) -> str:
-    """Make the page as text, see :func:`write_report`."""
+    """Return the page as text."""
     style = _asset("style.css")
     body = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{body}}})();\n'

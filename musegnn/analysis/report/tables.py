@@ -1,4 +1,4 @@
-"""Bring evaluation, history and graph reports into the tables and curves that the page draws."""
+"""Tables and curves of the report page, from evaluation, history and graph reports."""
 
 from __future__ import annotations
 
@@ -48,11 +48,6 @@ EDGE_SCORES = {
 def loss_curves(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Arrange logged metrics as one curve per measure and dataset.
 
-    Parameters
-    ----------
-    history
-        Records with ``round``, ``dataset`` where they belong to one, and any numbers.
-
     Returns
     -------
     dict
@@ -86,17 +81,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Choose from the graph reports what the table shows.
+    """Return one row per dataset with what the table shows; ``dropped`` is a list of ``count``, ``what`` and ``why``.
 
-    Parameters
-    ----------
-    reports
-        As :meth:`musegnn.MuSeGNN.graph_reports` gives them. Numbers that a report lacks are shown as unknown.
-
-    Returns
-    -------
-    list of dict
-        One row per dataset, ``dropped`` as a list of ``count``, ``what`` and ``why``.
+    Numbers that a report lacks are shown as unknown.
     """
     numbers = ("n_cells", "n_genes", "n_edges", "density", "negative_share", "mean_degree")
     rows = []
@@ -124,11 +111,6 @@ def graph_rows(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def evaluation_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Arrange the evaluation as tables of models x measures.
-
-    Parameters
-    ----------
-    evaluation
-        Result of :func:`musegnn.evaluation.evaluate.evaluate`; may be empty.
 
     Returns
     -------
@@ -215,8 +197,13 @@ def _found_again(
     for name, found in scores.items():
         held_out, anchors = found["held_out"], found["anchors"]
         verdict = comparisons.get(name)
-        said = f"{verdict['verdict']}, p = {verdict['p_value']:.2g}" if verdict else ""
-        values = [*(held_out[g]["mrr"] for g in groups), held_out["overall"]["recall"], anchors["overall"]["mrr"], said]
+        result = f"{verdict['verdict']}, p = {verdict['p_value']:.2g}" if verdict else ""
+        values = [
+            *(held_out[g]["mrr"] for g in groups),
+            held_out["overall"]["recall"],
+            anchors["overall"]["mrr"],
+            result,
+        ]
         rows.append(_row(evaluation, name, values))
     chance = first["overall"]["chance_mrr"]
     note += (

@@ -1,1 +1,1 @@
-"""Rivals that are trained on the same graphs, each through a library that is kept by others."""
+"""Baselines: simple vectors without training, and published methods trained on the same graphs."""

@@ -1,11 +1,12 @@
-"""Rivals without training: what a model has to beat.
+"""Baselines without training.
 
 *PCA and Procrustes*: principal components of each dataset's residual profile, rotated onto each other on the shared
-genes that training may see: all datasets onto one consensus, or each pair of datasets alone. A rotation fitted to one
-pair agrees better with its anchors; the consensus, fitted to more, can place unseen genes better.
+genes that training may see: all datasets onto one consensus, or each pair of datasets alone. A rotation fitted to
+one pair agrees better with its anchors; the consensus, fitted to more, can place unseen genes better.
 
-*Co-expression profile*: a gene is its row of co-expression estimates, or test statistics, with the shared genes that
-training may see. Estimates are comparable between datasets; statistics also know the genes without an estimate.
+*Co-expression profile*: a gene is its row of co-expression estimates, or test statistics, with the shared genes
+that training may see. Estimates are comparable between datasets; statistics also exist for genes without an
+estimate.
 
 *Expression level*: a gene is its rank by mean count. A trivial predictor that must not win.
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.evaluation.task import DatasetTask, KeyedGenes
+    from musegnn.evaluation.task import DatasetTask
 
     Floats = NDArray[np.float64]
 
@@ -37,21 +38,10 @@ CONSENSUS_ROUNDS = 20
 
 
 def pca_vectors(profile: NDArray[np.floating], dim: int) -> Floats:
-    """Compute the principal component scores of the genes of one dataset.
+    """Compute the principal component scores of the genes of one dataset, (N, `dim`) float64, from a profile (N, R).
 
-    Parameters
-    ----------
-    profile
-        Residual profile, rows are genes, shape (N, R). The compressed profile gives the scores of the full one, as a
-        rotation of its columns changes nothing.
-    dim
-        Number of components d.
-
-    Returns
-    -------
-    numpy.ndarray
-        Scores, shape (N, d), float64; columns past the numerical rank are zero. Each column's entry of largest
-        magnitude is positive.
+    Columns past the numerical rank are zero; each column's entry of largest magnitude is positive. The compressed
+    profile gives the scores of the full one, as a rotation of its columns changes nothing.
     """
     x = np.asarray(profile, dtype=np.float64)
     x = x - x.mean(axis=0)
@@ -67,20 +57,10 @@ def pca_vectors(profile: NDArray[np.floating], dim: int) -> Floats:
 
 
 def procrustes_rotation(moving: NDArray[np.floating], fixed: NDArray[np.floating]) -> Floats:
-    """Find the orthogonal matrix that turns one set of vectors onto another.
+    """Find the orthogonal matrix, (d, d), that turns rows onto matching rows, each (S, d); the identity when S = 0.
 
     Minimises ``|moving @ Q - fixed|`` over orthogonal Q (reflections allowed): ``Q = U V'`` with
     ``U s V' = moving' fixed``. For unit rows this maximises the sum of cosines of matching rows.
-
-    Parameters
-    ----------
-    moving, fixed
-        Matching rows, each shape (S, d).
-
-    Returns
-    -------
-    numpy.ndarray
-        Q, shape (d, d), float64; the identity when S = 0.
 
     References
     ----------
@@ -94,44 +74,19 @@ def procrustes_rotation(moving: NDArray[np.floating], fixed: NDArray[np.floating
 
 
 def aligned_similarity(a: DatasetTask, b: DatasetTask, x_a: Floats, x_b: Floats) -> Floats:
-    """Compare all genes of two datasets after turning one onto the other on the genes that training may see.
-
-    Parameters
-    ----------
-    a, b
-        The datasets.
-    x_a, x_b
-        Vectors of their genes, shapes (N_a, d) and (N_b, d).
-
-    Returns
-    -------
-    numpy.ndarray
-        Cosines, shape (N_a, N_b).
-    """
+    """Return the cosines of all genes of two datasets, (N_a, N_b), one rotated onto the other on the visible genes."""
     u_a, u_b = unit_rows(x_a), unit_rows(x_b)
     in_a, in_b = visible_genes(a, b)
     rotation = procrustes_rotation(u_a[in_a], u_b[in_b])
     return u_a @ rotation @ u_b.T
 
 
-def consensus_alignment(tasks: Sequence[KeyedGenes], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Rotate all datasets into one space: generalised Procrustes analysis.
+def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Rotate all datasets into one space by generalised Procrustes analysis; return unit vectors by dataset name.
 
     Unit vectors of the genes that are not held out and are in at least two datasets are averaged by gene key; each
     dataset in turn is rotated onto the average of the others, and this is repeated. The first pass adds datasets in the
     order of how many such genes they have.
-
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    vectors
-        Vectors by dataset name, each shape (N, d).
-
-    Returns
-    -------
-    dict
-        Unit vectors in the common space by dataset name.
 
     References
     ----------
@@ -165,39 +120,16 @@ def consensus_alignment(tasks: Sequence[KeyedGenes], vectors: Mapping[str, Float
 
 
 def coexpression_similarity(a: DatasetTask, b: DatasetTask, estimates: Mapping[str, csr_matrix]) -> Floats:
-    """Compare all genes of two datasets by their co-expression with the shared genes that training may see.
+    """Return the cosines of co-expression with the visible shared genes, (N_a, N_b); 0 without such neighbours.
 
-    Parameters
-    ----------
-    a, b
-        The datasets.
-    estimates
-        Co-expression estimates (or test statistics) by dataset name, symmetric, shape (N, N), 0 where not stored.
-
-    Returns
-    -------
-    numpy.ndarray
-        Cosines of rows restricted to the shared genes, shape (N_a, N_b); 0 for rows without such neighbours.
+    `estimates` holds estimates or test statistics by dataset name, symmetric, shape (N, N), 0 where not stored.
     """
     in_a, in_b = visible_genes(a, b)
     return unit_rows(estimates[a.name][:, in_a].toarray()) @ unit_rows(estimates[b.name][:, in_b].toarray()).T
 
 
 def expression_similarity(a: DatasetTask, b: DatasetTask, mean: Mapping[str, NDArray[np.floating]]) -> Floats:
-    """Compare all genes of two datasets by their rank of mean expression alone.
-
-    Parameters
-    ----------
-    a, b
-        The datasets.
-    mean
-        Mean count of each gene by dataset name, shape (N,).
-
-    Returns
-    -------
-    numpy.ndarray
-        Minus the difference of the relative ranks, shape (N_a, N_b).
-    """
+    """Return minus the difference of relative ranks by mean count, (N_a, N_b)."""
     rank_a, rank_b = (rankdata(mean[t.name]) / t.n_genes for t in (a, b))
     result: Floats = -np.abs(rank_a[:, None] - rank_b[None, :])
     return result

@@ -1,8 +1,8 @@
 """Graph autoencoders of single datasets, with the layers and losses of PyTorch Geometric.
 
-*GAE* and *VGAE* (Kipf and Welling, 2016) reconstruct the positive edges by the inner product of vectors; *MAE* hides
-the features of a quarter of the genes and reconstructs them from their neighbours (as in Hou et al., GraphMAE, KDD
-2022). All take the residual profile as node features, through two graph convolutions.
+*GAE* and *VGAE* (Kipf and Welling, 2016) reconstruct the positive edges by the inner product of vectors; *MAE*
+hides the features of a quarter of the genes and reconstructs them from their neighbours (as in Hou et al.,
+GraphMAE, KDD 2022). All take the residual profile as node features, through two graph convolutions.
 
 Legend: N genes, R profile columns, d dimensions.
 """
@@ -31,23 +31,9 @@ EPOCHS, RATE, MASKED = 100, 1e-2, 0.25
 def autoencode(
     kind: Kind, graph: GraphData, profile: NDArray[np.floating], *, dim: int, seed: int
 ) -> NDArray[np.float64]:
-    """Train an autoencoder on one dataset and give its vectors.
+    """Train an autoencoder on one dataset with a profile (N, R) and return its vectors, (N, d) float64.
 
-    Parameters
-    ----------
-    kind
-        ``gae``, ``vgae`` or ``mae``.
-    graph
-        The dataset as training sees it.
-    profile
-        Residual profile, shape (N, R).
-    dim, seed
-        d; and the seed of weights, masks and negative samples.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, d), float64. Means of the posterior for ``vgae``.
+    Vectors of ``vgae`` are the means of the posterior. The seed decides weights, masks and negative samples.
     """
     from torch_geometric.nn import GAE, VGAE
 

@@ -1,6 +1,6 @@
 """Models as the evaluation sees them, and the baselines that need no training.
 
-Legend: T datasets, N genes, d dimensions, V genes of the common vocabulary.
+Legend: T datasets, N genes, d dimensions, V anchor genes.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Candidate:
     description
         One sentence for people.
     similarity
-        Compares all genes of two datasets, see :mod:`musegnn.evaluation.retrieval`.
+        Similarity of all genes of two datasets, see :mod:`musegnn.evaluation.retrieval`.
     vectors
         One joint space: vectors by dataset name, each shape (N, d).
     decoder
-        By dataset name, a score of gene pairs.
+        Score of gene pairs, by dataset name.
     """
 
     description: str
@@ -63,17 +63,7 @@ def vector_candidate(
     *,
     decoder: Callable[[str], PairScore] | None = None,
 ) -> Candidate:
-    """Make a candidate of vectors in one joint space, compared by cosine.
-
-    Parameters
-    ----------
-    description
-        One sentence for people.
-    vectors
-        By dataset name, each shape (N, d).
-    decoder
-        By dataset name, a score of gene pairs.
-    """
+    """Return the candidate of vectors (N, d) by dataset name in one joint space, compared by cosine."""
     unit = {name: unit_rows(x) for name, x in vectors.items()}
 
     def cosine(a: DatasetTask, b: DatasetTask) -> NDArray[np.float64]:
@@ -91,12 +81,10 @@ def baseline_candidates(
     mean_counts: Mapping[str, NDArray[np.floating]],
     dims: Sequence[int] = PCA_DIMS,
 ) -> dict[str, Candidate]:
-    """Make the baselines that need no training, see :mod:`musegnn.evaluation.baselines.alignment`.
+    """Return the baselines that need no training, see :mod:`musegnn.evaluation.baselines.alignment`.
 
     Parameters
     ----------
-    tasks
-        The datasets.
     profiles
         Residual profiles by dataset name, rows are genes.
     estimates, statistics
@@ -105,11 +93,6 @@ def baseline_candidates(
         Mean count of each gene by dataset name, shape (N,).
     dims
         Numbers of principal components to choose from.
-
-    Returns
-    -------
-    dict
-        ``pca_procrustes``, ``pca_pairwise``, ``coexpression_profile``, ``coexpression_z`` and ``expression_level``.
     """
     components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in tasks}
     seen = "the shared genes that training may see"
@@ -147,14 +130,8 @@ def best_alignment(
 ) -> tuple[int, dict[str, Floats]]:
     """Return the number of aligned components with the largest joint MRR of held-out genes, and the aligned vectors.
 
-    Parameters
-    ----------
-    tasks
-        The datasets.
-    components
-        Principal components by dataset name, each shape (N, d).
-    dims
-        Numbers of components to choose from, at most d; the first where no gene is held out.
+    `components` (N, d) by dataset name have at least as many columns as the largest of `dims`; where no gene is held
+    out, the first of `dims` is taken.
     """
     spaces = {
         dim: alignment.consensus_alignment(tasks, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
@@ -167,25 +144,12 @@ def best_alignment(
 def relational_vectors(
     graphs: Sequence[GraphData], records: Mapping[str, DatasetRecord]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the relational features of all genes, which a model with ``features: relational`` gets.
-
-    Parameters
-    ----------
-    graphs
-        The datasets as training sees them.
-    records
-        The datasets as stored, by name.
-
-    Returns
-    -------
-    dict
-        Relations to the common vocabulary by dataset name, shape (N, 2V); 0 where the dataset lacks the word.
-    """
-    words = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
+    """Return the relational features of all genes by dataset name, (N, 2V); 0 where a dataset lacks the anchor gene."""
+    anchors = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
     found = {}
     for graph in graphs:
         record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)
-        related = relations(record.pairs, record.profile, hidden, graph.keys, words)
-        found[graph.name] = np.zeros((graph.n_genes, 2 * len(words)), dtype=np.float32)
+        related = relations(record.pairs, record.profile, hidden, graph.keys, anchors)
+        found[graph.name] = np.zeros((graph.n_genes, 2 * len(anchors)), dtype=np.float32)
         found[graph.name][:, related.columns] = related.values
     return found

@@ -1,4 +1,4 @@
-"""The positive part of a training graph, which is what rivals without signs are given.
+"""The positive part of training graphs, for baselines that know no signs.
 
 Legend: N genes, E directed edges.
 """
@@ -32,7 +32,7 @@ class PositiveGraph:
 
 
 def positive_graph(graph: GraphData) -> PositiveGraph:
-    """Keep the positive edges of what training sees of a dataset."""
+    """Return the positive training edges of a dataset."""
     edges = graph.edges
     keep = edges.z > 0
     counts = np.bincount(edges.rows[keep], minlength=graph.n_genes)
@@ -40,18 +40,13 @@ def positive_graph(graph: GraphData) -> PositiveGraph:
 
 
 def layered_graph(graphs: Sequence[GraphData]) -> tuple[PositiveGraph, PositiveGraph]:
-    """Stack the graphs of all datasets, and tie the rows of a gene that several have.
-
-    Parameters
-    ----------
-    graphs
-        The datasets; their genes are numbered one dataset after the other.
+    """Stack the graphs of all datasets, and link the rows of a gene that several have.
 
     Returns
     -------
     edges, copies
-        Positive edges within datasets; and from each row to the rows of the same gene in other datasets. Genes that
-        are held out have no copies.
+        Positive edges within datasets; and from each row to the rows of the same gene in other datasets. Genes are
+        numbered one dataset after the other; held-out genes have no copies.
     """
     parts = [positive_graph(graph) for graph in graphs]
     offsets = np.concatenate([[0], np.cumsum([graph.n_genes for graph in graphs])])

@@ -1,4 +1,4 @@
-"""Rivals that give a gene one vector for all datasets.
+"""Baselines with one vector per gene for all datasets.
 
 They have no context: a gene is trivially beside itself in another dataset, so retrieval says nothing about them and
 only functional tasks are scored.
@@ -34,22 +34,7 @@ RESTART = 0.5
 def pooled_profiles(
     graphs: Sequence[GraphData], profiles: Mapping[str, NDArray[np.floating]], *, dim: int
 ) -> dict[str, Floats]:
-    """Return the principal components of all profiles side by side.
-
-    Parameters
-    ----------
-    graphs
-        The datasets.
-    profiles
-        Residual profiles by dataset name, shape (N, R).
-    dim
-        d.
-
-    Returns
-    -------
-    dict
-        By dataset name, shape (N, d); rows of one gene are equal.
-    """
+    """Return the principal components of all profiles side by side, (N, d) by name; rows of one gene are equal."""
     from sklearn.decomposition import TruncatedSVD
 
     genes, rows = _union(graphs)
@@ -63,20 +48,7 @@ def pooled_profiles(
 
 
 def diffused_graphs(graphs: Sequence[GraphData], *, dim: int) -> dict[str, Floats]:
-    """Factorise the average of random walks with restart over all graphs.
-
-    Parameters
-    ----------
-    graphs
-        The datasets.
-    dim
-        d.
-
-    Returns
-    -------
-    dict
-        By dataset name, shape (N, d); rows of one gene are equal.
-    """
+    """Factorise the average of random walks with restart over all graphs; return (N, d) by dataset name."""
     from scipy.sparse import csr_array
     from sklearn.decomposition import TruncatedSVD
 

@@ -1,12 +1,12 @@
-"""Skip-gram rivals: genes as words, with Word2Vec of gensim.
+"""Skip-gram baselines: genes as tokens, with Word2Vec of gensim.
 
 *Gene2vec*: every positive edge is a sentence of two genes (Du et al., BMC Genomics 20, 2019: window 1). *node2vec*:
 sentences are random walks over the positive edges of one dataset (Grover and Leskovec, KDD 2016, with p = q = 1).
-*layered node2vec*: walks over all datasets at once, which pass from a gene to the same gene of another dataset now and
-then; genes that are held out cannot be passed through. *hierarchical node2vec*: walks within datasets, and a penalty
-that draws the vector of a gene in a dataset to that of its parent in a tree of datasets, tissues and the whole (Zitnik
-and Leskovec, "Predicting multicellular function through multi-layer tissue networks", Bioinformatics 33, 2017, as in
-GIANT); genes that are held out have no parent.
+*layered node2vec*: walks over all datasets at once, which pass from a gene to the same gene of another dataset now
+and then; genes that are held out cannot be passed through. *hierarchical node2vec*: walks within datasets, and a
+penalty that draws the vector of a gene in a dataset to that of its parent in a tree of datasets, tissues and the
+whole (Zitnik and Leskovec, "Predicting multicellular function through multi-layer tissue networks", Bioinformatics
+33, 2017, as in GIANT); genes that are held out have no parent.
 
 Legend: N genes, d dimensions.
 """
@@ -40,15 +40,7 @@ PASS = 0.2
 
 
 def gene2vec(graph: GraphData, *, dim: int, seed: int) -> Floats:
-    """Embed the genes of one dataset by skip-gram on co-expressed pairs, shape (N, d).
-
-    Parameters
-    ----------
-    graph
-        The dataset.
-    dim, seed
-        d; and the seed of vectors and negative samples.
-    """
+    """Embed the genes of one dataset by skip-gram on co-expressed pairs, (N, d)."""
     edges = positive_graph(graph)
     pairs = np.column_stack([edges.rows, edges.indices])
     order = stream(seed, "gene2vec", graph.name).permutation(len(pairs))[:PAIRS]
@@ -56,34 +48,13 @@ def gene2vec(graph: GraphData, *, dim: int, seed: int) -> Floats:
 
 
 def node2vec(graph: GraphData, *, dim: int, seed: int) -> Floats:
-    """Embed the genes of one dataset by skip-gram on random walks, shape (N, d).
-
-    Parameters
-    ----------
-    graph
-        The dataset.
-    dim, seed
-        d; and the seed of walks, vectors and negative samples.
-    """
+    """Embed the genes of one dataset by skip-gram on random walks, (N, d)."""
     walks = _walks(positive_graph(graph), _nobody(graph.n_genes), seed=seed)
     return _skip_gram(walks, graph.n_genes, dim=dim, seed=seed, window=WINDOW, epochs=EPOCHS)
 
 
 def layered_node2vec(graphs: Sequence[GraphData], *, dim: int, seed: int) -> dict[str, Floats]:
-    """Embed the genes of all datasets in one space by skip-gram on walks that pass between datasets.
-
-    Parameters
-    ----------
-    graphs
-        The datasets.
-    dim, seed
-        d; and the seed of walks, vectors and negative samples.
-
-    Returns
-    -------
-    dict
-        By dataset name, shape (N, d).
-    """
+    """Embed the genes of all datasets in one space by skip-gram on walks that pass between datasets: (N, d) by name."""
     edges, copies = layered_graph(graphs)
     walks = _walks(edges, copies, seed=seed)
     vectors = _skip_gram(walks, len(edges.indptr) - 1, dim=dim, seed=seed, window=WINDOW, epochs=EPOCHS)
@@ -92,23 +63,11 @@ def layered_node2vec(graphs: Sequence[GraphData], *, dim: int, seed: int) -> dic
 
 
 def hierarchical_node2vec(graphs: Sequence[GraphData], *, dim: int, seed: int) -> dict[str, Floats]:
-    """Embed the genes of all datasets by skip-gram on walks, with a penalty between a gene's vectors.
+    """Embed the genes of all datasets by skip-gram on walks, with a penalty between a gene's vectors: (N, d) by name.
 
     Epochs of skip-gram alternate with the proximal step of the penalty: parents become the mean of their children and
     their own parent, then ``f = (f + mu f_parent) / (1 + mu)`` in every dataset. All copies of a gene that is not held
-    out start from the same vector.
-
-    Parameters
-    ----------
-    graphs
-        The datasets; those of one tissue have one parent, and all tissues have the root.
-    dim, seed
-        d; and the seed of walks, vectors and negative samples.
-
-    Returns
-    -------
-    dict
-        By dataset name, shape (N, d).
+    out start from the same vector. Datasets of one tissue have one parent, and all tissues have the root.
     """
     models = []
     for graph in graphs:
@@ -137,13 +96,10 @@ def hierarchical_node2vec(graphs: Sequence[GraphData], *, dim: int, seed: int) -
 
 
 def draw_together(leaves: Sequence[tuple[str, NDArray[np.str_], NDArray[np.float32], NDArray[np.bool_]]]) -> None:
-    """Draw the vectors of each gene to its parent's, in place.
+    """Move the vectors of each gene towards its parent's, in place.
 
-    Parameters
-    ----------
-    leaves
-        Per dataset: the name of its parent; keys of n genes; their vectors, (n, d), which change; and which of them
-        have a parent.
+    `leaves` holds, per dataset, the name of its parent; keys of n genes; their vectors, (n, d), which change; and which
+    of them have a parent.
     """
     keys = np.unique(np.concatenate([key[tied] for _, key, _, tied in leaves]))
     parents = sorted({parent for parent, *_ in leaves})
@@ -219,7 +175,7 @@ def _word2vec(*, dim: int, seed: int, window: int) -> Any:  # a class of gensim,
     try:
         from gensim.models import Word2Vec
     except ImportError:
-        msg = "gensim is not installed, which trains the skip-gram rivals"
+        msg = "gensim is not installed, which trains the skip-gram baselines"
         raise MissingDependencyError(msg, code="E430", fix="pip install 'musegnn[baselines]'") from None
 
     return Word2Vec(

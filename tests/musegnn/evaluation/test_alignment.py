@@ -1,4 +1,4 @@
-"""The rivals: PCA, Procrustes, co-expression profiles and expression level on planted data and nulls."""
+"""The baselines: PCA, Procrustes, co-expression profiles and expression level on planted data and nulls."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -172,10 +172,10 @@ def test_expression_level_compares_ranks(make_task):
     assert np.allclose(alignment.expression_similarity(a, b, mean), expected, atol=1e-15)
 
 
-def test_every_rival_is_made(make_atlas):
+def test_every_baseline_is_made(make_atlas):
     tasks, vectors = make_atlas()
     estimates = {t.name: csr_matrix(unit_rows(vectors[t.name]) @ unit_rows(vectors[t.name]).T) for t in tasks}
-    rivals = baseline_candidates(
+    baselines = baseline_candidates(
         tasks,
         profiles=vectors,
         estimates=estimates,
@@ -183,16 +183,16 @@ def test_every_rival_is_made(make_atlas):
         mean_counts={t.name: np.arange(t.n_genes, dtype=float) for t in tasks},
         dims=(2, 4),
     )
-    assert list(rivals) == [
+    assert list(baselines) == [
         "pca_procrustes",
         "pca_pairwise",
         "coexpression_profile",
         "coexpression_z",
         "expression_level",
     ]
-    for rival in rivals.values():
-        assert rival.similarity(tasks[0], tasks[1]).shape == (tasks[0].n_genes, tasks[1].n_genes)
-    chosen = rivals["pca_procrustes"].vectors
+    for baseline in baselines.values():
+        assert baseline.similarity(tasks[0], tasks[1]).shape == (tasks[0].n_genes, tasks[1].n_genes)
+    chosen = baselines["pca_procrustes"].vectors
     assert chosen is not None
     scores = {}
     for dim in (2, 4):
@@ -201,8 +201,8 @@ def test_every_rival_is_made(make_atlas):
         scores[dim] = summarize_pairs(retrieve_jointly(tasks, space))["overall"]["mrr"]
     best = max(scores, key=scores.get)
     assert {name: x.shape for name, x in chosen.items()} == {t.name: (t.n_genes, best) for t in tasks}
-    assert rivals["pca_procrustes"].description.startswith(f"{best} principal components")
-    assert rivals["coexpression_profile"].vectors is None
+    assert baselines["pca_procrustes"].description.startswith(f"{best} principal components")
+    assert baselines["coexpression_profile"].vectors is None
 
 
 def test_alignment_of_random_profiles_gives_chance(make_atlas):

@@ -111,7 +111,7 @@ def test_hold_outs_are_those_of_the_model(model, document):
     assert document["settings"]["rounds"] == 60
 
 
-def test_rivals_find_the_planted_modules(document):
+def test_baselines_find_the_planted_modules(document):
     for name in ("pca_procrustes", "pca_pairwise", "coexpression_profile", "coexpression_z"):
         scores = document["models"][name]["retrieval"]["held_out"]["overall"]
         assert scores["mrr"] > 4 * scores["chance_mrr"], name

@@ -8,30 +8,32 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from sklearn.neighbors import NearestNeighbors
 
+from musegnn import vectors
 from musegnn.errors import MissingDependencyError
 from musegnn.evaluation import neighbor_graph as graph_module
-from musegnn.evaluation.neighbor_graph import connectivities, leiden, nearest, path_nearest
+from musegnn.evaluation.neighbor_graph import connectivities, leiden, path_nearest
+from musegnn.vectors import nearest_euclidean
 
 
 def test_nearest_equals_scikit_learn(monkeypatch):
     x = np.random.default_rng(0).normal(size=(120, 6)) + 100
-    distance, position = nearest(x, 7)
+    distance, position = nearest_euclidean(x, 7)
     expected_distance, expected = NearestNeighbors(n_neighbors=8, algorithm="kd_tree").fit(x).kneighbors(x)
     assert np.array_equal(position, expected[:, 1:])
     assert np.allclose(distance, expected_distance[:, 1:], rtol=1e-10)
-    monkeypatch.setattr(graph_module, "BLOCK_ENTRIES", 500)
-    assert np.array_equal(nearest(x, 7)[1], position)
+    monkeypatch.setattr(vectors, "BLOCK_ENTRIES", 500)
+    assert np.array_equal(nearest_euclidean(x, 7)[1], position)
 
 
 def test_nearest_of_equal_vectors_never_lists_the_vector_itself():
-    distance, position = nearest(np.zeros((6, 2)), 3)
+    distance, position = nearest_euclidean(np.zeros((6, 2)), 3)
     assert np.array_equal(distance, np.zeros((6, 3)))
     assert not (position == np.arange(6)[:, None]).any()
 
 
 def test_too_few_vectors_are_refused():
     with pytest.raises(ValueError, match="more than 5 vectors"):
-        nearest(np.zeros((5, 2)), 5)
+        nearest_euclidean(np.zeros((5, 2)), 5)
 
 
 @pytest.mark.slow
@@ -41,7 +43,7 @@ def test_connectivities_equal_umap():
 
     x = np.random.default_rng(0).normal(size=(150, 5))
     x[10] = x[11] = x[12]
-    distance, position = nearest(x, 14)
+    distance, position = nearest_euclidean(x, 14)
     expected, _, _ = umap_module.fuzzy_simplicial_set(
         x,
         15,

@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 from benchmarks.peers import scib
 from musegnn.evaluation import metrics
 from musegnn.evaluation import published_metrics as published
-from musegnn.evaluation.neighbor_graph import nearest
 from musegnn.evaluation.published_metrics import published_metrics
+from musegnn.vectors import nearest_euclidean
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def slow_lisi(distances, labels, perplexity):
 
 def test_ilisi_equals_the_definition(cloud):
     x, dataset, _ = cloud
-    distance, position = nearest(x, 90)
+    distance, position = nearest_euclidean(x, 90)
     index = [slow_lisi(d, dataset[p], 30) for d, p in zip(distance, position, strict=True)]
     assert np.allclose(metrics.lisi(distance, dataset[position], perplexity=30), index, rtol=1e-8)
     expected = (np.median(index) - 1) / (3 - 1)
@@ -87,10 +87,12 @@ def test_ilisi_equals_the_definition(cloud):
 def test_ilisi_of_mixed_and_of_separate_datasets():
     random = np.random.default_rng(0)
     x, dataset = random.normal(size=(3000, 3)), random.integers(0, 4, 3000)
-    mixed = metrics.integration_lisi(*nearest(x, 90), dataset)
+    mixed = metrics.integration_lisi(*nearest_euclidean(x, 90), dataset)
     assert 0.8 < mixed <= 1.0
-    assert metrics.integration_lisi(*nearest(x + 50 * dataset[:, None], 90), dataset) == pytest.approx(0.0, abs=1e-9)
-    assert np.isnan(metrics.integration_lisi(*nearest(x, 90), np.zeros(3000, int)))
+    assert metrics.integration_lisi(*nearest_euclidean(x + 50 * dataset[:, None], 90), dataset) == pytest.approx(
+        0.0, abs=1e-9
+    )
+    assert np.isnan(metrics.integration_lisi(*nearest_euclidean(x, 90), np.zeros(3000, int)))
 
 
 def test_rows_with_too_few_neighbours_count_as_unmixed():

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musegnn.evaluation.retrieval import chance_level, retrieval_scores, retrieve_all, retrieve_pair, summarize_pairs
+from musegnn.evaluation.retrieval import retrieve_all, retrieve_pair, summarize_pairs
 from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes, visible_genes
+from musegnn.ranking import chance_level, retrieval_scores
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.data())

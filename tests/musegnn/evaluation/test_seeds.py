@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from musegnn.evaluation.seeds import model_measures, paired_difference, summarize_seeds
 
 
-def document(mrr, rival, *, function=None):
+def document(mrr, baseline, *, function=None):
     joint = {
         "retrieval": {"held_out": {"overall": {"mrr": mrr / 10}}},
         "mixing": {"overall": 0.7},
@@ -25,7 +25,7 @@ def document(mrr, rival, *, function=None):
             "joint": joint if edges else None,
         }
 
-    found = {"subject": "ours", "models": {"ours": model(mrr, edges=True), "rival": model(rival, edges=False)}}
+    found = {"subject": "ours", "models": {"ours": model(mrr, edges=True), "baseline": model(baseline, edges=False)}}
     if function is not None:
         found["function"] = {"models": {"ours": {"auroc": function}, "level": {"auroc": 0.5}}}
     return found
@@ -33,7 +33,7 @@ def document(mrr, rival, *, function=None):
 
 def test_measures_that_a_model_has_not_are_left_out():
     found = model_measures(document(0.2, 0.1, function=0.6))
-    assert found["rival"] == {"held_out_mrr": 0.1, "recall": 0.2}
+    assert found["baseline"] == {"held_out_mrr": 0.1, "recall": 0.2}
     assert found["ours"].keys() == {
         "held_out_mrr",
         "joint_mrr",
@@ -50,14 +50,14 @@ def test_measures_that_a_model_has_not_are_left_out():
 
 
 def test_seeds_are_averaged_and_compared_in_pairs():
-    ours, rival = [0.21, 0.25, 0.22], [0.20, 0.21, 0.17]
-    found = summarize_seeds([document(a, b) for a, b in zip(ours, rival, strict=True)], [4, 5, 6])
+    ours, baseline = [0.21, 0.25, 0.22], [0.20, 0.21, 0.17]
+    found = summarize_seeds([document(a, b) for a, b in zip(ours, baseline, strict=True)], [4, 5, 6])
     assert found["seeds"] == [4, 5, 6]
     mean = found["models"]["ours"]["held_out_mrr"]
     assert mean == pytest.approx({"mean": np.mean(ours), "deviation": np.std(ours, ddof=1)})
-    difference = found["differences"]["rival"]["held_out_mrr"]
-    assert difference["mean"] == pytest.approx(np.mean(ours) - np.mean(rival))
-    assert difference["p_value"] == pytest.approx(ttest_rel(ours, rival).pvalue)
+    difference = found["differences"]["baseline"]["held_out_mrr"]
+    assert difference["mean"] == pytest.approx(np.mean(ours) - np.mean(baseline))
+    assert difference["p_value"] == pytest.approx(ttest_rel(ours, baseline).pvalue)
     assert "ours" not in found["differences"]
 
 

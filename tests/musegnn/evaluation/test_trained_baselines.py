@@ -1,4 +1,4 @@
-"""Rivals that are trained: each finds planted modules, and none in a graph without any."""
+"""Baselines that are trained: each finds planted modules, and none in a graph without any."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from musegnn.evaluation.space import effective_rank, mean_cosine
+from musegnn.vectors import effective_rank, mean_cosine
 
 
 def slow_effective_rank(x):
