@@ -11,7 +11,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from musegnn.cluster.schedulers import StoppedError, Workers, check_scheduler, o
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.memory import memory_budget, most_genes, task_memory
-from musegnn.coexpression.scan import cut_shards
+from musegnn.coexpression.scan import BLOCK_ROWS, cut_ranges
 from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.tasks import Arrays
     from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
     from musegnn.data_store import DatasetRecord, Store
     from musegnn.data_store.readers import CountSource, H5adSource
@@ -66,6 +65,8 @@ class _Site:
     workers: Workers
     stripe_bytes: int
     memory: int
+    block_rows: int
+    device: str
     progress: Progress | None
     packed: dict[str, _Packed] = field(default_factory=dict)
 
@@ -85,6 +86,8 @@ def build_graphs(
     *,
     scheduler: str = "threads",
     memory: int | None = None,
+    device: str = "auto",
+    block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
 ) -> list[str]:
     """Build every dataset of an atlas that the store does not hold yet.
@@ -105,6 +108,10 @@ def build_graphs(
     memory
         Bytes that each process may use; ``None``: half of what this machine has free. It changes the number of tasks,
         never the result.
+    device
+        Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it.
+    block_rows
+        Cells per task. Like `device` it changes results by rounding alone, and is part of a build's identity.
     progress
         Called as ``progress("build NAME", done, total, note)``, in cells times stages.
 
@@ -123,22 +130,24 @@ def build_graphs(
         For an unknown scheduler (E302), or memory in which the work does not fit (E310).
     """
     check_scheduler(scheduler)
-    jobs = _plan(atlas, store, progress)
+    device = resolve_device(device)
+    jobs = _plan(atlas, store, device, block_rows, progress)
     if not jobs:
         return []
     with ExitStack() as stack:
         workers = stack.enter_context(open_workers(scheduler))
         genes = max(most_genes(job.graph, job.file.n_genes) for job in jobs)
         budget = memory_budget(memory)
-        site = _Site(store, workers, task_memory(genes, budget, workers.per_process), budget, progress)
+        stripe_bytes = task_memory(genes, budget, workers.per_process)
+        site = _Site(store, workers, stripe_bytes, budget, block_rows, device, progress)
         for job in sorted(jobs, key=lambda job: job.split or ""):
             _pack(job, site, stack)
         return _build_all(jobs, site)
 
 
-def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_Job]:
+def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progress: Progress | None) -> list[_Job]:
     atlas = expand_strata(atlas)
-    graph = atlas.graph.model_copy(update={"device": resolve_device(atlas.graph.device)})
+    graph = atlas.graph
     files = [open_source(dataset) for dataset in atlas.datasets]
     members = [
         SourceDataset(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
@@ -151,22 +160,23 @@ def _plan(atlas: AtlasConfig, store: Store, progress: Progress | None) -> list[_
         fingerprint = file.fingerprint()
         if dataset.stratum is not None:
             fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
-        build = build_id(fingerprint, build_parameters(dataset, graph), ALGORITHM)
+        parameters = build_parameters(dataset, graph, block_rows=block_rows, device=device)
+        build = build_id(fingerprint, parameters, ALGORITHM)
         if store.build_of(dataset.name) == build:
             store.clear_workspace(dataset.name, build)
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
         else:
-            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, graph)))
+            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, block_rows)))
     if not jobs:
         for file, dataset in zip(files, atlas.datasets, strict=True):
-            identity = _split_identity(file, dataset, graph)
+            identity = _split_identity(file, dataset, block_rows)
             if identity is not None:
                 store.clear_split(identity)
     return jobs
 
 
-def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig) -> str | None:
+def _split_identity(file: H5adSource, dataset: DatasetConfig, block_rows: int) -> str | None:
     """Name the copy of a file that is split or stored by columns by all that its pieces depend on."""
     if dataset.by is None and not file.by_column:
         return None
@@ -174,7 +184,7 @@ def _split_identity(file: H5adSource, dataset: DatasetConfig, graph: GraphConfig
         "by": dataset.by,
         "layer": dataset.layer,
         "shape": [file.n_cells, file.n_genes],  # which columns and cells are read is up to the dataset's settings
-        "rows": graph.block_rows,
+        "rows": block_rows,
     }
     return build_id(file.fingerprint(), parameters, ALGORITHM)
 
@@ -221,6 +231,8 @@ def _build(job: _Job, site: _Site) -> None:
             parallel=site.workers.count,
             stripe_bytes=site.stripe_bytes,
             memory=site.memory,
+            block_rows=site.block_rows,
+            device=site.device,
             progress=lambda stage, done, total: _tell(site, name, stage, done, total),
         )
         _check_edges(record, job.edges)
@@ -247,15 +259,15 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
     else:
         labels, codes = label_codes(job.file, job.dataset.by)
     folder = stack.enter_context(site.store.split_workspace(job.split))
-    size = max(job.graph.block_rows, 1) if not job.file.by_column else job.file.n_cells
+    size = job.file.n_cells if job.file.by_column else site.block_rows
     tasks = [
         Task(
             folder / f"{shard.index:05d}.npz",
             _pack_shard,
-            (job.file, codes, len(labels), shard.start, shard.stop, job.graph.block_rows,
+            (job.file, codes, len(labels), shard.start, shard.stop, site.block_rows,
              folder / f"{shard.index:05d}.counts"),
         )
-        for shard in cut_shards(job.file.n_cells, size)
+        for shard in cut_ranges(job.file.n_cells, size)
     ]  # fmt: skip
     finished = [0]
 
@@ -265,8 +277,8 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
 
     _drop_damaged(tasks)
     run_stage(tasks, site.workers.run, done)
-    parts = [load(task.path) for task in tasks]
-    merged = sum(int(part.pop("merged")) for part in parts)
+    parts = [load(task.path, _PackedRange) for task in tasks]
+    merged = sum(part.merged for part in parts)
     if merged:
         logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
     pieces = [_piece(task, part) for task, part in zip(tasks, parts, strict=True)]
@@ -274,35 +286,38 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
     site.packed[job.split] = _Packed(pieces, labels, cells)
 
 
-def _piece(task: Task, part: Arrays) -> Piece:
-    """Return the piece that the result of a task describes."""
+class _PackedRange(NamedTuple):
+    """A :class:`Piece` without its path, and the number of duplicate entries that were summed."""
+
+    n_cells: NDArray[np.int64]
+    n_entries: NDArray[np.int64]
+    size: int
+    crc32: int
+    merged: int
+
+
+def _piece(task: Task, part: _PackedRange) -> Piece:
     return Piece(
         path=task.arguments[-1],
-        n_cells=part["n_cells"],
-        n_entries=part["n_entries"],
-        size=int(part["size"]),
-        crc32=int(part["crc32"]),
+        n_cells=part.n_cells,
+        n_entries=part.n_entries,
+        size=part.size,
+        crc32=part.crc32,
     )
 
 
 def _drop_damaged(tasks: Sequence[Task]) -> None:
     """Remove results of a killed build whose counts are missing or differ, so that their tasks run again."""
     for task in tasks:
-        if is_whole(task.path) and not _piece(task, load(task.path)).is_whole():
+        if is_whole(task.path) and not _piece(task, load(task.path, _PackedRange)).is_whole():
             task.path.unlink()
 
 
 def _pack_shard(
     source: CountSource, codes: NDArray[np.int32], n_labels: int, start: int, stop: int, rows: int, path: Path
-) -> Arrays:
+) -> _PackedRange:
     piece = pack(source, codes, n_labels, start, stop, rows, path)
-    return {
-        "n_cells": piece.n_cells,
-        "n_entries": piece.n_entries,
-        "size": np.array(piece.size),
-        "crc32": np.array(piece.crc32),
-        "merged": np.array(source.n_merged(start, stop)),
-    }
+    return _PackedRange(piece.n_cells, piece.n_entries, piece.size, piece.crc32, source.n_merged(start, stop))
 
 
 def _source(job: _Job, site: _Site) -> CountSource:

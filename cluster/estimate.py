@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.build import DRIVERS
@@ -55,7 +55,7 @@ class AtlasEstimate:
             "workers": self.workers,
             "work_bytes": sum(d.work_bytes for d in self.datasets),
             "store_bytes": self.store_bytes,
-            "datasets": [d.to_json() for d in self.datasets],
+            "datasets": [asdict(d) for d in self.datasets],
         }
 
 
@@ -101,7 +101,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
         for source, dataset in zip(sources, atlas.datasets, strict=True)
     ]
     for found in datasets:
-        check_profile_memory(found.name, atlas.graph, found.selected, found.cells, budget)
+        check_profile_memory(found.name, atlas.graph, found.selected, budget)
     remote = scheduler not in {"threads", "synchronous"}
     peak = total_memory(datasets, min(count, DRIVERS))
     return AtlasEstimate(

@@ -65,6 +65,7 @@ def run(
             out,
             scheduler=work.scheduler,
             memory=work.memory_bytes,
+            device=work.device,
             cluster=cluster.options(),
             progress=progress,
         )
@@ -105,7 +106,12 @@ def build(
     config = _load(atlas, settings)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         opened = pipeline.build_graphs(
-            config, store, scheduler=work.scheduler, memory=work.memory_bytes, progress=progress
+            config,
+            store,
+            scheduler=work.scheduler,
+            memory=work.memory_bytes,
+            device=work.device,
+            progress=progress,
         )
     names = [d.name for d in config.datasets]
     _print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path  # noqa: TC003  pydantic reads annotations
+from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
@@ -21,6 +22,21 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
 REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
+    "edges": {
+        "n0": (3000, "3000 cells are a constant of the default rule"),
+        "mean_degree": (10.0, "set `edges.degree`"),
+        "k": (50, "set `edges.degree`"),
+        "min_mean_degree": (2.0, "2 is a constant of the default rule; `edges.rule: bh` fills no graph up"),
+    },
+    "graph": {
+        "sct_cells": ("all", "all cells are used"),
+        "sct_genes": (2000, "2000 genes are fitted one by one"),
+        "negative_variance": ("clamp", "such genes are tested with the Poisson variance"),
+        "chebyshev_order": (None, "it follows from the range of depths"),
+        "profile": ("gram", "set `graph.profile_rank` for the leading directions alone"),
+        "device": ("auto", "use the option `--device` of the command that builds"),
+        "block_rows": (16384, "it is an argument of `musegnn.cluster.build.build_graphs`"),
+    },
     "model": {
         "decoder_width": (32, "the `pairwise` decoder has 32 hidden units"),
         "edge_dropout": (0.0, "use `model.feature_dropout`"),
@@ -145,41 +161,35 @@ class EdgeConfig(_Section):
     rule
         What makes a pair an edge:
 
-        * ``default``: Benjamini-Hochberg at ``fdr`` and the effect floor ``abs(z) >= 2.807 sqrt(max(1, n/n0))``: what
-          the published rule finds with these cells, or with ``n0`` of them where there are more;
+        * ``default``: Benjamini-Hochberg at ``fdr`` and the effect floor ``abs(z) >= 2.807 sqrt(max(1, n/3000))``:
+          what the published rule finds with these n cells, or with 3000 of them where there are more. Where that
+          leaves edges, but fewer than two per gene, the strongest pairs with p below 0.005 fill up to two;
         * ``pvalue``: two-sided p below ``p_value``, as published;
         * ``bh``, ``by``: false discovery rate alone;
-        * ``top_k``: of those of ``bh``, the ``k`` strongest of each gene;
+        * ``top_k``: of those of ``bh``, the ``degree`` strongest of each gene; an edge stays when either end keeps it,
+          so that a hub may have more;
         * ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude;
-        * ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``mean_degree`` per
-          gene on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
-    mean_degree
-        For ``shared_axes``.
-    k
-        For ``top_k``; an edge stays when either end keeps it, so that a hub may have more.
+        * ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``degree`` per gene
+          on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
+    degree
+        Edges per gene of ``top_k`` and ``shared_axes``; ``None``: 50 and 10.
     min_abs_est
         For ``min_abs_est``, in (0, 1]. Genes with a negative variance estimate have no estimate (0 is stored) and so
         no edges: under this rule most genes of binarised scATAC counts would be alone.
     sign
         ``both``, or ``positive`` to drop negative edges.
     max_degree
-        Keep at most this many strongest edges per gene (an edge stays when either end keeps it); ``None``: all.
-    min_mean_degree
-        Where ``default`` finds edges, but fewer than this many per gene, the strongest pairs with p below 0.005 fill
-        up to it (sparse scATAC data); 0: never.
+        Largest number of edges per gene, the strongest first (an edge stays when either end keeps it); ``None``: all.
     """
 
     section: ClassVar[str] = "edges"
     rule: Literal["default", "pvalue", "bh", "by", "top_k", "min_abs_est", "shared_axes"] = "default"
     fdr: float = Field(default=0.05, gt=0.0, lt=1.0)
     p_value: float = Field(default=0.005, gt=0.0, lt=1.0)
-    n0: int = Field(default=3000, ge=2)
-    mean_degree: float = Field(default=10.0, gt=0.0)
-    k: int = Field(default=50, ge=1)
+    degree: int | None = Field(default=None, ge=1)
     min_abs_est: float = Field(default=0.1, gt=0.0, le=1.0)
     sign: Literal["both", "positive"] = "both"
     max_degree: int | None = Field(default=None, ge=1)
-    min_mean_degree: float = Field(default=2.0, ge=0.0)
 
 
 class GraphConfig(_Section):
@@ -197,37 +207,20 @@ class GraphConfig(_Section):
         Names or identifiers for ``selection: list``: a list, or the path of a file with one per line. Genes that a
         dataset lacks are left out there and counted in a warning.
     min_cells
-        A gene must be detected in this many cells.
+        Number of cells in which a gene must be detected.
     drop_mitochondrial
         Leave mitochondrial genes (``MT-``, ``mt-``) out before depths are summed, as the method does.
     residuals
         Model behind residual variances and profiles: ``sctransform`` (v2) or ``pearson`` (analytic, theta 100).
-    sct_cells
-        Cells on which the sctransform parameters are estimated: ``all`` (from sums over depth, at no further pass), or
-        the size of a seeded subsample, as the R program takes 5000.
-    sct_genes
-        Genes on which they are estimated before they are smoothed over all genes.
     covariates
         Columns of ``obs`` with numbers that SPARK-X takes out of the coordinates.
-    negative_variance
-        Genes with a negative variance estimate: ``clamp`` uses the Poisson variance in the test, ``drop`` gives them
-        no edges, ``reference`` computes what CS-CORE computes (slower).
     z_store
-        Pairs with ``abs(z)`` of at least this are stored.
-    chebyshev_order
-        Order K of the moment expansion; ``None``: from the range of depths, at least 24.
-    profile
-        ``gram``: residual profiles compressed losslessly to at most as many columns as genes; ``randomized``: their
-        `profile_rank` leading directions (for many genes); ``full``: genes x cells.
+        Smallest ``abs(z)`` of the pairs that are stored.
     profile_rank
-        Columns of a ``randomized`` profile.
-    device
-        Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it. The choice
-        becomes part of the build's identity, as the last bits differ.
-    block_rows
-        Cells per shard, the unit of work and of resuming; does not change results beyond rounding and is recorded.
+        Number of leading directions to which the residual profile of each gene is compressed, for many genes;
+        ``None``: compressed without loss to at most as many columns as genes.
     seed
-        Seed of the subsample.
+        Seed of the genes that sctransform fits one by one, where there are more than 2000, and of the compression.
     qc
         Which cells are used.
     """
@@ -239,18 +232,20 @@ class GraphConfig(_Section):
     min_cells: int = Field(default=5, ge=1)
     drop_mitochondrial: bool = True
     residuals: Literal["sctransform", "pearson"] = "sctransform"
-    sct_cells: Annotated[int, Field(ge=50)] | Literal["all"] = "all"
-    sct_genes: int = Field(default=2000, ge=50)
     covariates: tuple[str, ...] = ()
-    negative_variance: Literal["clamp", "drop", "reference"] = "clamp"
     z_store: float = Field(default=1.96, ge=0.0)
-    chebyshev_order: int | None = Field(default=None, ge=4, le=256)
-    profile: Literal["gram", "randomized", "full"] = "gram"
-    profile_rank: int = Field(default=256, ge=2)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    block_rows: int = Field(default=16384, ge=1)
+    profile_rank: int | None = Field(default=None, ge=2)
     seed: int = 0
     qc: QCConfig = QCConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_profile(cls, data: Any) -> Any:
+        """Read files of earlier versions, where `profile_rank` only counted with ``profile: randomized``."""
+        if not isinstance(data, dict) or data.get("profile") not in ("gram", "randomized"):
+            return data
+        rank = data.get("profile_rank", 256) if data["profile"] == "randomized" else None
+        return {key: value for key, value in data.items() if key != "profile"} | {"profile_rank": rank}
 
     @model_validator(mode="after")
     def _a_list_goes_with_its_selection(self) -> Self:
@@ -545,12 +540,10 @@ class AtlasConfig(_Section):
 
     @model_validator(mode="after")
     def _z_store_serves_the_rule(self) -> Self:
-        if self.edges.rule == "pvalue":
-            from musegnn.coexpression.edges import critical_z
-
-            if critical_z(self.edges.p_value) < self.graph.z_store:
-                msg = f"edges.p_value={self.edges.p_value} needs pairs below graph.z_store={self.graph.z_store}"
-                raise ValueError(msg)
+        smallest = -NormalDist().inv_cdf(0.5 * self.edges.p_value)
+        if self.edges.rule == "pvalue" and smallest < self.graph.z_store:
+            msg = f"edges.p_value={self.edges.p_value} needs pairs below graph.z_store={self.graph.z_store}"
+            raise ValueError(msg)
         return self
 
     def to_yaml(self) -> str:

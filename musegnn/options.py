@@ -40,12 +40,14 @@ class Settings:
 @Parameter(name="*", negative=())
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """Options of commands that build graphs; none of them changes a result."""
+    """Options of commands that build graphs; none of them changes a result beyond rounding."""
 
     scheduler: str = "threads"
     "Where graphs are built: threads, synchronous, distributed, ray, or the address of a dask scheduler."
     memory: str | None = None
     "What each process may use, such as 6GB; without it half of what is free."
+    device: str = "auto"
+    "Where pairs of genes are summed: cpu, cuda, or auto (CUDA where this machine has it); the last bits differ."
 
     @property
     def memory_bytes(self) -> int | None:

@@ -31,6 +31,7 @@ def build_graphs(
     *,
     scheduler: str = "threads",
     memory: int | None = None,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Store:
     """Build the co-expression graph of every dataset of an atlas into a store.
@@ -48,6 +49,9 @@ def build_graphs(
         such as ``tcp://host:8786``. The result is the same.
     memory
         Bytes that each process may use; ``None``: half of what this machine has free.
+    device
+        Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it. The last bits
+        differ, so that a graph of the other device is built anew.
     progress
         Function that is called after each step.
 
@@ -62,7 +66,7 @@ def build_graphs(
     from musegnn.data_store import Store
 
     opened = store if isinstance(store, Store) else Store.open_or_create(Path(store))
-    build(atlas, opened, scheduler=scheduler, memory=memory, progress=progress)
+    build(atlas, opened, scheduler=scheduler, memory=memory, device=device, progress=progress)
     return opened
 
 
@@ -72,6 +76,7 @@ def run(
     *,
     scheduler: str = "threads",
     memory: int | None = None,
+    device: str = "auto",
     cluster: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
@@ -85,7 +90,9 @@ def run(
     atlas = expand_strata(atlas)
     folder = RunFolder.create(out, atlas)
     with folder.logging():
-        store = build_graphs(atlas, folder.store_path(), scheduler=scheduler, memory=memory, progress=progress)
+        store = build_graphs(
+            atlas, folder.store_path(), scheduler=scheduler, memory=memory, device=device, progress=progress
+        )
         model = train(folder, store, progress=progress, resume=True, memory=memory, cluster=cluster)
         write_results(folder, model, progress=progress)
     return folder

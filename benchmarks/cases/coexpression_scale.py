@@ -33,7 +33,7 @@ MOST_CELLS = 2_000_000
 MICROSECONDS = 25.0
 FIXED, PER_CELL = 64e6, 24.0
 GENES_CELLS, GENES, GENES_BYTES = 50_000, 20_000, 6e9
-GENES_SETTINGS = {"selection": "all", "profile": "randomized", "memory": 5_000_000_000}
+GENES_SETTINGS = {"selection": "all", "profile_rank": 256, "memory": 5_000_000_000}
 
 
 class CoexpressionScale:
@@ -49,7 +49,7 @@ class CoexpressionScale:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "gate.h5ad"
             write_h5ad(counts, path)
-            record = build_dataset(open_h5ad(path), dataset, GraphConfig(selection="all", block_rows=700))
+            record = build_dataset(open_h5ad(path), dataset, GraphConfig(selection="all"), block_rows=700)
         matrix, _ = counts.load()
         depth = np.asarray(matrix.sum(axis=1)).ravel()
         genes = [int(name[1:]) for name in record.genes.gene]

@@ -52,8 +52,8 @@ FULL = (
     Shape(400_000, 1000, 0.1, {}),
     Shape(20_000, 20_000, 0.05, {}),
     Shape(10_000, 3000, 0.1, {"selection": "all"}),
-    Shape(8000, 8000, 0.1, {"selection": "all", "profile": "randomized"}),
-    Shape(8000, 8000, 0.1, {"selection": "all", "profile": "randomized", "memory": 1_000_000_000}),
+    Shape(8000, 8000, 0.1, {"selection": "all", "profile_rank": 256}),
+    Shape(8000, 8000, 0.1, {"selection": "all", "profile_rank": 256, "memory": 1_000_000_000}),
 )
 
 

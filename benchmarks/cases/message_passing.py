@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 SPLIT = 1
 RULES: dict[str, dict[str, Any]] = {  # values of any setting
     "default edges": {},
-    "10 strongest per gene": {"rule": "top_k", "k": 10},
+    "10 strongest per gene": {"rule": "top_k", "degree": 10},
     "shared axes, 10 per gene": {"rule": "shared_axes", "mean_degree": 10.0},
-    "10 strongest positive per gene": {"rule": "top_k", "k": 10, "sign": "positive"},
+    "10 strongest positive per gene": {"rule": "top_k", "degree": 10, "sign": "positive"},
 }
 SHARES = (0.2, 0.4)
 ROUNDS = {"rounds": 100, "threads": 1, "checkpoint_every": 100_000}
 TRAINED: dict[str, dict[str, Any]] = {
     "100 rounds without layers": {},
     "attention, default edges": {"model": {"encoder": "transformer"}},
-    "attention, 10 strongest per gene": {"model": {"encoder": "transformer"}, "edges": {"rule": "top_k", "k": 10}},
+    "attention, 10 strongest per gene": {"model": {"encoder": "transformer"}, "edges": {"rule": "top_k", "degree": 10}},
 }
 KINDS = ("within_tissue", "across_modality", "across_species")
 COLUMNS = {

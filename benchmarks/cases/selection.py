@@ -15,14 +15,14 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from benchmarks.cases.coexpression import GOLDEN
+from benchmarks.peers.sctransform_in_memory import fit_from_cells
 from benchmarks.registry import Check, Measurement
 from benchmarks.run import interleave
 from benchmarks.synthetic import SyntheticCounts
 from musegnn.coexpression.counts import CountTable
 from musegnn.coexpression.irls import MomentScan
-from musegnn.coexpression.pearson import pearson_model
 from musegnn.coexpression.residuals import ResidualMoments, rank_variable
-from musegnn.coexpression.sctransform import SCTModel, fit_sctransform, fit_sctransform_all, step_one_genes
+from musegnn.coexpression.sctransform import SCTModel, fit_sctransform, pearson_model, step_one_genes
 from musegnn.coexpression.sparkx import SparkXResult, sparkx
 from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
@@ -106,7 +106,8 @@ class SelectionCase:
 def pearson_variance(counts: csr_matrix) -> NDArray[np.float64]:
     """Return the residual variances, ddof 0 as scanpy has them, and rank them."""
     table, depth = _table(counts)
-    sums = ResidualMoments(pearson_model(table.stats(counts.shape[0]), float(depth.sum())))
+    model = pearson_model(table.stats(counts.shape[0]), float(depth.sum()))
+    sums = ResidualMoments(model.noise(model.clip))
     sums.update(counts, depth)
     _, variance = sums.finish(depth)
     rank_variable(variance)
@@ -131,20 +132,20 @@ def fit_from_sums(counts: csr_matrix) -> SCTModel:
     """Fit sctransform on all cells, from counts to the parameters of all genes, as a build does."""
     table, depth = _table(counts)
     stats = table.stats(len(depth))
-    genes = step_one_genes(stats, 5, 2000, 0)
+    genes = step_one_genes(stats, 5, seed=0)
     lowest, highest = float(depth.min()), float(depth.max())
     scan = MomentScan(len(genes), DepthBasis(lowest, highest, chebyshev_order(lowest, highest)))
     scan.update(csr_matrix(counts[:, genes]), depth)
     sums = scan.finish()
     median_nonzero = table.median_nonzero()
-    return fit_sctransform_all(
+    return fit_sctransform(
         sums.first, sums.cells, sums.nodes, table.take(genes), genes, stats, median_nonzero=median_nonzero
     )
 
 
 def _fit_from_cells(counts: csr_matrix) -> SCTModel:
     table, depth = _table(counts)
-    return fit_sctransform(counts, depth, table.stats(len(depth)), median_nonzero=table.median_nonzero(), n_genes=2000)
+    return fit_from_cells(counts, depth, table.stats(len(depth)), median_nonzero=table.median_nonzero())
 
 
 def _table(counts: csr_matrix) -> tuple[CountTable, NDArray[np.float64]]:

@@ -41,7 +41,6 @@ RULES: dict[str, EdgeConfig | None] = {
     "bh": EdgeConfig(rule="bh"),
     "by": EdgeConfig(rule="by"),
     "default": EdgeConfig(),
-    "default n0=1000": EdgeConfig(n0=1000),
     "default max_degree=50": EdgeConfig(max_degree=50),
     "top_k k=50": EdgeConfig(rule="top_k"),
     "min_abs_est 0.1": EdgeConfig(rule="min_abs_est"),

@@ -24,29 +24,10 @@ LARGEST_EXPONENT = 1000.0
 
 
 def brent_root(function: Callable[[float], float], low: float, high: float, *, tolerance: float) -> float:
-    """Find a root inside a bracket by Brent's method.
+    """Find a root of a continuous function inside a bracket, at whose ends it differs in sign, by Brent's method.
 
     The stopping rule is part of the result: it ends as soon as the bracket around the best point is narrower than
-    ``tolerance`` plus rounding, so a large tolerance gives a particular, reproducible approximation.
-
-    Parameters
-    ----------
-    function
-        Continuous, with values of opposite sign at `low` and `high`.
-    low, high
-        The bracket.
-    tolerance
-        Width that ends the search.
-
-    Returns
-    -------
-    float
-        The best point found.
-
-    Raises
-    ------
-    ValueError
-        When the values at the ends have one sign.
+    `tolerance` plus rounding, so a large tolerance gives a particular, reproducible approximation.
 
     References
     ----------
@@ -102,22 +83,11 @@ def _interpolate(a: float, b: float, c: float, fa: float, fb: float, fc: float) 
 
 
 def bandwidth_sj(x: NDArray[np.float64], *, bins: int = 1000) -> float:
-    """Select a Gaussian bandwidth by the solve-the-equation rule of Sheather and Jones.
+    """Select a Gaussian bandwidth for a sample, shape (M,), by the solve-the-equation rule of Sheather and Jones.
 
-    Distances are binned and the equation is solved to a tolerance of a hundredth of the normal-scale upper bound, as
-    R's ``bw.SJ`` does; with an exact root the dispersions of sctransform change by 3e-4.
-
-    Parameters
-    ----------
-    x
-        Sample, shape (M,), float64.
-    bins
-        Number of bins of width ``1.01 range / bins``.
-
-    Returns
-    -------
-    float
-        The bandwidth, in the unit of `x`.
+    Distances are counted in `bins` of width ``1.01 range / bins``, and the equation is solved to a tolerance of a
+    hundredth of the normal-scale upper bound, as R's ``bw.SJ`` does; with an exact root the dispersions of sctransform
+    change by 3e-4.
 
     Raises
     ------
@@ -161,16 +131,6 @@ def bandwidth_sj(x: NDArray[np.float64], *, bins: int = 1000) -> float:
 def bandwidth_nrd(x: NDArray[np.float64]) -> float:
     """Select a Gaussian bandwidth by Scott's normal reference rule, ``1.06 min(sd, IQR/1.34) M^-1/5``.
 
-    Parameters
-    ----------
-    x
-        Sample, shape (M,), float64.
-
-    Returns
-    -------
-    float
-        The bandwidth, in the unit of `x`.
-
     References
     ----------
     Scott, D. W. (1992), Multivariate Density Estimation, Wiley, page 131.
@@ -179,24 +139,10 @@ def bandwidth_nrd(x: NDArray[np.float64]) -> float:
 
 
 def kernel_density(x: NDArray[np.float64], bandwidth: float, *, grid: int = 512) -> NDArray[np.float64]:
-    """Estimate the density at the sample's own points.
+    """Estimate the density of a sample at its own points, shape (M,), with a Gaussian kernel.
 
-    The Gaussian kernel estimate is evaluated on a regular grid that reaches three bandwidths beyond the sample,
-    and interpolated linearly.
-
-    Parameters
-    ----------
-    x
-        Sample, shape (M,), float64.
-    bandwidth
-        Standard deviation of the kernel.
-    grid
-        Number of grid points.
-
-    Returns
-    -------
-    numpy.ndarray
-        Density at `x`, shape (M,), float64.
+    The estimate is evaluated on a regular grid of `grid` points that reaches three bandwidths beyond the sample, and
+    interpolated linearly.
     """
     places = np.linspace(x.min() - 3.0 * bandwidth, x.max() + 3.0 * bandwidth, grid)
     kernel = np.exp(-0.5 * ((places[:, None] - x) / bandwidth) ** 2)
@@ -208,24 +154,10 @@ def kernel_density(x: NDArray[np.float64], bandwidth: float, *, grid: int = 512)
 def smooth_normal(
     x: NDArray[np.float64], y: NDArray[np.float64], places: NDArray[np.float64], bandwidth: float
 ) -> NDArray[np.float64]:
-    """Smooth y over x by a normal kernel with quartiles at plus and minus a quarter of the bandwidth.
+    """Smooth y over x by a normal kernel with quartiles at plus and minus a quarter of the bandwidth, at Q places.
 
     The standard deviation is 0.3706506 times the bandwidth; points beyond four of them have no weight. Where no
-    point has weight, the nearest point's value is given.
-
-    Parameters
-    ----------
-    x, y
-        Points, shapes (M,), float64.
-    places
-        Where the smooth is wanted, shape (Q,), float64.
-    bandwidth
-        Positive.
-
-    Returns
-    -------
-    numpy.ndarray
-        The smooth at `places`, shape (Q,), float64.
+    point has weight, the smooth is the nearest point's value.
 
     References
     ----------

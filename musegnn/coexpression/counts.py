@@ -1,35 +1,59 @@
 """How often each count of each gene occurs: sums over cells that depend on nothing but the counts.
 
-Legend: G genes, L distinct larger (gene, count) pairs.
+Legend: C cells, G genes, L distinct larger (gene, count) pairs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.coexpression.stats import GeneStats
 from musegnn.kernels.count_table import SMALL, accumulate_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.tasks import Arrays
-
 KEYS = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneStats:
+    """Moments of the raw counts x of each gene over the C cells used.
+
+    Sums of x, of x^2 and of ln(1 + x), float64, and the number of cells with x > 0, int64, shapes (G,).
+    """
+
+    n_cells: int
+    total: NDArray[np.float64]
+    total_squares: NDArray[np.float64]
+    total_log1p: NDArray[np.float64]
+    n_detected: NDArray[np.int64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Arithmetic mean of x."""
+        return self.total / self.n_cells
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance of x with ddof 1."""
+        n = self.n_cells
+        return (self.total_squares - self.total * self.total / n) / (n - 1)
+
+    @property
+    def geometric_mean(self) -> NDArray[np.float64]:
+        """Return ``exp(mean ln(x + 1)) - 1``, as sctransform defines it (gmean_eps 1)."""
+        result: NDArray[np.float64] = np.expm1(self.total_log1p / self.n_cells)
+        return result
 
 
 class CountTable:
     """The occurrences of every count above zero, per gene.
 
     Everything is an exact integer: tables of parts of the cells add up to the table of all, in any order.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes G.
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -47,21 +71,21 @@ class CountTable:
         """Add the kept cells, marked in (b,), of a block of counts, shape (b, G), CSR int32 without zeros."""
         self._pending.append(accumulate_counts(block, keep, self._small))
         if sum(map(len, self._pending)) > KEYS:
-            self._commit_checkpoint()
+            self._count_pending()
 
     def merge(self, other: CountTable) -> None:
         """Add the table of other cells and the same genes."""
         if other.n_genes != self.n_genes:
             msg = f"expected a table of {self.n_genes} genes, got {other.n_genes}"
             raise ValueError(msg)
-        self._commit_checkpoint()
-        other._commit_checkpoint()
+        self._count_pending()
+        other._count_pending()
         self._small += other._small
         self._add(other._keys, other._times)
 
     def take(self, genes: NDArray[np.integer]) -> CountTable:
         """Restrict the table to some genes, in the order given, each at most once."""
-        self._commit_checkpoint()
+        self._count_pending()
         taken = CountTable(len(genes))
         taken._small = self._small[genes]
         place = np.full(self.n_genes, -1, dtype=np.int64)
@@ -71,21 +95,21 @@ class CountTable:
         taken._add((gene[kept] << 32) + count[kept], self._times[kept])
         return taken
 
-    def to_arrays(self) -> Arrays:
-        """Return plain arrays."""
-        self._commit_checkpoint()
-        return {"small": self._small, "keys": self._keys, "times": self._times}
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the arrays that the table consists of."""
+        self._count_pending()
+        return self._small, self._keys, self._times
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> CountTable:
-        """Undo :meth:`to_arrays`."""
+    def from_arrays(cls, small: NDArray[np.int64], keys: NDArray[np.int64], times: NDArray[np.int64]) -> CountTable:
+        """Make a table of what :meth:`arrays` returned."""
         table = cls(0)
-        table._small, table._keys, table._times = arrays["small"], arrays["keys"], arrays["times"]
+        table._small, table._keys, table._times = small, keys, times
         return table
 
     def large(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return gene, count and occurrences of the counts from 64 on, ascending by gene and count, shapes (L,)."""
-        self._commit_checkpoint()
+        self._count_pending()
         return self._keys >> 32, self._keys & 0xFFFFFFFF, self._times
 
     @property
@@ -119,11 +143,8 @@ class CountTable:
     def tails(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Count for each distinct count of each gene the cells that have it or a larger one.
 
-        Returns
-        -------
-        tuple
-            End of each gene's part, shape (G,), int64; the counts, ascending within a gene, int64; the numbers of
-            cells, float64. A gene without counts has none. Their size does not depend on how large counts are.
+        Returns the end of each gene's part, shape (G,), int64; the counts, ascending within a gene, int64; and the
+        numbers of cells, float64. Their size does not depend on how large counts are.
         """
         rows, values = np.nonzero(self._small)
         gene, count, times = self.large()
@@ -136,13 +157,7 @@ class CountTable:
         return ends, counts[order], tails.astype(np.float64)
 
     def median_nonzero(self) -> float:
-        """Return the median of all counts above zero, the mean of the two middle ones when their number is even.
-
-        Raises
-        ------
-        ValueError
-            When there is none.
-        """
+        """Return the median of all counts above zero, of which there must be one, as numpy does."""
         _, count, times = self.large()
         values = np.concatenate([np.arange(SMALL), count])
         occurrences = np.concatenate([self._small.sum(axis=0), times])
@@ -159,8 +174,7 @@ class CountTable:
         np.add.at(result, gene, values)
         return result
 
-    def _commit_checkpoint(self) -> None:
-        """Count the keys that blocks left."""
+    def _count_pending(self) -> None:
         if self._pending:
             keys, times = np.unique(np.concatenate(self._pending), return_counts=True)
             self._pending = []

@@ -17,7 +17,7 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -46,11 +46,6 @@ class ExactSums:
 
     The weights of such genes have a pole among the depths, where moments do not hold. Only mode ``reference`` needs
     them: one block of 1024 cells x N genes in dense form at a time, and ``2 * N * (negative genes)`` sums.
-
-    Parameters
-    ----------
-    fit
-        Means and variances of N genes.
     """
 
     def __init__(self, fit: IRLSFit) -> None:
@@ -70,23 +65,16 @@ class ExactSums:
             self.denominator += h[:, self.genes].T @ h
 
 
-def weight_slopes(fit: IRLSFit, mode: NegativeVariance) -> NDArray[np.float64]:
+def weight_slopes(fit: IRLSFit, mode: NegativeVariance = "clamp") -> NDArray[np.float64]:
     """Return the slopes of the weights of the covariance and of the test, shape (N, 2), as the Gram pass takes them."""
     return np.ascontiguousarray(np.stack([fit.slope, fit.test_variance(mode)], axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stripe:
-    """Statistics of some rows against all columns from the first of these rows on.
+    """Statistics of some rows against all columns from the first of these rows on, shape (r, N - start), float64.
 
-    Attributes
-    ----------
-    start
-        First row, and gene of the first column.
-    z
-        Test statistic, NaN where it is not tested, shape (r, N - start), float64.
-    estimate
-        Estimate clipped to [-1, 1], 0 where a variance estimate is not positive, shape (r, N - start), float64.
+    `z` is NaN where it is not tested; `estimate` is in [-1, 1], and 0 where a variance estimate is not positive.
     """
 
     start: int
@@ -95,22 +83,14 @@ class Stripe:
 
 
 class PairStatistics:
-    """Turn moments and Gram matrices into statistics.
+    """Test statistics and estimates from moments and Gram matrices.
 
-    Parameters
-    ----------
-    moments
-        Sums over depth of the N genes.
-    fit
-        Means and variances.
-    mode
-        What to do with genes of negative variance: ``drop`` leaves their pairs untested.
-    exact
-        Complete sums for mode ``reference``, else ``None``.
+    Genes of negative variance are treated by `mode`: ``drop`` leaves their pairs untested, and ``reference`` takes
+    their `exact` sums.
     """
 
     def __init__(
-        self, moments: DepthMoments, fit: IRLSFit, mode: NegativeVariance, exact: ExactSums | None = None
+        self, moments: DepthMoments, fit: IRLSFit, mode: NegativeVariance = "clamp", exact: ExactSums | None = None
     ) -> None:
         self._covariance = _Expansion(moments, fit.mu, fit.slope)
         self._test = _Expansion(moments, fit.mu, fit.test_variance(mode))
@@ -121,19 +101,14 @@ class PairStatistics:
         self._exact = exact
 
     def stripes(self, gram: NDArray[np.float64], start: int) -> Iterator[Stripe]:
-        """Compute the statistics of some rows, 64 at a time.
+        """Compute the statistics of some rows, 64 at a time; only columns from the diagonal on are meaningful.
 
         Parameters
         ----------
         gram
             Values of :class:`~musegnn.kernels.gram.WeightedGram` for rows from `start` on, shape (R, N - start, 2).
         start
-            First row, a multiple of 64 so that the bits do not depend on how rows are shared out.
-
-        Yields
-        ------
-        Stripe
-            Rows in order; only columns from the diagonal on are meaningful.
+            First row, a multiple of 64 so that the bits do not depend on how rows are divided.
         """
         if start % ROWS:
             msg = f"start must be a multiple of {ROWS}, got {start}"
@@ -199,16 +174,8 @@ def _put_exact(exact: ExactSums, rows: slice, numerator: NDArray[np.float64], de
 class CSCoreResult:
     """All pairs of an in-memory run.
 
-    Attributes
-    ----------
-    fit
-        Means, variances and how they were found.
-    z
-        Test statistic, symmetric, NaN where not tested, shape (N, N), float64.
-    estimate
-        Estimate, symmetric, diagonal 1, shape (N, N), float64.
-    order
-        Order K of the moment expansion.
+    `z` and `estimate` are symmetric, shape (N, N), float64, with z NaN where not tested and estimates 1 on the
+    diagonal; `order` is that of the moment expansion.
     """
 
     fit: IRLSFit
@@ -233,7 +200,7 @@ def cscore(
     impl: GramImpl = "auto",
     device: str = "cpu",
 ) -> CSCoreResult:
-    """Run CS-CORE on a matrix in memory.
+    """Run CS-CORE on a matrix in memory; genes without counts have z NaN and estimate 0.
 
     Parameters
     ----------
@@ -242,19 +209,14 @@ def cscore(
     depth
         Total counts of each cell, over all genes rather than those in `counts`, all positive, shape (n,).
     negative_variance
-        Genes with a negative variance estimate: ``clamp`` uses the Poisson variance in the test, ``drop`` leaves
-        them untested, ``reference`` computes what CS-CORE computes.
+        Genes with a negative variance estimate: ``clamp`` uses the Poisson variance in the test, as builds do, ``drop``
+        leaves them untested, ``reference`` computes what CS-CORE computes.
     order
         Order K of the moment expansion; ``None``: exact to rounding for the range of depths.
     compat
         Rule of convergence, see :func:`fit_irls`.
     impl, device
         How the Gram matrices are summed, see :class:`~musegnn.kernels.gram.WeightedGram`.
-
-    Returns
-    -------
-    CSCoreResult
-        Genes without counts have z NaN and estimate 0.
 
     Raises
     ------
@@ -271,10 +233,6 @@ def cscore(
     >>> result = cscore(counts, depth)
     >>> bool(result.z[0, 1] > 8 > 3 > abs(result.z[0, 2]))
     True
-
-    References
-    ----------
-    Su et al. (2023), Nature Communications 14:4846.
     """
     block = _as_counts(counts)
     if block.shape[0] == 0:
@@ -308,12 +266,12 @@ def cscore(
         z, estimate = _whole(
             PairStatistics(moments, fit, negative_variance, exact).stripes(gram.values(), 0), ascending
         )
-    fit = replace(fit, mu=_restore(fit.mu, ascending), sigma=_restore(fit.sigma, ascending))
+    fit = fit._replace(mu=_restore(fit.mu, ascending), sigma=_restore(fit.sigma, ascending))
     return CSCoreResult(fit=fit, z=z, estimate=estimate, order=basis.order)
 
 
 def _whole(stripes: Iterator[Stripe], ascending: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Put stripes of sorted genes into whole symmetric matrices of z and estimate in the order given."""
+    """Put stripes of sorted genes into whole symmetric matrices of z and estimate in the original order."""
     n_genes = len(ascending)
     z, estimate = np.empty((n_genes, n_genes)), np.empty((n_genes, n_genes))
     for stripe in stripes:

@@ -24,21 +24,15 @@ if TYPE_CHECKING:
 
 BIN_WIDTH = 0.05
 PUBLISHED_P = 0.005
+STABLE_CELLS = 3000
+MIN_MEAN_DEGREE = 2.0
+TOP_K_DEGREE = 50
+SHARED_AXES_DEGREE = 10
 MAX_ITERATIONS = 10_000
 
 
 def critical_z(p: float) -> float:
-    """Return the ``abs(z)`` whose two-sided normal p-value is `p`.
-
-    Parameters
-    ----------
-    p
-        Two-sided p-value, in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        When `p` is outside (0, 1].
+    """Return the ``abs(z)`` whose two-sided normal p-value is `p`, in (0, 1].
 
     Examples
     --------
@@ -57,17 +51,12 @@ class EdgeSet:
 
     Attributes
     ----------
-    indptr
-        Row pointers, shape (N + 1,), int64.
-    indices
-        Columns, ascending within a row, shape (E,), int32.
-    z
-        Test statistic, shape (E,), float32.
-    estimate
-        Co-expression estimate in [-1, 1], shape (E,), float32.
+    indptr, indices
+        CSR row pointers, shape (N + 1,), int64, and columns, ascending within a row, shape (E,), int32.
+    z, estimate
+        Test statistic, and co-expression estimate in [-1, 1], shape (E,), float32.
     features
-        Edge features of the model, shape (E, 2), float32: the estimate and
-        ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
+        Edge features of the model, shape (E, 2), float32, see :func:`edge_features`.
     cutoff
         Smallest ``abs(z)`` that the rule accepts; ``top_k`` and ``min_abs_est`` ask for more.
     """
@@ -119,16 +108,10 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
     pairs
         All pairs with ``abs(z) >= pairs.z_store``, with the number of tests and the histogram of ``abs(z)``.
     n_cells
-        Cells behind the statistics, which the effect floor of the default rule and the features need.
+        Number of cells behind the statistics, for the effect floor of the default rule and the features.
     config
         The rule. ``sign: positive`` and ``max_degree`` act on what the rule accepts; all pairs, whatever
-        their sign, count as tests. ``min_abs_est`` leaves genes with a negative variance estimate, whose
-        estimate is stored as 0, without edges.
-
-    Returns
-    -------
-    EdgeSet
-        At least one edge.
+        their sign, count as tests.
 
     Raises
     ------
@@ -145,9 +128,9 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
     if config.rule == "min_abs_est":
         keep &= np.abs(pairs.estimate) >= np.float32(config.min_abs_est)
     elif config.rule == "shared_axes":
-        keep = _explained(pairs, config.mean_degree)
+        keep = _explained(pairs, config.degree or SHARED_AXES_DEGREE)
     elif config.rule == "top_k":
-        keep = _strongest(pairs, magnitude, keep, config.k)
+        keep = _strongest(pairs, magnitude, keep, config.degree or TOP_K_DEGREE)
     if config.sign == "positive":
         keep &= pairs.z > 0
     if config.max_degree is not None:
@@ -167,19 +150,9 @@ def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:
 
 
 def edge_features(z: NDArray[np.float32], estimate: NDArray[np.float32], n_cells: int) -> NDArray[np.float32]:
-    """Compute the two features of each edge.
+    """Compute the two features of each edge, shape (E, 2), float32.
 
-    Parameters
-    ----------
-    z, estimate
-        Test statistic and estimate, shape (E,).
-    n_cells
-        Cells behind them, at least 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (E, 2), float32: the estimate clipped to [-1, 1] and ``sign(z) * log1p(abs(z)) / log1p(sqrt(n))``.
+    They are the estimate clipped to [-1, 1] and ``sign(z) * log1p(abs(z)) / log1p(sqrt(n_cells))``.
     """
     wide = z.astype(np.float64)
     scaled = np.sign(wide) * np.log1p(np.abs(wide)) / np.log1p(np.sqrt(n_cells))
@@ -187,14 +160,7 @@ def edge_features(z: NDArray[np.float32], estimate: NDArray[np.float32], n_cells
 
 
 def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
-    """Keep some of the edges; the result may be empty.
-
-    Parameters
-    ----------
-    edges
-        N genes, E entries.
-    keep
-        Which entries stay, the same for both directions of a pair, shape (E,).
+    """Keep some entries, the same for both directions of a pair; the result may be empty.
 
     Raises
     ------
@@ -221,17 +187,22 @@ def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
     )
 
 
+def default_cutoff(pairs: PairTable, n_cells: int, fdr: float) -> float:
+    """Return the ``abs(z)`` from which the default rule accepts pairs, before sparse graphs are filled up."""
+    floor = critical_z(PUBLISHED_P) * float(np.sqrt(max(1.0, n_cells / STABLE_CELLS)))
+    magnitude = np.abs(pairs.z.astype(np.float64))
+    return max(_false_discovery_cutoff(pairs, magnitude, fdr, dependent=False), floor)
+
+
 def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, config: EdgeConfig) -> float:
     if config.rule == "shared_axes":
         return pairs.z_store
     if config.rule == "pvalue":
         cutoff = critical_z(config.p_value)
+    elif config.rule == "default":
+        cutoff = _relaxed(pairs, magnitude, default_cutoff(pairs, n_cells, config.fdr))
     else:
         cutoff = _false_discovery_cutoff(pairs, magnitude, config.fdr, dependent=config.rule == "by")
-        if config.rule == "default":
-            floor = critical_z(PUBLISHED_P) * float(np.sqrt(max(1.0, n_cells / config.n0)))
-            cutoff = max(cutoff, floor)
-            cutoff = _relaxed(pairs, magnitude, cutoff, config.min_mean_degree)
     if cutoff < pairs.z_store and _count_at_least(pairs, np.sort(magnitude), cutoff) > len(magnitude) // 2:
         msg = (
             f"rule `{config.rule}` accepts abs(z) from {cutoff:.4g}, but only pairs from {pairs.z_store:.4g} are stored"
@@ -242,13 +213,13 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
     return cutoff
 
 
-def _relaxed(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float, min_mean_degree: float) -> float:
+def _relaxed(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float) -> float:
     """Lower the cut where it leaves some edges but too few, never below the published rule or what is stored.
 
     Each pair is two entries, so a mean degree of d is d N entries. Data in which the rule finds nothing are not
     relaxed: their graph would be noise.
     """
-    wanted = min(int(np.ceil(min_mean_degree * pairs.n_genes)), len(magnitude))
+    wanted = min(int(np.ceil(MIN_MEAN_DEGREE * pairs.n_genes)), len(magnitude))
     if not 0 < np.count_nonzero(magnitude >= cutoff) < wanted:
         return cutoff
     weakest = float(np.partition(magnitude, len(magnitude) - wanted)[len(magnitude) - wanted])
@@ -310,10 +281,10 @@ def _strongest(
     return result
 
 
-def _explained(pairs: PairTable, mean_degree: float) -> NDArray[np.bool_]:
+def _explained(pairs: PairTable, mean_degree: int) -> NDArray[np.bool_]:
     """Mark the entries whose z the shared axes explain best; two entries per pair, so d per gene are d N entries."""
     explained = np.sign(pairs.z) * shared_part(pairs)
-    wanted = min(int(np.ceil(mean_degree * pairs.n_genes)), len(explained))
+    wanted = min(mean_degree * pairs.n_genes, len(explained))
     if wanted == 0:
         return np.zeros(0, dtype=np.bool_)
     weakest = np.partition(explained, len(explained) - wanted)[len(explained) - wanted]

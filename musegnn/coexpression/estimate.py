@@ -1,24 +1,26 @@
 """What a build will take, before it runs: passes, memory, disk and processor time.
 
-Sizes come from the head of the file and from a sample of its cells, memory from :mod:`musegnn.coexpression.memory`. The
-rates of processor time are of one core of an AMD EPYC with AVX-512; reading is timed on the sample itself. ``python -m
-benchmarks estimate`` holds all of it against builds.
+The rates of processor time are of one core of an AMD EPYC with AVX-512; reading is timed on a sample. ``python -m
+benchmarks estimate`` compares with builds.
 
-Legend: C cells, G genes of the source, c cells of the sample, N genes selected.
+Legend: G genes of the source, N genes selected.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
 
 from musegnn.coexpression.build import STRIPE_BYTES, stages_of
-from musegnn.coexpression.memory import PACKED_BYTES, BuildShape, StageMemory, most_genes, stage_memory
+from musegnn.coexpression.memory import BLOCK_BYTES, BLOCK_ENTRIES, EIGEN_MATRICES, most_genes
 from musegnn.coexpression.pairs import cut_stripes
+from musegnn.coexpression.profile import GROUP_RANGES, OVERSAMPLING
+from musegnn.coexpression.scan import BLOCK_ROWS
+from musegnn.kernels.gram import WeightedGram
 from musegnn.units import BUILD_PROCESS
 
 if TYPE_CHECKING:
@@ -35,25 +37,14 @@ CO_EXPRESSED = 0.05  # share of pairs that are stored beside those of chance
 COMPRESSED = 0.7  # of pairs, on disk
 FIXED_SECONDS = 2.0
 PAIR_SECONDS = 1.7e-9  # per pair of counts of one cell, both weightings
-COUNT_SECONDS = 30e-9  # per selected count: moments, packing, unpacking
-FINISH_SECONDS = 40e-9  # per pair of genes
 FLOP_SECONDS = 2.2e-11
 EIGEN_SECONDS = 1.5e-10  # per N^3
 
 
 class SourceSample(NamedTuple):
-    """What some cells tell of a source.
+    """Share of cells that have each gene (G,), variance over mean of its counts (G,), and CPU seconds per cell.
 
-    Attributes
-    ----------
-    detected
-        Share of the cells in which each gene is detected, shape (G,), float64.
-    dispersion
-        Variance over mean of each gene's counts, 0 where it has none, shape (G,), float64.
-    unseen
-        Genes that the sample lacks and the source is expected to have.
-    seconds
-        CPU seconds to read one cell.
+    `unseen` genes are missing in the sample and expected in the source.
     """
 
     detected: NDArray[np.float64]
@@ -64,29 +55,11 @@ class SourceSample(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildEstimate:
-    """What building one dataset takes.
+    """What building one dataset takes: sizes in bytes, and processor time.
 
-    Attributes
-    ----------
-    name
-        The dataset.
-    cells, genes, selected
-        Cells and genes of the source, and genes of the graph.
-    passes
-        Passes over the source.
-    task, merged
-        Bytes of the tasks that run in one process at a time, at the stage that needs most, and of what the process
-        that builds merges between stages.
-    memory
-        Peak of the process that builds, with its tasks, in bytes.
-    work_bytes
-        Files of unfinished work on the store's disk, in bytes; removed at the end.
-    store_bytes
-        What stays in the store, in bytes.
-    cpu_seconds
-        Processor time.
-    stripes
-        Tasks over pairs.
+    `task` is that of the tasks that run in one process at a time, at the stage that needs most; `merged` that of what
+    the process that builds merges between stages; `memory` its peak, with its tasks. Of the store's disk, `work_bytes`
+    are free again at the end, and `store_bytes` stay. `passes` are over the source, `stripes` are tasks over pairs.
     """
 
     name: str
@@ -102,32 +75,16 @@ class BuildEstimate:
     cpu_seconds: float
     stripes: int
 
-    def to_json(self) -> dict[str, Any]:  # JSON
-        """Return plain values."""
-        return asdict(self)
-
 
 def sample_source(source: CountSource) -> SourceSample:
-    """Read up to 2048 cells in four places.
-
-    Parameters
-    ----------
-    source
-        Raw counts.
-
-    Raises
-    ------
-    InputError
-        When these cells cannot be read as counts.
-    """
-    n, size = source.n_cells, SAMPLE_CELLS // WINDOWS
+    """Read up to 2048 cells in four places."""
+    n = source.n_cells
     whole = getattr(source, "by_column", False)  # every range of such a file costs a pass over it
     windows = 1 if whole or n <= SAMPLE_CELLS else WINDOWS
-    size = min(n, size if windows > 1 else SAMPLE_CELLS)
-    starts = np.linspace(0, n - size, windows).astype(np.int64)
+    size = min(n, SAMPLE_CELLS // windows)
     detected, total, squares = np.zeros((3, source.n_genes))
     seconds: list[float] = []
-    for start in starts.tolist():
+    for start in np.linspace(0, n - size, windows).astype(np.int64).tolist():
         begin = time.thread_time()
         for _, block in source.blocks(size, start=start, stop=start + size):
             values = block.data.astype(np.float64)
@@ -137,19 +94,14 @@ def sample_source(source: CountSource) -> SourceSample:
         seconds.append(time.thread_time() - begin)
     cells = windows * size
     mean = total / cells
-    variance = squares / cells - mean * mean
+    # The genes that a sample missed, from those seen once and twice (Chao 1984, Scand. J. Stat. 11:265).
+    once, twice, never = (int((detected == times).sum()) for times in (1, 2, 0))
     return SourceSample(
         detected=detected / cells,
-        dispersion=np.divide(variance, mean, out=np.zeros_like(mean), where=mean > 0),
-        unseen=min(_unseen(detected), int((detected == 0).sum())) if cells < n else 0,
+        dispersion=np.divide(squares / cells - mean * mean, mean, out=np.zeros_like(mean), where=mean > 0),
+        unseen=min(once * (once - 1) // (2 * (twice + 1)), never) if cells < n else 0,
         seconds=min(seconds) / size * (size / n if whole else 1.0),  # the first window also compiles and loads
     )
-
-
-def _unseen(detected: NDArray[np.float64]) -> int:
-    """Estimate how many genes the sample missed (Chao 1984, Scand. J. Stat. 11:265, bias-corrected)."""
-    once, twice = int((detected == 1).sum()), int((detected == 2).sum())
-    return once * (once - 1) // (2 * (twice + 1))
 
 
 def estimate_build(
@@ -162,61 +114,51 @@ def estimate_build(
     per_process: int = 1,
     stripe_bytes: int = STRIPE_BYTES,
 ) -> BuildEstimate:
-    """Predict what :func:`~musegnn.coexpression.build.build_dataset` takes.
+    """Predict what :func:`~musegnn.coexpression.build.build_dataset` takes for one dataset with these arguments.
 
-    Which pairs are stored is not known before: those of chance and 5 % of all are assumed, of like size for every
-    dataset. Dense graphs need more disk, and memory where there are many genes.
-
-    Parameters
-    ----------
-    source
-        Raw counts.
-    dataset, config
-        As for the build.
-    cells
-        Cells of the stratum; ``None``: those of the source.
-    parallel, stripe_bytes
-        As for the build.
-    per_process
-        Tasks that run in one process at a time.
-
-    Returns
-    -------
-    BuildEstimate
-        For this dataset alone.
+    Memory is that of the largest arrays. Which pairs are stored is not known before: those of chance and 5 % of all are
+    assumed. Dense graphs need more disk, and memory where there are many genes. A stratum has `cells`; `per_process`
+    tasks run in one process at a time.
     """
     sample = sample_source(source)
     n = source.n_cells if cells is None else cells
     chosen = _likely_genes(source, config, sample, n)
-    share = sample.detected[chosen]
-    pairs = 0.5 * len(chosen) ** 2 * min(1.0, CO_EXPRESSED + 2.0 * float(ndtr(-config.z_store)))
-    shape = BuildShape(
-        cells=n,
-        genes=source.n_genes,
-        entries=float(sample.detected.sum()) * n,
-        selected=len(chosen),
-        selected_entries=float(share.sum()) * n,
-        pairs=pairs,
-    )
-    weight = (np.sort(share) * n + 1.0) * np.arange(len(chosen), 0, -1, dtype=np.float64)
+    share, n_genes = sample.detected[chosen], len(chosen)
+    pairs = 0.5 * n_genes**2 * min(1.0, CO_EXPRESSED + 2.0 * float(ndtr(-config.z_store)))
+    weight = (np.sort(share) * n + 1.0) * np.arange(n_genes, 0, -1, dtype=np.float64)
     stripes = cut_stripes(weight, parallel, stripe_bytes)
-    stages = stage_memory(shape, config, stripes, per_process)
-    task = max(stage.task * min(per_process, stage.tasks) for stage in stages.values())
-    kept = stages["kept"].merged
-    columns = {"gram": min(len(chosen), n), "randomized": min(config.profile_rank, len(chosen)), "full": n}
+    ranges = -(-n // BLOCK_ROWS)
+    groups, square, table = -(-ranges // GROUP_RANGES), 8.0 * n_genes**2, 512.0 * source.n_genes
+    rank = n_genes if config.profile_rank is None else min(config.profile_rank, n_genes)
+    if config.profile_rank is None:  # Gram matrices, as they are summed and as they are compressed
+        profile, compressed = 2.0 * square, EIGEN_MATRICES * square
+    else:
+        sketch = 8.0 * n_genes * (rank + OVERSAMPLING)
+        profile, compressed = 3.0 * sketch, 8.0 * sketch
+    rows = min(BLOCK_ROWS, n)
+    read, counts = BLOCK_BYTES * min(rows * float(sample.detected.sum()), BLOCK_ENTRIES), 24.0 * rows * share.sum()
+    largest = sorted((WeightedGram.nbytes(n_genes, stripe) for stripe in stripes), reverse=True)[:per_process]
+    task = max(
+        min(per_process, ranges) * (read + max(table, counts)),
+        # The sums and pairs of a stripe, and ten matrices of 64 x N while its pairs are tested.
+        sum(largest) + len(largest) * (counts + 32.0 * pairs / len(stripes) + 10 * 64 * 8.0 * n_genes),
+        # Six matrices of 512 cells x N while residuals are computed.
+        min(per_process, groups) * (profile + counts + 6 * 512 * 8.0 * n_genes),
+    )
+    merged, kept = max(2.0 * table, 48.0 * pairs, compressed), table + 24.0 * n
     passes = sum(1 for name in stages_of(config, dataset.modality) if name in {"scan", "select", "variance", "extract"})
     return BuildEstimate(
         name=dataset.name,
         cells=n,
         genes=source.n_genes,
-        selected=len(chosen),
+        selected=n_genes,
         passes=passes,
         task=int(task),
-        merged=int(kept + max(stage.merged for stage in stages.values())),
-        memory=int(BUILD_PROCESS + kept + max(stage.peak(per_process) for stage in stages.values())),
-        work_bytes=int(_work_bytes(shape, stages)),
-        store_bytes=int(4.0 * len(chosen) * columns[config.profile] + 24.0 * COMPRESSED * pairs),
-        cpu_seconds=passes * sample.seconds * n + _compute_seconds(shape, config, share),
+        merged=int(kept + merged),
+        memory=int(BUILD_PROCESS + kept + max(task, merged)),
+        work_bytes=int(4.0 * n * share.sum() + 16.0 * pairs + table * ranges + groups * square),
+        store_bytes=int(4.0 * n_genes * min(rank, n) + 24.0 * COMPRESSED * pairs),
+        cpu_seconds=passes * sample.seconds * n + _compute_seconds(n, float(share.sum()), n_genes, config),
         stripes=len(stripes),
     )
 
@@ -229,30 +171,19 @@ def _likely_genes(source: CountSource, config: GraphConfig, sample: SourceSample
         named = np.isin(source.gene, wanted) | np.isin(source.gene_id, wanted)
         return present[named[present]]
     if config.selection == "all":
-        missing = np.flatnonzero(sample.detected == 0)[: sample.unseen]
-        return np.union1d(present, missing)
+        return np.union1d(present, np.flatnonzero(sample.detected == 0)[: sample.unseen])
     order = present[np.argsort(-sample.dispersion[present], kind="stable")]
     return np.sort(order[: most_genes(config, source.n_genes)])
 
 
-def _work_bytes(shape: BuildShape, stages: dict[str, StageMemory]) -> float:
-    """Add up the files of tasks: packed counts, stored pairs, tables and Gram matrices."""
-    packed = shape.selected_entries * PACKED_BYTES
-    profiles = stages["profile"].tasks * 8.0 * shape.selected**2
-    return packed + 16.0 * shape.pairs + stages["scan"].merged * stages["scan"].tasks / 2 + profiles
-
-
-def _compute_seconds(shape: BuildShape, config: GraphConfig, share: NDArray[np.float64]) -> float:
-    n = float(shape.selected)
-    per_cell = float(share.sum())
-    pairs = shape.cells * (per_cell**2 + per_cell) / 2
-    seconds = PAIR_SECONDS * pairs + COUNT_SECONDS * shape.selected_entries + FINISH_SECONDS * n**2 / 2
-    if config.profile == "randomized":
-        columns = min(n, config.profile_rank)
-        return FIXED_SECONDS + seconds + 2 * FLOP_SECONDS * 4 * shape.cells * n * columns
+def _compute_seconds(n_cells: int, per_cell: float, n_genes: int, config: GraphConfig) -> float:
+    pairs = n_cells * (per_cell**2 + per_cell) / 2
+    seconds = FIXED_SECONDS + PAIR_SECONDS * pairs
+    if config.profile_rank is not None:
+        return seconds + 8 * FLOP_SECONDS * n_cells * n_genes * min(n_genes, config.profile_rank)
     # Residuals are multiplied cell by cell or, of sparse counts, by the distinct depths, whichever costs less.
-    dense, sparse = 2 * FLOP_SECONDS * shape.cells * n**2, PAIR_SECONDS * 2 * pairs
-    return FIXED_SECONDS + seconds + min(dense, sparse) + EIGEN_SECONDS * n**3
+    dense, sparse = 2 * FLOP_SECONDS * n_cells * n_genes**2, PAIR_SECONDS * 2 * pairs
+    return seconds + min(dense, sparse) + EIGEN_SECONDS * float(n_genes) ** 3
 
 
 def total_memory(estimates: Sequence[BuildEstimate], at_a_time: int) -> int:

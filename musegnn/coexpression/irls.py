@@ -12,8 +12,7 @@ Su, Xu, Shan, Cai, Zhao, Zhang (2023), Nature Communications 14:4846.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -33,18 +32,11 @@ TOLERANCE = 0.05
 MAX_ITERATIONS = 11
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthMoments:
-    """Weights at the nodes that stand for sums over cells: ``sum_i x_ij f(s_i) = sum_q first_jq f(nodes_q)``.
+class DepthMoments(NamedTuple):
+    """Weights at K nodes that stand for sums over cells: ``sum_i x_ij f(s_i) = sum_q first_jq f(nodes_q)``.
 
-    Attributes
-    ----------
-    nodes
-        Depths of the nodes, shape (K,), float64.
-    first, second
-        For sums with x and with x^2, shape (N, K), float64.
-    cells
-        For sums over cells alone, shape (K,), float64.
+    `nodes` are depths, shape (K,); `first` and `second` are for sums with x and with x^2, shape (N, K); `cells` is for
+    sums over cells alone, shape (K,); all float64.
     """
 
     nodes: NDArray[np.float64]
@@ -54,15 +46,7 @@ class DepthMoments:
 
 
 class MomentScan:
-    """Collect :class:`DepthMoments` from blocks of cells.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes N.
-    basis
-        The expansion over the range of depths.
-    """
+    """Collects :class:`DepthMoments` of N genes from blocks of cells."""
 
     def __init__(self, n_genes: int, basis: DepthBasis) -> None:
         self._basis = basis
@@ -94,8 +78,7 @@ class MomentScan:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IRLSFit:
+class IRLSFit(NamedTuple):
     """Means and variances of the underlying expression.
 
     Attributes
@@ -105,7 +88,7 @@ class IRLSFit:
     theta_median
         Median of mu^2/sigma over the genes where it is positive; NaN when there is none.
     iterations
-        Iterations done, at most 11.
+        Number of iterations, at most 11.
     converged
         Whether the last one moved no log theta by more than 0.05; false where no gene had a positive theta before and
         after it, so that there was none to compare (iterations stop there as in R).
@@ -130,26 +113,22 @@ class IRLSFit:
         result: NDArray[np.float64] = self.mu**2 / self.theta_median
         return result
 
-    def test_variance(self, mode: NegativeVariance) -> NDArray[np.float64]:
+    def test_variance(self, mode: NegativeVariance = "clamp") -> NDArray[np.float64]:
         """Return the variance that the test uses: negative ones are 0 unless `mode` is ``reference``."""
         return self.sigma if mode == "reference" else np.maximum(self.sigma, 0.0)
 
 
 def fit_irls(moments: DepthMoments, *, compat: Compat = "R") -> IRLSFit:
-    """Estimate mean and variance of each gene by iteratively reweighted least squares.
+    """Estimate mean and variance of each gene by iteratively reweighted least squares; 0 for genes without counts.
 
     Parameters
     ----------
     moments
         Sums over depth of N genes.
     compat
-        ``R``: a change of theta counts where both values are positive. ``python``: as CS-CORE's Python package,
-        where a negative theta was set to infinity in place, so that one turning positive forces another iteration.
-
-    Returns
-    -------
-    IRLSFit
-        Genes without counts have `mu` 0 and `sigma` 0.
+        Rule of convergence. ``R``: a change of theta counts where both values are positive. ``python``: as CS-CORE's
+        Python package, where a negative theta was set to infinity in place, so that one turning positive forces another
+        iteration.
 
     References
     ----------

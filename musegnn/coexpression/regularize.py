@@ -30,16 +30,10 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOne:
-    """Parameters of the genes that were fitted one by one.
+    """Parameters of the genes that were fitted one by one, at ascending positions `genes` among all, shape (M,).
 
-    Attributes
-    ----------
-    genes
-        Positions among all genes, ascending, shape (M,), int64.
-    theta
-        Negative binomial size, ``inf`` where the counts are not over-dispersed, shape (M,), float64.
-    intercept
-        Natural logarithm of the expected count per unit of depth, shape (M,), float64.
+    They are the negative binomial size `theta`, ``inf`` where the counts are not over-dispersed, and the `intercept`,
+    the natural logarithm of the expected count per unit of depth.
     """
 
     genes: NDArray[np.int64]
@@ -49,18 +43,10 @@ class StepOne:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regularized:
-    """Parameters of all genes after smoothing.
+    """Parameters of all genes after smoothing, shapes (G,).
 
-    Attributes
-    ----------
-    theta, intercept
-        As in :class:`StepOne`, shapes (G,), float64.
-    poisson
-        Genes given the Poisson model because they are not over-dispersed or too rare, shape (G,), bool.
-    outlier
-        Step-1 genes left out of the smoothing, shape (M,), bool.
-    bandwidth
-        Of the smoothing, on the scale of log10 geometric means; NaN where no trend was fitted.
+    `poisson` genes are not over-dispersed or too rare; `outlier` marks the step-1 genes left out of the smoothing,
+    shape (M,); `bandwidth` is on the scale of log10 geometric means, NaN where no trend was fitted.
     """
 
     theta: NDArray[np.float64]
@@ -71,7 +57,7 @@ class Regularized:
 
     @property
     def has_trend(self) -> bool:
-        """Whether enough over-dispersed genes were there to smooth over."""
+        """Whether there were enough over-dispersed genes to smooth over."""
         return bool(np.isfinite(self.bandwidth))
 
 
@@ -97,17 +83,10 @@ def regularize(
     ----------
     step_one
         Parameters of M genes.
-    geometric_mean
-        ``exp(mean log(x + 1)) - 1`` of all genes, positive, shape (G,), float64.
-    mean, variance
-        Of the counts of all genes, variance with ddof 1, shapes (G,), float64.
+    geometric_mean, mean, variance
+        Moments of the counts of all genes (``exp(mean log(x + 1)) - 1``, positive; variance with ddof 1), shapes (G,).
     mean_filtered_depth
         Mean over cells of the summed counts of the G genes.
-
-    Returns
-    -------
-    Regularized
-        Parameters of all G genes.
     """
     poisson = (variance <= mean) | (mean < POISSON_MEAN)
     theta = np.full(len(mean), np.inf)
@@ -136,20 +115,10 @@ def regularize(
 
 
 def flag_outliers(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Flag values far from the median of those at similar x.
+    """Flag values y far from the median of those at similar x, shape (M,).
 
     Scores ``(y - median) / (1.4826 MAD)`` are taken within bins of x, twice, with bins shifted by half a width; a
-    value is an outlier where both scores exceed 10 in size.
-
-    Parameters
-    ----------
-    y, x
-        Values and what they are binned by, shapes (M,), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Flags, shape (M,), bool. All false where `x` is too concentrated for a bandwidth.
+    value is an outlier where both scores exceed 10 in size. There is none where x is too concentrated for a bandwidth.
     """
     bandwidth = _bandwidth(x)
     if not np.isfinite(bandwidth):

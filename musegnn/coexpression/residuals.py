@@ -1,6 +1,6 @@
-"""Pearson residuals of the sctransform model, dense or as streamed moments.
+"""Mean and variance of the residuals of each gene, from one pass over the counts.
 
-Legend: B cells of a block, C cells, G genes, N selected genes.
+Legend: B cells of a block, C cells, G genes.
 
 A residual depends on the cell only through its depth. The sum over zero counts is therefore a sum over the histogram
 of depths, and only the non-zero counts have to be visited: ``O(nnz + G U)`` for U distinct depths.
@@ -8,82 +8,64 @@ of depths, and only the non-zero counts have to be visited: ``O(nnz + G U)`` for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from musegnn.kernels.residuals import ResidualSums, accumulate_nonzeros, dense_residuals, zero_sums
+from musegnn.kernels.residuals import ResidualSums, accumulate_nonzeros, zero_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.sctransform import SCTModel
-    from musegnn.coexpression.tasks import Arrays
+    from musegnn.kernels.residuals import NoiseModel
+
+
+class VarianceSums(NamedTuple):
+    """Sums of :class:`ResidualMoments` over `n_seen` cells, shapes (G,), float64."""
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    n_seen: int
 
 
 class ResidualMoments:
-    """Mean and variance over all cells of each gene's residuals, from blocks of counts.
+    """Mean and variance over all cells of the residuals of G genes, from blocks of counts.
 
-    Residuals are clipped at the square root of the number of cells. The result depends on the order of blocks only
-    through rounding.
-
-    Parameters
-    ----------
-    model
-        The fitted model of G genes.
+    The result depends on the order of blocks only through rounding.
     """
 
-    def __init__(self, model: SCTModel) -> None:
-        self._model = model.noise(model.clip)
-        self._n_cells = model.n_cells
+    def __init__(self, model: NoiseModel) -> None:
+        self._model = model
         self._n_seen = 0
-        self._sums = ResidualSums(np.zeros(model.n_genes), np.zeros(model.n_genes))
+        self._sums = ResidualSums(np.zeros(len(model.rate)), np.zeros(len(model.rate)))
 
     def update(self, block: csr_matrix, depth: NDArray[np.float64]) -> None:
-        """Take in the counts of some cells; every cell has to come once.
-
-        Parameters
-        ----------
-        block
-            Counts, shape (B, G).
-        depth
-            Depth of these cells, shape (B,).
-        """
+        """Add counts, shape (B, G), of cells with these depths, shape (B,); every cell has to come once."""
         accumulate_nonzeros(block, np.asarray(depth, np.float64), self._model, self._sums)
         self._n_seen += len(depth)
 
-    def to_arrays(self) -> Arrays:
-        """Return what some cells added, as plain arrays."""
-        return {"first": self._sums.first, "second": self._sums.second, "cells": np.array(self._n_seen)}
+    def parts(self) -> VarianceSums:
+        """Return what some cells added."""
+        return VarianceSums(*self._sums, self._n_seen)
 
-    def merge(self, arrays: Arrays) -> None:
-        """Add what other cells added, from :meth:`to_arrays`."""
-        self._sums.first[:] += arrays["first"]
-        self._sums.second[:] += arrays["second"]
-        self._n_seen += int(arrays["cells"])
+    def merge(self, parts: VarianceSums) -> None:
+        """Add what other cells added."""
+        self._sums.first[:] += parts.first
+        self._sums.second[:] += parts.second
+        self._n_seen += parts.n_seen
 
     def finish(self, depth: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the moments.
-
-        Parameters
-        ----------
-        depth
-            Depth of all cells, shape (C,), with C the model's number of cells.
-
-        Returns
-        -------
-        mean, variance
-            Of the residuals, variance with ddof 1, NaN for genes without a model; shapes (G,), float64.
+        """Compute mean and variance (ddof 1; NaN for genes without a model) given the depths of all C cells.
 
         Raises
         ------
         ValueError
-            When not every cell was taken in, or the number of depths is another.
+            When counts of another number of cells were added.
         """
-        n = self._n_cells
-        if self._n_seen != n or len(depth) != n:
-            msg = f"expected counts and depths of {n} cells, got {self._n_seen} and {len(depth)}"
+        n = len(depth)
+        if self._n_seen != n:
+            msg = f"expected the depths of the {self._n_seen} cells whose counts were added, got {n}"
             raise ValueError(msg)
         levels, cells = np.unique(np.asarray(depth, np.float64), return_counts=True)
         zeros = zero_sums(levels, cells, self._model)
@@ -92,44 +74,7 @@ class ResidualMoments:
         return mean, (second - first * mean) / (n - 1)
 
 
-def pearson_residuals(
-    block: csr_matrix, depth: NDArray[np.float64], model: SCTModel, *, clip: float | None = None
-) -> NDArray[np.float64]:
-    """Compute the residuals of a block of cells.
-
-    Parameters
-    ----------
-    block
-        Counts of the model's genes, shape (B, N).
-    depth
-        Depth of these cells over all genes, shape (B,).
-    model
-        The model of these N genes, see :meth:`SCTModel.take`.
-    clip
-        Bound of the absolute residual; ``None``: the square root of the model's number of cells.
-        ``model.profile_clip`` gives the bound of published expression profiles, which are then centred per gene.
-
-    Returns
-    -------
-    numpy.ndarray
-        Residuals, shape (B, N), float64.
-    """
-    noise = model.noise(model.clip if clip is None else clip)
-    return dense_residuals(block, np.asarray(depth, np.float64), noise)
-
-
 def rank_variable(variance: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Order genes by falling residual variance.
-
-    Parameters
-    ----------
-    variance
-        Residual variances, NaN for genes without a model, shape (G,), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions of the genes that have a model; equal variances in input order, int64.
-    """
+    """Return the positions of genes that have a model (variance not NaN) by falling variance, ties in input order."""
     order = np.argsort(-variance, kind="stable")
     return order[: int(np.sum(~np.isnan(variance)))]

@@ -2,13 +2,13 @@
 
 Values are validated by the source as blocks are read, so validation costs no pass of its own.
 
-Legend: C cells of the source, c cells of a shard, n cells kept, G genes of the source, M genes kept.
+Legend: C cells of the source, c cells of a range, n cells kept, G genes of the source, M genes kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.stats import GeneStats
-    from musegnn.coexpression.tasks import Arrays
+    from musegnn.coexpression.counts import GeneStats
     from musegnn.config import GraphConfig, QCConfig
     from musegnn.data_store.readers import CountSource
 
+BLOCK_ROWS = 16384
 MIN_CELLS = 50
 MIN_GENES = 2
 MITOCHONDRIAL = "MT-"
@@ -36,16 +36,8 @@ REASONS = ("no_counts", "few_counts", "few_genes", "many_genes", "mitochondrial"
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """Consecutive cells of a source, the unit of work.
-
-    Attributes
-    ----------
-    index
-        Position among the shards.
-    start, stop
-        First cell and end.
-    """
+class CellRange:
+    """Cells ``start`` to ``stop`` of a source, the unit of work; `index` is its position among the ranges."""
 
     index: int
     start: int
@@ -57,14 +49,30 @@ class Shard:
         return self.stop - self.start
 
 
-def cut_shards(n_cells: int, rows: int) -> list[Shard]:
-    """Cut cells into shards of `rows`; the last may be smaller."""
-    return [Shard(k, start, min(start + rows, n_cells)) for k, start in enumerate(range(0, n_cells, rows))]
+def cut_ranges(n_cells: int, rows: int) -> list[CellRange]:
+    """Cut cells into ranges of `rows`; the last may be smaller."""
+    return [CellRange(k, start, min(start + rows, n_cells)) for k, start in enumerate(range(0, n_cells, rows))]
+
+
+class Scan(NamedTuple):
+    """Result of :func:`scan_range`.
+
+    For each cell, `reasons` is the position in ``REASONS``, from 1 on, of the first reason against it, or 0; `depth` is
+    of the kept cells; `merged` duplicate entries of the source were summed; the others make up a
+    :class:`~musegnn.coexpression.counts.CountTable` of all G genes over the kept cells.
+    """
+
+    reasons: NDArray[np.int8]
+    depth: NDArray[np.float64]
+    merged: int
+    small: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    times: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanResult:
-    """What the first pass over a dataset gives.
+    """Result of the first pass over a dataset.
 
     Attributes
     ----------
@@ -74,18 +82,12 @@ class ScanResult:
         Total counts of the kept cells over all genes that are not left out by name, positive, shape (n,), float64.
     genes
         Columns of the kept genes, ascending, shape (M,), intp.
-    table
-        How often each count of the M genes occurs in the n cells.
-    stats
-        Sums over the n cells of the M genes.
-    median_nonzero
-        Median of the nonzero counts of the kept genes in the kept cells.
+    table, stats, median_nonzero
+        Occurrences, sums and median of the counts of the kept genes in the kept cells.
     merged
         Duplicate entries of the source that were summed.
-    cells_dropped
-        Cells by the first reason that applied.
-    genes_dropped
-        Genes left out by name or detected in too few cells.
+    cells_dropped, genes_dropped
+        Cells by the first reason that applied, and genes left out by name or detected in too few cells.
     """
 
     keep: NDArray[np.bool_]
@@ -104,75 +106,82 @@ class ScanResult:
         return len(self.depth)
 
 
-def scan_shard(source: CountSource, config: GraphConfig, shard: Shard) -> Arrays:
-    """Read one shard for the first time.
+@dataclass(frozen=True, slots=True)
+class ScannedCells:
+    """The kept cells of a range of a source, by the file that :func:`scan_range` left."""
 
-    Parameters
-    ----------
-    source
-        Raw counts, C cells x G genes.
-    config
-        Quality control.
-    shard
-        Which cells.
+    source: CountSource
+    cells: CellRange
+    scanned: Path
 
-    Returns
-    -------
-    dict
-        ``reasons`` (c,) int8, 0 for kept cells; ``depth`` of the kept cells, float64; the number of duplicate entries
-        ``merged``; and a :class:`~musegnn.coexpression.counts.CountTable` of all G genes over the kept cells.
+    def keep(self) -> NDArray[np.bool_]:
+        """Mark the kept cells, shape (c,)."""
+        keep: NDArray[np.bool_] = load(self.scanned, Scan).reasons == 0
+        return keep
+
+    def blocks(self, genes: NDArray[np.intp]) -> Iterator[tuple[slice, csr_matrix, NDArray[np.float64]]]:
+        """Read the kept cells again, for the genes in these columns of the source, shape (N,), in their order.
+
+        Yields the place of the block's cells among the kept cells of the range, counts of shape (b, N), and depths,
+        shape (b,), float64. The entries of a row stand in the order of the source.
+        """
+        part = load(self.scanned, Scan)
+        place = np.full(self.source.n_genes, -1, dtype=np.int32)
+        place[genes] = np.arange(len(genes), dtype=np.int32)
+        position = 0
+        for start, block in read_range(self.source, self.cells, validate=False):
+            first = start - self.cells.start
+            keep = part.reasons[first : first + block.shape[0]] == 0
+            kept = subset(block, keep, place, len(genes))
+            cells = slice(position, position + kept.shape[0])
+            if kept.shape[0]:
+                yield cells, kept, part.depth[cells]
+            position = cells.stop
+
+
+def read_range(source: CountSource, cells: CellRange, *, validate: bool) -> Iterator[tuple[int, csr_matrix]]:
+    """Read the blocks of a range: one, unless it holds more than 2^22 counts."""
+    return source.blocks(cells.n_cells, start=cells.start, stop=cells.stop, validate=validate)
+
+
+def scan_range(source: CountSource, config: GraphConfig, cells: CellRange) -> Scan:
+    """Judge and count the cells of a range.
 
     Raises
     ------
     InputError
-        When values are not counts (after the last block of the shard).
+        When values are not counts (after the last block of the range).
     """
     mitochondrial, counted = _by_name(source, config)
     table = CountTable(source.n_genes)
-    reasons, depths = [], []
-    for _, block in source.blocks(config.block_rows, start=shard.start, stop=shard.stop):
+    reasons, depths = [np.zeros(0, np.int8)], [np.zeros(0)]
+    for _, block in read_range(source, cells, validate=True):
         why, depth = _judge_cells(block, mitochondrial, counted, config.qc)
         keep = why == 0
         table.update(block, keep)
         reasons.append(why)
         depths.append(depth[keep])
-    return {
-        "reasons": np.concatenate([np.zeros(0, np.int8), *reasons]),
-        "depth": np.concatenate([np.zeros(0), *depths]),
-        "merged": np.array(source.n_merged(shard.start, shard.stop)),
-        **table.to_arrays(),
-    }
+    merged = source.n_merged(cells.start, cells.stop)
+    return Scan(np.concatenate(reasons), np.concatenate(depths), merged, *table.arrays())
 
 
 def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path]) -> ScanResult:
-    """Put the shards of the first pass together.
-
-    Parameters
-    ----------
-    source, config
-        As scanned.
-    paths
-        Files of :func:`scan_shard`, in order.
-
-    Returns
-    -------
-    ScanResult
-        At least 50 cells and 2 genes.
+    """Merge the files of :func:`scan_range`, in order, to at least 50 cells and 2 genes.
 
     Raises
     ------
     InputError
-        When too few cells (E251) or genes (E253) are left, or quality control cannot be applied (E254).
+        When too few cells (E251) or genes (E253) are left.
     """
     _, counted = _by_name(source, config)
     table = CountTable(source.n_genes)
     reasons, depths, merged = [], [], 0
     for path in paths:
-        part = load(path)
-        merged += int(part.pop("merged"))
-        reasons.append(part.pop("reasons"))
-        depths.append(part.pop("depth"))
-        table.merge(CountTable.from_arrays(part))
+        part = load(path, Scan)
+        merged += part.merged
+        reasons.append(part.reasons)
+        depths.append(part.depth)
+        table.merge(CountTable.from_arrays(part.small, part.keys, part.times))
     against, depth = np.concatenate(reasons), np.concatenate(depths)
     detected = table.n_detected
     dropped = {name: int((against == code).sum()) for code, name in enumerate(REASONS, start=1)}
@@ -196,53 +205,11 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
 
 
 def check_genes(source: CountSource, config: GraphConfig) -> None:
-    """Refuse quality control that the names of the genes do not allow.
-
-    Raises
-    ------
-    InputError
-        E254 when mitochondrial counts are bounded, but no gene is called mitochondrial.
-    """
+    """Refuse with E254 a bound on mitochondrial counts where no gene is called mitochondrial."""
     mitochondrial, _ = _by_name(source, config)
     if config.qc.max_mito is not None and not mitochondrial.any():
         msg = "qc.max_mito is set, but no gene name starts with MT-"
         raise InputError(msg, code="E254", where=str(source.path), fix="name genes by symbols, or leave max_mito out")
-
-
-def kept_blocks(
-    source: CountSource, config: GraphConfig, shard: Shard, scanned: Path, genes: NDArray[np.intp]
-) -> Iterator[tuple[slice, csr_matrix, NDArray[np.float64]]]:
-    """Read the kept cells of a shard again, for some genes.
-
-    Parameters
-    ----------
-    source, config
-        As scanned.
-    shard
-        Which cells.
-    scanned
-        File of :func:`scan_shard`.
-    genes
-        Columns of the source, in the order wanted, shape (N,).
-
-    Yields
-    ------
-    tuple
-        Place of the block's cells among the kept cells of the shard, counts of shape (b, N), and the depths of these
-        cells, shape (b,), float64. The entries of a row stand in the order of the source.
-    """
-    part = load(scanned)
-    keep, depth = part["reasons"] == 0, part["depth"]
-    place = np.full(source.n_genes, -1, dtype=np.int32)
-    place[genes] = np.arange(len(genes), dtype=np.int32)
-    position = 0
-    for start, block in source.blocks(config.block_rows, start=shard.start, stop=shard.stop, validate=False):
-        first = start - shard.start
-        kept = subset(block, keep[first : first + block.shape[0]], place, len(genes))
-        cells = slice(position, position + kept.shape[0])
-        if kept.shape[0]:
-            yield cells, kept, depth[cells]
-        position = cells.stop
 
 
 def _by_name(source: CountSource, config: GraphConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -1,14 +1,14 @@
-"""sctransform v2: a regularised negative binomial model of the counts of every gene.
+"""Models of the counts of every gene: sctransform v2, a regularised negative binomial, and analytic Pearson.
 
-Legend: C cells, G genes, M genes fitted one by one, S step-1 cells.
+Legend: C cells, G genes, M genes fitted one by one, K nodes of the moments.
 
 The expected count is ``mu_ij = exp(intercept_j) s_i`` with s the depth of the cell (the slope of log10 depth is fixed
-at ln 10). Parameters are estimated on a subsample of cells and genes, then smoothed over all genes.
+at ln 10). Parameters are estimated on all cells for some genes, then smoothed over all genes.
 
 References
 ----------
 Choudhary, S. and Satija, R. (2022), Genome Biol. 23, 27. Ahlmann-Eltze, C. and Huber, W. (2020), Bioinformatics 36,
-5701-5702 (the gamma-Poisson fit).
+5701-5702 (the gamma-Poisson fit). Lause, J., Berens, P. and Kobak, D. (2021), Genome Biol. 22, 258 (analytic).
 """
 
 from __future__ import annotations
@@ -17,27 +17,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csc_matrix
 
 from musegnn.coexpression.bandwidth import bandwidth_nrd, kernel_density
-from musegnn.coexpression.regularize import Regularized, StepOne, regularize
-from musegnn.kernels.nb_intercept import (
-    DepthSums,
-    fit_dispersion,
-    fit_dispersion_from_sums,
-    fit_intercept,
-    fit_intercept_from_sums,
-)
+from musegnn.coexpression.regularize import StepOne, regularize
+from musegnn.kernels.nb_intercept import DepthSums, fit_dispersion_from_sums, fit_intercept_from_sums
 from musegnn.kernels.residuals import NoiseModel
 from musegnn.random import stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
-    from musegnn.coexpression.counts import CountTable
-    from musegnn.coexpression.stats import GeneStats
+    from musegnn.coexpression.counts import CountTable, GeneStats
 
+STEP_ONE_GENES = 2000
 MIN_STEP_ONE_CELLS = 5
 MIN_THETA = 1e-7
 MIN_THETA_RATIO = 1e-3
@@ -46,6 +38,7 @@ TREND_SHARE = 0.1
 TREND_REACH = 3.0
 DISPERSION_START = 0.5
 MEDIAN_DIVISOR = 5.0
+PEARSON_THETA = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,111 +86,38 @@ class SCTModel:
         return float(np.sqrt(self.n_cells / 30.0))
 
     def take(self, genes: NDArray[np.integer]) -> SCTModel:
-        """Restrict the model to some genes, in the order given.
-
-        Parameters
-        ----------
-        genes
-            Positions, shape (N,), int64.
-
-        Returns
-        -------
-        SCTModel
-            Of N genes, with the same bounds.
-        """
+        """Restrict the model to the genes at some positions, in the order given."""
         return replace(self, intercept=self.intercept[genes], theta=self.theta[genes])
 
     def noise(self, clip: float) -> NoiseModel:
-        """Return what residuals are computed from, with this bound on them."""
+        """Return the parameters of residuals that are clipped at this bound."""
         return NoiseModel(np.exp(self.intercept), self.theta, self.min_variance, clip)
 
 
-def fit_sctransform(
-    step1: csr_matrix,
-    step1_depth: NDArray[np.float64],
-    stats: GeneStats,
-    *,
-    median_nonzero: float,
-    min_cells: int = 5,
-    n_genes: int = 2000,
-    seed: int = 0,
-    bin_size: int = 500,
-) -> SCTModel:
-    """Fit the model from a subsample of cells and the moments of all cells.
+def pearson_model(stats: GeneStats, total_depth: float, *, theta: float = PEARSON_THETA) -> SCTModel:
+    """Return the model of G genes with the expected count ``s_i * total_j / sum_i s_i``; nothing is fitted.
 
-    Genes detected in fewer than `min_cells` cells get no model. Of the others, those detected in at least five
-    step-1 cells and over-dispersed over all cells are fitted one by one (a seeded sample of `n_genes` of them, spread
-    evenly over abundance, when there are more), then :func:`~musegnn.coexpression.regularize.regularize` gives the
-    parameters of all genes.
-
-    Parameters
-    ----------
-    step1
-        Counts of a uniform sample of cells without replacement, shape (S, G).
-    step1_depth
-        Depth of these cells: total over all genes, those without a model included; shape (S,), positive.
-    stats
-        Moments of the G genes over all C cells.
-    median_nonzero
-        Median of the non-zero counts of the genes with a model.
-    min_cells
-        Cells in which a gene must be detected to get a model.
-    n_genes
-        Largest number of genes to fit one by one.
-    seed
-        Seed of the sample of genes.
-    bin_size
-        Genes that share one trend of dispersions.
-
-    Returns
-    -------
-    SCTModel
-        Of the G genes.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, or no gene is detected in `min_cells` cells.
+    It has no lower bound of the variance, and residuals are clipped at ``sqrt(C)``. Genes without counts have no model.
     """
-    if step1.shape != (len(step1_depth), len(stats.total)):
-        msg = f"expected step1 of shape {(len(step1_depth), len(stats.total))} (cells, genes), got {step1.shape}"
-        raise ValueError(msg)
-    kept = modelled_genes(stats, min_cells)
-    by_gene = csc_matrix(step1)[:, kept]
-    by_gene.eliminate_zeros()
-    genes = _choose(np.diff(by_gene.indptr), kept, stats, n_genes, seed)
-    chosen = kept[genes]
-    mean, variance = stats.mean[chosen], stats.variance[chosen]
-    step_one = fit_step_one(
-        by_gene[:, genes], step1_depth, genes=genes, mean=mean, variance=variance, bin_size=bin_size
+    detected = stats.total > 0
+    intercept = np.full(len(stats.total), np.nan)
+    intercept[detected] = np.log(stats.total[detected] / total_depth)
+    return SCTModel(
+        intercept=intercept, theta=np.where(detected, theta, np.nan), min_variance=0.0, n_cells=stats.n_cells
     )
-    return _smooth(step_one, kept, stats, median_nonzero)
 
 
-def step_one_genes(stats: GeneStats, min_cells: int, n_genes: int, seed: int) -> NDArray[np.int64]:
-    """Choose the genes that a fit on all cells fits one by one, for which it needs sums over depth.
+def step_one_genes(stats: GeneStats, min_cells: int, *, seed: int, n_genes: int = STEP_ONE_GENES) -> NDArray[np.int64]:
+    """Choose the genes that are fitted one by one: over-dispersed, detected in `min_cells` and in five cells or more.
 
-    Parameters
-    ----------
-    stats
-        Moments of the G genes.
-    min_cells
-        Cells in which a gene must be detected.
-    n_genes
-        Largest number of genes.
-    seed
-        Seed of the draw where there are more.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions of over-dispersed genes, ascending, shape (M,), int64; may be empty.
+    Of more than `n_genes` a seeded sample is drawn, spread evenly over abundance. The positions ascend, shape (M,),
+    and may be none.
     """
     kept = modelled_genes(stats, min_cells)
-    return kept[_choose(stats.n_detected[kept], kept, stats, n_genes, seed)]
+    return kept[choose_step_one(stats.n_detected[kept], kept, stats, n_genes, seed)]
 
 
-def fit_sctransform_all(
+def fit_sctransform(
     first: NDArray[np.float64],
     cells: NDArray[np.float64],
     nodes: NDArray[np.float64],
@@ -209,7 +129,10 @@ def fit_sctransform_all(
     min_cells: int = 5,
     bin_size: int = 500,
 ) -> SCTModel:
-    """Fit the model on all cells from sums over depth, as :func:`fit_sctransform` does with every cell in step one.
+    """Fit the model of G genes on all cells from sums over depth.
+
+    The chosen genes are fitted one by one, then :func:`~musegnn.coexpression.regularize.regularize` gives the
+    parameters of all genes that are detected in `min_cells` cells; the others get no model.
 
     Parameters
     ----------
@@ -222,40 +145,23 @@ def fit_sctransform_all(
         Their positions among all, from :func:`step_one_genes`, shape (M,), int64.
     stats
         Moments of the G genes over all C cells.
-    median_nonzero, min_cells, bin_size
-        As in :func:`fit_sctransform`.
-
-    Returns
-    -------
-    SCTModel
-        Of the G genes.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, or no gene is detected in `min_cells` cells.
+    median_nonzero
+        Median of the non-zero counts of the genes with a model.
+    min_cells
+        Number of cells in which a gene must be detected.
+    bin_size
+        Number of genes that share one trend of dispersions.
     """
     kept = modelled_genes(stats, min_cells)
-    fits = _SumsFit(DepthSums(first, cells, nodes, *table.tails()), stats, genes)
+    fits = SumsFit(DepthSums(first, cells, nodes, *table.tails()), stats, genes)
     # Positions among the genes with a model, as the smoothing over genes wants them.
-    step_one = _step_one(fits, np.searchsorted(kept, genes), stats.mean[genes], stats.variance[genes], bin_size)
-    return _smooth(step_one, kept, stats, median_nonzero)
+    places = np.searchsorted(kept, genes)
+    step_one = fit_step_one(fits, places, stats.mean[genes], stats.variance[genes], bin_size=bin_size)
+    return smooth_over_genes(step_one, kept, stats, median_nonzero)
 
 
 def modelled_genes(stats: GeneStats, min_cells: int = 5) -> NDArray[np.int64]:
-    """Return the positions of the genes detected often enough for a model.
-
-    Parameters
-    ----------
-    stats
-        Moments of the G genes.
-    min_cells
-        Cells in which a gene must be detected.
-
-    Returns
-    -------
-    numpy.ndarray
-        Ascending positions, int64.
+    """Return the ascending positions of the genes detected in at least `min_cells` cells.
 
     Raises
     ------
@@ -270,48 +176,19 @@ def modelled_genes(stats: GeneStats, min_cells: int = 5) -> NDArray[np.int64]:
 
 
 def fit_step_one(
-    counts: csc_matrix,
-    depth: NDArray[np.float64],
-    *,
+    fits: SumsFit,
     genes: NDArray[np.int64],
     mean: NDArray[np.float64],
     variance: NDArray[np.float64],
+    *,
     bin_size: int = 500,
 ) -> StepOne:
-    """Fit M genes one by one.
+    """Fit M genes one by one, at the positions `genes` among all, with moments `mean` and `variance` over all cells.
 
     In bins of `bin_size` genes: intercepts with a dispersion from moments; dispersions by adjusted profile likelihood;
     intercepts again with the bin's trend of dispersions. The size is ``theta = 1/d`` of the gene's own dispersion, at
     least 1e-7, and infinite where it exceeds the moment estimate ``mean^2 / (variance - mean)`` a thousandfold.
-
-    Parameters
-    ----------
-    counts
-        Counts of the step-1 cells, shape (S, M), without explicit zeros.
-    depth
-        Depth of these cells, shape (S,), float64.
-    genes
-        Positions of these genes among all, shape (M,), int64.
-    mean, variance
-        Of these genes over all cells, variance with ddof 1, shapes (M,), float64.
-    bin_size
-        Genes that share one trend.
-
-    Returns
-    -------
-    StepOne
-        Of the M genes.
     """
-    return _step_one(_CellsFit(counts, np.asarray(depth, np.float64)), genes, mean, variance, bin_size)
-
-
-def _step_one(
-    fits: _CellsFit | _SumsFit,
-    genes: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    variance: NDArray[np.float64],
-    bin_size: int,
-) -> StepOne:
     theta = np.empty(len(genes))
     intercept = np.empty(len(genes))
     for begin in range(0, len(genes), bin_size):
@@ -327,26 +204,10 @@ def _step_one(
 def sample_genes(
     candidates: NDArray[np.int64], log_mean: NDArray[np.float64], n_genes: int, *, seed: int
 ) -> NDArray[np.int64]:
-    """Choose genes spread evenly over abundance.
+    """Choose genes spread evenly over abundance; all of them when there are no more than `n_genes`.
 
-    Without replacement, with probabilities inverse to the density of `log_mean`; all of them when there are no more
-    than `n_genes`.
-
-    Parameters
-    ----------
-    candidates
-        Positions to choose from, shape (M,), int64.
-    log_mean
-        Their log10 geometric means, shape (M,), float64.
-    n_genes
-        How many to choose.
-    seed
-        Seed of the draw.
-
-    Returns
-    -------
-    numpy.ndarray
-        Chosen positions, ascending, int64.
+    They are drawn without replacement, with probabilities inverse to the density of `log_mean`, their log10 geometric
+    means.
     """
     if len(candidates) <= n_genes:
         return candidates
@@ -355,35 +216,8 @@ def sample_genes(
     return np.sort(drawn)
 
 
-class _CellsFit:
-    """The likelihoods of M genes from the counts of some cells."""
-
-    def __init__(self, counts: csc_matrix, depth: NDArray[np.float64]) -> None:
-        self._counts, self._depth = counts, depth
-        self.mean_depth = float(depth.mean())
-
-    def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of some genes over these cells."""
-        counts, n = self._counts[:, part].astype(np.float64), len(self._depth)  # squares exceed the counts' type
-        mean = np.asarray(counts.mean(axis=0)).ravel()
-        squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
-        return mean, (squares - n * mean * mean) / (n - 1)
-
-    def intercept(
-        self, part: slice, dispersion: NDArray[np.float64], start: NDArray[np.float64] | None
-    ) -> NDArray[np.float64]:
-        """Fit the intercepts of some genes."""
-        return fit_intercept(self._counts[:, part], self._depth, dispersion, start=start)
-
-    def dispersion(
-        self, part: slice, intercept: NDArray[np.float64], start: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Fit the dispersions of some genes."""
-        return fit_dispersion(self._counts[:, part], self._depth, intercept, start)
-
-
-class _SumsFit:
-    """The likelihoods of M genes from sums over all cells."""
+class SumsFit:
+    """The likelihoods of the genes at some positions of `stats`, from sums over the cells that these are of."""
 
     def __init__(self, sums: DepthSums, stats: GeneStats, genes: NDArray[np.int64]) -> None:
         self._sums = sums
@@ -402,7 +236,7 @@ class _SumsFit:
         )
 
     def moments(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of some genes over all cells."""
+        """Return mean and variance of some genes."""
         return self._mean[part], self._variance[part]
 
     def intercept(
@@ -418,7 +252,7 @@ class _SumsFit:
         return fit_dispersion_from_sums(self._take(part), intercept, start)
 
 
-def _fit_bin(fits: _CellsFit | _SumsFit, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fit_bin(fits: SumsFit, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the dispersions of the genes of one bin and the intercepts under their trend."""
     mean, variance = fits.moments(part)
     rough = np.maximum(0.0, (variance - mean / fits.mean_depth) / (mean * mean))
@@ -430,20 +264,10 @@ def _fit_bin(fits: _CellsFit | _SumsFit, part: slice) -> tuple[NDArray[np.float6
 
 
 def running_median(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Smooth y over the rank of x by a weighted running median.
+    """Smooth y over the rank of x by a weighted running median, shape (M,).
 
     Windows hold a tenth of the points and at least 100, with normal weights that reach three standard deviations; the
     ends repeat the first and the last full window. Fewer points than a window share one median.
-
-    Parameters
-    ----------
-    x, y
-        Points, shapes (M,), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        The smooth at each point, shape (M,), float64.
     """
     n = len(x)
     order = np.argsort(x, kind="stable")
@@ -472,15 +296,15 @@ def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> fl
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
 
 
-def _choose(
+def choose_step_one(
     detected: NDArray[np.integer], kept: NDArray[np.int64], stats: GeneStats, n_genes: int, seed: int
 ) -> NDArray[np.int64]:
-    """Choose genes to fit one by one among those with a model, detected in so many step-1 cells; positions there."""
+    """Choose among the `kept` genes those over-dispersed and detected in five or more cells; positions in `kept`."""
     candidates = np.flatnonzero((detected >= MIN_STEP_ONE_CELLS) & (stats.variance[kept] > stats.mean[kept]))
     return sample_genes(candidates, np.log10(stats.geometric_mean[kept[candidates]]), n_genes, seed=seed)
 
 
-def _smooth(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
+def smooth_over_genes(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
     """Regularise over the genes with a model and put them in their places among all."""
     fitted = regularize(
         step_one,
@@ -489,10 +313,6 @@ def _smooth(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median
         variance=stats.variance[kept],
         mean_filtered_depth=float(stats.total[kept].sum()) / stats.n_cells,
     )
-    return _assemble(fitted, kept, stats, median_nonzero)
-
-
-def _assemble(fitted: Regularized, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
     intercept = np.full(len(stats.total), np.nan)
     theta = np.full(len(stats.total), np.nan)
     intercept[kept] = fitted.intercept

@@ -27,8 +27,7 @@ from musegnn.kernels.moments import accumulate_moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.stats import GeneStats
-    from musegnn.coexpression.tasks import Arrays
+    from musegnn.coexpression.counts import GeneStats
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0)
 KERNELS = (
@@ -42,22 +41,18 @@ SINGULAR = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkXResult:
-    """Tests of G genes with K = 11 kernels.
+    """Tests of G genes with K = 11 kernels; NaN for genes without counts and for skipped kernels.
 
     Attributes
     ----------
-    statistic
-        NaN for genes without counts and for skipped kernels, shape (G, K), float64.
-    p_kernel
-        p-value of each kernel, NaN as above, shape (G, K), float64.
+    statistic, p_kernel
+        Of each kernel, shape (G, K), float64.
     p
-        Cauchy combination over the kernels, NaN for genes without counts, shape (G,), float64.
+        Cauchy combination over the kernels, shape (G,), float64.
     p_adjusted
         Benjamini-Yekutieli adjustment over the genes with counts, shape (G,), float64.
-    kernels
-        Names of the kernels, in column order.
-    skipped
-        Names of the kernels left out because their transform is degenerate for these coordinates.
+    kernels, skipped
+        Names of the kernels in column order, and of those whose transform is degenerate for these coordinates.
     """
 
     statistic: NDArray[np.float64]
@@ -76,13 +71,13 @@ class SparkXResult:
 class SparkXBasis:
     """Orthonormal columns of the eleven kernels, and of covariates, as functions of a cell's place.
 
-    It holds a few numbers per kernel, so that tasks can evaluate the columns of their own cells.
+    It holds a few numbers per kernel, so that tasks can evaluate the columns of their own cells. Cells without counts
+    carry no information and are to be left out.
 
     Parameters
     ----------
     coords
-        Coordinates of all cells used, shape (C, D). Cells without counts carry no information and are to be left out,
-        as :func:`sparkx` does.
+        Coordinates of all cells used, shape (C, D).
     covariates
         Numbers whose linear effect, beside a constant, is taken out of the kernels and out of the null distribution,
         shape (C, q); ``None``: the constant alone.
@@ -136,10 +131,7 @@ class SparkXBasis:
     def rows(self, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Evaluate the columns for some of the cells, given their coordinates (b, D) and covariates (b, q).
 
-        Returns
-        -------
-        numpy.ndarray
-            Shape (b, D columns of each usable kernel, then those of the covariates), float64.
+        There are D columns of each usable kernel, then those of the covariates.
         """
         design = None
         if self._design is not None:
@@ -176,7 +168,7 @@ class _Columns:
 
     @classmethod
     def fit(cls, z: NDArray[np.float64], *, scale: NDArray[np.float64] | None = None) -> _Columns | None:
-        """Fit to (C, D), or give nothing where columns are constant or collinear, judged against their `scale`."""
+        """Fit to (C, D); ``None`` where columns are constant or collinear, judged against their `scale`."""
         mean = z.mean(axis=0)
         centred = z - mean
         length = np.linalg.norm(centred, axis=0)
@@ -188,80 +180,44 @@ class _Columns:
         return cls(mean, (axes.T / values) / length[:, None])
 
     def apply(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map (b, D)."""
         result: NDArray[np.float64] = (z - self.mean) @ self.weights
         return result
 
 
 class SparkXScan:
-    """The tests as one pass over blocks of cells.
+    """The tests of G genes as one pass over blocks of cells.
 
     The sums run over the cells in their order, so that they do not depend on how cells are cut into blocks; those of
     parts of the cells add up with :meth:`merge`.
-
-    Parameters
-    ----------
-    basis
-        Columns over all cells used.
-    n_genes
-        Number of genes G.
     """
 
     def __init__(self, basis: SparkXBasis, n_genes: int) -> None:
         self._basis = basis
-        self._cross = np.zeros((n_genes, basis.n_columns))
-        self._n_seen = 0
+        self.cross: NDArray[np.float64] = np.zeros((n_genes, basis.n_columns))
+        self.n_seen = 0
 
     def update(
         self, block: csr_matrix, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None
     ) -> None:
-        """Take in the counts of some cells; every cell has to come once.
+        """Add int32 counts (B, G) of cells with these coordinates (B, D) and covariates (B, q), each cell once."""
+        accumulate_moments(block, self._basis.rows(coords, covariates), self.cross, None)
+        self.n_seen += block.shape[0]
 
-        Parameters
-        ----------
-        block
-            Counts, int32, shape (B, G).
-        coords, covariates
-            Of these cells, shapes (B, D) and (B, q).
-        """
-        accumulate_moments(block, self._basis.rows(coords, covariates), self._cross, None)
-        self._n_seen += block.shape[0]
-
-    def to_arrays(self) -> Arrays:
-        """Return what some cells added, as plain arrays."""
-        return {"cross": self._cross, "seen": np.array(self._n_seen)}
-
-    def merge(self, arrays: Arrays) -> None:
-        """Add what other cells added, from :meth:`to_arrays`."""
-        self._cross += arrays["cross"]
-        self._n_seen += int(arrays["seen"])
+    def merge(self, cross: NDArray[np.float64], n_seen: int) -> None:
+        """Add the sums of other cells."""
+        self.cross += cross
+        self.n_seen += n_seen
 
     def result(self, stats: GeneStats) -> SparkXResult:
-        """Compute the tests.
-
-        Parameters
-        ----------
-        stats
-            Sums of the counts of the G genes over all cells.
-
-        Returns
-        -------
-        SparkXResult
-            Of the G genes.
-
-        Raises
-        ------
-        ValueError
-            When not every cell was taken in.
-        """
+        """Compute the tests from the sums of the counts of the G genes over all cells."""
         n_cells = self._basis.n_cells
-        if not self._n_seen == n_cells == stats.n_cells:
-            msg = f"expected the counts of {n_cells} cells, got {self._n_seen}, and sums over {stats.n_cells}"
+        if not self.n_seen == n_cells == stats.n_cells:
+            msg = f"expected the counts of {n_cells} cells, got {self.n_seen}, and sums over {stats.n_cells}"
             raise ValueError(msg)
         used = np.array([name not in self._basis.skipped for name in KERNELS])
         expressed = stats.total_squares > 0.0
         squares, total = stats.total_squares[expressed, None], stats.total[expressed, None]
-        kernels, design = np.split(self._cross[expressed], [self._cross.shape[1] - self._basis.n_design], axis=1)
+        kernels, design = np.split(self.cross[expressed], [self.cross.shape[1] - self._basis.n_design], axis=1)
         quadratic = (kernels**2).reshape(len(squares), -1, self._basis.n_axes).sum(axis=2)
         scale = (n_cells * squares - total**2) / (n_cells * squares) - (design**2).sum(axis=1, keepdims=True) / squares
         statistic = np.full((len(expressed), len(KERNELS)), np.nan)
@@ -286,26 +242,14 @@ class SparkXScan:
 def sparkx(
     counts: csr_matrix, coords: NDArray[np.float64], covariates: NDArray[np.float64] | None = None
 ) -> SparkXResult:
-    """Test all genes of a matrix in memory.
+    """Test all genes of a matrix in memory, but for cells without counts.
 
     Parameters
     ----------
     counts
-        Counts, cells x genes, shape (C, G). Cells without counts are left out.
-    coords
-        Coordinates, shape (C, D).
-    covariates
-        Numbers whose linear effect is taken out, shape (C, q).
-
-    Returns
-    -------
-    SparkXResult
-        Of the G genes.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or the coordinates do not serve, see :class:`SparkXBasis`.
+        Counts, cells x genes, shape (C, G).
+    coords, covariates
+        As of :class:`SparkXBasis`.
     """
     counts = csr_matrix(counts)
     if len(coords) != counts.shape[0]:
@@ -323,22 +267,7 @@ def sparkx(
 
 
 def exact_p_values(statistic: NDArray[np.float64], scale: NDArray[np.float64], degrees: int) -> NDArray[np.float64]:
-    """Return the upper tail of ``scale chi2_degrees``.
-
-    Parameters
-    ----------
-    statistic
-        Not negative, any shape.
-    scale
-        Not negative, broadcastable; where it is 0 (a constant gene) the p-value is 1.
-    degrees
-        Degrees of freedom; 2 gives ``exp(-statistic / (2 scale))``.
-
-    Returns
-    -------
-    numpy.ndarray
-        p-values, float64.
-    """
+    """Return the upper tails of ``scale chi2_degrees``; 1 where the scale is 0, for a constant gene."""
     scale = np.broadcast_to(scale, statistic.shape)
     ratio = np.divide(statistic, scale, out=np.zeros_like(statistic), where=scale > 0.0)
     p: NDArray[np.float64] = np.asarray(np.exp(-ratio / 2.0) if degrees == 2 else chdtrc(float(degrees), ratio))
@@ -346,25 +275,10 @@ def exact_p_values(statistic: NDArray[np.float64], scale: NDArray[np.float64], d
 
 
 def combine_cauchy(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Combine p-values of one gene by the mean of their Cauchy quantiles (ACAT, equal weights).
+    """Combine the p-values of each row by the mean of their Cauchy quantiles (ACAT, equal weights).
 
     Any 0 gives 0, and otherwise any 1 gives 1. Quantiles are computed as cotangents, which keep full precision at
-    both ends.
-
-    Parameters
-    ----------
-    p
-        p-values, shape (G, K), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Combined p-values, shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When a p-value is NaN or outside [0, 1].
+    both ends. Values that are no p-values are refused.
     """
     if not bool(np.all((p >= 0.0) & (p <= 1.0))):
         msg = "expected p-values in [0, 1], got others or NaN"
@@ -379,19 +293,9 @@ def combine_cauchy(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def adjust_by(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Adjust p-values for the false discovery rate under any dependence (Benjamini and Yekutieli).
+    """Adjust p-values, shape (m,), for the false discovery rate under any dependence (Benjamini and Yekutieli).
 
     ``q_(r) = min over t >= r of (m c_m / t) p_(t)``, at most 1, with ``c_m = sum 1/i`` over the m tests.
-
-    Parameters
-    ----------
-    p
-        p-values without NaN, shape (m,), float64.
-
-    Returns
-    -------
-    numpy.ndarray
-        Adjusted p-values, shape (m,), float64.
 
     Examples
     --------

@@ -31,11 +31,6 @@ ENTRIES = 1 << 18
 def truncated_moments(z_store: float) -> tuple[float, float]:
     """Return ``E[z^k; abs(z) >= z_store]`` of a standard normal z for k = 2, 4: what chance leaves in a stored table.
 
-    Parameters
-    ----------
-    z_store
-        At least 0.
-
     Examples
     --------
     >>> second, fourth = truncated_moments(1.96)
@@ -48,20 +43,10 @@ def truncated_moments(z_store: float) -> tuple[float, float]:
 
 
 def chance_edge(n_genes: int, z_store: float) -> tuple[float, float]:
-    """Return the end of the spectrum of a stored table that holds chance alone.
+    """Return the end of the spectrum of a stored table that holds chance alone, and a bound on its largest eigenvalue.
 
-    Parameters
-    ----------
-    n_genes
-        Number of genes N, at least 1.
-    z_store
-        Bound on the stored ``abs(z)``.
-
-    Returns
-    -------
-    tuple of float
-        The edge ``sqrt(N v) (2 + (m/v^2 - 3)/N)``, with v and m the second and fourth moment of an entry, and the
-        99 % quantile of the largest eigenvalue, ``2.0234 N^(-2/3) sqrt(N v)`` above it.
+    They are the edge ``sqrt(N v) (2 + (m/v^2 - 3)/N)``, with v and m the second and fourth moment of an entry, and the
+    99 % quantile of the largest eigenvalue, ``2.0234 N^(-2/3) sqrt(N v)`` above it.
 
     References
     ----------
@@ -75,21 +60,11 @@ def chance_edge(n_genes: int, z_store: float) -> tuple[float, float]:
 
 
 def shared_part(pairs: PairTable) -> NDArray[np.float64]:
-    """Estimate from all stored pairs together what each z is expected to be.
+    """Estimate from all stored pairs together what each z is expected to be, shape (E,); 0 when no axis stands out.
 
     The matrix of stored z is a signal of low rank plus chance. Its eigenvalues l above the 99 % quantile of the
     largest that chance gives (:func:`chance_edge`) are kept, at most 64 by magnitude, and shrunk to
     ``sqrt(l^2 - edge^2)``, which has the least squared error.
-
-    Parameters
-    ----------
-    pairs
-        Statistics of N genes.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (E,), float64, the same for both directions of a pair; 0 when no axis stands out.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Pieces of a build that are computed once, kept in files and taken up again after a failure.
+"""Pieces of a build that are computed once, kept in files and reused after a failure.
 
 A stage of a build is a list of tasks. Each is a pure function of its arguments and of files of earlier stages, and
 leaves one file of arrays; results are merged from the files in the order of the list. Where and in which order tasks
@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from musegnn.data_store.atomic_files import atomic_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-Arrays = dict[str, "NDArray[Any]"]
 # What zipfile raises for a damaged archive, depending on where the damage is.
 DAMAGE = (OSError, zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, EOFError, struct.error)
 ENTRY = b"PK\x01\x02"  # how an entry of a zip directory starts
+T = TypeVar("T")
+
+
+class Fields(Protocol):
+    """A named tuple of arrays, numbers, texts and ``None``, as a file of a task holds it."""
+
+    def _asdict(self) -> dict[str, Any]: ...  # values of any type
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,13 @@ class Task:
     Attributes
     ----------
     path
-        The file of its result, on storage that all workers share.
-    function
-        Gives the result; importable by name, so that it can travel to other processes.
-    arguments
-        What it is called with; picklable.
+        File of the result, on storage that all workers share.
+    function, arguments
+        Computes the result; importable by name and picklable, so that they can travel to other processes.
     """
 
     path: Path
-    function: Callable[..., Arrays]
+    function: Callable[..., Fields]
     arguments: tuple[Any, ...]  # whatever the function takes
 
 
@@ -63,17 +64,7 @@ def run_here(tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
 
 
 def run_stage(tasks: Sequence[Task], runner: Runner, done: Callable[[Task], None]) -> None:
-    """Make sure that the files of all tasks exist and are whole.
-
-    Parameters
-    ----------
-    tasks
-        The stage.
-    runner
-        Runs those that have no result yet.
-    done
-        Called after each task, also after those found done.
-    """
+    """Run the tasks whose files are missing or damaged; `done` is called for every task."""
     todo = []
     for task in tasks:
         if is_whole(task.path):
@@ -87,33 +78,25 @@ def run_stage(tasks: Sequence[Task], runner: Runner, done: Callable[[Task], None
 
 
 def complete(task: Task) -> None:
-    """Compute the result of a task and put it in its place in one step."""
+    """Compute and save the result of a task."""
     save(task.path, task.function(*task.arguments))
 
 
-def save(path: Path, arrays: Arrays) -> None:
-    """Write arrays so that the file is whole whenever it has its name."""
+def save(path: Path, fields: Fields) -> None:
+    """Write fields that are not ``None``, so that the file is whole whenever it has its name."""
+    arrays = {name: values for name, values in fields._asdict().items() if values is not None}
     with atomic_file(path, parents=True) as aside, aside.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types one keyword of its own among them
+        np.savez(file, **arrays)
 
 
-def load(path: Path) -> Arrays:
-    """Read the arrays of a task; every member is checked against its CRC-32 on the way.
+def load(path: Path, kind: Callable[..., T]) -> T:
+    """Read what :func:`save` wrote of a named tuple; every field is checked against its CRC-32 on the way.
 
-    Raises
-    ------
-    OSError, ValueError, zipfile.BadZipFile
-        When the file is missing or damaged.
+    Raises one of ``DAMAGE`` when the file is missing or damaged.
     """
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-@contextmanager
-def opened(paths: Sequence[Path]) -> Iterator[list[Mapping[str, NDArray[Any]]]]:
-    """Open the files of tasks, whose arrays are read and checked one by one when they are asked for."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(np.load(path, allow_pickle=False)) for path in paths]
+        arrays = {name: file[name] for name in file.files}
+    return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
 
 def is_whole(path: Path) -> bool:

@@ -27,4 +27,4 @@ def warm_up() -> None:
         dataset = DatasetConfig.model_validate(
             {"name": "warm-up", "path": "warm-up", "modality": modality, "tissue": "none", "species": "none"}
         )
-        build_dataset(source, dataset, GraphConfig(device="cpu"))
+        build_dataset(source, dataset, GraphConfig())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.cluster.build import build_graphs
+from musegnn.cluster import build as cluster_build
 from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import Store
 from musegnn.errors import ConfigError, GraphError, InputError
@@ -16,7 +17,8 @@ from musegnn.errors import ConfigError, GraphError, InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
-GRAPH = GraphConfig(n_genes=50, block_rows=90)
+GRAPH = GraphConfig(n_genes=50)
+build_graphs = partial(cluster_build.build_graphs, block_rows=90)
 
 
 def write(path: Path, seed: int, *, noise: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.cluster.build import build_graphs
-from musegnn.coexpression.build import build_dataset
+from musegnn.cluster import build as cluster_build
+from musegnn.coexpression import build as coexpression_build
 from musegnn.coexpression.tasks import complete
 from musegnn.coexpression.warm_up import warm_up
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
@@ -21,7 +22,9 @@ from musegnn.data_store import Store, open_h5ad
 if TYPE_CHECKING:
     from pathlib import Path
 
-GRAPH = GraphConfig(n_genes=150, block_rows=64, device="cpu")
+GRAPH = GraphConfig(n_genes=150)
+build_graphs = partial(cluster_build.build_graphs, block_rows=64, device="cpu")
+build_dataset = partial(coexpression_build.build_dataset, block_rows=64)
 KINDS = ("a", "b", "c")
 
 

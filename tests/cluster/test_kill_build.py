@@ -51,7 +51,8 @@ def build(atlas_file: str, store_folder: str, scheduler: str, removed_file: str)
 
     place._remove_work = note_and_remove
     try:
-        build_graphs(load_atlas(atlas_file), Store.open_or_create(store_folder), scheduler=scheduler)
+        store = Store.open_or_create(store_folder)
+        build_graphs(load_atlas(atlas_file), store, scheduler=scheduler, block_rows=16, device="cpu")
     finally:
         place._remove_work = remove
     Path(removed_file).write_text(json.dumps(removed))
@@ -103,7 +104,7 @@ def undisturbed(tmp_path_factory):
         entry = {"name": name, "path": f"{name}.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}
         datasets.append(entry | ({"by": "half"} if name == "split" else {}))
     atlas = folder / "atlas.yaml"
-    atlas.write_text(json.dumps({"datasets": datasets, "graph": {"n_genes": 40, "block_rows": 16, "device": "cpu"}}))
+    atlas.write_text(json.dumps({"datasets": datasets, "graph": {"n_genes": 40}}))
     build(str(atlas), str(folder / "store"), "threads", str(folder / "removed.json"))
     return atlas, committed(folder / "store"), len(json.loads((folder / "removed.json").read_text()))
 

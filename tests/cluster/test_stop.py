@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anndata as ad
@@ -20,6 +21,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from musegnn.cli import main
+from musegnn.cluster import build as cluster_build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,17 +30,22 @@ TASK_SECONDS = 0.2
 PATIENCE = 60.0
 
 
+SMALL_TASKS = partial(cluster_build.build_graphs, block_rows=4, device="cpu")
+
+
 def command_line(*arguments: str) -> None:
-    """Run the command line with tasks that are slow, on this machine."""
+    """Run the command line with small tasks, which are slow on this machine."""
     from musegnn.coexpression import build
 
-    scan = build.scan_shard
+    scan = build.scan_range
 
     def slow(*given):
         time.sleep(TASK_SECONDS)
         return scan(*given)
 
-    build.scan_shard = slow
+    cluster_build.build_graphs = SMALL_TASKS
+    if "distributed" not in arguments:  # whose tasks must be importable elsewhere
+        build.scan_range = slow
     main(arguments)
 
 
@@ -49,7 +56,7 @@ def committed(store: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory) -> Path:
-    """Return an atlas of three datasets with 60 shards each."""
+    """Return an atlas of three datasets with 60 ranges of cells each."""
     folder = tmp_path_factory.mktemp("stop")
     datasets = []
     for seed, name in enumerate(["one", "two", "three"]):
@@ -60,21 +67,20 @@ def atlas(tmp_path_factory) -> Path:
         data.write_h5ad(folder / f"{name}.h5ad")
         entry = {"name": name, "path": f"{name}.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}
         datasets.append(entry)
-    (folder / "atlas.yaml").write_text(
-        json.dumps({"datasets": datasets, "graph": {"n_genes": 20, "block_rows": 4, "device": "cpu"}})
-    )
+    (folder / "atlas.yaml").write_text(json.dumps({"datasets": datasets, "graph": {"n_genes": 20}}))
     return folder / "atlas.yaml"
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous", "distributed"])
 @pytest.mark.filterwarnings("default")  # distributed warns about its own sockets when a cluster closes
-def test_ctrl_c_stops_a_build_that_can_go_on(atlas, tmp_path, scheduler):
+def test_ctrl_c_stops_a_build_that_can_go_on(atlas, tmp_path, monkeypatch, scheduler):
+    monkeypatch.setattr(cluster_build, "build_graphs", SMALL_TASKS)
     store = tmp_path / "store"
     options = ["build", str(atlas), "--store", str(store), "--quiet"]
-    slow = [sys.executable, __file__] if scheduler != "distributed" else [sys.executable, "-m", "musegnn"]
     process = subprocess.Popen(
-        [*slow, *options, "--scheduler", scheduler], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, __file__, *options, "--scheduler", scheduler],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     deadline = time.monotonic() + PATIENCE
     while not list(store.glob("tmp/work/*/*/scan/*.npz")):
         assert time.monotonic() < deadline

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -14,11 +15,11 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 from musegnn.cluster import build as build_module
-from musegnn.cluster.build import build_graphs
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
 from musegnn.data_store import Store
 
-GRAPH = GraphConfig(n_genes=30, block_rows=64, device="cpu")
+GRAPH = GraphConfig(n_genes=30)
+build_graphs = partial(build_module.build_graphs, block_rows=64, device="cpu")
 PATIENCE = 120.0
 
 
@@ -91,7 +92,7 @@ def test_strata_of_two_copies_of_a_file(tmp_path):
 def test_the_rest_of_a_split_that_ended_is_removed(tmp_path):
     store = Store.create(tmp_path / "store")
     dataset = about("one", write(tmp_path / "one.h5ad", 0), by="half")
-    (job, _) = build_module._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, None)
+    (job, _) = build_module._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, "cpu", 64, None)
     build(store, dataset)
     folder = store._work_folder("_split", job.split)
     folder.mkdir(parents=True)
@@ -144,10 +145,7 @@ def test_another_number_of_rows_is_another_split(tmp_path):
     store = Store.create(tmp_path / "store")
     dataset = about("one", write(tmp_path / "one.h5ad", 0), by="half")
     plans = [
-        build_module._plan(
-            AtlasConfig(datasets=(dataset,), graph=GRAPH.model_copy(update={"block_rows": rows})), store, None
-        )
-        for rows in (64, 65)
+        build_module._plan(AtlasConfig(datasets=(dataset,), graph=GRAPH), store, "cpu", rows, None) for rows in (64, 65)
     ]
     assert plans[0][0].split == plans[0][1].split != plans[1][0].split
 

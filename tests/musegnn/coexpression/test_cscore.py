@@ -168,7 +168,7 @@ def test_block_size_does_not_matter(seed, cuts):
 
 
 @pytest.mark.parametrize("rows", [64, 700, 5000])
-def test_pairs_that_are_stored_differ_by_less_than_1e_12_between_shards_of_any_size(rows):
+def test_pairs_that_are_stored_differ_by_less_than_1e_12_between_ranges_of_any_size(rows):
     """Moments of shards are added, whose rounding depends on where shards end; Gram sums run over all cells."""
     counts, depth = draw(9, n=20_000, genes=60)
     s, x = depth.astype(float), csr_matrix(counts.astype(np.int32))

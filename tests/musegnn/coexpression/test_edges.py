@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
-from musegnn.coexpression.edges import critical_z, edge_features, edges_from_mask, select_edges
+from musegnn.coexpression import edges as edge_rules
+from musegnn.coexpression.edges import critical_z, default_cutoff, edge_features, edges_from_mask, select_edges
 from musegnn.config import EdgeConfig
 from musegnn.data_store.records import PairTable
 from musegnn.errors import GraphError
@@ -115,11 +116,11 @@ def test_default_rule_is_bh_where_that_is_stricter_than_the_floor():
     z = statistics(2, 60, 0.02, 6.0)
     plain = select_edges(table(z), 1000, EdgeConfig(rule="bh"))
     assert plain.cutoff > critical_z(0.005)
-    assert select_edges(table(z), 1000, EdgeConfig(min_mean_degree=0.0)).cutoff == plain.cutoff
+    assert default_cutoff(table(z), 1000, 0.05) == plain.cutoff
 
 
 def test_default_rule_is_stable_when_cells_are_repeated():
-    """z grows as sqrt(n): from n0 cells on, repeating the same cells leaves the graph as it was."""
+    """z grows as sqrt(n): from 3000 cells on, repeating the same cells leaves the graph as it was."""
     z = statistics(4, 80, 0.4, 6.0)
     first = select_edges(table(z, z_store=0.0), 3001, EdgeConfig())
     for times in (2, 16):
@@ -127,7 +128,7 @@ def test_default_rule_is_stable_when_cells_are_repeated():
         np.testing.assert_array_equal(again.indices, first.indices)
 
 
-def test_sparse_graphs_are_filled_up_to_two_edges_per_gene():
+def test_sparse_graphs_are_filled_up_to_two_edges_per_gene(monkeypatch):
     n = 200
     z = np.zeros((n, n))
     rows, columns = np.triu_indices(n, 1)
@@ -136,13 +137,13 @@ def test_sparse_graphs_are_filled_up_to_two_edges_per_gene():
     z[rows[301:700], columns[301:700]] = 2.5
     z += z.T
     pairs = table(z)
-    strict = select_edges(pairs, 500, EdgeConfig(min_mean_degree=0.0))
     filled = select_edges(pairs, 500, EdgeConfig())
-    assert strict.n_edges == 2
+    assert (np.abs(pairs.z) >= default_cutoff(pairs, 500, 0.05)).sum() == 2
     assert filled.mean_degree == 2.0
     strength = np.sort(np.abs(z[rows, columns]))[::-1]
     assert filled.cutoff == pytest.approx(strength[199], rel=1e-6)
-    most = select_edges(pairs, 500, EdgeConfig(min_mean_degree=50.0))
+    monkeypatch.setattr(edge_rules, "MIN_MEAN_DEGREE", 50.0)
+    most = select_edges(pairs, 500, EdgeConfig())
     assert most.n_edges == 2 * 301  # never below the published rule
     assert select_edges(pairs, 500, EdgeConfig(rule="bh")).n_edges == 2
     z[np.abs(z) > 4] = 0.0  # where the rule finds nothing, nothing is filled up
@@ -196,7 +197,7 @@ def test_top_k_is_its_definition(seed, n, k, tied):
     if tied:
         z = np.round(z)  # many equal strengths: the lower column goes first
     expected = strongest_of_either_end(z, k)
-    config = EdgeConfig(rule="top_k", k=k)
+    config = EdgeConfig(rule="top_k", degree=k)
     if not expected.any():
         with pytest.raises(GraphError, match="E270"):
             select_edges(table(z), 1000, config)
@@ -213,11 +214,11 @@ def test_top_k_is_its_definition(seed, n, k, tied):
 
 def test_top_k_and_degree_limit_and_sign_act_one_after_the_other():
     z = statistics(8, 40, 0.5, 6.0)
-    wide = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=39))
+    wide = select_edges(table(z), 1000, EdgeConfig(rule="top_k", degree=39))
     assert wide.n_edges == select_edges(table(z), 1000, EdgeConfig(rule="bh")).n_edges
-    positive = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=5, sign="positive"))
+    positive = select_edges(table(z), 1000, EdgeConfig(rule="top_k", degree=5, sign="positive"))
     np.testing.assert_array_equal(dense(positive), strongest_of_either_end(z, 5) & (z > 0))
-    narrow = select_edges(table(z), 1000, EdgeConfig(rule="top_k", k=5, max_degree=2))
+    narrow = select_edges(table(z), 1000, EdgeConfig(rule="top_k", degree=5, max_degree=2))
     assert (dense(narrow) <= strongest_of_either_end(z, 5)).all()
     assert narrow.n_edges <= 2 * 2 * 40
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.scan import check_genes, cut_shards, kept_blocks, merge_scans, scan_shard
+from musegnn.coexpression.scan import BLOCK_ROWS, ScannedCells, check_genes, cut_ranges, merge_scans, scan_range
 from musegnn.coexpression.tasks import save
 from musegnn.config import GraphConfig, QCConfig
 from musegnn.data_store import ArraySource
@@ -24,11 +24,11 @@ def source(x: np.ndarray) -> ArraySource:
 
 @pytest.fixture
 def scan(tmp_path):
-    def run(src, config):
+    def run(src, config, rows=BLOCK_ROWS):
         paths = []
-        for shard in cut_shards(src.n_cells, config.block_rows):
+        for cells in cut_ranges(src.n_cells, rows):
             paths.append(tmp_path / f"{len(list(tmp_path.iterdir()))}.npz")
-            save(paths[-1], scan_shard(src, config, shard))
+            save(paths[-1], scan_range(src, config, cells))
         return merge_scans(src, config, paths)
 
     return run
@@ -39,7 +39,7 @@ def test_equals_the_definitions(scan):
     x[:, 12] = 0
     x[:4, 12] = 9  # detected in four cells only
     x[17] = 0
-    result = scan(source(x), GraphConfig(block_rows=64))
+    result = scan(source(x), GraphConfig(), 64)
     keep = np.arange(200) != 17
     counted = ~np.isin(np.arange(40), [3, 7])
     genes = np.flatnonzero(counted & ((x > 0).sum(0) >= 5))
@@ -57,10 +57,10 @@ def test_equals_the_definitions(scan):
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 200), (37, 64), (199, 1000)])
-def test_shards_do_not_matter(scan, one, other):
+def test_ranges_do_not_matter(scan, one, other):
     x = counts(one)
     x[::9] = 0
-    a, b = (scan(source(x), GraphConfig(block_rows=rows)) for rows in (one, other))
+    a, b = (scan(source(x), GraphConfig(), rows) for rows in (one, other))
     np.testing.assert_array_equal(a.depth, b.depth)
     np.testing.assert_array_equal(a.stats.total_log1p, b.stats.total_log1p)
     np.testing.assert_array_equal(a.table.small, b.table.small)
@@ -89,13 +89,13 @@ def test_quality_control_counts_each_cell_once(scan):
 def test_kept_blocks_give_the_kept_counts(tmp_path):
     x = counts(3)
     x[40:90] = 0
-    src, config = source(x), GraphConfig(block_rows=64)
+    src, config = source(x), GraphConfig()
     genes = np.array([5, 30, 2])
     got, depths = [], []
-    for shard in cut_shards(200, 64):
-        save(tmp_path / "part.npz", scan_shard(src, config, shard))
+    for part in cut_ranges(200, 64):
+        save(tmp_path / "part.npz", scan_range(src, config, part))
         position = 0
-        for cells, block, depth in kept_blocks(src, config, shard, tmp_path / "part.npz", genes):
+        for cells, block, depth in ScannedCells(src, part, tmp_path / "part.npz").blocks(genes):
             assert block.dtype == np.int32
             assert cells == slice(position, position + block.shape[0])
             position = cells.stop
@@ -121,7 +121,7 @@ def test_values_that_are_not_counts_are_refused(scan):
     x = counts(5).astype(float)
     x[150, 3] = -1
     with pytest.raises(InputError, match="E203"):
-        scan(source(x), GraphConfig(block_rows=10))
+        scan(source(x), GraphConfig(), 10)
 
 
 def test_mitochondrial_bounds_need_mitochondrial_genes():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from benchmarks.peers.sctransform_in_memory import count_table, fit_from_cells, fit_from_sums
 from musegnn.coexpression.counts import CountTable
-from musegnn.coexpression.irls import MomentScan
-from musegnn.coexpression.sctransform import fit_sctransform, fit_sctransform_all, step_one_genes
-from musegnn.kernels.moments import DepthBasis, chebyshev_order
+from musegnn.coexpression.sctransform import step_one_genes
 
 
 def draw(seed: int, n: int, genes: int, spread: float) -> tuple[csr_matrix, np.ndarray]:
@@ -25,18 +24,11 @@ def draw(seed: int, n: int, genes: int, spread: float) -> tuple[csr_matrix, np.n
 def test_equals_the_fit_that_sees_all_cells(spread, n_genes):
     x, depth = draw(3, 1500, 400, spread)
     x, depth = x[depth > 0], depth[depth > 0]
-    table = CountTable(x.shape[1])
-    table.update(x, np.ones(len(depth), dtype=bool))
+    table = count_table(x)
     stats, median = table.stats(len(depth)), table.median_nonzero()
-    expected = fit_sctransform(x, depth, stats, median_nonzero=median, n_genes=n_genes)
-    genes = step_one_genes(stats, 5, n_genes, 0)
-    assert len(genes) == expected.report["step1_genes"]
-    scan = MomentScan(len(genes), DepthBasis(depth.min(), depth.max(), chebyshev_order(depth.min(), depth.max())))
-    scan.update(x[:, genes], depth)
-    sums = scan.finish()
-    ours = fit_sctransform_all(
-        sums.first, sums.cells, sums.nodes, table.take(genes), genes, stats, median_nonzero=median
-    )
+    expected = fit_from_cells(x, depth, stats, median_nonzero=median, min_cells=5, n_genes=n_genes)
+    assert len(step_one_genes(stats, 5, seed=0, n_genes=n_genes)) == expected.report["step1_genes"]
+    ours = fit_from_sums(x, depth, stats, median_nonzero=median, n_genes=n_genes)
     assert ours.report == {**expected.report, "bandwidth": pytest.approx(expected.report["bandwidth"], rel=1e-12)}
     np.testing.assert_array_equal(np.isnan(ours.theta), np.isnan(expected.theta))
     np.testing.assert_array_equal(np.isinf(ours.theta), np.isinf(expected.theta))
@@ -65,18 +57,12 @@ def test_one_giant_cell_costs_no_memory():
     dense = x.toarray()
     dense[11] = 1_000_000
     x, depth = csr_matrix(dense), dense.sum(axis=1).astype(float)
-    table = CountTable(300)
-    table.update(x, np.ones(200, dtype=bool))
+    table = count_table(x)
     stats, median = table.stats(200), table.median_nonzero()
-    genes = step_one_genes(stats, 5, 2000, 0)
+    genes = step_one_genes(stats, 5, seed=0)
     made = table.take(genes).tails()
     assert sum(len(part) for part in made) <= 300 + 2 * x.nnz
-    scan = MomentScan(len(genes), DepthBasis(depth.min(), depth.max(), 120))
-    scan.update(x[:, genes], depth)
-    sums = scan.finish()
-    ours = fit_sctransform_all(
-        sums.first, sums.cells, sums.nodes, table.take(genes), genes, stats, median_nonzero=median
-    )
-    expected = fit_sctransform(x, depth, stats, median_nonzero=median)
+    ours = fit_from_sums(x, depth, stats, median_nonzero=median, order=120)
+    expected = fit_from_cells(x, depth, stats, median_nonzero=median, min_cells=5, n_genes=2000)
     np.testing.assert_allclose(ours.theta, expected.theta, rtol=1e-6)
     np.testing.assert_allclose(ours.intercept, expected.intercept, rtol=0, atol=1e-8)

@@ -8,12 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
-from musegnn.coexpression.normalize import gene_stats, sctransform
+from benchmarks.peers.sctransform_in_memory import (
+    gene_stats,
+    residuals,
+    sctransform,
+    step_one_from_cells,
+    step_one_from_sums,
+)
 from musegnn.coexpression.regularize import StepOne, regularize
-from musegnn.coexpression.residuals import ResidualMoments, pearson_residuals, rank_variable
-from musegnn.coexpression.sctransform import SCTModel, fit_step_one
+from musegnn.coexpression.residuals import ResidualMoments, rank_variable
+from musegnn.coexpression.sctransform import SCTModel
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +64,11 @@ def test_gene_attributes(peer):
         np.testing.assert_allclose(value[peer.kept], peer.attributes[column], rtol=1e-12)
 
 
-def test_step_one_parameters(peer):
+@pytest.mark.parametrize("fit", [step_one_from_cells, step_one_from_sums])
+def test_step_one_parameters(peer, fit):
     genes = peer.chosen
     at = peer.kept[genes]
-    fitted = fit_step_one(
-        csc_matrix(peer.counts)[:, at],
-        peer.depth,
-        genes=genes,
-        mean=peer.stats.mean[at],
-        variance=peer.stats.variance[at],
-    )
+    fitted = fit(peer.counts[:, at], peer.depth, genes, peer.stats.mean[at], peer.stats.variance[at])
     theta = peer.step_one["theta"].to_numpy()
     np.testing.assert_array_equal(np.isinf(fitted.theta), np.isinf(theta))
     finite = np.isfinite(theta)
@@ -101,9 +102,9 @@ def test_residuals_given_the_parameters(peer):
     median = np.median(peer.counts.data)
     model = SCTModel(intercept=intercept, theta=theta, min_variance=(median / 5) ** 2, n_cells=len(peer.depth))
     first = peer.kept[:200]
-    residuals = pearson_residuals(csr_matrix(peer.counts[:, first]), peer.depth, model.take(first))
-    np.testing.assert_allclose(residuals, peer.residuals, rtol=1e-12, atol=1e-12)
-    moments = ResidualMoments(model)
+    ours = residuals(peer.counts[:, first], peer.depth, model.take(first))
+    np.testing.assert_allclose(ours, peer.residuals, rtol=1e-12, atol=1e-12)
+    moments = ResidualMoments(model.noise(model.clip))
     moments.update(peer.counts, peer.depth)
     mean, variance = moments.finish(peer.depth)
     np.testing.assert_allclose(variance[peer.kept], peer.attributes["residual_variance"], rtol=1e-12)

@@ -112,7 +112,7 @@ def test_it_is_nearer_to_what_is_expected_than_z_is():
 
 def test_edges_are_the_pairs_that_are_explained_best():
     z, expected = planted(3, 300, 0.8)
-    edges = select_edges(table(z), 1000, EdgeConfig(rule="shared_axes", mean_degree=10.0))
+    edges = select_edges(table(z), 1000, EdgeConfig(rule="shared_axes", degree=10))
     assert edges.mean_degree == pytest.approx(10.0, abs=2 / 300)
     found = dense(edges)
     np.testing.assert_array_equal(found, found.T)
@@ -121,7 +121,7 @@ def test_edges_are_the_pairs_that_are_explained_best():
     agree = np.sign(z) == np.sign(expected)
     right, right_by_z = (agree & (expected != 0))[found].mean(), (agree & (expected != 0))[by_z].mean()
     assert right > right_by_z + 0.2
-    fewer = dense(select_edges(table(z), 1000, EdgeConfig(rule="shared_axes", mean_degree=4.0)))
+    fewer = dense(select_edges(table(z), 1000, EdgeConfig(rule="shared_axes", degree=4)))
     assert (fewer <= found).all()
 
 
