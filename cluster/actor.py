@@ -122,7 +122,7 @@ class TrainerActor:
             device=self._device,
             phases=self._phases,
             plan=order.plan,
-            generation=order.generation,
+            group_epoch=order.generation,
             left_out=order.left_out,
             wants_pause=self._pause.is_set,
         )

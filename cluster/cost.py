@@ -24,7 +24,6 @@ from musegnn.training.memory import (
     DatasetSize,
     dataset_memory,
     group_bytes,
-    library_bytes,
     overlap_bytes,
     projection_bytes,
 )
@@ -144,13 +143,13 @@ def dataset_costs(store: Store, config: AtlasConfig, coefficients: Coefficients 
     sizes = [_size(about, model) for about in heads]
     genes = sum(size.n_genes for size in sizes)
     n_words = min(genes // min(len(sizes), 2), MOST_WORDS)  # genes of two datasets, unless there is one
-    common = library_bytes(model) + overlap_bytes([size.n_genes for size in sizes])
+    common = overlap_bytes([size.n_genes for size in sizes])
     times = SHARED if training.rounds > 0 else SHARED_AT_REST
-    common += times * projection_bytes(model, training, n_words=n_words)
-    layers = times * group_bytes(model, training)
+    common += times * projection_bytes(model, n_words)
+    layers = times * group_bytes(model)
     costs = []
     for dataset, about, size in zip(config.datasets, heads, sizes, strict=True):
-        memory = dataset_memory(size, model, training, n_words=n_words)
+        memory = dataset_memory(size, model, training, n_anchors=n_words)
         record = RECORD_ENTRY * size.n_entries + 4 * size.n_genes * int(about["profile_columns"])
         costs.append(
             DatasetCost(
@@ -176,13 +175,13 @@ def work_of(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> 
         columns = attended = 0
     own = (2 * size.n_related + model.shared_width) * model.projected_width + size.n_profile * model.own_width
     with torch.device("meta"):
-        decoder = make_decoder(model.decoder, n, dim=d, width=model.decoder_width)
+        decoder = make_decoder(model.decoder, n, dim=d)
     rows = n if training.row_block is None else min(training.row_block, n)
     multiply_adds = float(decoder.cost(rows, d))
     if training.pairs is not None:
         multiply_adds *= min(2 * training.pairs, n * (n - 1) // 2) / n**2
     drawn = 4 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
-    shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
+    shared = 0 if loss.alignment == 0.0 else n
     return Work(
         entries=float(size.n_entries) * attended,
         maps=float(n) * (MAPS_PER_CONVOLUTION * columns + own),

@@ -12,7 +12,7 @@ from musegnn.cluster.ray_session import ray_session
 from musegnn.cluster.schedulers import cores
 from musegnn.cluster.status import RunMonitor
 from musegnn.errors import ConfigError
-from musegnn.training.checkpoint import announce, manifests, newest_generation
+from musegnn.training.checkpoint import announce, manifests, newest_group_epoch
 from musegnn.training.torch_comm import rendezvous
 from musegnn.training.trainer import refuse_old_checkpoints
 
@@ -102,7 +102,7 @@ def train_on_cluster(
     """
     config = folder.atlas()
     names = [dataset.name for dataset in config.datasets]
-    _check(actors, min_actors, spares, order=config.training.order)
+    _check(actors, min_actors, spares, sequential=config.training.published.sequential)
     refuse_old_checkpoints(folder.path, resume=resume)
     actors, min_actors = min(actors, len(names)), min(min_actors, len(names))
     costs = dataset_costs(store, config)
@@ -131,7 +131,7 @@ def train_on_cluster(
                     rounds=config.training.rounds,
                     actors=actors,
                     min_actors=min_actors,
-                    first_generation=newest_generation(checkpoints) + 1,
+                    first_generation=newest_group_epoch(checkpoints) + 1,
                     announce=lambda generation: announce(checkpoints, generation),
                     address=place,
                     watch=watch,
@@ -154,13 +154,13 @@ def _left_out(checkpoints: Path) -> list[int]:
     return list(found[0].plan.get("left_out", ())) if found else []
 
 
-def _check(actors: int, min_actors: int, spares: int, *, order: str) -> None:
+def _check(actors: int, min_actors: int, spares: int, *, sequential: bool) -> None:
     if actors < 1 or not 1 <= min_actors <= actors or spares < 0:
         msg = f"got {actors} actors, at least {min_actors}, and {spares} spares"
         raise ConfigError(msg, code="E302", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
-    if order == "sequential":
+    if sequential:
         msg = "sequential order takes one step after the other and so runs in one process"
-        raise ConfigError(msg, code="E303", where="training.order", fix="train without --actors, or in parallel order")
+        raise ConfigError(msg, code="E303", where="training.published", fix="train without --actors")
 
 
 def _gpus(resources: dict[str, float], actors: int) -> float:

@@ -29,7 +29,6 @@ WORDS = (
 
 ALLOWED: dict[str, set[str]] = {
     "musegnn": {"of our own"},
-    "musegnn.training": {r"Told\b[^.\n]*\.", r"Whose\."},
     "kernels": {"Say "},
     "cluster": {"Say ", "Tell ", "of our own", "hire[sd]?", r"Told\b[^.\n]*\."},
     "docs": {"of our own"},

@@ -46,7 +46,7 @@ def test_work_counts_what_a_round_computes():
     model = ModelConfig(dim=32, encoder="transformer", decoder="mlp")
     found = work_of(SIZE, model, TrainingConfig())
     dense, heads = 32 * 128 + 128 * 64 + 64 * 32 + 128 * 32, 4 + 2 + 1 + 1
-    maps = 2 * 300 * 16 + 16**2 + 50 * 16
+    maps = (2 * 300 + 16) * 32 + 50 * 16
 
     assert found.entries == 4000 * 32 * heads
     assert found.maps == 300 * (4 * dense + maps)
@@ -59,7 +59,7 @@ def test_work_counts_what_a_round_computes():
     [
         ({}, {"row_block": 100}, "decoder"),
         ({"decoder": "pairwise"}, {"pairs": 500}, "decoder"),
-        ({}, {"loss": {"n_alignment": 50}}, "scores"),
+        ({}, {"loss": {"n_contrast": 50}}, "scores"),
         ({"embedding": "layers", "encoder": "transformer"}, {}, "maps"),
     ],
 )
@@ -91,11 +91,11 @@ def test_one_actor_with_everything_takes_what_one_process_does(cluster_run, roun
     costs = dataset_costs(store, config)
     data = prepare(store, config)
     sizes = [
-        size_of(graph, config.model, data.records[graph.name].profile.shape[1], data.words) for graph in data.graphs
+        size_of(graph, config.model, data.records[graph.name].profile.shape[1], data.anchors) for graph in data.graphs
     ]
     n_words = sum(size.n_genes for size in sizes) // 2  # as if every gene were in two datasets
     loaded = count_bytes((data.records, data.edges, data.graphs))
-    alone = estimate_memory(sizes, config.model, config.training, n_words=n_words, data_bytes=loaded)
+    alone = estimate_memory(sizes, config.model, config.training, n_anchors=n_words, data_bytes=loaded)
     assert alone.total >= check_memory(data, config.model, config.training, 10**12).total
 
     mine, theirs = Room(costs, None).taken(range(12)) - BASE, alone.total - alone.parts["base"]
