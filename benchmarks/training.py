@@ -61,7 +61,7 @@ class Workload:
             i: NodeFeatures(profile=profile, n_cells=self.n_cells, dtype=torch.float32)
             for i, profile in enumerate(self.profiles)
         }
-        atlas = AtlasModel(self.graphs, features, model_config, n_words=0, seed=config.seed, dtype=torch.float32)
+        atlas = AtlasModel(self.graphs, features, model_config, n_anchors=0, seed=config.seed, dtype=torch.float32)
         return Engine(atlas, config, phases=phases)
 
     def estimate(self, engine: Engine) -> int:
@@ -69,7 +69,7 @@ class Workload:
         model, training = engine.model.config, engine.config
         sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
         loaded = count_bytes((self.graphs, self.profiles))
-        found = estimate_memory(sizes, model, training, n_words=0, data_bytes=loaded)
+        found = estimate_memory(sizes, model, training, n_anchors=0, data_bytes=loaded)
         return found.total - found.parts["checkpoint"]
 
     def published(self) -> PublishedLoop:

@@ -132,7 +132,7 @@ class TrainerActor:
             device=self._device,
             phases=self._phases,
             plan=task.placement,
-            generation=task.generation,
+            group_epoch=task.generation,
             left_out=task.left_out,
             wants_pause=self._pause.is_set,
         )

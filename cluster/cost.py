@@ -59,13 +59,13 @@ def dataset_costs(store: Store, config: AtlasConfig) -> list[DatasetCost]:
         sizes.append(DatasetSize(key=key, n_genes=n, n_entries=entries, n_profile=columns, n_related=related))
     n_genes = sum(size.n_genes for size in sizes)
     n_anchors = min(n_genes // min(len(sizes), 2), MOST_ANCHORS)  # genes of two datasets, unless there is one
-    shared = len({size.key for size in sizes}) * memory.group_bytes(model, training)
-    shared += memory.projection_bytes(model, training, n_words=n_anchors)
-    common = memory.library_bytes(model) + memory.overlap_bytes([size.n_genes for size in sizes])
-    common += (COPIES if training.rounds > 0 else COPIES_AT_REST) * shared
+    shared = len({size.key for size in sizes}) * memory.group_bytes(model)
+    shared += memory.projection_bytes(model, n_anchors)
+    common = memory.overlap_bytes([size.n_genes for size in sizes])
+    common += COPIES * shared + memory.OPTIMIZER if training.rounds > 0 else COPIES_AT_REST * shared
     costs = []
     for dataset, size in zip(config.datasets, sizes, strict=True):
-        found = memory.dataset_memory(size, model, training, n_words=n_anchors)
+        found = memory.dataset_memory(size, model, training, n_anchors=n_anchors)
         held = found.kept + RECORD_ENTRY * size.n_entries + 4 * size.n_genes * size.n_profile
         everywhere = EDGE * size.n_entries + found.compared + ROW * n_anchors + common * size.n_genes // n_genes
         again = found.encoder if training.recompute else 0
@@ -85,12 +85,12 @@ def predict_seconds(size: DatasetSize, model: ModelConfig, training: TrainingCon
         products += 4.0 * n * (sum(a * b for a, b in pairwise(widths)) + heads[0] * model.dim)  # four maps each
         columns = sum(heads) + 2 * model.dim
     with torch.device("meta"):
-        decoder = make_decoder(model.decoder, n, dim=model.dim, width=model.decoder_width)
+        decoder = make_decoder(model.decoder, n, dim=model.dim)
     decoded = n**2 if training.pairs is None else min(2 * training.pairs, n**2)
     rows = min(training.row_block or n, n)
     products += decoder.cost(rows, model.dim) * decoded / n**2
     drawn = 4 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
-    compared = min(loss.n_alignment or n, n) if loss.alignment > 0.0 else 0
+    compared = n if loss.alignment > 0.0 else 0
     scores = decoded * rows / n + drawn**2 + compared**2
     return ONCE + ENTRY * size.n_entries * columns + PRODUCT * products + SCORE * scores
 

@@ -13,7 +13,7 @@ from musegnn.cluster.ray_session import ray_session
 from musegnn.cluster.run_monitor import RunMonitor
 from musegnn.cluster.schedulers import cores
 from musegnn.errors import ConfigError
-from musegnn.training.checkpoint import announce, manifests, newest_generation
+from musegnn.training.checkpoint import announce, manifests, newest_group_epoch
 from musegnn.training.torch_comm import rendezvous
 from musegnn.training.trainer import refuse_old_checkpoints
 
@@ -83,9 +83,9 @@ def train_on_cluster(
         need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly.
     """
     config = folder.atlas()
-    if config.training.order == "sequential":
+    if config.training.published.sequential:
         msg = "sequential order takes one step after the other and so runs in one process"
-        raise ConfigError(msg, code="E303", where="training.order", fix="train without --actors, or in parallel order")
+        raise ConfigError(msg, code="E303", where="training.published", fix="train without --actors")
     names = [dataset.name for dataset in config.datasets]
     refuse_old_checkpoints(folder.path, resume=resume)
     actors = min(options.actors or 1, len(names))
@@ -121,7 +121,7 @@ def train_on_cluster(
                     pool,
                     costs,
                     options,
-                    first_generation=newest_generation(checkpoints) + 1,
+                    first_generation=newest_group_epoch(checkpoints) + 1,
                     fence=lambda generation: announce(checkpoints, generation),
                     address=address,
                     monitor=monitor,

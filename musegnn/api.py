@@ -46,6 +46,8 @@ class MuSeGNN:
         Configuration, see :func:`musegnn.load_atlas`.
     device
         Device of the computation, e.g. ``cpu`` or ``cuda``.
+    dtype
+        Type of parameters and activations; ``torch.float64`` for checks of parity.
     memory
         Bytes that training on the CPU may use, weights included; not checked by default. A ``RunError`` E411 names
         settings that fit.
@@ -66,10 +68,18 @@ class MuSeGNN:
     Liu et al., "MuSe-GNN: Learning Unified Gene Representation From Multimodal Biological Graph Data", NeurIPS 2023.
     """
 
-    def __init__(self, store: Store, config: AtlasConfig, *, device: str = "cpu", memory: int | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: AtlasConfig,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: int | None = None,
+    ) -> None:
         self.store = store
         self.config = config = expand_strata(config)
-        self.device = device
+        self.device, self.dtype = device, dtype
         self._data = prepare(store, config)
         if memory is not None and device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
@@ -80,7 +90,7 @@ class MuSeGNN:
         self._reset()
 
     def _reset(self) -> None:
-        self._trainer = Trainer(self._data, self.config, device=self.device)
+        self._trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype)
 
     @property
     def rounds(self) -> int:

@@ -37,6 +37,29 @@ REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
         "device": ("auto", "use the option `--device` of the command that builds"),
         "block_rows": (16384, "it is an argument of `musegnn.cluster.build.build_graphs`"),
     },
+    "model": {
+        "decoder_width": (32, "the `pairwise` decoder has 32 hidden units"),
+        "edge_dropout": (0.0, "use `model.feature_dropout`"),
+    },
+    "training": {
+        "order": ("parallel", "the published code's order comes with `published: true`"),
+        "weight_decay": (0.0, "there is no weight decay"),
+        "dtype": ("float32", "give `dtype` to musegnn.MuSeGNN"),
+        "partners": ("cycle", "every dataset is partner once per round"),
+        "exchange": ("exact", "gradients go back to the owners of vectors"),
+        "reduce": ("fixed", "sums are in fixed point"),
+    },
+    "training.loss": {
+        "alignment_temperature": (0.07, "use `training.loss.temperature`, of both contrasts"),
+        "n_alignment": (None, "all shared genes are compared"),
+        "normalize": ("sum", "the similarity is the mean over shared genes"),
+        "include_diagonal": (False, "the published code's entries come with `training.published`"),
+        "exclude_neighbours": (True, "the published code's negatives come with `published: true`"),
+    },
+    "evaluation": {
+        "leiden_resolutions": ([0.5, 1.0, 2.0], "metrics are averaged over these"),
+        "min_datasets": (2, "shared genes are those of two datasets"),
+    },
 }
 """Settings of earlier versions, by section: the only value still accepted, as YAML holds it, and what replaces it."""
 
@@ -242,7 +265,7 @@ class ModelConfig(_Section):
     embedding
         What a gene's vector is made of:
 
-        * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of the dataset's own from its
+        * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of each dataset from its
           residual profile (generalised canonical correlation with the other datasets), and one that all datasets share
           from the gene's co-expression with anchor genes (a discriminant). Both are computed in closed form
           (:mod:`musegnn.training.initialize`) before the first round; an `encoder` adds a correction to them.
@@ -252,8 +275,7 @@ class ModelConfig(_Section):
     head_dim
         Width of each head, which divides `dim`; ``None``: the largest divisor of `dim` that is at most 32.
     encoder
-        What the layers are made of: ``transformer``, the method's; for comparison ``gcn``, ``gat``, ``gps``,
-        ``graphormer`` or ``magna`` (see :mod:`musegnn.model.variants`); or ``none``: the maps alone.
+        ``transformer``: the layers of the method; ``none``: the maps alone.
     edge_features
         Use the estimate and the scaled z in attention; off reproduces the published binary graphs.
     share_by
@@ -263,11 +285,8 @@ class ModelConfig(_Section):
         ``inner``: a scaled inner product; ``signed``: a quadratic of the inner product, for edges of both signs;
         ``pairwise``: a small perceptron on the products of two genes' vectors, for
         datasets of more than about 4000 genes (with ``training.pairs``).
-    decoder_width
-        Hidden units of the ``pairwise`` decoder.
-    feature_dropout, edge_dropout
-        Dropout on node features (entries of the profile, whole anchor genes of the relations) and on attention weights
-        (of ``transformer``) while training.
+    feature_dropout
+        Dropout on node features while training: entries of the profile, whole anchor genes of the relations.
     """
 
     section: ClassVar[str] = "model"
@@ -276,13 +295,11 @@ class ModelConfig(_Section):
     heads_dataset: int = Field(default=4, ge=1)
     heads_shared: int = Field(default=2, ge=1)
     head_dim: int | None = Field(default=None, ge=1)
-    encoder: Literal["transformer", "gcn", "gat", "gps", "graphormer", "magna", "none"] = "none"
+    encoder: Literal["transformer", "none"] = "none"
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
     decoder: Literal["mlp", "inner", "signed", "pairwise"] = "signed"
-    decoder_width: int = Field(default=32, ge=1)
     feature_dropout: Probability = 0.5
-    edge_dropout: Probability = 0.0
 
     @property
     def head_width(self) -> int:
@@ -311,7 +328,7 @@ class ModelConfig(_Section):
 
     @property
     def own_width(self) -> int:
-        """Columns of the map of each dataset's own; 0 without maps."""
+        """Columns of the map of each dataset; 0 without maps."""
         return self.dim - self.shared_width if self.has_maps else 0
 
     @model_validator(mode="after")
@@ -321,9 +338,6 @@ class ModelConfig(_Section):
             raise ValueError(msg)
         if self.encoder == "none" and not self.has_maps:
             msg = "`encoder: none` leaves no embedding with `embedding: layers`"
-            raise ValueError(msg)
-        if self.edge_dropout > 0.0 and self.encoder != "transformer":
-            msg = "`edge_dropout` needs `encoder: transformer`"
             raise ValueError(msg)
         return self
 
@@ -336,20 +350,10 @@ class LossConfig(_Section):
     reconstruction, similarity, contrast, alignment
         Weights of: edge reconstruction (BCE); weighted cosine of shared genes; contrast of the other genes with a
         positive neighbour each; contrast of shared genes between the two datasets (0 in the published method).
-    temperature, alignment_temperature
-        Temperatures of the two contrasts.
+    temperature
+        Temperature of both contrasts.
     n_contrast
-        Genes drawn per dataset and round for the contrast.
-    n_alignment
-        Shared genes drawn per pair and round for the alignment; ``None``: all.
-    normalize
-        ``sum``: mean over shared genes of lambda * cosine, as published; ``lambda``: divided by the sum of lambda.
-    include_diagonal
-        Count each gene's pair with itself as a non-edge of the reconstruction, which the published code does not
-        leave out.
-    exclude_neighbours
-        Take true positive neighbours and repeats of a gene out of the negatives of the contrast; the published code
-        leaves them in.
+        Genes drawn per dataset and round for the contrast of genes that are not shared.
     """
 
     section: ClassVar[str] = "training.loss"
@@ -358,12 +362,27 @@ class LossConfig(_Section):
     contrast: float = Field(default=0.01, ge=0.0)
     alignment: float = Field(default=1.0, ge=0.0)
     temperature: float = Field(default=0.07, gt=0.0)
-    alignment_temperature: float = Field(default=0.07, gt=0.0)
     n_contrast: int = Field(default=100, ge=1)
-    n_alignment: int | None = Field(default=None, ge=1)
-    normalize: Literal["sum", "lambda"] = "sum"
-    include_diagonal: bool = False
-    exclude_neighbours: bool = True
+
+
+class PublishedSwitches(_Section):
+    """What the published code does otherwise and no other setting says; see ``PUBLISHED``.
+
+    Attributes
+    ----------
+    sequential
+        One step per dataset in the listed order, each with a partner drawn on its own; else every module steps once
+        per round, on gradients summed over datasets.
+    false_negatives
+        Leave true positive neighbours and repeats of a gene among the negatives of the contrast.
+    diagonal
+        Count each gene's pair with itself as a non-edge of the reconstruction.
+    """
+
+    section: ClassVar[str] = "training.published"
+    sequential: bool = False
+    false_negatives: bool = False
+    diagonal: bool = False
 
 
 class TrainingConfig(_Section):
@@ -374,77 +393,59 @@ class TrainingConfig(_Section):
     rounds
         Number of rounds of gradient descent; in one round every dataset is once the subject (an epoch). 0: the vectors
         are those of the maps in closed form.
-    order
-        ``parallel``: every module steps once per round on summed gradients; ``sequential``: one step per dataset in
-        the listed order, as published.
     lr_dataset, lr_shared, lr_decoder
         Adam learning rates of dataset layers, shared modules and decoders.
-    weight_decay
-        Decoupled weight decay; 0 gives plain Adam.
     seed
-        Seed of weights, partners, draws and hold-outs.
+        Seed of weights, partners and draws.
     checkpoint_every
         Rounds between checkpoints.
     threads
         Torch threads of the training process; part of the configuration because it may change the last bit.
-    dtype
-        ``float32``, or ``float64`` for parity checks.
     row_block
         Rows of each graph whose edges are decoded in a round; ``None``: all. A dataset's rows take turns, each once in
         N / `row_block` rounds, and the loss is an unbiased estimate of that of all rows.
     pairs
         Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
-        that score single pairs (``inner``, ``pairwise``). The loss is an unbiased estimate of that of all pairs.
+        that score single pairs (all but ``mlp``). The loss is an unbiased estimate of that of all pairs.
     round_size
-        At most so many datasets take part in a round of parallel order, in turns, among themselves; ``None``: all.
-    partners
-        Whom a dataset is compared with in parallel order: ``cycle``: along a random cycle through all, so that each is
-        partner exactly once per round; ``uniform``: each draws its own, as published (sequential order always does).
-    exchange
-        How others' vectors enter the losses between datasets, in parallel order: ``exact``: the gradient goes back to
-        their owners; ``stopgrad``: it does not; ``stale``: nor are the vectors of this round but of the one before,
-        for networks so slow that waiting matters. Only ``exact`` is the gradient of the loss.
-    reduce
-        How gradients of shared modules are added over datasets: ``fixed``: in fixed point, so that any number of
-        processes gives the same bits; ``float``: equal up to rounding.
+        Number of datasets that take part in a round, in turns, compared among themselves; ``None``: all.
     recompute
         Encode again for the backward pass instead of keeping the encoder's intermediate results: less memory, more
-        time, the same bits. In parallel order.
+        time, bitwise identical results.
+    loss
+        Weights and settings of the losses.
+    published
+        Deviations of the published code.
     """
 
     section: ClassVar[str] = "training"
     rounds: int = Field(default=0, ge=0)
-    order: Literal["parallel", "sequential"] = "parallel"
     lr_dataset: float = Field(default=1e-4, gt=0.0)
     lr_shared: float = Field(default=3e-4, gt=0.0)
     lr_decoder: float = Field(default=1e-3, gt=0.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
     seed: int = 0
     checkpoint_every: int = Field(default=10, ge=1)
     threads: int = Field(default=2, ge=1)
-    dtype: Literal["float32", "float64"] = "float32"
     row_block: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
     round_size: int | None = Field(default=None, ge=2)
-    partners: Literal["cycle", "uniform"] = "cycle"
-    exchange: Literal["exact", "stopgrad", "stale"] = "exact"
-    reduce: Literal["fixed", "float"] = "fixed"
     recompute: bool = False
     loss: LossConfig = LossConfig()
+    published: PublishedSwitches = PublishedSwitches()
 
     @model_validator(mode="after")
     def _one_way_to_sample(self) -> Self:
         if self.row_block is not None and self.pairs is not None:
             msg = "`row_block` and `pairs` are two ways to decode a part: choose one"
             raise ValueError(msg)
-        if self.pairs is not None and self.loss.include_diagonal:
-            msg = "`pairs` never draws the diagonal: it needs `loss.include_diagonal: false`"
+        if self.pairs is not None and self.published.diagonal:
+            msg = "`pairs` never draws the diagonal"
             raise ValueError(msg)
         return self
 
 
 class EvaluationConfig(_Section):
-    """What is held out and how results are scored.
+    """What is held out.
 
     Attributes
     ----------
@@ -454,18 +455,12 @@ class EvaluationConfig(_Section):
         Share of genes, chosen once for all datasets, that take no part in similarity, contrast and alignment.
     seed
         Seed of the hold-outs; kept apart from the training seed so that seeds are compared on one task.
-    leiden_resolutions
-        Resolutions over which cluster-based metrics are averaged.
-    min_datasets
-        The published metrics of ``shared`` genes are over genes of at least this many datasets.
     """
 
     section: ClassVar[str] = "evaluation"
     holdout_edges: Probability = 0.05
     holdout_genes: Probability = 0.2
     seed: int = 0
-    leiden_resolutions: tuple[float, ...] = (0.5, 1.0, 2.0)
-    min_datasets: int = Field(default=2, ge=2)
 
 
 PUBLISHED: dict[str, Any] = {
@@ -480,7 +475,6 @@ PUBLISHED: dict[str, Any] = {
         "feature_dropout": 0.0,
     },
     "training": {
-        "order": "sequential",
         "rounds": 2000,
         "lr_dataset": 1e-4,
         "lr_shared": 1e-4,
@@ -490,8 +484,8 @@ PUBLISHED: dict[str, Any] = {
             "similarity": 1.0,
             "contrast": 0.01,
             "alignment": 0.0,
-            "exclude_neighbours": False,
         },
+        "published": {"sequential": True, "false_negatives": True},
     },
 }
 """The settings of the published code, but for its self-loops."""
@@ -503,7 +497,7 @@ class AtlasConfig(_Section):
     Attributes
     ----------
     datasets
-        The datasets, in the order that ``sequential`` training follows.
+        The datasets, in the order that the published code's steps follow.
     orthologs
         CSV with one column per species (its gene names); genes of one row count as the same gene. Needed where
         datasets of different species shall share genes.
@@ -523,7 +517,9 @@ class AtlasConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _take_from_the_recipe(cls, data: Any) -> Any:  # what the caller gave
-        return _under(data, PUBLISHED) if isinstance(data, dict) and data.get("published") is True else data
+        if not isinstance(data, dict) or data.get("published") is not True:
+            return data
+        return _under(_without_switches(data), PUBLISHED)
 
     @field_validator("datasets")
     @classmethod
@@ -553,6 +549,22 @@ class AtlasConfig(_Section):
     def to_yaml(self) -> str:
         """Write the complete configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _without_switches(data: dict[str, Any]) -> dict[str, Any]:
+    """Drop the keys by which runs of earlier versions named what ``PUBLISHED`` says by ``training.published``."""
+    training = data.get("training")
+    if not isinstance(training, dict):
+        return data
+    loss = training.get("loss")
+    training = {k: v for k, v in training.items() if (k, v) != ("order", "sequential")}
+    if isinstance(loss, dict):
+        training["loss"] = {k: v for k, v in loss.items() if (k, v) != ("exclude_neighbours", False)}
+    for section, key in ((training, "order"), (training.get("loss"), "exclude_neighbours")):
+        if isinstance(section, dict) and key in section:
+            msg = f"`{key}` is that of the published code with `published: true`: leave it out"
+            raise ValueError(msg)
+    return data | {"training": training}
 
 
 def _under(data: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:

@@ -26,26 +26,24 @@ ROUNDS = 3
 
 
 class Shape(NamedTuple):
-    """A dataset: genes, columns of the profile, density; and shared genes that alignment draws."""
+    """A dataset: genes, columns of the profile, density."""
 
     n_genes: int
     n_columns: int
     density: float
-    n_alignment: int | None = None
 
     def __str__(self) -> str:
         """Name it in a table."""
-        drawn = "" if self.n_alignment is None else f" A={self.n_alignment}"
-        return f"N={self.n_genes} M={self.n_columns} {self.density:.0%}{drawn}"
+        return f"N={self.n_genes} M={self.n_columns} {self.density:.0%}"
 
 
 QUICK = (
     Shape(200, 100, 0.05),
     Shape(200, 400, 0.2),
-    Shape(400, 100, 0.2, 100),
+    Shape(400, 100, 0.2),
     Shape(400, 400, 0.05),
     Shape(600, 100, 0.05),
-    Shape(600, 200, 0.2, 100),
+    Shape(600, 200, 0.2),
 )
 FULL = (
     Shape(300, 200, 0.05),
@@ -53,13 +51,13 @@ FULL = (
     Shape(600, 200, 0.2),
     Shape(600, 1000, 0.02),
     Shape(1000, 500, 0.05),
-    Shape(1000, 200, 0.2, 200),
+    Shape(1000, 200, 0.2),
     Shape(1000, 1000, 0.02),
-    Shape(1500, 500, 0.1, 200),
+    Shape(1500, 500, 0.1),
     Shape(1500, 200, 0.02),
     Shape(2000, 300, 0.02),
 )
-LARGE = (Shape(3000, 300, 0.02), Shape(4000, 500, 0.05, 1000))
+LARGE = (Shape(3000, 300, 0.02), Shape(4000, 500, 0.05))
 DECODERS = {
     "mlp": (FULL, {}),
     "inner": (FULL + LARGE, {}),
@@ -105,7 +103,7 @@ def _compared(decoder: str, shapes: tuple[Shape, ...]) -> Iterator[Measurement]:
 
 def _settings(shape: Shape, decoder: str) -> tuple[Workload, dict[str, object], dict[str, object]]:
     work = Workload(DATASETS, shape.n_genes, shape.n_columns, shape.density)
-    training = DECODERS[decoder][1] | {"loss": {"alignment": 1.0, "n_alignment": shape.n_alignment}}
+    training = DECODERS[decoder][1] | {"loss": {"alignment": 1.0}}
     return work, {"decoder": decoder, "edge_features": True}, training
 
 

@@ -1,7 +1,8 @@
 """Does a gene's neighbourhood in the graph add to its vector? Message passing on top of the closed forms.
 
 *Smoothing* adds a share of the signed mean of the neighbours, without parameters, under several edge rules; *attention*
-trains the layers of the method, which start as nothing, for 100 rounds (the rounds without layers stand beside it).
+trains the layers of the method, which start as nothing, for 100 rounds (the rounds without layers stand beside it), and
+other convolutions in their place.
 Evaluation seed 1 of PBMC, lung and brain, from which defaults are chosen. Writes
 ``benchmarks/reports/message_passing.md``.
 """
@@ -19,6 +20,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from benchmarks.cases.maps import score
+from benchmarks.peers.convolutions import CONVOLUTIONS, convolution
 from benchmarks.quality import groups
 from benchmarks.registry import Check, Measurement
 
@@ -174,6 +176,12 @@ def _variants(group: str, *, quick: bool) -> Iterator[tuple[str, MuSeGNN, Vector
             began = time.process_time()
             model.train()
             yield name, model, model.vectors(), time.process_time() - began
+        for kind in () if quick else CONVOLUTIONS:
+            with convolution(kind):
+                model = make({"model": {"encoder": "transformer"}, "training": ROUNDS})
+                began = time.process_time()
+                model.train()
+                yield f"{kind}, default edges", model, model.vectors(), time.process_time() - began
 
 
 def _without(edges: EdgeSet, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> EdgeSet:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 QUICK, FULL = Workload(2, 300, 100, 0.05), Workload(4, 1000, 500, 0.05)
-PUBLISHED = {"order": "sequential", "loss": {"include_diagonal": True, "exclude_neighbours": False}}
+PUBLISHED = {"published": {"sequential": True, "false_negatives": True, "diagonal": True}}
 PAIRWISE = {"decoder": "pairwise"}, {"pairs": 50_000}
 EDGES = {"edge_features": True}
 OURS: dict[str, tuple[dict[str, Any], dict[str, Any], float | None]] = {

@@ -356,8 +356,6 @@ def _evaluate_seed(
     document = evaluate(
         tasks,
         candidates,
-        resolutions=settings.leiden_resolutions,
-        min_datasets=settings.min_datasets,
         seed=settings.seed,
     )
     used = {**settings.model_dump(mode="json"), "dim": model.config.model.dim, "rounds": model.rounds}

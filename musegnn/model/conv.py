@@ -20,15 +20,7 @@ if TYPE_CHECKING:
 def init_linear(linear: nn.Linear, *, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
     """Draw weights and bias uniformly from ``±1/sqrt(fan_in)``, the weights first.
 
-    Parameters
-    ----------
-    linear
-        The layer.
-    generator
-        Source of the numbers; ``None``: torch's global one.
-    fan_in
-        ``None``: the layer's number of inputs. A larger number stands for the width that the inputs had before
-        a lossless compression.
+    `fan_in` may stand for the width that the inputs had before a lossless compression; ``None``: the number of inputs.
     """
     bound = 1.0 / math.sqrt(fan_in or linear.in_features)
     with torch.no_grad():
@@ -51,14 +43,10 @@ class EdgeFeaturedTransformerConv(nn.Module):
 
     Parameters
     ----------
-    in_channels
-        Width of the node features.
-    out_channels
-        D, width of each head.
-    heads
-        H, number of heads.
-    concat
-        Concatenate the heads; otherwise average them.
+    in_channels, out_channels
+        Width of the node features; D, width of each head.
+    heads, concat
+        H, number of heads, which are concatenated or averaged.
     beta
         Gate between message and root: ``b W_s x + (1 - b) message``, ``b`` the sigmoid of a linear map of both and
         their difference. Needs ``root_weight``.
@@ -70,10 +58,6 @@ class EdgeFeaturedTransformerConv(nn.Module):
         Whether the linear maps of nodes have biases.
     root_weight
         Add the transformed node itself.
-
-    Notes
-    -----
-    Shapes: ``x`` (N, in_channels), ``edge_attr`` (E, F), output (N, H * D), or (N, D) without ``concat``.
 
     Raises
     ------
@@ -122,15 +106,7 @@ class EdgeFeaturedTransformerConv(nn.Module):
         self.lin_beta = nn.Linear(3 * out_width, 1, bias=False) if beta and root_weight else None
 
     def reset_parameters(self, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
-        """Draw all parameters anew.
-
-        Parameters
-        ----------
-        generator
-            Source of the numbers; ``None``: torch's global one.
-        fan_in
-            Fan-in of the maps of node features; ``None``: ``in_channels``.
-        """
+        """Draw all parameters anew; `fan_in` is that of the maps of node features, ``None``: ``in_channels``."""
         for linear in (self.lin_key, self.lin_query, self.lin_value, self.lin_skip):
             init_linear(linear, generator=generator, fan_in=fan_in)
         for extra in (self.lin_edge, self.lin_beta):
@@ -147,7 +123,7 @@ class EdgeFeaturedTransformerConv(nn.Module):
         seed: int | None = None,
         impl: EdgeAttentionImpl = "auto",
     ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Compute every node's message and its own transformed features.
+        """Return every node's message and its own transformed features, (N, H * D), or (N, D) without ``concat``.
 
         Parameters
         ----------
@@ -160,19 +136,12 @@ class EdgeFeaturedTransformerConv(nn.Module):
             (E, F) edge features, in CSR order with a graph, else in the order of ``edge_index``; ``None`` exactly when
             the layer has no ``edge_dim``.
         return_attention_weights
-            Whether to give the weights, too; as in PyG, ``False`` gives them as well, ``None`` does not.
+            Unless ``None``, as in PyG, also return the pair of (2, E) sources and targets and (E, H) attention weights
+            before dropout, in the order of ``edge_attr``. They are recomputed and have no gradient.
         seed
-            Keys the attention dropout; ``None``: drawn from torch's global generator.
+            Key of the attention dropout; ``None``: drawn from torch's global generator.
         impl
             Implementation of the attention.
-
-        Returns
-        -------
-        out
-            (N, H * D), or (N, D) without ``concat``.
-        weights
-            If asked for: the pair of (2, E) sources and targets and (E, H) attention weights before dropout, both in
-            the order of ``edge_attr``. They are recomputed and have no gradient.
 
         Raises
         ------
@@ -227,7 +196,7 @@ class EdgeFeaturedTransformerConv(nn.Module):
         return gate * root + (1 - gate) * out
 
     def extra_repr(self) -> str:
-        """Name the sizes."""
+        """Return the sizes."""
         return f"{self.in_channels}, {self.out_channels}, heads={self.heads}, edge_dim={self.edge_dim}"
 
 
@@ -238,7 +207,6 @@ def _check_nodes(x: object) -> None:
 
 
 def _as_graph(edge_index: EdgeGraph | torch.Tensor, n_nodes: int) -> tuple[EdgeGraph, torch.Tensor | None]:
-    """Return the graph, and for listed edges the order in which it has them."""
     if isinstance(edge_index, EdgeGraph):
         return edge_index, None
     if not isinstance(edge_index, torch.Tensor) or edge_index.dim() != 2 or edge_index.shape[0] != 2:

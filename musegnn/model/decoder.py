@@ -5,7 +5,8 @@ Legend: N genes, d dimensions of the embedding, B rows of a block, P pairs, W hi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol, TypeGuard
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -14,68 +15,69 @@ from torch.nn import functional
 from musegnn.model.conv import init_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
+    from collections.abc import Callable
 
 DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
 SCORE_ROWS = 4096
+PAIRWISE_WIDTH = 32
 
 
-class Decoder(Protocol):
-    """What every decoder offers; all are also ``torch.nn.Module``.
-
-    Attributes
-    ----------
-    n_genes
-        N.
-    row_entries
-        Numbers that are alive per decoded row in the largest step, which decides how many rows fit at a time.
-    """
-
-    n_genes: int
-
-    @property
-    def row_entries(self) -> int:
-        """Numbers per row in the widest step."""
-
-    def __call__(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the (N, N) logits for vectors ``z`` (N, d)."""
-
-    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the (B, N) logits of some rows."""
-
-    def cost(self, n_rows: int, dim: int) -> int:
-        """Count the multiply-adds of the logits of ``n_rows`` rows."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return all parameters."""
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all parameters anew."""
-
-
-class PairDecoder(Decoder, Protocol):
-    """A symmetric decoder that can score single pairs, and so be trained on a sample of them."""
-
-    def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Return the (P,) logits of pairs of genes; the order within a pair does not matter."""
-
-
-class MLPDecoder(nn.Module):
-    """Three linear layers with Mish between them, applied to the rows of ``z z'``, as published.
-
-    The first layer is never given the (N, N) products: ``z z' W' = z (W z)'`` costs ``2 N^2 d`` instead of ``N^3``
-    multiply-adds and is the same linear map.
+class Decoder(nn.Module, ABC):
+    """The interface of decoders of one dataset.
 
     Parameters
     ----------
     n_genes
-        N: every layer maps N to N, so a decoder belongs to one dataset and one order of genes.
+        N.
     """
 
     def __init__(self, n_genes: int) -> None:
         super().__init__()
         self.n_genes = n_genes
+
+    @property
+    @abstractmethod
+    def row_entries(self) -> int:
+        """Numbers that are alive per decoded row in the largest step, which decides how many rows fit at a time."""
+
+    @abstractmethod
+    def decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of genes with vectors `z_rows` (B, d) and all genes, `z` (N, d)."""
+
+    @abstractmethod
+    def cost(self, n_rows: int, dim: int) -> int:
+        """Count the multiply-adds of the logits of `n_rows` rows for `dim` dimensions."""
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the (N, N) logits for vectors `z` (N, d)."""
+        return self.decode(z, z)
+
+    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of the genes `rows`, (B,) int64."""
+        return self.decode(z.index_select(0, rows), z)
+
+
+class PairDecoder(Decoder):
+    """A symmetric decoder that can score single pairs, and so be trained on a sample of them."""
+
+    @abstractmethod
+    def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return the (P,) logits of pairs of genes; the order within a pair does not matter."""
+
+
+class MLPDecoder(Decoder):
+    """Three linear layers of N units with Mish between them, applied to the rows of ``z z'``, as published.
+
+    The first layer is never given the (N, N) products: ``z z' W' = z (W z)'`` costs ``2 N^2 d`` instead of ``N^3``
+    multiply-adds and is the same linear map. The weights belong to one order of genes.
+    """
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__(n_genes)
         self.layers = nn.ModuleList(nn.Linear(n_genes, n_genes) for _ in range(3))
 
     @property
@@ -88,54 +90,27 @@ class MLPDecoder(nn.Module):
         for layer in self._linears():
             init_linear(layer, generator=generator)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the (N, N) logits for vectors ``z`` (N, d)."""
-        return self._decode(z, z)
-
-    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the logits of some rows.
-
-        Parameters
-        ----------
-        z
-            (N, d) vectors of all genes.
-        rows
-            (B,) int64 row numbers.
-
-        Returns
-        -------
-        torch.Tensor
-            (B, N), the rows of ``forward(z)``.
-        """
-        return self._decode(z.index_select(0, rows), z)
+    def decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of some genes and all genes."""
+        first, second, third = self._linears()
+        hidden = functional.linear(z_rows, first.weight @ z, first.bias)
+        logits: torch.Tensor = third(functional.mish(second(functional.mish(hidden))))
+        return logits
 
     def cost(self, n_rows: int, dim: int) -> int:
-        """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
+        """Count the multiply-adds."""
         n = self.n_genes
         return n * n * dim + n_rows * n * dim + 2 * n_rows * n * n
 
     def _linears(self) -> list[nn.Linear]:
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
-    def _decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        first, second, third = self._linears()
-        hidden = functional.linear(z_rows, first.weight @ z, first.bias)
-        logits: torch.Tensor = third(functional.mish(second(functional.mish(hidden))))
-        return logits
 
-
-class InnerDecoder(nn.Module):
-    """A scaled inner product with a bias: ``scale * z_i . z_j + bias``.
-
-    Parameters
-    ----------
-    n_genes
-        N, kept for the interface; the two parameters do not depend on it.
-    """
+class InnerDecoder(PairDecoder):
+    """A scaled inner product with a bias: ``scale * z_i . z_j + bias``."""
 
     def __init__(self, n_genes: int) -> None:
-        super().__init__()
-        self.n_genes = n_genes
+        super().__init__(n_genes)
         self.scale = nn.Parameter(torch.ones(()))
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -149,13 +124,9 @@ class InnerDecoder(nn.Module):
         nn.init.ones_(self.scale)
         nn.init.zeros_(self.bias)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the (N, N) logits for vectors ``z`` (N, d)."""
-        return self.scale * (z @ z.T) + self.bias
-
-    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the (B, N) logits of some rows (B,)."""
-        return self.scale * (z.index_select(0, rows) @ z.T) + self.bias
+    def decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of some genes and all genes."""
+        return self.scale * (z_rows @ z.T) + self.bias
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Return the (P,) logits of pairs of genes."""
@@ -168,26 +139,20 @@ class InnerDecoder(nn.Module):
             self.scale.copy_(powers[1])
 
     def cost(self, n_rows: int, dim: int) -> int:
-        """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
+        """Count the multiply-adds."""
         return n_rows * self.n_genes * dim
 
 
-class SignedDecoder(nn.Module):
+class SignedDecoder(PairDecoder):
     r"""An edge is a large inner product of either sign: ``10 (w_1 s + w_2 s^2 + b)`` with ``s = z_i . z_j / d``.
 
     A graph has positive and negative edges, and reconstruction asks for both. Under a plain inner product the gradient
     of a negative edge pulls its genes together; here it may push them apart. The factor lets steps of the size that
     wide layers need move three numbers far enough.
-
-    Parameters
-    ----------
-    n_genes
-        N, kept for the interface; the three parameters do not depend on it.
     """
 
     def __init__(self, n_genes: int) -> None:
-        super().__init__()
-        self.n_genes = n_genes
+        super().__init__(n_genes)
         self.weight = nn.Parameter(torch.empty(2))
         self.bias = nn.Parameter(torch.zeros(()))
 
@@ -201,20 +166,16 @@ class SignedDecoder(nn.Module):
         nn.init.constant_(self.weight, 0.1)
         nn.init.constant_(self.bias, -0.2)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the (N, N) logits for vectors ``z`` (N, d)."""
-        return self._logits(z @ z.T, z.shape[1])
-
-    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the (B, N) logits of some rows (B,)."""
-        return self._logits(z.index_select(0, rows) @ z.T, z.shape[1])
+    def decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of some genes and all genes."""
+        return self._logits(z_rows @ z.T, z.shape[1])
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Return the (P,) logits of pairs of genes."""
         return self._logits(_products(z, rows, columns).sum(1), z.shape[1])
 
     def cost(self, n_rows: int, dim: int) -> int:
-        """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
+        """Count the multiply-adds."""
         return n_rows * self.n_genes * (dim + 2)
 
     def set_coefficients(self, powers: torch.Tensor, dim: int) -> None:
@@ -228,27 +189,17 @@ class SignedDecoder(nn.Module):
         return 10.0 * ((self.weight[0] + self.weight[1] * s) * s + self.bias)
 
 
-class PairwiseDecoder(nn.Module):
+class PairwiseDecoder(PairDecoder):
     r"""A small perceptron on the products of two vectors, beside a weighted inner product.
 
     .. math:: x_{ij} = w_0^\top p_{ij} + w_2^\top \mathrm{Mish}(W_1 p_{ij} + b_1) + b_2, \qquad p_{ij} = z_i \circ z_j
 
     Symmetric, independent of the order of genes, and with W(d + 2) + d + 1 parameters whatever N is. Blocks of rows
     never hold the products: ``W_1 p_ij = (W_1 o z_i) z_j`` is one matrix product.
-
-    Parameters
-    ----------
-    n_genes
-        N, kept for the interface.
-    dim
-        d.
-    width
-        W.
     """
 
-    def __init__(self, n_genes: int, dim: int, width: int) -> None:
-        super().__init__()
-        self.n_genes = n_genes
+    def __init__(self, n_genes: int, dim: int, width: int = PAIRWISE_WIDTH) -> None:
+        super().__init__(n_genes)
         self.direct = nn.Parameter(torch.ones(dim))
         self.hidden = nn.Linear(dim, width)
         self.out = nn.Linear(width, 1)
@@ -264,13 +215,14 @@ class PairwiseDecoder(nn.Module):
         init_linear(self.hidden, generator=generator)
         init_linear(self.out, generator=generator)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the (N, N) logits for vectors ``z`` (N, d)."""
-        return self._decode(z, z)
-
-    def row_block(self, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the (B, N) logits of some rows (B,)."""
-        return self._decode(z.index_select(0, rows), z)
+    def decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        """Return the (B, N) logits of some genes and all genes."""
+        n_rows, dim = z_rows.shape
+        W_BWD = z_rows[:, None, :] * self.hidden.weight
+        hidden = (W_BWD.reshape(-1, dim) @ z.T).view(n_rows, -1, z.shape[0]) + self.hidden.bias[:, None]
+        return torch.einsum("w,bwn->bn", self.out.weight[0], functional.mish(hidden)) + torch.addmm(
+            self.out.bias, z_rows * self.direct, z.T
+        )
 
     def pairs(self, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Return the (P,) logits of pairs of genes."""
@@ -279,29 +231,13 @@ class PairwiseDecoder(nn.Module):
         return torch.addmv(products @ self.direct, hidden, self.out.weight[0]) + self.out.bias
 
     def cost(self, n_rows: int, dim: int) -> int:
-        """Count the multiply-adds of the logits of ``n_rows`` rows for ``dim`` dimensions."""
+        """Count the multiply-adds."""
         width = self.hidden.out_features
         return n_rows * self.n_genes * (dim * (width + 1) + width)
-
-    def _decode(self, z_rows: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        n_rows, dim = z_rows.shape
-        W_BWD = z_rows[:, None, :] * self.hidden.weight
-        hidden = (W_BWD.reshape(-1, dim) @ z.T).view(n_rows, -1, z.shape[0]) + self.hidden.bias[:, None]
-        return torch.einsum("w,bwn->bn", self.out.weight[0], functional.mish(hidden)) + torch.addmm(
-            self.out.bias, z_rows * self.direct, z.T
-        )
 
 
 def _products(z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return z.index_select(0, rows) * z.index_select(0, columns)
-
-
-AnyDecoder = MLPDecoder | InnerDecoder | SignedDecoder | PairwiseDecoder
-
-
-def scores_pairs(decoder: Decoder) -> TypeGuard[PairDecoder]:
-    """Return whether a decoder can score single pairs."""
-    return hasattr(decoder, "pairs")
 
 
 def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -317,10 +253,10 @@ def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: 
         (P,) int64 genes of each pair.
     """
     rows, columns = rows.to(z.device), columns.to(z.device)
-    if scores_pairs(decoder):
+    if isinstance(decoder, PairDecoder):
         return decoder.pairs(z, rows, columns)
     if decoder.n_genes <= SCORE_ROWS:
-        logits = decoder(z)
+        logits: torch.Tensor = decoder(z)
         return (logits[rows, columns] + logits[columns, rows]) / 2
     first, second = torch.cat([rows, columns]), torch.cat([columns, rows])
     scores = z.new_empty(first.numel())
@@ -331,28 +267,13 @@ def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: 
     return scores.view(2, -1).mean(0)
 
 
-def make_decoder(kind: DecoderKind, n_genes: int, *, dim: int, width: int = 32) -> AnyDecoder:
-    """Build a decoder by its name in the configuration.
-
-    Parameters
-    ----------
-    kind
-        ``mlp``, ``inner``, ``signed`` or ``pairwise``.
-    n_genes
-        N, genes of the dataset.
-    dim, width
-        d and the hidden width W; used by ``pairwise``.
-
-    Raises
-    ------
-    ValueError
-        When the name is unknown.
-    """
-    makers: dict[str, Callable[[], AnyDecoder]] = {
+def make_decoder(kind: DecoderKind, n_genes: int, *, dim: int) -> Decoder:
+    """Make a decoder of N = `n_genes` genes by its name in the configuration; `dim` is d."""
+    makers: dict[str, Callable[[], Decoder]] = {
         "mlp": lambda: MLPDecoder(n_genes),
         "inner": lambda: InnerDecoder(n_genes),
         "signed": lambda: SignedDecoder(n_genes),
-        "pairwise": lambda: PairwiseDecoder(n_genes, dim, width),
+        "pairwise": lambda: PairwiseDecoder(n_genes, dim),
     }
     if kind not in makers:
         msg = f"decoder must be one of {sorted(makers)}, got {kind!r}"

@@ -1,44 +1,32 @@
-"""The encoder: a layer of each dataset's own, then layers that datasets share.
+"""The encoder: a layer of each dataset, then layers that datasets share.
 
-``z = D(L(x, graph), graph)`` with ``D(h) = D3(D2(h)) + D4(h)``.
+``z = D(L(x, graph), graph)`` with ``D(h) = D3(D2(h)) + D4(h)``. A convolution maps N genes to H heads of width D; it is
+made as ``convolution(inputs, D, H, edge_dim=...)`` and called as ``conv(x, graph, edge_attr)``.
 
 Legend: N genes, H heads, d dimensions of the embedding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from musegnn.model.conv import EdgeFeaturedTransformerConv
 from musegnn.model.norm import GraphNorm
-from musegnn.model.variants import Convolution, make_convolution
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from musegnn.kernels.edge_attention import EdgeGraph
-    from musegnn.model.conv import EdgeFeaturedTransformerConv
+
+    MakeConvolution = Callable[..., Any]  # modules with reset_parameters(generator), which torch's type lacks
 
 
 class DatasetLayer(nn.Module):
-    """Layer L of one dataset: attention with several heads, normalisation over the graph, Mish.
-
-    Parameters
-    ----------
-    width
-        Node features per gene.
-    head_dim
-        Width of each head.
-    heads
-        H.
-    edge_dim
-        Edge features; ``None``: none.
-    edge_dropout
-        Share of attention weights dropped while training.
-    convolution
-        A name of :data:`musegnn.model.variants.CONVOLUTIONS`.
-    """
+    """Layer L of one dataset: a convolution of `width` features to H heads, normalisation over the graph, Mish."""
 
     def __init__(
         self,
@@ -47,12 +35,10 @@ class DatasetLayer(nn.Module):
         heads: int,
         *,
         edge_dim: int | None,
-        edge_dropout: float = 0.0,
-        convolution: str = "transformer",
+        convolution: MakeConvolution = EdgeFeaturedTransformerConv,
     ) -> None:
         super().__init__()
-        self.width = width
-        self.conv = make_convolution(convolution, width, head_dim, heads, edge_dim=edge_dim, dropout=edge_dropout)
+        self.conv = convolution(width, head_dim, heads, edge_dim=edge_dim)
         self.norm = GraphNorm(head_dim * heads)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -60,11 +46,9 @@ class DatasetLayer(nn.Module):
         self.conv.reset_parameters(generator)
         self.norm.reset_parameters()
 
-    def forward(
-        self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
         """Return the hidden vectors, shape (N, H * head_dim), of node features `x`, shape (N, width)."""
-        return functional.mish(self.norm(self.conv(x, graph, edge_attr, seed=seed)))
+        return functional.mish(self.norm(self.conv(x, graph, edge_attr)))
 
 
 class SharedLayers(nn.Module):
@@ -72,20 +56,15 @@ class SharedLayers(nn.Module):
 
     Parameters
     ----------
-    width
-        Columns of the hidden vectors that dataset layers give.
-    dim
-        d.
-    heads
-        H of the first layer.
-    head_dim
-        Width of each head, which divides `dim`; the other layers have as many heads as make up d.
+    width, dim
+        Columns of the hidden vectors that dataset layers give; d.
+    heads, head_dim
+        H of the first layer and the width of each head, which divides `dim`; the other layers have as many heads as
+        make up d.
     edge_dim
-        Edge features; ``None``: none.
-    edge_dropout
-        Share of attention weights dropped while training.
+        Number of edge features; ``None``: none.
     convolution
-        A name of :data:`musegnn.model.variants.CONVOLUTIONS`.
+        Class of the convolutions.
     gated
         Multiply the result by a weight that starts at zero, for layers that correct vectors they start from (ReZero).
 
@@ -102,19 +81,14 @@ class SharedLayers(nn.Module):
         *,
         head_dim: int,
         edge_dim: int | None,
-        edge_dropout: float = 0.0,
-        convolution: str = "transformer",
+        convolution: MakeConvolution = EdgeFeaturedTransformerConv,
         gated: bool = False,
     ) -> None:
         super().__init__()
-
-        def conv(inputs: int, n: int) -> Convolution | EdgeFeaturedTransformerConv:
-            return make_convolution(convolution, inputs, head_dim, n, edge_dim=edge_dim, dropout=edge_dropout)
-
-        self.first = conv(width, heads)
+        self.first = convolution(width, head_dim, heads, edge_dim=edge_dim)
         self.norm = GraphNorm(head_dim * heads)
-        self.second = conv(head_dim * heads, dim // head_dim)
-        self.residual = conv(width, dim // head_dim)
+        self.second = convolution(head_dim * heads, head_dim, dim // head_dim, edge_dim=edge_dim)
+        self.residual = convolution(width, head_dim, dim // head_dim, edge_dim=edge_dim)
         self.gate = nn.Parameter(torch.zeros(())) if gated else None
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -125,12 +99,8 @@ class SharedLayers(nn.Module):
         if self.gate is not None:
             nn.init.zeros_(self.gate)
 
-    def forward(
-        self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None, *, seed: int = 0
-    ) -> torch.Tensor:
+    def forward(self, h: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
         """Return the embedding, shape (N, d), of hidden vectors `h`, shape (N, width)."""
-        first = functional.mish(self.norm(self.first(h, graph, edge_attr, seed=seed)))
-        second: torch.Tensor = self.second(first, graph, edge_attr, seed=seed + 1)
-        residual: torch.Tensor = self.residual(h, graph, edge_attr, seed=seed + 2)
-        result = second + residual
+        first = functional.mish(self.norm(self.first(h, graph, edge_attr)))
+        result: torch.Tensor = self.second(first, graph, edge_attr) + self.residual(h, graph, edge_attr)
         return result if self.gate is None else self.gate * result

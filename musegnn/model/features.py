@@ -2,10 +2,10 @@
 
 Two blocks, of which one may be absent. The *profile* describes a gene in the cells of its own dataset, in coordinates
 that no other dataset has. The *relations* describe it by its co-expression with the anchor genes, those that several
-datasets have. Each meets a linear map: of the dataset's own, and one that all datasets share. A gene's own identity is
-in neither.
+datasets have. Each meets a linear map: one of the dataset alone, and one that all datasets share. A gene's own identity
+is in neither.
 
-Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset, P projected width.
+Legend: N genes, R profile columns, V anchor genes, C of them in this dataset, P projected width.
 """
 
 from __future__ import annotations
@@ -29,43 +29,24 @@ GAIN = 32.0
 
 
 class Projection(nn.Module):
-    """Map relations to a width that all datasets share.
+    """A map of relations to a width P that all datasets share, from V anchor genes.
 
     The map is ``GAIN`` times the weights, so that a step of Adam, which moves every weight by about the learning rate,
     turns the map as slowly as it turns the other layers.
-
-    Parameters
-    ----------
-    n_words
-        V, genes of the vocabulary.
-    dim
-        P, width of the result.
     """
 
-    def __init__(self, n_words: int, dim: int) -> None:
+    def __init__(self, n_anchors: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(2 * n_words, dim))
+        self.weight = nn.Parameter(torch.empty(2 * n_anchors, dim))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw normal weights such that relations of unit norm give features of unit variance."""
         nn.init.normal_(self.weight, std=1.0 / GAIN, generator=generator)
 
     def forward(self, values: torch.Tensor, columns: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Project relations.
+        """Return the projection (N, P) of relations `values` (N, 2C), weighed by `keep` (2C,).
 
-        Parameters
-        ----------
-        values
-            (N, 2C) relations.
-        columns
-            (2C,) int64 places among the relations to the vocabulary.
-        keep
-            (2C,) what each relation is multiplied by; ``None``: 1.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, P).
+        `columns` (2C,) are their places among the relations to all anchor genes.
         """
         weight = self.weight.index_select(0, columns)
         if keep is not None:
@@ -74,24 +55,15 @@ class Projection(nn.Module):
 
 
 class DatasetMaps(nn.Module):
-    """The linear maps of one dataset's own.
-
-    Parameters
-    ----------
-    n_profile
-        R, columns of the residual profile.
-    own_width, shared_width
-        Columns of the two maps.
-    n_projected
-        Columns of the :class:`Projection`.
+    """The linear maps of one dataset.
 
     Attributes
     ----------
     own
         (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
     align
-        (n_projected, shared_width) what the shared map is multiplied by in this dataset, so that its coordinates have
-        the covariance that they have in others.
+        (n_projected, shared_width) factor of the shared map in this dataset, so that its coordinates have the
+        covariance that they have in others.
     """
 
     def __init__(self, n_profile: int, own_width: int, shared_width: int, n_projected: int) -> None:
@@ -107,17 +79,7 @@ class DatasetMaps(nn.Module):
     def forward(self, profile: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
         """Return both maps side by side, each centred over the genes and scaled to rows of length one.
 
-        Parameters
-        ----------
-        profile
-            (N, R) residual profile.
-        projected
-            (N, n_projected) what :class:`Projection` makes of the relations.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, own_width + shared_width).
+        `profile` is (N, R), `projected` the output (N, n_projected) of :class:`Projection`.
         """
         blocks = GAIN * (profile @ self.own), projected @ self.align
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
@@ -133,19 +95,16 @@ class NodeFeatures:
     related
         Relations to the anchor genes; ``None``: without, as the layers of the published model.
     n_cells
-        Cells behind the profile.
-    dtype, device
-        Of the tensors.
+        Number of cells behind the profile.
 
     Attributes
     ----------
     profile
         (N, R), scaled such that a layer which draws its weights for R columns treats it as if it were as wide as the
         dataset has cells, before its lossless compression.
-    values, columns
-        The relations as :meth:`Projection.forward` takes them, or ``None``.
-    genes
-        (C,) int64 genes of the dataset that are anchor genes, in the order of `columns`, as a NumPy array; or ``None``.
+    values, columns, genes
+        The relations and their places as :meth:`Projection.forward` takes them, and the anchor genes of the dataset
+        (C,) in the order of `columns`; or ``None``.
     """
 
     def __init__(
@@ -176,18 +135,10 @@ class NodeFeatures:
 def dropout_mask(
     size: Sequence[int], share: float, generator: torch.Generator, like: torch.Tensor
 ) -> torch.Tensor | None:
-    """Draw what dropout multiplies by: 0 for a share of the entries and ``1/(1 - share)`` for the others.
+    """Return the factors of dropout: 0 for a `share` of the entries and ``1/(1 - share)`` for the others.
 
-    Parameters
-    ----------
-    size
-        Shape of the result.
-    share
-        In [0, 1); 0 gives ``None``: nothing is dropped.
-    generator
-        CPU generator; the same entries are dropped on every device.
-    like
-        Has the dtype and device of the result.
+    ``None`` for a share of 0. The generator is one of the CPU, so that the same entries are dropped on every device;
+    the result has the dtype and device of `like`.
     """
     if share == 0.0:
         return None

@@ -13,13 +13,6 @@ class GraphNorm(nn.Module):
 
     Parameters, their names and the result are those of ``torch_geometric.nn.GraphNorm`` for a single graph.
 
-    Parameters
-    ----------
-    dim
-        Number of features.
-    eps
-        Added to the variance.
-
     References
     ----------
     Cai et al., "GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training", ICML 2021,
@@ -46,5 +39,5 @@ class GraphNorm(nn.Module):
         return self.weight * centred / deviation + self.bias
 
     def extra_repr(self) -> str:
-        """Name the sizes."""
+        """Return the sizes."""
         return f"{self.weight.numel()}, eps={self.eps}"

@@ -1,6 +1,6 @@
-"""What all datasets can say about a gene: its ties with the genes that several of them have.
+"""Relational features: the ties of a gene with the anchor genes, those that several datasets have.
 
-Legend: N genes, R profile columns, V genes of the vocabulary, C of them in this dataset.
+Legend: N genes, R profile columns, V anchor genes, C of them in this dataset.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import PairTable
 
 
-def vocabulary(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
-    """List the genes by which others are described: those that are not held out and in two datasets at least.
+def anchor_genes(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
+    """Return the genes by which others are described, sorted: those not held out and in two datasets at least.
+
+    With a single dataset these are all trainable genes.
 
     Parameters
     ----------
     keys, trainable
-        Gene keys of each dataset and which of them are not held out, shapes (N,).
-
-    Returns
-    -------
-    list of str
-        Sorted. All trainable genes when there is a single dataset.
+        Gene keys of each dataset, and a mask of those that are not held out, shapes (N,).
     """
     counts = Counter(key for names, keep in zip(keys, trainable, strict=True) for key in names[keep].tolist())
     return sorted(key for key, count in counts.items() if count > 1 or len(keys) == 1)
@@ -41,7 +38,7 @@ def vocabulary(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relations:
-    """How the genes of one dataset relate to the vocabulary, in two ways.
+    """Two kinds of ties of the genes of one dataset with the anchor genes.
 
     Attributes
     ----------
@@ -50,9 +47,9 @@ class Relations:
         out and for a gene with itself. The entries of each kind have norm ``1/sqrt(2)`` per gene (or 0), shape
         (N, 2C), float32.
     columns
-        Place of each column among the 2V relations to the vocabulary, ascending, shape (2C,), int64.
+        Place of each column among the 2V relations to all anchor genes, ascending, shape (2C,), int64.
     genes
-        The genes of the dataset that are words, in the order of `columns`, shape (C,), int64.
+        The anchor genes of the dataset, in the order of `columns`, shape (C,), int64.
     """
 
     values: NDArray[np.float32]
@@ -65,9 +62,9 @@ def relations(
     profile: NDArray[np.float32],
     held_out: tuple[NDArray[np.int64], NDArray[np.int64]],
     keys: NDArray[np.str_],
-    words: Sequence[str],
+    anchors: Sequence[str],
 ) -> Relations:
-    """Describe genes by their ties with the vocabulary.
+    """Compute the ties of genes with the anchor genes.
 
     The test statistic is used because the estimate is undefined (0) for genes with a negative variance estimate, and
     all stored pairs because those below the edge rule's cut still tell genes apart. The correlation of residual
@@ -83,13 +80,13 @@ def relations(
         Rows and columns of pairs that training must not see, held-out edges and non-edges alike, in either direction.
     keys
         Gene keys, shape (N,).
-    words
-        The vocabulary, sorted.
+    anchors
+        Keys of the anchor genes, sorted.
     """
-    n, place = len(keys), {key: k for k, key in enumerate(words)}
-    word = np.array([place.get(key, -1) for key in keys.tolist()], dtype=np.int64)
-    genes = np.flatnonzero(word >= 0)
-    genes = genes[np.argsort(word[genes])]
+    n, place = len(keys), {key: k for k, key in enumerate(anchors)}
+    anchor = np.array([place.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+    genes = np.flatnonzero(anchor >= 0)
+    genes = genes[np.argsort(anchor[genes])]
     at = np.full(n, -1, dtype=np.int64)
     at[genes] = np.arange(len(genes))
     statistics = np.zeros((n, len(genes)))
@@ -107,6 +104,6 @@ def relations(
     values = np.concatenate([unit_rows(statistics), unit_rows(correlations)], axis=1) * 0.5**0.5
     return Relations(
         values=values.astype(np.float32),
-        columns=np.concatenate([word[genes], len(words) + word[genes]]),
+        columns=np.concatenate([anchor[genes], len(anchors) + anchor[genes]]),
         genes=genes,
     )

@@ -8,40 +8,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from torch import nn
 
     from musegnn.graph import GraphData
 
 
 def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:
-    """Return the key of a dataset: its labels, or ``all`` when nothing has to agree.
-
-    Parameters
-    ----------
-    graph
-        The dataset.
-    share_by
-        What datasets must agree in to share: ``modality``, ``tissue``, ``species``.
-    """
+    """Return the labels of a dataset that others must have to share with it, or ``all``."""
     return "|".join(graph.label(attribute) for attribute in share_by) or "all"
 
 
-class SharedModules:
+class SharedModules(nn.Module):
     """The shared modules that a process needs for the datasets it owns.
 
     Attributes
     ----------
-    modules
-        By unit name ``shared/role/key``, in the order of first use.
+    by_unit
+        Modules by unit name ``shared/role/key``, in the order of first use.
     members
         Datasets that share each module, ascending, owned here or not.
     """
 
     def __init__(self) -> None:
-        self.modules: dict[str, nn.Module] = {}
+        super().__init__()
+        self.by_unit: dict[str, nn.Module] = {}
         self.members: dict[str, list[int]] = {}
         self._units: dict[int, dict[str, str]] = {}
 
@@ -60,14 +53,12 @@ class SharedModules:
         ----------
         role
             Name of the role.
-        graphs
-            All datasets.
+        graphs, owned
+            All datasets, and indices of those of this process; only their modules are made.
         share_by
-            What datasets must agree in to share a module of this role.
+            Labels that datasets must agree in to share a module of this role: ``modality``, ``tissue``, ``species``.
         make
-            Makes the module of a unit from the unit's name, with weights drawn.
-        owned
-            Datasets of this process; only their modules are made.
+            Function from the name of a unit to its module, with weights drawn.
         """
         share_by = tuple(share_by)
         here = set(owned)
@@ -75,14 +66,15 @@ class SharedModules:
             unit = f"shared/{role}/{sharing_key(graph, share_by)}"
             self.members.setdefault(unit, []).append(i)
             self._units.setdefault(i, {})[role] = unit
-            if i in here and unit not in self.modules:
-                self.modules[unit] = make(unit)
+            if i in here and unit not in self.by_unit:
+                self.by_unit[unit] = make(unit)
+                self.add_module(unit.replace(".", "%2E"), self.by_unit[unit])
 
     def units(self, i: int) -> list[str]:
-        """Name the shared units that dataset `i` uses."""
+        """Return the names of the shared units that dataset `i` uses."""
         return list(self._units.get(i, {}).values())
 
     def get(self, role: str, i: int) -> nn.Module | None:
         """Return the module of a role that dataset `i` uses, or ``None`` when nothing has that role."""
         unit = self._units.get(i, {}).get(role)
-        return None if unit is None else self.modules[unit]
+        return None if unit is None else self.by_unit[unit]

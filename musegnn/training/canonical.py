@@ -1,4 +1,4 @@
-r"""The maps of each dataset's own: generalised canonical correlation of residual profiles (MAXVAR).
+r"""The map of each dataset: generalised canonical correlation of residual profiles (MAXVAR).
 
 With :math:`P_t` the k leading principal components of dataset t's profile, (N, k), :math:`A_t` their rows of anchor
 genes, centred, and :math:`K_t` the places of these among all V,
@@ -47,7 +47,7 @@ MIN_ANCHORS = 3
 
 
 class ProfileView:
-    """The principal components of one dataset's profile, and the regression from them.
+    """The principal components of one dataset's profile, and the ridge regression from them.
 
     Parameters
     ----------
@@ -55,17 +55,13 @@ class ProfileView:
         Residual profile, centred over the genes, shape (N, R).
     axes
         Its principal axes, shape (R, k), orthonormal, leading first.
-    genes
-        Anchor genes of the dataset, shape (C,).
-    anchors
-        Their places among all anchor genes, shape (C,).
+    genes, anchors
+        Anchor genes of the dataset and their places among all anchor genes, shapes (C,).
     ridge
         r.
 
     Attributes
     ----------
-    axes, anchors
-        As given.
     rows
         Components of the anchor genes, centred, shape (C, k).
     """
@@ -105,7 +101,9 @@ class ProfileView:
 def own_maps(
     views: Mapping[int, ProfileView], sums: DatasetSums, *, n_anchors: int, dim: int, random: np.random.Generator
 ) -> dict[int, Floats]:
-    """Compute the maps of the datasets of this process; all processes call this together.
+    """Return the map (R, d) of each dataset's profile, float64; all processes call this together.
+
+    A dataset with fewer than three anchor genes is mapped onto its own leading components.
 
     Parameters
     ----------
@@ -113,18 +111,10 @@ def own_maps(
         Profiles of the datasets of this process, by dataset.
     sums
         Sums over all datasets.
-    n_anchors
-        Number of anchor genes V.
-    dim
-        Columns of the maps d.
+    n_anchors, dim
+        V and d.
     random
-        Draws the first guess of the consensus, the same in all processes.
-
-    Returns
-    -------
-    dict
-        By dataset, the map of its profile, shape (R, d), float64. A dataset with fewer than three anchor genes is
-        mapped onto its own leading components.
+        Generator of the first guess of the consensus, the same in all processes.
     """
     consensus = _consensus(views, sums, n_anchors, dim, random)
     maps = {}

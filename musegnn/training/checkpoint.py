@@ -11,7 +11,7 @@
 There is no other state: every random draw is a function of seed and round. Each process writes the units it owns; a
 unit that has not changed is not written again. One process writes the manifest when all units are on disk, so what a
 manifest names is complete unless damaged later. Units are read only after their digest has been checked, and no pickle
-is involved. A process that was frozen while others went on without it finds a newer generation and commits nothing.
+is involved. A process that was frozen while others went on without it finds a newer group and commits nothing.
 """
 
 from __future__ import annotations
@@ -51,17 +51,7 @@ NEW_FOLDER = "train again into another folder if no older checkpoint is left"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The file of one unit.
-
-    Attributes
-    ----------
-    name
-        Of the unit.
-    file
-        Name of the file in ``shards``.
-    bytes, sha256
-        Of its content.
-    """
+    """The file of one unit in ``shards``: name of the unit, name of the file, size and digest of its content."""
 
     name: str
     file: str
@@ -74,22 +64,22 @@ class Shard:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make it from :meth:`to_json`."""
+        """Return the shard that :meth:`to_json` describes."""
         return cls(str(data["name"]), str(data["file"]), int(data["bytes"]), str(data["sha256"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a checkpoint consists of.
+    """The content of a checkpoint.
 
     Attributes
     ----------
     round
-        Rounds trained.
+        Number of rounds trained.
     fingerprint
-        Of data and configuration, see :meth:`musegnn.MuSeGNN.fingerprint`.
+        Fingerprint of data and configuration, see :meth:`musegnn.MuSeGNN.fingerprint`.
     plan
-        Who owned what; JSON.
+        Owners of datasets, and datasets left out; JSON.
     units
         Shards by unit name.
     """
@@ -101,21 +91,7 @@ class Manifest:
 
 
 def write_shard(folder: Path, name: str, tensors: Tensors) -> Shard:
-    """Write a unit, unless the same content is there already.
-
-    Parameters
-    ----------
-    folder
-        The folder of all checkpoints; made when missing.
-    name
-        Of the unit.
-    tensors
-        Its weights and moments.
-
-    Returns
-    -------
-    Shard
-        On disk. Equal content gives equal bytes.
+    """Write the weights and moments of a unit, unless the same content is there already; equal content, equal bytes.
 
     Raises
     ------
@@ -138,29 +114,22 @@ def commit(
     *,
     fingerprint: str,
     plan: Mapping[str, Any] | None = None,
-    generation: int = 0,
+    group_epoch: int = 0,
 ) -> Path:
-    """Make a checkpoint valid and drop all but the newest two.
+    """Make a checkpoint valid and drop all but the newest two; return its manifest.
 
     Parameters
     ----------
     folder
         The folder of all checkpoints.
     round_
-        Rounds trained.
+        Number of rounds trained.
     shards
-        Of all units, from whichever process.
-    fingerprint
-        Of data and configuration.
-    plan
-        Who owned what; JSON.
-    generation
+        Shards of all units, from whichever process.
+    fingerprint, plan
+        As in :class:`Manifest`.
+    group_epoch
         Number of this group of processes.
-
-    Returns
-    -------
-    pathlib.Path
-        The manifest.
 
     Raises
     ------
@@ -169,7 +138,7 @@ def commit(
     WriteError
         When the manifest cannot be written.
     """
-    _check_generation(folder, generation)
+    _check_group_epoch(folder, group_epoch)
     units = {shard.name: shard for shard in sorted(shards, key=lambda shard: shard.name)}
     for shard in units.values():
         path = folder / SHARDS / shard.file
@@ -186,18 +155,13 @@ def commit(
     path = folder / f"round-{round_:06d}.json"
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n"
     write_file(path, text)
-    _check_generation(folder, generation)
+    _check_group_epoch(folder, group_epoch)
     _prune(folder, round_)
     return path
 
 
 def manifests(folder: Path) -> list[Manifest]:
     """Read the manifests of a folder, the newest first; damaged ones are logged and left aside.
-
-    Parameters
-    ----------
-    folder
-        The folder of all checkpoints; may be missing.
 
     Raises
     ------
@@ -217,21 +181,7 @@ def manifests(folder: Path) -> list[Manifest]:
 
 
 def read_units(folder: Path, manifest: Manifest, names: Sequence[str] | None = None) -> dict[str, Tensors]:
-    """Read units of a checkpoint and check every byte of them.
-
-    Parameters
-    ----------
-    folder
-        The folder of all checkpoints.
-    manifest
-        Of the checkpoint.
-    names
-        Units to read; ``None``: all.
-
-    Returns
-    -------
-    dict
-        Weights and moments by unit name.
+    """Read units of a checkpoint, or all, and check every byte of them.
 
     Raises
     ------
@@ -255,7 +205,7 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_rounds(folder))
 
 
-def announce(folder: Path, generation: int) -> None:
+def announce(folder: Path, group_epoch: int) -> None:
     """Note that a group of processes begins, so that those before it commit nothing more.
 
     Raises
@@ -264,11 +214,11 @@ def announce(folder: Path, generation: int) -> None:
         E444 when a newer one has begun.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _check_generation(folder, generation)
-    write_file(folder / GENERATION, f"{generation}\n")
+    _check_group_epoch(folder, group_epoch)
+    write_file(folder / GENERATION, f"{group_epoch}\n")
 
 
-def newest_generation(folder: Path) -> int:
+def newest_group_epoch(folder: Path) -> int:
     """Return the number of the newest group of processes; 0 before the first."""
     path = folder / GENERATION
     try:
@@ -280,14 +230,14 @@ def newest_generation(folder: Path) -> int:
 
 
 class Writer:
-    """Writes units in the background while training goes on.
+    """A thread that writes units while training goes on.
 
     Parameters
     ----------
     folder
         The folder of all checkpoints.
     units
-        Tensors by unit name; copied before this returns, so that later steps do not change what is written.
+        Tensors by unit name; copied at once, so that later steps do not change what is written.
     """
 
     def __init__(self, folder: Path, units: Mapping[str, Tensors]) -> None:
@@ -366,10 +316,10 @@ def _prune(folder: Path, round_: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_generation(folder: Path, generation: int) -> None:
-    newest = newest_generation(folder)
-    if generation < newest:
-        msg = f"generation {newest} has taken over from generation {generation}"
+def _check_group_epoch(folder: Path, group_epoch: int) -> None:
+    newest = newest_group_epoch(folder)
+    if group_epoch < newest:
+        msg = f"group {newest} of processes has taken over from group {group_epoch}"
         raise RunError(msg, code="E444", where=str(folder), fix="nothing: the newer processes go on with the run")
 
 

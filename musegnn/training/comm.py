@@ -9,7 +9,7 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -21,18 +21,15 @@ if TYPE_CHECKING:
     Vectors = dict[int, torch.Tensor]
     Contributions = Mapping[str, Mapping[int, torch.Tensor]]
 
-Reduce = Literal["fixed", "float"]
-
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """The outcome of a round, before anybody steps.
+    """The outcome of a round, before any process steps.
 
     Attributes
     ----------
     sums
-        Flat gradient per shared unit owned here, summed over all datasets that contributed; empty when there are
-        objections.
+        Flat gradient per shared unit of this process, summed over all datasets; empty when there are objections.
     objections
         Datasets of any process whose numbers are not finite, ascending. The step is taken only when it is empty.
     """
@@ -42,9 +39,7 @@ class Reduction:
 
 
 class Comm(Protocol):
-    """What training needs of a group of processes.
-
-    Every method is called by all processes together, in the same order.
+    """Communication of a group of processes; every method is called by all together, in the same order.
 
     Attributes
     ----------
@@ -64,15 +59,14 @@ class Comm(Protocol):
         Parameters
         ----------
         z
-            Detached vectors (N, d) of the datasets owned here that take part in the round.
+            Detached vectors (N, d) of the datasets of this process that take part in the round.
         partner
             Partner of each dataset that takes part, -1 for none.
 
         Returns
         -------
         callable
-            Waits, and gives the vectors of the partners of owned datasets, by partner. They may share memory with
-            `z` and must not be written to.
+            Waits, and returns the vectors of partners by partner. They may share memory with `z` and are read-only.
         """
 
     def return_gradients(
@@ -83,31 +77,29 @@ class Comm(Protocol):
         Parameters
         ----------
         gradients
-            For owned datasets with a partner, the gradient (N, d) by the partner's vectors. A dataset without a
-            comparison in this round is missing.
+            Gradients (N, d) by the partner's vectors, by dataset of this process; without those of no comparison.
         partner
             As in :meth:`exchange`.
 
         Returns
         -------
         callable
-            Waits, and gives the gradients by vectors owned here, by the dataset (of any process) whose loss they
-            come from.
+            Waits, and returns gradients by vectors of this process, by the dataset whose loss they come from.
         """
 
     def reduce(
         self, contributions: Contributions, members: Mapping[str, Sequence[int]], objections: Iterable[int]
     ) -> Reduction:
-        """Add up the gradients of shared modules over datasets, unless somebody objects to the step.
+        """Return the sums of gradients of shared modules over datasets, unless a process objects to the step.
 
         Parameters
         ----------
         contributions
-            Per shared unit and dataset owned here, the flat gradient; a unit or dataset without one is missing.
+            Flat gradients per shared unit and dataset of this process.
         members
-            Datasets that share each unit, owned here or not, for all units of the atlas.
+            Datasets that share each unit, for all units of the atlas.
         objections
-            Owned datasets whose numbers are not finite.
+            Datasets of this process whose numbers are not finite.
         """
 
     def add_up(self, total: torch.Tensor) -> torch.Tensor:
@@ -118,21 +110,11 @@ class Comm(Protocol):
 
 
 class LocalComm:
-    """A group of one process.
-
-    Parameters
-    ----------
-    reduce
-        ``fixed``: sums in fixed point, as in several processes, so that these give the same bits; ``float``: sums in
-        ascending dataset index.
-    """
+    """A group of one process, whose sums are in fixed point so that several processes give the same bits."""
 
     rank = 0
     size = 1
     sent = 0
-
-    def __init__(self, reduce: Reduce = "fixed") -> None:
-        self._reduce = reduce
 
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Return the vectors of partners as they are."""
@@ -142,7 +124,7 @@ class LocalComm:
     def return_gradients(
         self, gradients: Mapping[int, torch.Tensor], partner: Mapping[int, int]
     ) -> Callable[[], Vectors]:
-        """Return the gradients back as they are."""
+        """Return the gradients as they are."""
         found = dict(gradients)
         return lambda: found
 
@@ -153,8 +135,6 @@ class LocalComm:
         found = sorted(objections)
         if found:
             return Reduction({}, found)
-        if self._reduce == "float":
-            return Reduction({unit: add_ascending(parts) for unit, parts in contributions.items()}, [])
         return Reduction({unit: _fixed_sum(parts, len(members[unit])) for unit, parts in contributions.items()}, [])
 
     def add_up(self, total: torch.Tensor) -> torch.Tensor:
@@ -167,13 +147,7 @@ class LocalComm:
 
 
 def add_ascending(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    """Add tensors in ascending order of their keys, so that equal parts give equal bits.
-
-    Parameters
-    ----------
-    parts
-        At least one tensor; all of one shape.
-    """
+    """Return the sum of tensors of one shape, at least one, in ascending order of their keys."""
     first, *others = sorted(parts)
     total = parts[first].clone()
     for key in others:

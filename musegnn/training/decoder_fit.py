@@ -32,16 +32,9 @@ PENALTY = 1e-8
 
 
 def fit_decoder(decoder: Decoder, z: Floats, graph: GraphData) -> None:
-    """Set the parameters of a decoder that has few to those that describe a graph best; leave others as they are.
+    """Fit an :class:`InnerDecoder` or a :class:`SignedDecoder` to a graph in place; leave other decoders as they are.
 
-    Parameters
-    ----------
-    decoder
-        Changed in place where it is an :class:`InnerDecoder` or a :class:`SignedDecoder`.
-    z
-        Vectors, shape (N, d).
-    graph
-        The graph as training sees it; held-out pairs do not count.
+    `z` are the vectors, shape (N, d); held-out pairs do not count.
     """
     if not isinstance(decoder, InnerDecoder | SignedDecoder) or graph.edges.n_edges == 0 or not z.any():
         return

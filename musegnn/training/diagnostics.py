@@ -38,17 +38,7 @@ LAST_ROUNDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that training does not tell by stopping.
-
-    Attributes
-    ----------
-    code
-        W501 to W503.
-    dataset
-        Whose.
-    text, remedy
-        What was seen; what to do.
-    """
+    """A silent failure of training: code W501 to W503, dataset, observation and remedy."""
 
     code: str
     dataset: str
@@ -63,22 +53,11 @@ class Problem:
 def compare_pair(
     a: GraphData, b: GraphData, z_a: NDArray[np.floating], z_b: NDArray[np.floating], round_: int
 ) -> dict[str, Any] | None:
-    """Find the genes of one dataset in another.
+    """Return how well genes of dataset `a` are found among those of its partner; ``None`` when none is shared.
 
-    Parameters
-    ----------
-    a, b
-        The dataset and its partner.
-    z_a, z_b
-        Their vectors, shapes (N_a, d) and (N_b, d).
-    round_
-        Number of the round.
-
-    Returns
-    -------
-    dict or None
-        A record of kind ``watch``: mean reciprocal ranks ``anchor_mrr`` and ``held_out_mrr`` (the latter missing when
-        no shared gene is held out), ``chance_mrr`` and the numbers of genes; ``None`` when no gene is shared.
+    `z_a` and `z_b` are vectors, shapes (N_a, d) and (N_b, d). The record of kind ``watch`` holds mean reciprocal ranks
+    ``anchor_mrr`` and ``held_out_mrr`` (without the latter when no shared gene is held out), ``chance_mrr`` and numbers
+    of genes.
     """
     _, in_a, in_b = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
     if len(in_a) == 0:
@@ -103,20 +82,9 @@ def compare_pair(
 
 
 def problems(history: Iterable[Mapping[str, Any]], *, dim: int) -> list[Problem]:
-    """Read from the records of a run what went wrong in silence.
+    """Return the silent failures that the records of a run show, ordered by code and dataset.
 
-    Parameters
-    ----------
-    history
-        Lines of ``metrics.jsonl``.
-    dim
-        d.
-
-    Returns
-    -------
-    list of Problem
-        Ordered by code and dataset. Of each dataset, the newest shape of its space counts, and its comparisons in the
-        later half of the rounds, together.
+    Of each dataset, the newest shape of its space counts, and its comparisons in the later half of the rounds.
     """
     rows = [row for row in history if row["kind"] in {"space", "watch"}]
     newest = max((row["round"] for row in rows), default=0)

@@ -44,13 +44,7 @@ RIDGES = (0.3, 3.0)
 
 
 class CentredRelations:
-    """The relations of one dataset without their mean, (N, 2C), made anew at each use, and their places among all F.
-
-    Parameters
-    ----------
-    features
-        Node features of the dataset, with relations.
-    """
+    """The relations of one dataset without their mean, (N, 2C), made anew at each use, and their places among all F."""
 
     def __init__(self, features: NodeFeatures) -> None:
         assert features.values is not None
@@ -90,7 +84,7 @@ def shared_maps(
     random: np.random.Generator,
     ridges: Sequence[float] = RIDGES,
 ) -> list[Floats]:
-    """Compute the shared map for each ridge; all processes call this together.
+    """Return the shared map (2V, d) for each ridge, float64; columns beyond the rank are 0. All processes call this.
 
     Parameters
     ----------
@@ -98,19 +92,12 @@ def shared_maps(
         Relations of the datasets of this process, by dataset.
     sums
         Sums over all datasets.
-    n_anchors
-        Number of anchor genes V.
-    dim
-        Columns of the map d.
+    n_anchors, dim
+        V and d.
     random
-        Draws the first guess of the principal axes, the same in all processes.
+        Generator of the first guess of the principal axes, the same in all processes.
     ridges
         Values of r.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        By ridge, shape (2V, d), float64; columns beyond the rank are 0.
     """
     n_relations = 2 * n_anchors
     q = min(AXES, n_relations)

@@ -9,28 +9,28 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.adam import Adam
 from musegnn.training.comm import Comm, LocalComm, add_ascending
 from musegnn.training.diagnostics import compare_pair
-from musegnn.training.losses import alignment, ntxent, similarity
-from musegnn.training.overlap import Overlaps
+from musegnn.training.objective import Objective
 from musegnn.training.phases import Phases
-from musegnn.training.reconstruction import Reconstruction
-from musegnn.training.schedule import ALONE, draw_alignment, draw_contrast, participants, partners
+from musegnn.training.schedule import ALONE, participants, partners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
-    from torch import nn
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from musegnn.config import TrainingConfig
-    from musegnn.model.model import AtlasModel, Unit
+    from musegnn.model.model import AtlasModel
+    from musegnn.training.phases import Phase
+
+    Gradients = list[torch.Tensor | None]
 
 COMPARED = 3
 
@@ -41,10 +41,46 @@ class NotFiniteError(RunError):
     Attributes
     ----------
     datasets
-        Whose.
+        Names of the datasets that it belongs to.
     """
 
     datasets: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class DatasetRound:
+    """The state of one dataset of this process in a round of parallel order.
+
+    Attributes
+    ----------
+    index, partner
+        Indices of the dataset and of its partner, which is -1 when there is none.
+    z, leaf
+        Vectors of its genes from the encoder, (N, d), and the leaf by which the losses are differentiated.
+    losses
+        Losses by name, detached.
+    by_own, by_partner
+        Gradients of its losses by its own vectors and by those of the partner.
+    units, contributions
+        Gradients by the parameters of its layer and decoder, and flat ones by those of shared units, by unit.
+    row
+        The record of the round.
+    """
+
+    index: int
+    partner: int
+    z: torch.Tensor
+    leaf: torch.Tensor
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    by_own: torch.Tensor | None = None
+    by_partner: torch.Tensor | None = None
+    units: dict[str, Gradients] = field(default_factory=dict)
+    contributions: dict[str, torch.Tensor] = field(default_factory=dict)
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def is_finite(self) -> bool:
+        """Return whether the loss and all gradients are finite."""
+        return _is_finite(self.row, [*self.units.values(), list(self.contributions.values())])
 
 
 class Engine:
@@ -59,19 +95,21 @@ class Engine:
     comm
         The group of processes; ``None``: this one alone.
     phases
-        Told what is being done.
+        Observer of the phases of each round.
     left_out
         Datasets of the atlas that take no part.
 
     Attributes
     ----------
+    objective
+        The losses.
     watched
         Records of :func:`musegnn.training.diagnostics.compare_pair` that nobody has taken yet.
 
     Raises
     ------
     ValueError
-        When the order is ``sequential`` and there is more than one process.
+        When the order of steps is sequential and there is more than one process.
     """
 
     def __init__(
@@ -85,25 +123,26 @@ class Engine:
     ) -> None:
         self.model = model
         self.config = config
-        self.comm: Comm = LocalComm(config.reduce) if comm is None else comm
+        self.comm: Comm = LocalComm() if comm is None else comm
         self.phases = Phases() if phases is None else phases
-        if config.order == "sequential" and self.comm.size > 1:
+        if config.published.sequential and self.comm.size > 1:
             msg = "sequential order runs in one process"
             raise ValueError(msg)
-        self._graphs = model.graphs
-        self._overlaps = Overlaps(model.graphs)
-        self._reconstructions = {
-            i: Reconstruction(model.decoder(i), model.graphs[i], config, device=model.device) for i in model.owned
-        }
-        rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
-        self._optimizers = {
-            name: Adam(unit.parameters, lr=rates[unit.kind], weight_decay=config.weight_decay)
-            for name, unit in model.units.items()
-        }
-        self._layers = {model.layer_unit(i): i for i in model.owned}
-        self._left_out = frozenset(left_out)
-        self._previous: dict[int | None, torch.Tensor] = {}
+        self.objective = Objective(model, config)
         self.watched: list[dict[str, Any]] = []
+        self._graphs = model.graphs
+        self._left_out = frozenset(left_out)
+        self._parameters = {name: list(unit.parameters()) for name, unit in model.units.items()}
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Adam:
+        """The optimiser; made at the first step, as torch.optim takes memory and seconds to load."""
+        config, groups = self.config, []
+        rates = {"dataset": config.lr_dataset, "shared": config.lr_shared, "decoder": config.lr_decoder}
+        for kind, rate in rates.items():
+            units = [unit for unit in self._parameters if self.model.kind(unit) == kind]
+            groups.append({"params": [p for unit in units for p in self._parameters[unit]], "lr": rate})
+        return torch.optim.Adam(groups, fused=True)
 
     def round(self, round_: int, *, before_step: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
         """Train one round: every dataset is once the subject.
@@ -124,11 +163,10 @@ class Engine:
 
         Raises
         ------
-        RunError
-            E410 when a loss or a gradient is not finite. No weight has changed then in parallel order; in
-            sequential order the datasets before the one named have taken their steps.
+        NotFiniteError
+            E410. In parallel order no weight has changed; in sequential order earlier datasets have taken their steps.
         """
-        if self.config.order == "sequential":
+        if self.config.published.sequential:
             return self._sequential(round_, before_step)
         return self._parallel(round_, before_step)
 
@@ -147,133 +185,141 @@ class Engine:
                     compared.add(pair)
                     self._watch(0, *pair, z[i], others[partner[i]])
 
+    def leave_out(self, datasets: Iterable[int]) -> None:
+        """Let more datasets take no part from now on."""
+        self._left_out |= frozenset(datasets)
+
+    def state(self, unit: str) -> dict[str, torch.Tensor]:
+        """Return the state of a unit on the CPU: ``weight/NAME`` and, once it was stepped, ``adam/NAME/KEY``."""
+        state: dict[str, torch.Tensor] = {}
+        moments = self._optimizer.state if "_optimizer" in vars(self) else {}
+        for name, parameter in self.model.units[unit].named_parameters():
+            state[f"weight/{name}"] = parameter.detach().cpu().contiguous()
+            for key, value in moments.get(parameter, {}).items():
+                state[f"adam/{name}/{key}"] = value.detach().cpu().contiguous()
+        return state
+
+    def load_state(self, unit: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Set the weights and Adam moments of a unit to a result of :meth:`state`.
+
+        Raises
+        ------
+        RunError
+            E402 when names or shapes are not those of this model.
+        """
+        weights = {k.removeprefix("weight/"): v for k, v in state.items() if k.startswith("weight/")}
+        try:
+            self.model.units[unit].load_state_dict(weights)
+        except RuntimeError as error:
+            msg = f"the weights of `{unit}` are not those of this model"
+            fix = "use the configuration and store of the run"
+            raise RunError(msg, code="E402", where="checkpoint", fix=fix) from error
+        for name, parameter in self.model.units[unit].named_parameters():
+            prefix = f"adam/{name}/"
+            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if "_optimizer" in vars(self):
+                self._optimizer.state.pop(parameter, None)
+            if moments:
+                self._optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in moments.items()}
+
     def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
-        config, enter = self.config, self.phases.enter
+        model, objective = self.model, self.objective
         partner = self._partners(round_)
-        owned = [i for i in self.model.owned if i in partner]
-        kept = {i: self._previous.get(i) for i in owned} if config.exchange == "stale" else {}
-        z: dict[int, torch.Tensor] = {}
-        for i in owned:
-            enter("encode", round_, self._graphs[i].name)
-            with torch.set_grad_enabled(not config.recompute):
-                z[i] = self.model.encode(i, round_=round_)
-        leaves = {i: z[i].detach().requires_grad_() for i in owned}
-        sent = {i: leaf.detach() for i, leaf in leaves.items()} | {i: old for i, old in kept.items() if old is not None}
-        receive = self.comm.exchange(sent, partner)
-        if config.exchange == "stale":
-            self._previous |= {i: leaf.detach().clone() for i, leaf in leaves.items()}
-        rows: dict[int, dict[str, Any]] = {}
-        losses: dict[int, dict[str, torch.Tensor]] = {}
-        by_own: dict[int, torch.Tensor | None] = {}
-        by_other: dict[int, torch.Tensor] = {}
-        decoder_gradients: dict[int, list[torch.Tensor | None]] = {}
-        for i in owned:
-            enter("reconstruct", round_, self._graphs[i].name)
-            found = self._reconstruction(round_, i, leaves[i])
-            decoder = self._unit(self.model.decoder_unit(i)).parameters
-            by_own[i], *decoder_gradients[i] = _gradients(self._weighted(found), [leaves[i], *decoder])
-            losses[i] = {name: loss.detach() for name, loss in found.items()}
-        enter("exchange", round_)
+        datasets = []
+        for i in self._each("encode", round_, [i for i in model.owned if i in partner]):
+            with torch.set_grad_enabled(not self.config.recompute):
+                z = model.encode(i, round_=round_)
+            datasets.append(DatasetRound(i, partner[i], z, z.detach().requires_grad_()))
+        own = {d.index: d for d in datasets}
+        receive = self.comm.exchange({i: d.leaf.detach() for i, d in own.items()}, partner)
+        for i in self._each("reconstruct", round_, own):
+            d, unit = own[i], model.decoder_unit(i)
+            losses = objective.reconstruction(round_, i, d.leaf)
+            d.by_own, *d.units[unit] = _gradients(objective.weighted(losses), [d.leaf, *self._parameters[unit]])
+            d.losses = _detached(losses)
+        self.phases.enter("exchange", round_)
         others = receive()
-        for i in owned:
-            enter("compare", round_, self._graphs[i].name)
-            compared: dict[str, torch.Tensor] = {}
-            if partner[i] >= 0:
-                other = others[partner[i]].detach().requires_grad_(config.exchange == "exact")
-                compared = self._comparison(round_, i, partner[i], leaves[i], other)
-                wanted = [leaves[i], other] if other.requires_grad else [leaves[i]]
-                gradients = _gradients(self._weighted(compared), wanted)
-                by_own[i] = _add(by_own[i], gradients[0])
-                if other.requires_grad and gradients[1] is not None:
-                    by_other[i] = gradients[1]
-                self._watch(round_, i, partner[i], leaves[i], other)
-            rows[i] = self._row(round_, i, partner[i], losses[i] | compared)
-        returned = by_other
-        if config.exchange == "exact":
-            collect = self.comm.return_gradients(by_other, partner)
-            enter("return", round_)
-            returned = collect()
-        layer_gradients, contributions = self._backward(round_, z, by_own, returned, partner)
-        enter("reduce", round_)
-        bad = _not_finite(rows, [layer_gradients, decoder_gradients], contributions)
-        reduction = self.comm.reduce(contributions, self.model.shared.members, bad)
+        for i in self._each("compare", round_, own):
+            d, j = own[i], partner[i]
+            if j != ALONE:
+                other = others[j].detach().requires_grad_()
+                losses = objective.comparison(round_, i, j, d.leaf, other)
+                by_own, d.by_partner = _gradients(objective.weighted(losses), [d.leaf, other])
+                d.by_own = _add(d.by_own, by_own)
+                d.losses |= _detached(losses)
+                self._watch(round_, i, j, d.leaf, other)
+            d.row = objective.row(round_, i, j, d.losses)
+        by_partner = {i: d.by_partner for i, d in own.items() if d.by_partner is not None}
+        collect = self.comm.return_gradients(by_partner, partner)
+        self.phases.enter("return", round_)
+        returned = collect()
+        for i in self._each("backward", round_, own):
+            self._backward(round_, own[i], {k: g for k, g in returned.items() if partner[k] == i})
+        self.phases.enter("reduce", round_)
+        contributions: dict[str, dict[int, torch.Tensor]] = {}
+        for i, d in own.items():
+            for unit, flat in d.contributions.items():
+                contributions.setdefault(unit, {})[i] = flat
+        bad = {i for i, d in own.items() if not d.is_finite()}
+        reduction = self.comm.reduce(contributions, model.shared.members, bad)
         self._refuse(round_, reduction.objections)
         before_step()
-        for i in owned:
-            enter("step", round_, self._graphs[i].name)
-            self._step(self._unit(self.model.layer_unit(i)), layer_gradients[i])
-            self._step(self._unit(self.model.decoder_unit(i)), decoder_gradients[i])
-        enter("step", round_)
-        for name, total in reduction.sums.items():
-            unit = self._unit(name)
-            self._step(unit, _unflatten(total, unit.parameters))
-        return [rows[i] for i in owned]
+        self.phases.enter("step", round_)
+        gradients = {unit: parts for d in datasets for unit, parts in d.units.items()}
+        gradients |= {unit: _unflatten(flat, self._parameters[unit]) for unit, flat in reduction.sums.items()}
+        self._step(gradients)
+        return [d.row for d in datasets]
 
-    def _partners(self, round_: int) -> dict[int, int]:
-        """Return the partner of each dataset that takes part in this round, -1 when it is the only one."""
-        law = "uniform" if self.config.order == "sequential" else self.config.partners
-        size = None if self.config.order == "sequential" else self.config.round_size
-        chosen = participants(self.config.seed, round_, len(self._graphs), size)
-        members = [i for i in chosen if i not in self._left_out]
-        found = partners(self.config.seed, round_, len(members), law).tolist()
-        return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
-
-    def _backward(
-        self,
-        round_: int,
-        z: Mapping[int, torch.Tensor],
-        by_own: Mapping[int, torch.Tensor | None],
-        returned: Mapping[int, torch.Tensor],
-        partner: Mapping[int, int],
-    ) -> tuple[dict[int, list[torch.Tensor | None]], dict[str, dict[int, torch.Tensor]]]:
-        """Run the encoders' backward passes on the gradients by their vectors, added in ascending dataset index."""
-        layer_gradients: dict[int, list[torch.Tensor | None]] = {}
-        contributions: dict[str, dict[int, torch.Tensor]] = {}
-        for j in z:
-            self.phases.enter("backward", round_, self._graphs[j].name)
-            parts = {i: gradient for i, gradient in returned.items() if partner[i] == j}
-            own = by_own[j]
-            if own is not None:
-                parts[j] = own
-            layer = self._unit(self.model.layer_unit(j)).parameters
-            if not parts:
-                layer_gradients[j] = [None] * len(layer)
-                continue
-            names = self.model.shared.units(j)
-            shared = [self._unit(name).parameters for name in names]
-            wanted = [*layer, *(p for unit in shared for p in unit)]
-            z_j = self.model.encode(j, round_=round_) if self.config.recompute else z[j]
-            along = (z_j * add_ascending(parts)).sum()  # whose gradient by z is the parts' sum to the bit
-            found = iter(_gradients(along, wanted))
-            layer_gradients[j] = [next(found) for _ in layer]
-            for name, parameters in zip(names, shared, strict=True):
-                contributions.setdefault(name, {})[j] = _flatten([next(found) for _ in parameters], parameters)
-        return layer_gradients, contributions
+    def _backward(self, round_: int, d: DatasetRound, returned: dict[int, torch.Tensor]) -> None:
+        """Run the encoder's backward pass on the gradients by its vectors, added in ascending dataset index."""
+        parts = returned if d.by_own is None else returned | {d.index: d.by_own}
+        layer, shared = self.model.layer_unit(d.index), self.model.shared.units(d.index)
+        if not parts:
+            d.units[layer] = [None] * len(self._parameters[layer])
+            return
+        z = self.model.encode(d.index, round_=round_) if self.config.recompute else d.z
+        wanted = [p for unit in (layer, *shared) for p in self._parameters[unit]]
+        found = iter(torch.autograd.grad(z, wanted, add_ascending(parts), allow_unused=True))
+        d.units[layer] = [next(found) for _ in self._parameters[layer]]
+        for unit in shared:
+            d.contributions[unit] = _flatten([next(found) for _ in self._parameters[unit]], self._parameters[unit])
 
     def _sequential(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
-        model = self.model
+        model, objective = self.model, self.objective
         partner = self._partners(round_)
         rows = []
         before_step()
-        for i, j in partner.items():
-            self.phases.enter("encode", round_, self._graphs[i].name)
+        for i in self._each("encode", round_, partner):
+            j = partner[i]
             z_i = model.encode(i, round_=round_)
-            losses = self._reconstruction(round_, i, z_i)
-            touched = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
-            if j >= 0:
+            losses = objective.reconstruction(round_, i, z_i)
+            units = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
+            if j != ALONE:
                 z_j = model.encode(j, round_=round_)
-                losses |= self._comparison(round_, i, j, z_i, z_j)
-                touched += [name for name in (model.layer_unit(j), *model.shared.units(j)) if name not in touched]
+                losses |= objective.comparison(round_, i, j, z_i, z_j)
+                units += [unit for unit in (model.layer_unit(j), *model.shared.units(j)) if unit not in units]
                 self._watch(round_, i, j, z_i, z_j)
-            row = self._row(round_, i, j, losses)
-            units = [self._unit(name) for name in touched]
-            found = iter(_gradients(self._weighted(losses), [p for unit in units for p in unit.parameters]))
-            gradients = {unit.name: [next(found) for _ in unit.parameters] for unit in units}
-            self._refuse(round_, _not_finite({i: row}, [{i: parts} for parts in gradients.values()], {}))
-            for unit in units:
-                self._step(unit, gradients[unit.name])
+            row = objective.row(round_, i, j, losses)
+            found = iter(_gradients(objective.weighted(losses), [p for u in units for p in self._parameters[u]]))
+            gradients = {unit: [next(found) for _ in self._parameters[unit]] for unit in units}
+            self._refuse(round_, () if _is_finite(row, gradients.values()) else (i,))
+            self._step(gradients)
             rows.append(row)
         return rows
+
+    def _each(self, phase: Phase, round_: int, datasets: Iterable[int]) -> Iterator[int]:
+        """Yield datasets one by one, each under a phase of its own."""
+        for i in datasets:
+            self.phases.enter(phase, round_, self._graphs[i].name)
+            yield i
+
+    def _partners(self, round_: int) -> dict[int, int]:
+        """Return the partner of each dataset that takes part in this round, -1 when it is the only one."""
+        seed, is_sequential = self.config.seed, self.config.published.sequential
+        size = None if is_sequential else self.config.round_size
+        members = [i for i in participants(seed, round_, len(self._graphs), size) if i not in self._left_out]
+        found = partners(seed, round_, len(members), "uniform" if is_sequential else "cycle").tolist()
+        return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
 
     def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> None:
         """At checkpoints, note how well a dataset's genes find themselves in its partner."""
@@ -283,54 +329,6 @@ class Engine:
         record = compare_pair(self._graphs[i], self._graphs[j], own, other, round_)
         if record is not None:
             self.watched.append(record)
-
-    def _reconstruction(self, round_: int, i: int, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.config.loss.reconstruction == 0.0:
-            return {}
-        return {"reconstruction": self._reconstructions[i](round_, z)}
-
-    def _comparison(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute the losses between two datasets that have a weight and genes to compare."""
-        weights, seed = self.config.loss, self.config.seed
-        overlap, pair = self._overlaps.pair(i, j), (self._graphs[i], self._graphs[j])
-        rows_i, rows_j, weight = self._shared_genes(i, j)
-        losses: dict[str, torch.Tensor] = {}
-        if weights.similarity > 0.0 and len(rows_i):
-            losses["similarity"] = similarity(z_i[rows_i], z_j[rows_j], weight, normalize=weights.normalize)
-        if weights.contrast > 0.0:
-            draw = draw_contrast(seed, round_, pair, overlap, weights.n_contrast)
-            if len(draw) > 1:
-                rows = [draw.anchors_i, draw.anchors_j, draw.positives_i, draw.positives_j]
-                a_i, a_j, p_i, p_j = (self._tensor(r) for r in rows)
-                anchor, positive = torch.cat([z_i[a_i], z_j[a_j]]), torch.cat([z_i[p_i], z_j[p_j]])
-                exclude = self._tensor(draw.exclude) if weights.exclude_neighbours else None
-                losses["contrast"] = ntxent(anchor, positive, weights.temperature, exclude)
-        if weights.alignment > 0.0 and len(rows_i) > 1:
-            names = (pair[0].name, pair[1].name)
-            drawn = self._tensor(draw_alignment(seed, round_, names, len(rows_i), weights.n_alignment))
-            aligned = z_i[rows_i[drawn]], z_j[rows_j[drawn]]
-            losses["alignment"] = alignment(*aligned, None, weights.alignment_temperature)
-        return losses
-
-    def _shared_genes(self, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        overlap = self._overlaps.pair(i, j)
-        weight = self._tensor(overlap.weight).to(getattr(torch, self.config.dtype))
-        return self._tensor(overlap.rows_i), self._tensor(overlap.rows_j), weight
-
-    def _weighted(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-        parts = [getattr(self.config.loss, name) * loss for name, loss in losses.items()]
-        return None if not parts else torch.stack(parts).sum()
-
-    def _row(self, round_: int, i: int, j: int, losses: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        values = {name: loss.item() for name, loss in losses.items()}
-        return {
-            "round": round_,
-            "dataset": self._graphs[i].name,
-            "partner": self._graphs[j].name if j >= 0 else None,
-            "loss": sum(getattr(self.config.loss, name) * value for name, value in values.items()),
-            **values,
-            "n_shared": len(self._overlaps.pair(i, j).rows_i) if j >= 0 else 0,
-        }
 
     def _refuse(self, round_: int, objections: Collection[int]) -> None:
         """Stop before any step when a loss or a gradient of any process is not finite."""
@@ -342,67 +340,20 @@ class Engine:
             error.datasets = names
             raise error
 
-    def _step(self, unit: Unit, gradients: Sequence[torch.Tensor | None]) -> None:
-        self._optimizers[unit.name].step(gradients)
-
-    def leave_out(self, datasets: Iterable[int]) -> None:
-        """Let more datasets take no part from now on."""
-        self._left_out |= frozenset(datasets)
-
-    def state(self, unit: str) -> dict[str, torch.Tensor]:
-        """Return the weights and Adam moments of a unit, on the CPU.
-
-        Returns
-        -------
-        dict
-            ``weight/NAME`` and, once a parameter has been stepped, ``adam/NAME/KEY``; with ``exchange: stale`` also
-            ``vectors``, which others compare with in the next round, beside the weights of a dataset's layer.
-        """
-        state: dict[str, torch.Tensor] = {}
-        owner = self._layers.get(unit)
-        if owner in self._previous:
-            state["vectors"] = self._previous[owner].cpu()
-        for name, parameter in self._unit(unit).module.named_parameters():
-            state[f"weight/{name}"] = parameter.detach().cpu().contiguous()
-            for key, value in self._optimizers[unit].state.get(parameter, {}).items():
-                state[f"adam/{name}/{key}"] = value.detach().cpu().contiguous()
-        return state
-
-    def load_state(self, unit: str, state: Mapping[str, torch.Tensor]) -> None:
-        """Set the weights and Adam moments of a unit to what :meth:`state` gave.
-
-        Raises
-        ------
-        RunError
-            E402 when names or shapes are not those of this model.
-        """
-        expected = {f"weight/{name}": p for name, p in self._unit(unit).module.named_parameters()}
-        weights = {key: value for key, value in state.items() if key.startswith("weight/")}
-        if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in expected.items()}:
-            msg = f"the weights of `{unit}` are not those of this model"
-            raise RunError(msg, code="E402", where="checkpoint", fix="use the configuration and store of the run")
-        optimizer = self._optimizers[unit]
-        optimizer.state.clear()
-        for key, parameter in expected.items():
-            with torch.no_grad():
-                parameter.copy_(weights[key])
-            prefix = f"adam/{key.removeprefix('weight/')}/"
-            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if moments:
-                optimizer.state[parameter] = {k: v.clone().to(parameter.device) for k, v in moments.items()}
-        if unit in self._layers:
-            self._previous.pop(self._layers[unit], None)
-            if "vectors" in state:
-                self._previous[self._layers[unit]] = state["vectors"].clone().to(self.model.device)
-
-    def _unit(self, name: str) -> Unit:
-        return self.model.units[name]
-
-    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
-        return torch.as_tensor(array, device=self.model.device)
+    def _step(self, gradients: Mapping[str, Gradients]) -> None:
+        """Take one step of Adam on some units; a parameter without a gradient keeps its weights and moments."""
+        for unit, parts in gradients.items():
+            for parameter, gradient in zip(self._parameters[unit], parts, strict=True):
+                parameter.grad = gradient
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
 
-def _gradients(loss: torch.Tensor | None, wanted: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+def _detached(losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _gradients(loss: torch.Tensor | None, wanted: Sequence[torch.Tensor]) -> Gradients:
     if loss is None:
         return [None] * len(wanted)
     return list(torch.autograd.grad(loss, wanted, allow_unused=True))
@@ -414,30 +365,17 @@ def _add(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
     return a + b
 
 
-def _flatten(gradients: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+def _flatten(gradients: Gradients, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
     parts = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
     return torch.cat([part.reshape(-1) for part in parts])
 
 
-def _unflatten(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+def _unflatten(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Gradients:
     parts = torch.split(flat, [p.numel() for p in parameters])
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
 
-def _not_finite(
-    rows: Mapping[int, dict[str, Any]],
-    gradients: Sequence[Mapping[int, Sequence[torch.Tensor | None]]],
-    contributions: Mapping[str, Mapping[int, torch.Tensor]],
-) -> set[int]:
-    """Return the datasets with a loss or a gradient that is not finite."""
-    bad = {i for i, row in rows.items() if not np.isfinite(row["loss"])}
-    for group in gradients:
-        bad |= {i for i, parts in group.items() if not _all_finite([part for part in parts if part is not None])}
-    for parts in contributions.values():
-        bad |= {i for i, part in parts.items() if not _all_finite([part])}
-    return bad
-
-
-def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+def _is_finite(row: Mapping[str, Any], gradients: Iterable[Sequence[torch.Tensor | None]]) -> bool:
     # The sum of entries that are not all finite is not finite; entries so large that their sum overflows are no better.
-    return all(bool(torch.isfinite(tensor.sum())) for tensor in tensors)
+    found = (gradient for parts in gradients for gradient in parts if gradient is not None)
+    return bool(np.isfinite(row["loss"])) and all(bool(torch.isfinite(g.sum())) for g in found)

@@ -20,14 +20,9 @@ BITS = 61
 
 
 def scale_for(largest: float, n: int) -> float:
-    """Return the power of two by which summands are multiplied before they are rounded.
+    """Return the power of two by which `n` summands, none above `largest` in magnitude, are multiplied before rounding.
 
-    Parameters
-    ----------
-    largest
-        No summand is larger in magnitude; finite. All who add must use the same value.
-    n
-        Number of summands M, at least 1.
+    All who add must use the same values; `largest` is finite.
     """
     if largest == 0.0:
         return 1.0
@@ -37,17 +32,7 @@ def scale_for(largest: float, n: int) -> float:
 
 
 def add_rounded(parts: Iterable[torch.Tensor], scale: float, total: torch.Tensor) -> None:
-    """Add tensors to a sum of rounded multiples.
-
-    Parameters
-    ----------
-    parts
-        Summands, of the shape of `total`.
-    scale
-        See :func:`scale_for`.
-    total
-        The sum so far, int64; changed in place.
-    """
+    """Add tensors, as multiples of ``1 / scale``, to an int64 sum of their shape, in place."""
     for part in parts:
         total += part.to(torch.float64, copy=True).mul_(scale).round_().long()
 

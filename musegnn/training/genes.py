@@ -43,15 +43,10 @@ class OrthologTable:
 
 
 def read_orthologs(path: Path) -> OrthologTable:
-    """Read a CSV with one column of gene names per species.
+    """Read a CSV with one column of gene names per species, such as ``human,mouse,human_id,mouse_id``.
 
     Columns that end in ``_id`` hold identifiers and are not read. Empty fields mean that a species has no such gene.
     Rows that share a gene with another row are not one-to-one and are left out whole.
-
-    Parameters
-    ----------
-    path
-        UTF-8, with a header line such as ``human,mouse,human_id,mouse_id``.
 
     Raises
     ------
@@ -96,21 +91,7 @@ def _one_to_one(species: tuple[str, ...], groups: list[tuple[str, ...]]) -> Orth
 
 
 def gene_keys(genes: NDArray[np.str_], species: str, orthologs: OrthologTable | None = None) -> NDArray[np.str_]:
-    """Return the key of each gene.
-
-    Parameters
-    ----------
-    genes
-        Unique gene names of one dataset, shape (N,).
-    species
-        Its species.
-    orthologs
-        Needed for genes to match across species.
-
-    Returns
-    -------
-    numpy.ndarray
-        Unique keys, shape (N,): the key of the gene's ortholog group, else ``species:name``.
+    """Return the unique key of each gene: that of its ortholog group, else ``species:name``.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """What training must not see: a share of the edges of each graph, and a share of the genes of all of them.
 
 Held-out edges leave message passing, relational features, neighbourhood overlaps and the reconstruction target;
-held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and the common vocabulary. The residual
+held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and the anchor genes. The residual
 profile is of all cells and still holds the correlation of a held-out pair, for every model that takes profiles as
-features; ``features: relational``, the default, takes none.
+features.
 
 Legend: N genes, E directed edges, P held-out pairs.
 """
@@ -79,30 +79,15 @@ class Holdout:
     held_out_keys: frozenset[str]
 
     def trainable(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
-        """Return which genes take part in similarity, contrast and alignment.
-
-        Parameters
-        ----------
-        keys
-            Gene keys, shape (N,).
-        """
+        """Return a mask of the genes `keys` that take part in similarity, contrast and alignment."""
         return np.fromiter((key not in self.held_out_keys for key in keys.tolist()), dtype=np.bool_, count=len(keys))
 
 
 def holdout(edges: Mapping[str, EdgeSet], keys: Mapping[str, NDArray[np.str_]], config: EvaluationConfig) -> Holdout:
-    """Split an atlas into what training sees and what it does not.
+    """Split an atlas, given graphs and gene keys by dataset, into what training sees and what it does not.
 
     Every choice is a function of the seed and of the dataset's name or the gene's key alone, so another dataset in
     the atlas changes no split.
-
-    Parameters
-    ----------
-    edges
-        The graph of each dataset.
-    keys
-        The gene keys of each dataset, see :func:`musegnn.training.genes.gene_keys`.
-    config
-        Shares and seed.
     """
     genes = sorted({key for names in keys.values() for key in names.tolist()})
     hidden = frozenset(
@@ -115,17 +100,7 @@ def holdout(edges: Mapping[str, EdgeSet], keys: Mapping[str, NDArray[np.str_]], 
 
 
 def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> DatasetHoldout:
-    """Hide a share of the edges of one graph.
-
-    Parameters
-    ----------
-    edges
-        The graph, symmetric.
-    share
-        Share of its pairs to hide, in [0, 1); rounded to whole pairs, and at least one pair stays.
-    seed, name
-        Seed of the split and name of the dataset.
-    """
+    """Hide a `share` in [0, 1) of the pairs of one symmetric graph; rounded to whole pairs, at least one stays."""
     random = stream(seed, "holdout_edges", name)
     n, rows, columns = edges.n_genes, edges.rows, edges.indices.astype(np.int64)
     upper = np.flatnonzero(rows < columns)
@@ -149,10 +124,10 @@ def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> Data
 def _matched_non_edges(
     rows: NDArray[np.int64], columns: NDArray[np.int64], edges: EdgeSet, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Pair the ends of held-out edges anew, so that no pair is an edge, a loop or a repeat; give the codes.
+    """Return codes of non-edges in which every gene has as many pairs as are held out, if swaps can do it.
 
-    Every gene keeps the number of pairs it has among the held-out edges, as long as swaps can do it. What is left
-    takes free ends of nearby degree.
+    The ends of held-out edges are paired anew so that no pair is an edge, a loop or a repeat. What is left takes free
+    ends of nearby degree.
     """
     turn = random.random(len(rows)) < 0.5
     a = np.where(turn, columns, rows)
@@ -225,7 +200,7 @@ def _is_bad(a: NDArray[np.int64], b: NDArray[np.int64], known: NDArray[np.int64]
 
 
 def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which codes are in the ascending list `known`."""
+    """Return a mask of `codes` that are in the ascending list `known`."""
     if len(known) == 0:
         return np.zeros(len(codes), dtype=np.bool_)
     place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
@@ -234,5 +209,5 @@ def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _codes(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return unordered pairs a number each, from the lower gene first."""
+    """Return a number per unordered pair, by the lower gene first."""
     return np.minimum(a, b) * n + np.maximum(a, b)

@@ -1,6 +1,6 @@
 r"""The maps in closed form: the vectors of a model before the first round, and without rounds.
 
-1. The maps of each dataset's own, :mod:`musegnn.training.canonical`.
+1. The map of each dataset, :mod:`musegnn.training.canonical`.
 2. The map that all share, :mod:`musegnn.training.discriminant`.
 3. Alignment of covariances, for both. Maps that agree on anchor genes still give each dataset variances of its own, by
    which its genes lie apart from those of others. With :math:`\Sigma_t` the covariance of dataset t's coordinates over
@@ -64,7 +64,7 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
     seed
         Seed of the first guesses of eigenvectors.
     phases
-        Told that this process moves, ``load``, and waits for others, ``reduce``; ``None``: nobody is.
+        Observer of the phases ``load`` and ``reduce``, or ``None``.
     """
     if not model.config.has_maps:
         return
@@ -80,21 +80,9 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
 
 
 def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim: int) -> dict[int, Floats]:
-    """Compute what gives every dataset's coordinates the mean covariance; all processes call this together.
+    """Return a matrix (d, d) per dataset that gives its coordinates the mean covariance of all datasets.
 
-    Parameters
-    ----------
-    coordinates
-        By dataset of this process, centred, shape (N, d).
-    sums
-        Sums over all datasets.
-    dim
-        d.
-
-    Returns
-    -------
-    dict
-        By dataset, a matrix that the coordinates are multiplied by, shape (d, d), float64.
+    `coordinates` are those of the datasets of this process, centred, shape (N, d); all processes call this together.
     """
     own = {i: y.T @ y / max(len(y), 1) for i, y in coordinates.items()}
     mean = _mean_covariance(own, sums, dim)
@@ -106,23 +94,10 @@ def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim:
 
 
 def common_axes(coordinates: Mapping[int, Floats], sums: DatasetSums, *, n_blocks: int, dim: int) -> Floats:
-    """Compute principal axes that all datasets share of blocks side by side; all processes call this together.
+    """Return principal axes that all datasets share of blocks side by side, scales and axes in one, (n_blocks * d, d).
 
-    Parameters
-    ----------
-    coordinates
-        By dataset of this process, centred, shape (N, n_blocks * d): blocks of d columns.
-    sums
-        Sums over all datasets.
-    n_blocks
-        Number of blocks, each of which is scaled to a total variance of one.
-    dim
-        d.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n_blocks * d, d), float64: scales and axes in one.
+    `coordinates` are those of the datasets of this process, centred, shape (N, n_blocks * d): blocks of d = `dim`
+    columns, each of which is scaled to a total variance of one. All processes call this together.
     """
     own = {i: y.T @ y / max(len(y), 1) for i, y in coordinates.items()}
     mean = _mean_covariance(own, sums, n_blocks * dim)
@@ -142,7 +117,7 @@ def _mean_covariance(own: Mapping[int, Floats], sums: DatasetSums, dim: int) -> 
 
 
 def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
-    n_anchors, dim = model.n_relations // 2, model.config.own_width
+    n_anchors, dim = model.n_anchors, model.config.own_width
     axes: dict[int, Floats] = {}
     aligned: dict[int, list[Floats]] = {}
     for i in model.owned:
@@ -171,14 +146,14 @@ def _profile_view(model: AtlasModel, i: int, axes: Floats) -> ProfileView:
 
 
 def _profile(model: AtlasModel, i: int) -> Floats:
-    """Return the centred profile of a dataset, (N, R), in float64, which is not kept."""
+    """Return the centred profile of a dataset, (N, R), in float64."""
     profile = model.features(i).profile.double().cpu().numpy()
     centred: Floats = profile - profile.mean(axis=0)
     return centred
 
 
 def _set_shared_map(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
-    n_anchors, dim = model.n_relations // 2, model.config.shared_width
+    n_anchors, dim = model.n_anchors, model.config.shared_width
     relations = {i: CentredRelations(model.features(i)) for i in model.owned}
     random = stream(seed, "principal_axes")
     found = shared_maps(relations, sums, n_anchors=n_anchors, dim=dim, random=random)

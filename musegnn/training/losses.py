@@ -6,7 +6,7 @@ of a pair, K drawn genes, d dimensions of the embedding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -18,7 +18,7 @@ SUM_CHUNK = 1 << 20
 
 
 class EdgeTarget(NamedTuple):
-    """What the logits of a graph are compared with, row by row.
+    """The entries of an adjacency matrix that logits are compared with.
 
     Attributes
     ----------
@@ -55,17 +55,16 @@ def edge_target(
     *,
     include_diagonal: bool = False,
 ) -> EdgeTarget:
-    """List the edges, and what takes no part.
+    """Return the edges, and the entries that take no part.
 
     Parameters
     ----------
     rowptr, col
         (N+1,), (E,) int64 CSR of the edges, columns ascending within a row.
     held_out
-        Rows and columns of pairs that take no part, each (P,) int64, in either direction: ``(r, c)`` leaves out
-        ``(c, r)`` too.
+        Rows and columns of pairs that take no part in either direction, each (P,) int64.
     include_diagonal
-        Count the N entries of a gene with itself, as the published code does.
+        Whether the N entries of a gene with itself take part, as in the published code.
     """
     n_genes = rowptr.numel() - 1
     left_out = [torch.empty(0, dtype=torch.int64, device=col.device)]
@@ -89,26 +88,21 @@ def edge_bce(
     divisor: float | None = None,
     overwrite: bool = False,
 ) -> torch.Tensor:
-    """Return the binary cross-entropy of some rows of logits against the adjacency matrix.
+    """Return the binary cross-entropy of some rows of logits against the adjacency matrix, summed in float64.
 
     Parameters
     ----------
     logits
         (B, N) logit of an edge between row and column.
     target
-        Edges, and what takes no part.
+        Edges, and entries that take no part.
     rows
         (B,) int64 genes of the rows, without repeats; ``None``: all N in order.
     divisor
-        What the sum over entries is divided by; ``None``: the number of entries of the whole matrix that take part, so
-        that blocks which share out the rows add up to the mean of the whole.
+        Divisor of the sum over entries; ``None``: the number of entries of the whole matrix that take part, so that
+        blocks which share out the rows add up to the mean of the whole.
     overwrite
         Keep the gradient in the memory of `logits`, which is lost, instead of a copy of its size.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar; summed in float64 and returned in the dtype of ``logits``. 0 when no entry takes part.
 
     Raises
     ------
@@ -128,7 +122,6 @@ def edge_bce(
 
 
 def _codes(rowptr: torch.Tensor, col: torch.Tensor, rows: torch.Tensor | None, n_genes: int) -> torch.Tensor:
-    """Return the places of the entries of some rows in a flat (B, N) matrix."""
     degree = rowptr.diff()
     if rows is None:
         place = torch.arange(n_genes, device=col.device)
@@ -176,42 +169,13 @@ class _MaskedBCE(torch.autograd.Function):
         return slope if is_one else slope * grad, None, None, None, None
 
 
-def similarity(
-    z_i: torch.Tensor,
-    z_j: torch.Tensor,
-    weight: torch.Tensor,
-    *,
-    normalize: Literal["sum", "lambda"] = "sum",
-) -> torch.Tensor:
-    """Return minus the weighted cosine of shared genes between two datasets.
+def similarity(z_i: torch.Tensor, z_j: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return minus the mean of ``weight * cosine`` over A shared genes, in [-1, 1]; 0 without shared genes.
 
-    Parameters
-    ----------
-    z_i, z_j
-        (A, d) vectors of the same genes in both datasets.
-    weight
-        (A,) overlap of each gene's neighbourhoods, in [0, 1].
-    normalize
-        ``sum``: mean over genes of ``weight * cosine``, as published; ``lambda``: divided by the sum of weights.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar in [-1, 1]; 0 when there are no shared genes or all weights are 0.
-
-    Raises
-    ------
-    ValueError
-        When ``normalize`` is unknown.
+    `z_i`, `z_j` are (A, d) vectors of the same genes; `weight` (A,) is the overlap of their neighbourhoods, in [0, 1].
     """
-    if normalize not in ("sum", "lambda"):
-        msg = f"normalize must be 'sum' or 'lambda', got {normalize!r}"
-        raise ValueError(msg)
     total = (weight * functional.cosine_similarity(z_i, z_j, dim=1)).sum()
-    if normalize == "sum":
-        return -total / max(1, weight.numel())
-    mass = weight.sum()
-    return -total / torch.where(mass > 0, mass, 1.0)
+    return -total / max(1, weight.numel())
 
 
 def ntxent(
@@ -220,7 +184,7 @@ def ntxent(
     temperature: float,
     exclude: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the NT-Xent loss of K pairs; each of the 2K vectors is once the query.
+    """Return the NT-Xent loss of K pairs, the mean over 2K queries; 0 when K is 0.
 
     Vectors are stacked as ``[anchor; positive]``. The query's partner is its positive, the other 2K - 2 vectors its
     negatives: cross-entropy on the (2K, 2K) matrix of cosines over temperature with its diagonal masked.
@@ -230,14 +194,9 @@ def ntxent(
     anchor, positive
         (K, d) vectors; row g of one belongs to row g of the other.
     temperature
-        Divides the cosines; positive.
+        Divisor of the cosines; positive.
     exclude
-        (2K, 2K) bool, true where the column must not be a negative of the row; a query's positive stays in.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar mean over the 2K queries; 0 when K is 0.
+        (2K, 2K) mask of columns that are no negatives of the row; a query's positive stays in.
 
     Raises
     ------
@@ -264,29 +223,10 @@ def ntxent(
     return functional.cross_entropy(scores, partner)
 
 
-def alignment(
-    z_i: torch.Tensor,
-    z_j: torch.Tensor,
-    weight: torch.Tensor | None = None,
-    temperature: float = 0.2,
-) -> torch.Tensor:
-    """Return the symmetric InfoNCE loss of shared genes between two datasets.
+def alignment(z_i: torch.Tensor, z_j: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the symmetric InfoNCE loss of shared genes, (A, d) vectors in two datasets; 0 when A is 0.
 
     A gene's positive is the same gene in the other dataset; the other shared genes there are its negatives.
-
-    Parameters
-    ----------
-    z_i, z_j
-        (A, d) vectors of the same genes in both datasets.
-    weight
-        (A,) weight of each gene in the mean; ``None``: all equal.
-    temperature
-        Divides the cosines; positive.
-
-    Returns
-    -------
-    torch.Tensor
-        Scalar, the mean of both directions; 0 when A is 0 or all weights are 0.
 
     Raises
     ------
@@ -299,12 +239,8 @@ def alignment(
     """
     _check_pairs(z_i, z_j, temperature)
     scores = functional.normalize(z_i, dim=1) @ functional.normalize(z_j, dim=1).T / temperature
-    if weight is None:
-        weight = scores.new_ones(scores.shape[0])
-    match = scores.diagonal()
-    both = (torch.logsumexp(scores, 0) + torch.logsumexp(scores, 1)) / 2 - match
-    mass = weight.sum()
-    return (weight * both).sum() / torch.where(mass > 0, mass, 1.0)
+    both = (torch.logsumexp(scores, 0) + torch.logsumexp(scores, 1)) / 2 - scores.diagonal()
+    return both.sum() / max(1, len(z_i))
 
 
 def _check_pairs(first: torch.Tensor, second: torch.Tensor, temperature: float) -> None:

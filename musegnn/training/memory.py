@@ -1,9 +1,9 @@
-"""What training will take, before it runs, and which settings would make it fit.
+"""An estimate of the memory that training takes, before it runs, and of settings that would make it fit.
 
-Bytes are counted from the sizes of the tensors in the code, part by part; parameters exactly. ``python -m benchmarks
-training_step`` holds the total against measured peaks. Nothing here changes a number: a run that does not fit stops.
+Bytes are sums of array sizes; parameters are counted exactly. ``python -m benchmarks training_step`` holds the total
+against measured peaks. Nothing here changes a number: a run that does not fit stops.
 
-Legend: T datasets, N genes, E entries of a graph (each edge twice), d dimensions, A genes that a pair shares.
+Legend: T datasets, N genes, E entries of a graph (each edge twice), d dimensions, V anchor genes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import torch
 
 from musegnn.errors import RunError
 from musegnn.kernels.edge_attention.impl import HANDOFF_BYTES
-from musegnn.model.decoder import make_decoder
-from musegnn.model.encoder import DatasetLayer, SharedLayers
+from musegnn.model.decoder import PAIRWISE_WIDTH, make_decoder
+from musegnn.model.model import make_own, make_shared_layers
 from musegnn.model.shared import sharing_key
-from musegnn.model.variants import CONVOLUTIONS
 from musegnn.training.canonical import COMPONENTS, MORE_COMPONENTS
 from musegnn.training.decoder_fit import MAX_ROWS
 from musegnn.training.discriminant import AXES
@@ -29,7 +28,7 @@ from musegnn.training.reconstruction import PAIR_TILE_ENTRIES, TILE_ENTRIES
 from musegnn.units import TRAINING_PROCESS, megabytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -37,48 +36,23 @@ if TYPE_CHECKING:
     from musegnn.graph import GraphData
     from musegnn.training.prepare import Prepared
 
-GEOMETRIC = 240 * 10**6
-"""What PyTorch Geometric takes, where a convolution uses it."""
-EDGE_GRAPH, TARGET, POSITIVE, PACKED = 24, 8, 9, 12
-NORM_ARRAYS = 4
-MAP_ARRAYS = 3
-RELATION_ARRAYS, TABLES, PAIR_COLUMNS = 6, 5, 8
+OPTIMIZER = 160 * 10**6  # torch.optim, which rounds load
+GRAPH_ENTRY, COMPARED_ENTRY = 24 + 8, 9 + 12  # bytes per edge: attention and target; positive edges and overlaps
 DECODER_ARRAYS = {"mlp": 5, "inner": 4, "signed": 5, "pairwise": 3}
-DRAWN_PAIR = 64
-PAIR_ARRAYS = 8
-SCORE_ARRAYS = 4
-SUGGESTED_SETTINGS: tuple[tuple[str, ...], ...] = (
-    ("training.recompute=true",),
-    ("training.loss.n_alignment=2000",),
-    ("training.row_block=512",),
-    ("training.row_block=512", "training.loss.n_alignment=2000", "training.recompute=true"),
-    ("training.pairs=50000",),
-    ("training.pairs=50000", "training.loss.n_alignment=2000", "training.recompute=true"),
-    ("model.decoder=pairwise", "training.pairs=50000"),
-    (
-        "model.decoder=pairwise",
-        "training.pairs=50000",
-        "training.loss.n_alignment=2000",
-        "training.recompute=true",
-    ),
+SUGGESTED_SETTINGS: tuple[dict[str, Any], ...] = (
+    {"training.recompute": True},
+    {"training.row_block": 512},
+    {"training.row_block": 512, "training.recompute": True},
+    {"training.pairs": 50_000},
+    {"training.pairs": 50_000, "training.recompute": True},
+    {"model.decoder": "pairwise", "training.pairs": 50_000},
+    {"model.decoder": "pairwise", "training.pairs": 50_000, "training.recompute": True},
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSize:
-    """What one dataset's share of memory depends on.
-
-    Attributes
-    ----------
-    key
-        Of the shared layers that it uses.
-    n_genes, n_entries
-        N and E.
-    n_profile
-        Columns of the residual profile.
-    n_related
-        Anchor genes in this dataset, where relations are used; else 0.
-    """
+    """Key of the shared layers of a dataset; N; E; columns of the profile; anchor genes in it, 0 without maps."""
 
     key: str
     n_genes: int
@@ -91,24 +65,9 @@ class DatasetSize:
 class DatasetMemory:
     """Bytes that one dataset takes in the process that owns it, beside the arrays that were loaded.
 
-    Attributes
-    ----------
-    features, graph
-        Tensors of node features; the graph as attention and loss hold it.
-    compared
-        The graph as losses between two datasets hold it.
-    weights
-        Of its own maps, layer and decoder.
-    copies
-        How often these are there: with rounds their gradients take as much, their moments twice, and the copy that a
-        checkpoint makes of weights and moments three times as much; without, there is the copy of the weights.
-    contribution
-        Its gradient of the shared modules.
-    encoder
-        What the encoder keeps for its backward pass.
-    step
-        The largest of the closed form and, with rounds, decoder, losses between two datasets and the encoder's backward
-        pass. Datasets are computed one by one, so a process needs the largest of its datasets' steps.
+    `compared` is the graph as losses between datasets hold it, `copies` counts the weights, their gradients, moments
+    and a checkpoint's copies, `contribution` is the gradient of shared modules, `encoder` what is kept for the
+    backward pass, and `step` the largest of closed form, decoder, comparison and backward pass, one by one.
     """
 
     features: int
@@ -122,19 +81,13 @@ class DatasetMemory:
 
     @property
     def kept(self) -> int:
-        """Bytes that are there as long as the process owns the dataset, but for the encoder's and those compared."""
+        """Bytes that are there as long as the process owns the dataset, but for `encoder` and `compared`."""
         return self.features + self.graph + self.copies * self.weights + self.contribution
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Peak of the training process.
-
-    Attributes
-    ----------
-    parts
-        Bytes by part.
-    """
+    """The peak of the training process, in bytes by part."""
 
     parts: Mapping[str, int]
 
@@ -143,337 +96,164 @@ class MemoryEstimate:
         """Bytes of all parts."""
         return sum(self.parts.values())
 
-    def describe(self) -> str:
-        """Name the parts that need most, in one line."""
-        largest = sorted(self.parts.items(), key=lambda item: -item[1])[:3]
-        return ", ".join(f"{name} {megabytes(size)}" for name, size in largest)
-
 
 def estimate_memory(
-    sizes: Sequence[DatasetSize], model: ModelConfig, training: TrainingConfig, *, n_words: int, data_bytes: int
+    sizes: Sequence[DatasetSize], model: ModelConfig, training: TrainingConfig, *, n_anchors: int, data_bytes: int
 ) -> MemoryEstimate:
-    """Count what training takes on the CPU when one process owns all datasets.
-
-    Parameters
-    ----------
-    sizes
-        The datasets.
-    model, training
-        Settings.
-    n_words
-        Genes of the vocabulary.
-    data_bytes
-        Arrays of graphs and profiles that are loaded already.
-
-    Returns
-    -------
-    MemoryEstimate
-        Parts: ``base`` (interpreter and libraries), ``data``, ``features``, ``graphs`` (as attention, loss and overlaps
-        hold them), ``parameters``, ``moments``, ``gradients``, ``checkpoint`` (copies of weights and moments while it
-        is written), ``encoder`` (results kept for the backward pass) and ``step`` (the largest of decoder, losses
-        between two datasets, the encoder's backward pass and the closed form).
-    """
-    found = [dataset_memory(size, model, training, n_words=n_words) for size in sizes]
-    groups = len({size.key for size in sizes})
-    shared = groups * group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
-    own = sum(d.weights for d in found)
-    trains = training.rounds > 0  # else nothing is kept for a backward pass
-    encoder = [d.encoder for d in found]
+    """Estimate the memory on the CPU when one process owns all datasets, of which `data_bytes` are loaded already."""
+    found = [dataset_memory(size, model, training, n_anchors=n_anchors) for size in sizes]
+    shared = len({size.key for size in sizes}) * group_bytes(model) + projection_bytes(model, n_anchors)
+    weights, encoder, trains = sum(d.weights for d in found) + shared, [d.encoder for d in found], training.rounds > 0
     parts = {
-        "base": TRAINING_PROCESS + library_bytes(model),
+        "base": TRAINING_PROCESS + (OPTIMIZER if trains else 0),
         "data": data_bytes,
         "features": sum(d.features for d in found),
         "graphs": sum(d.graph + d.compared for d in found) + overlap_bytes([size.n_genes for size in sizes]),
-        "parameters": own + shared,
-        "moments": 2 * (own + shared) if trains else 0,
-        "gradients": (own if trains else 0) + sum(d.contribution for d in found),
-        "checkpoint": (3 if trains else 1) * (own + shared),
+        "parameters": weights,
+        "moments": 2 * weights if trains else 0,
+        "gradients": weights - shared + sum(d.contribution for d in found) if trains else 0,
+        "checkpoint": (3 if trains else 1) * weights,
         "encoder": max(encoder, default=0) if training.recompute else sum(encoder),
-        "step": max([closed_form_bytes(sizes, model, n_words=n_words), *(d.step for d in found)]),
+        "step": max([_closed_form_bytes(sizes, model, n_anchors), *(d.step for d in found)]),
     }
     return MemoryEstimate(parts)
 
 
-def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConfig, *, n_words: int) -> DatasetMemory:
-    """Count what one dataset takes.
-
-    Parameters
-    ----------
-    size
-        The dataset.
-    model, training
-        Settings.
-    n_words
-        Genes of the vocabulary.
-    """
-    item = _item(training)
+def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConfig, *, n_anchors: int) -> DatasetMemory:
+    """Estimate the memory of one dataset."""
+    n, trains = size.n_genes, training.rounds > 0
     with torch.device("meta"):
-        layer = _own_weights(size, model)
-        decoder = _count(make_decoder(model.decoder, size.n_genes, dim=model.dim, width=model.decoder_width))
-    kept, passing = (item * n for n in _encoder_entries(size, model))
-    backward = passing + _handed_over(item * size.n_entries, model.heads_dataset) + item * layer
-    trains = training.rounds > 0
-    shared = group_bytes(model, training) + projection_bytes(model, training, n_words=n_words)
-    steps = _decoder_bytes(size, decoder, model, training, item), _comparison_bytes(size, training, item), backward
+        own = _bytes(make_own(model, size.n_profile))
+        decoder = _bytes(make_decoder(model.decoder, n, dim=model.dim))
+    first, second, d = model.heads_dataset, model.heads_shared, model.head_width
+    encoder, backward = size.n_profile if model.feature_dropout > 0.0 else 0, own
+    if model.has_maps:
+        encoder += 3 * model.dim
+    if model.encoder != "none":  # of each head: query, key, value, message and what the softmax sums
+        heads = first + second + 2 * (model.dim // d)
+        encoder += model.dim + 4 * (first + second) * d + heads * (4 * d + 3)
+        handed_over = max(2 * 4 * size.n_entries, min(HANDOFF_BYTES, 2 * 4 * size.n_entries * first))
+        backward += 8 * n * max(first * d, second * d, model.dim) + handed_over
+    compared = 4 * training.loss.n_contrast if training.loss.contrast > 0.0 else 0
+    scores = min(compared, 4 * n) ** 2 + (n**2 if training.loss.alignment > 0.0 else 0)
+    steps = (_decoder_bytes(size, decoder, model, training), 16 * scores, backward) if trains else ()
     return DatasetMemory(
-        features=item * size.n_genes * (size.n_profile + 2 * size.n_related),
-        graph=_graph_bytes(size, model, training),
-        compared=(POSITIVE + PACKED) * size.n_entries,
-        weights=item * (layer + decoder),
+        features=4 * n * (size.n_profile + 2 * size.n_related),
+        graph=GRAPH_ENTRY * size.n_entries,
+        compared=COMPARED_ENTRY * size.n_entries,
+        weights=own + decoder,
         copies=7 if trains else 2,
-        contribution=shared if trains else 0,
-        encoder=kept if trains else 0,
-        step=max([closed_form_bytes([size], model, n_words=n_words), *(steps if trains else ())]),
+        contribution=group_bytes(model) + projection_bytes(model, n_anchors) if trains else 0,
+        encoder=4 * (n * encoder + 2 * size.n_related * model.projected_width) if trains else 0,
+        step=max([_closed_form_bytes([size], model, n_anchors), *steps]),
     )
 
 
-def closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, *, n_words: int) -> int:
-    """Count the float64 arrays of relations and closed forms (:mod:`musegnn.training.initialize`) alive at a time.
-
-    Parameters
-    ----------
-    sizes
-        The datasets of one process.
-    model
-        Settings.
-    n_words
-        Genes of the vocabulary.
-
-    Returns
-    -------
-    int
-        Bytes of the largest of: the relations of a dataset while they are made; the components of all datasets with the
-        profile of one; the shared map, with the relations of one dataset and tables of all relations on the axes; the
-        pairs that one decoder is fitted to.
-    """
-    if not model.has_maps:
-        return 0
-    axes, known, own = min(AXES, 2 * n_words), max(COMPONENTS) + MORE_COMPONENTS, 2 * model.own_width
-
-    def largest(entries: Callable[[DatasetSize], int]) -> int:
-        return max(map(entries, sizes), default=0)
-
-    made = largest(lambda size: size.n_genes * (RELATION_ARRAYS * size.n_related + 2 * size.n_profile))
-    views = sum(max(COMPONENTS) * (size.n_profile + 2 * size.n_related) for size in sizes)
-    views += largest(lambda size: size.n_genes * (2 * size.n_profile + known)) + TABLES * n_words * own
-    shared = largest(lambda size: size.n_genes * (4 * size.n_related + axes)) + TABLES * 2 * n_words * axes
-    decoded = largest(lambda size: PAIR_COLUMNS * min(size.n_genes, MAX_ROWS) * size.n_genes)
-    return 8 * max(made, views, shared, decoded)
-
-
-def library_bytes(model: ModelConfig) -> int:
-    """Return what the libraries of a model take beside those that every process loads, in bytes."""
-    uses_pyg = model.encoder != "none" and CONVOLUTIONS[model.encoder].uses_pyg
-    return GEOMETRIC if uses_pyg else 0
-
-
-def group_bytes(model: ModelConfig, training: TrainingConfig) -> int:
+@cache
+def group_bytes(model: ModelConfig) -> int:
     """Count the weights of the layers that a group of datasets shares, in bytes."""
-    return 0 if model.encoder == "none" else _item(training) * _shared_weights(model)
+    with torch.device("meta"):
+        return 0 if model.encoder == "none" else _bytes(make_shared_layers(model))
 
 
-def projection_bytes(model: ModelConfig, training: TrainingConfig, *, n_words: int) -> int:
-    """Count the weights of the projection that all datasets share, in bytes; 0 where there is none."""
-    return _item(training) * 2 * n_words * model.projected_width
+def projection_bytes(model: ModelConfig, n_anchors: int) -> int:
+    """Count the weights of the projection that all datasets share, in bytes."""
+    return 4 * 2 * n_anchors * model.projected_width
 
 
 def overlap_bytes(n_genes: Sequence[int]) -> int:
-    """Bound the overlaps of pairs that are kept, from the genes of each dataset, in bytes."""
-    n_pairs = len(n_genes) * (len(n_genes) - 1) // 2
+    """Return a bound of the overlaps of pairs that are kept, from the genes of each dataset, in bytes."""
     per_pair = 40 * max(n_genes, default=0)
-    return min(n_pairs * per_pair, KEEP_BYTES + per_pair)
+    return min(len(n_genes) * (len(n_genes) - 1) // 2 * per_pair, KEEP_BYTES + per_pair)
 
 
 def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, budget: int) -> MemoryEstimate:
-    """Stop before a training that does not fit.
-
-    Parameters
-    ----------
-    data
-        The data of the run.
-    model, training
-        Settings.
-    budget
-        Bytes that the process may use.
-
-    Returns
-    -------
-    MemoryEstimate
-        What training takes; it fits.
+    """Return the estimate of a training that fits a budget of bytes.
 
     Raises
     ------
     RunError
-        E411 naming the parts that need most and settings that fit, if any of
-        SUGGESTED_SETTINGS does. They change results, so
-        nothing is changed here.
+        E411 naming the parts that need most and the first of SUGGESTED_SETTINGS that fits, if any does.
     """
-    sizes = [
-        size_of(graph, model, int(data.records[graph.name].profile.shape[1]), data.words)
-        for graph in data.graphs
-        if graph.name in data.records
-    ]
-    loaded, n_words = count_bytes((data.records, data.edges, data.graphs)), len(data.words)
-    found = estimate_memory(sizes, model, training, n_words=n_words, data_bytes=loaded)
+    owned = [graph for graph in data.graphs if graph.name in data.records]
+    sizes = [size_of(g, model, int(data.records[g.name].profile.shape[1]), data.anchors) for g in owned]
+    n_anchors, loaded = len(data.anchors), count_bytes((data.records, data.edges, data.graphs))
+    found = estimate_memory(sizes, model, training, n_anchors=n_anchors, data_bytes=loaded)
     if found.total <= budget:
         return found
-    msg = f"training needs about {megabytes(found.total)} ({found.describe()}), got {megabytes(budget)}"
+    largest = sorted(found.parts.items(), key=lambda item: -item[1])[:3]
+    shown = ", ".join(f"{name} {megabytes(part)}" for name, part in largest)
+    msg = f"training needs about {megabytes(found.total)} ({shown}), got {megabytes(budget)}"
     fix = f"give --memory {megabytes(found.total)} or more"
     for changes in SUGGESTED_SETTINGS:
-        other = _changed(model, training, changes)
-        if other is None:
-            continue
-        total = estimate_memory(sizes, *other, n_words=n_words, data_bytes=loaded).total
+        sections = {"model": model.model_dump(), "training": training.model_dump()}
+        for name, value in changes.items():
+            section, _, key = name.partition(".")
+            sections[section][key] = value
+        if sections["training"]["pairs"] is not None:
+            sections["training"]["row_block"] = None
+            if sections["model"]["decoder"] == "mlp":
+                continue
+        other = type(model).model_validate(sections["model"]), type(training).model_validate(sections["training"])
+        total = estimate_memory(sizes, *other, n_anchors=n_anchors, data_bytes=loaded).total
         if total <= budget:
-            fix += f", or set {', '.join(changes)} ({megabytes(total)}; results differ but for recompute)"
+            settings = ", ".join(f"{name}={str(value).lower()}" for name, value in changes.items())
+            fix += f", or set {settings} ({megabytes(total)}; results differ but for recompute)"
             break
     else:
         fix += ", or train fewer datasets or genes; no setting of decoder, row blocks and recomputation fits"
     raise RunError(msg, code="E411", where="memory", fix=fix)
 
 
-def size_of(graph: GraphData, model: ModelConfig, n_profile: int, words: Sequence[str]) -> DatasetSize:
-    """Describe a dataset.
-
-    Parameters
-    ----------
-    graph
-        The graph as training sees it.
-    model
-        Settings.
-    n_profile
-        Columns of the residual profile.
-    words
-        The vocabulary.
-    """
-    related = len(set(words).intersection(graph.keys.tolist())) if model.has_maps else 0
+def size_of(graph: GraphData, model: ModelConfig, n_profile: int, anchors: Sequence[str]) -> DatasetSize:
+    """Return the sizes of a dataset with `n_profile` columns of its residual profile."""
     return DatasetSize(
         key=sharing_key(graph, model.share_by),
         n_genes=graph.n_genes,
         n_entries=graph.edges.n_edges,
         n_profile=n_profile,
-        n_related=related,
+        n_related=len(set(anchors).intersection(graph.keys.tolist())) if model.has_maps else 0,
     )
 
 
 def count_bytes(thing: Any) -> int:  # anything that holds arrays
     """Add up the bytes of all different arrays in dataclasses, mappings and sequences."""
     seen: dict[int, int] = {}
-
-    def visit(part: Any) -> None:
+    waiting = [thing]
+    while waiting:
+        part = waiting.pop()
         if isinstance(part, np.ndarray):
             seen[id(part)] = part.nbytes
         elif is_dataclass(part):
-            for field in fields(part):
-                visit(getattr(part, field.name))
-        elif isinstance(part, dict):
-            for value in part.values():
-                visit(value)
-        elif isinstance(part, list | tuple):
-            for value in part:
-                visit(value)
-
-    visit(thing)
+            waiting += [getattr(part, field.name) for field in fields(part)]
+        elif isinstance(part, dict | list | tuple):
+            waiting += part.values() if isinstance(part, dict) else part
     return sum(seen.values())
 
 
-@cache
-def _shared_weights(model: ModelConfig) -> int:
-    with torch.device("meta"):
-        return _count(
-            SharedLayers(
-                model.head_width * model.heads_dataset,
-                model.dim,
-                model.heads_shared,
-                head_dim=model.head_width,
-                edge_dim=model.edge_dim,
-                convolution=model.encoder,
-                gated=model.has_maps,
-            )
-        )
+def _bytes(module: nn.Module) -> int:
+    return sum(4 * parameter.numel() for parameter in module.parameters())
 
 
-def _own_weights(size: DatasetSize, model: ModelConfig) -> int:
-    """Count the weights of a dataset's maps and layer."""
-    maps = size.n_profile * model.own_width + model.projected_width * model.shared_width if model.has_maps else 0
-    if model.encoder == "none":
-        return maps
-    width, edge_dim = _width(size, model), model.edge_dim
-    layer = DatasetLayer(width, model.head_width, model.heads_dataset, edge_dim=edge_dim, convolution=model.encoder)
-    return maps + _count(layer)
-
-
-def _item(training: TrainingConfig) -> int:
-    return torch.empty(0, dtype=getattr(torch, training.dtype)).element_size()
-
-
-def _count(module: nn.Module) -> int:
-    return sum(int(parameter.numel()) for parameter in module.parameters())
-
-
-def _width(size: DatasetSize, model: ModelConfig) -> int:
-    return model.dim if model.has_maps else size.n_profile
-
-
-def _encoder_entries(size: DatasetSize, model: ModelConfig) -> tuple[int, int]:
-    """Count the numbers per dataset that the encoder keeps for its backward pass, and those needed for a moment."""
-    dropped = size.n_genes * size.n_profile if model.feature_dropout > 0.0 else 0
-    maps = MAP_ARRAYS * size.n_genes * model.dim + 2 * size.n_related * model.projected_width if model.has_maps else 0
-    if model.encoder == "none":
-        return dropped + maps, 0
-    outputs = size.n_genes * model.dim
-    first, second, last = model.heads_dataset, model.heads_shared, model.dim // model.head_width
-    kind, shape = CONVOLUTIONS[model.encoder], (size.n_genes, size.n_entries)
-    normalised = NORM_ARRAYS * size.n_genes * (first + second) * model.head_width
-    kept = sum(kind.kept(*shape, heads, model.head_width) for heads in (first, second, last, last))
-    passing = kind.passing(*shape, max(first, second, last), model.head_width)
-    return dropped + maps + outputs + normalised + kept, passing
-
-
-def _handed_over(entries: int, heads: int) -> int:
-    """Count what the backward pass of attention keeps: two numbers per edge, of as many heads as fit, at least one."""
-    return max(2 * entries, min(HANDOFF_BYTES, 2 * entries * heads))
-
-
-def _graph_bytes(size: DatasetSize, model: ModelConfig, training: TrainingConfig) -> int:
-    copied = model.edge_features and training.dtype != "float32"
-    return size.n_entries * (EDGE_GRAPH + TARGET + (16 if copied else 0))
-
-
-def _decoder_bytes(size: DatasetSize, parameters: int, model: ModelConfig, training: TrainingConfig, item: int) -> int:
-    n = size.n_genes
+def _decoder_bytes(size: DatasetSize, weights: int, model: ModelConfig, training: TrainingConfig) -> int:
+    n, width = size.n_genes, PAIRWISE_WIDTH if model.decoder == "pairwise" else 1
     if training.pairs is not None:
         drawn = 2 * min(training.pairs, n * (n - 1) // 2)
-        return DRAWN_PAIR * drawn + item * PAIR_ARRAYS * min(PAIR_TILE_ENTRIES, drawn * model.decoder_width)
-    width = n * (model.decoder_width if model.decoder == "pairwise" else 1)
+        return 64 * drawn + 32 * min(PAIR_TILE_ENTRIES, drawn * PAIRWISE_WIDTH)
     rows = n if training.row_block is None else min(training.row_block, n)
-    tile = max(1, TILE_ENTRIES // max(1, width))
-    again = parameters if rows > tile else 0  # tiles add their gradients to a sum
-    return item * (DECODER_ARRAYS[model.decoder] * min(rows, tile) * width + again) + 3 * 8 * size.n_entries * rows // n
+    tile = max(1, TILE_ENTRIES // (n * width))
+    summed = weights if rows > tile else 0  # tiles add their gradients to a sum
+    return 4 * DECODER_ARRAYS[model.decoder] * min(rows, tile) * n * width + summed + 24 * size.n_entries * rows // n
 
 
-def _comparison_bytes(size: DatasetSize, training: TrainingConfig, item: int) -> int:
-    """Count the scores of contrast and alignment, as if the partner had all genes."""
-    loss, n = training.loss, size.n_genes
-    drawn = 2 * 2 * min(loss.n_contrast, n) if loss.contrast > 0.0 else 0
-    shared = 0 if loss.alignment == 0.0 else n if loss.n_alignment is None else min(loss.n_alignment, n)
-    return item * SCORE_ARRAYS * (drawn**2 + shared**2)
-
-
-def _changed(
-    model: ModelConfig, training: TrainingConfig, changes: Sequence[str]
-) -> tuple[ModelConfig, TrainingConfig] | None:
-    """Apply settings; ``None`` when one of them does nothing here or does not go with the others."""
-    sections: dict[str, dict[str, Any]] = {"model": model.model_dump(), "training": training.model_dump()}
-    for change in changes:
-        name, _, text = change.partition("=")
-        *parents, last = name.split(".")
-        section = sections[parents[0]]
-        for parent in parents[1:]:
-            section = section[parent]
-        section[last] = {"true": True}.get(text, int(text) if text.isdigit() else text)
-    if sections["training"]["pairs"] is not None:
-        if sections["model"]["decoder"] == "mlp":
-            return None
-        sections["training"]["row_block"] = None
-    return type(model).model_validate(sections["model"]), type(training).model_validate(sections["training"])
+def _closed_form_bytes(sizes: Sequence[DatasetSize], model: ModelConfig, n_anchors: int) -> int:
+    """Estimate the float64 arrays of :mod:`musegnn.training.initialize`: the largest of its four stages."""
+    if not model.has_maps or not sizes:
+        return 0
+    axes = min(AXES, 2 * n_anchors)
+    relations = max(s.n_genes * (6 * s.n_related + 2 * s.n_profile) for s in sizes)
+    views = sum(max(COMPONENTS) * (s.n_profile + 2 * s.n_related) for s in sizes) + 10 * n_anchors * model.own_width
+    views += max(s.n_genes * (2 * s.n_profile + max(COMPONENTS) + MORE_COMPONENTS) for s in sizes)
+    shared = max(s.n_genes * (4 * s.n_related + axes) for s in sizes) + 10 * n_anchors * axes
+    decoders = max(8 * min(s.n_genes, MAX_ROWS) * s.n_genes for s in sizes)
+    return 8 * max(relations, views, shared, decoders)

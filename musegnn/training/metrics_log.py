@@ -29,14 +29,14 @@ NOT_SCALARS = ("round", "kind", "dataset", "process", "partner", "seconds")
 
 
 class RunLog:
-    """Writes the metrics of a run; use as a context manager.
+    """The metrics of a run, as a context manager that writes ``metrics.jsonl`` and ``tensorboard/``.
 
     Parameters
     ----------
     folder
-        Run folder: gets ``metrics.jsonl`` and ``tensorboard/``; ``None``: records are kept in memory only.
+        Run folder; ``None``: records are kept in memory only.
     after
-        Rounds that count as done: lines of later rounds, written before a stop, are removed.
+        Number of rounds done: lines of later rounds, written before a stop, are removed.
     history
         Records so far, where there is no folder to read them from.
 
@@ -58,7 +58,7 @@ class RunLog:
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # purge_step hides points that a stopped run wrote past the round which is taken up.
+            # purge_step hides points that a stopped run wrote past the round which is restored.
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._after + 1)
             self._handle = (self._folder / "metrics.jsonl").open("a", encoding="utf-8")
         return self
@@ -86,7 +86,6 @@ class RunLog:
 
 
 def _keep_until(path: Path, after: int) -> list[dict[str, Any]]:
-    """Cut the lines of rounds past `after` off a file and give the others."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end was cut by a stop
@@ -96,20 +95,9 @@ def _keep_until(path: Path, after: int) -> list[dict[str, Any]]:
 
 
 def describe_space(vectors: Mapping[str, NDArray[np.float32]], round_: int) -> list[dict[str, Any]]:
-    """Measure whether the vectors of each dataset still fill the space.
+    """Return records of kind ``space``: whether the vectors (N, d) of each dataset still fill the space.
 
-    Parameters
-    ----------
-    vectors
-        Vectors (N, d) by dataset name.
-    round_
-        Rounds trained.
-
-    Returns
-    -------
-    list of dict
-        Records of kind ``space`` with ``effective_rank`` (0 when all vectors are equal) and ``mean_cosine`` (near 1
-        when they have collapsed to a line).
+    ``effective_rank`` is 0 when all vectors are equal; ``mean_cosine`` is near 1 when they have collapsed to a line.
     """
     return [
         {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairOverlap:
-    """What training compares between datasets i and j.
+    """Genes that datasets i and j have in common, and genes of one of them.
 
     Attributes
     ----------
@@ -32,8 +32,7 @@ class PairOverlap:
     weight
         Overlap of their neighbourhoods, in [0, 1], shape (A,), float64.
     pool_i, pool_j
-        Rows of the trainable genes that the other dataset lacks and that have a positive trainable neighbour,
-        ascending, int64.
+        Rows of the trainable genes that the other dataset lacks and that have a positive trainable neighbour, int64.
     """
 
     rows_i: NDArray[np.int64]
@@ -61,11 +60,6 @@ class Overlaps:
     """Overlaps of all pairs of datasets, each computed when it is asked for.
 
     The pairs asked for last are kept, up to KEEP_BYTES: of many datasets, most pairs do not come back soon.
-
-    Parameters
-    ----------
-    graphs
-        The graphs as training sees them.
     """
 
     def __init__(self, graphs: Sequence[GraphData]) -> None:

@@ -30,17 +30,7 @@ if TYPE_CHECKING:
 
 
 class PairDraw(NamedTuple):
-    """Drawn pairs.
-
-    Attributes
-    ----------
-    rows, columns
-        Genes of each pair, ``row < column``, (P,), int64.
-    is_edge
-        1 for edges, 0 for non-edges, (P,), float64.
-    weight
-        Of each pair's loss; the weighted sum is the estimate, (P,), float64.
-    """
+    """Drawn pairs: genes ``rows < columns``, 1 for edges and 0 for others, and weights of their losses, each (P,)."""
 
     rows: Ints
     columns: Ints
@@ -49,16 +39,7 @@ class PairDraw(NamedTuple):
 
 
 class PairSampler:
-    """Draws pairs of one graph.
-
-    Parameters
-    ----------
-    graph
-        The graph as training sees it; its held-out pairs are never drawn.
-    seed
-        Seed of the run.
-    n
-        Edges, and non-edges, per draw; ``None``: all.
+    """Draws `n` edges and `n` non-edges of one graph per round, or all; never held-out pairs.
 
     Attributes
     ----------

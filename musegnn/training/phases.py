@@ -22,20 +22,18 @@ WAITS: tuple[Phase, ...] = ("exchange", "return", "reduce")
 
 @dataclass(frozen=True, slots=True)
 class PhaseState:
-    """What a process does at a time.
+    """The phase of a process at a time.
 
     Attributes
     ----------
     round
         The round under way; 0 before the first.
-    phase
-        The phase.
-    dataset
-        The dataset that is computed, where the phase goes from dataset to dataset.
+    phase, dataset
+        The phase, and the dataset that is computed where the phase goes from dataset to dataset.
     since
-        When the phase of this dataset began, seconds since the epoch.
+        Start of the phase of this dataset, seconds since the epoch.
     count
-        Phases entered so far: as long as it grows, the process moves.
+        Number of phases entered so far: as long as it grows, the process moves.
     """
 
     round: int
@@ -51,12 +49,12 @@ class Phases:
     Parameters
     ----------
     on_enter
-        Called with each new moment before its work begins.
+        Called with each new state before its work begins.
 
     Attributes
     ----------
     now
-        The present moment; may be read by other threads.
+        The present state; may be read by other threads.
     """
 
     def __init__(self, on_enter: Callable[[PhaseState], None] | None = None) -> None:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from musegnn.coexpression.edges import select_edges
+from musegnn.config import with_removed
 from musegnn.errors import ConfigError, InputError
 from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
-from musegnn.model.relational_features import relations, vocabulary
+from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import Holdout, holdout
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Records(Protocol):
-    """Where datasets come from: a :class:`musegnn.Store`, or anything else that reads them by name."""
+    """A source of datasets: a :class:`musegnn.Store`, or anything else that reads them by name."""
 
     def read(self, name: str) -> DatasetRecord:
         """Read one dataset."""
@@ -57,8 +58,8 @@ class Prepared:
         What training must not see: genes of all datasets, edges of the owned ones.
     graphs
         What training sees of every dataset, owned or not, in the order of the atlas.
-    words
-        The common vocabulary: gene keys, sorted.
+    anchors
+        Keys of the anchor genes, sorted.
     digests
         sha256 of what decides a trained bit in each dataset, in the order of the atlas.
     """
@@ -67,29 +68,25 @@ class Prepared:
     edges: Mapping[str, EdgeSet]
     holdout: Holdout
     graphs: Sequence[GraphData]
-    words: Sequence[str]
+    anchors: Sequence[str]
     digests: Sequence[str]
 
 
 def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | None = None) -> Prepared:
-    """Read the datasets of an atlas, apply the edge rule and the hold-outs.
+    """Read the datasets of an atlas and apply the edge rule and the hold-outs.
 
     Parameters
     ----------
     store
-        Holds every dataset of the atlas.
+        Source of every dataset of the atlas.
     config
         The configuration.
     owned
         Datasets whose records are kept, by their place in the atlas; ``None``: all. All are read, one at a time, since
-        any of them may be somebody's partner.
+        any of them may be a partner.
 
     Raises
     ------
-    StoreError
-        When a dataset is missing or damaged.
-    GraphError
-        When the edge rule cannot be applied or leaves a graph empty.
     InputError
         E252 when two datasets are the same data.
     ConfigError
@@ -132,7 +129,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         edges=edges,
         holdout=Holdout(datasets=splits, held_out_keys=frozenset(hidden)),
         graphs=graphs,
-        words=vocabulary([g.keys for g in graphs], [g.trainable for g in graphs]),
+        anchors=anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs]),
         digests=digests,
     )
 
@@ -176,29 +173,31 @@ def _warn_of_disjoint_datasets(graphs: Sequence[GraphData]) -> None:
 
 
 def make_model(
-    data: Prepared, config: AtlasConfig, *, owned: Sequence[int] | None = None, device: torch.device | str = "cpu"
+    data: Prepared,
+    config: AtlasConfig,
+    *,
+    owned: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> AtlasModel:
     """Make the model with its initial weights.
 
     Parameters
     ----------
-    data
-        The data of the run.
-    config
-        The configuration.
+    data, config
+        Data and configuration of the run.
     owned
         Datasets of this process, by their place in the atlas, whose records `data` holds; ``None``: all.
-    device
-        Where to compute.
+    device, dtype
+        Place and type of parameters and activations.
     """
-    dtype: torch.dtype = getattr(torch, config.training.dtype)
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
         held_out = (graph.masked_rows, graph.masked_columns)
         related = None
         if config.model.has_maps:
-            related = relations(record.pairs, record.profile, held_out, graph.keys, data.words)
+            related = relations(record.pairs, record.profile, held_out, graph.keys, data.anchors)
         features[i] = NodeFeatures(
             profile=record.profile, related=related, n_cells=record.n_cells, dtype=dtype, device=device
         )
@@ -206,21 +205,29 @@ def make_model(
         data.graphs,
         features,
         config.model,
-        n_words=len(data.words),
+        n_anchors=len(data.anchors),
         seed=config.training.seed,
         dtype=dtype,
         device=device,
     )
 
 
-def fingerprint(data: Prepared, config: AtlasConfig) -> str:
+def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.float32) -> str:
     """Return the sha256 of all data and settings that decide a trained bit, as hex digits.
 
-    The number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
+    Settings that were removed count with their defaults, so that runs of earlier versions keep their fingerprint. The
+    number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
     recomputation, which changes no bit.
     """
-    training = config.training.model_dump(mode="json", exclude={"rounds", "checkpoint_every", "recompute"})
-    settings = {"model": config.model.model_dump(mode="json"), "training": training}
+    training = with_removed(config.training.model_dump(mode="json"), "training")
+    training["loss"] = with_removed(training["loss"], "training.loss")
+    switches = config.training.published
+    training["order"] = "sequential" if switches.sequential else "parallel"
+    training["loss"] |= {"exclude_neighbours": not switches.false_negatives, "include_diagonal": switches.diagonal}
+    training["dtype"] = str(dtype).removeprefix("torch.")
+    for name in ("rounds", "checkpoint_every", "recompute", "published"):
+        del training[name]
+    settings = {"model": with_removed(config.model.model_dump(mode="json"), "model"), "training": training}
     return hashlib.sha256(json.dumps([settings, *data.digests], sort_keys=True).encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from musegnn.model.decoder import scores_pairs
+from musegnn.model.decoder import PairDecoder
 from musegnn.random import stream
 from musegnn.training.losses import edge_bce, edge_target
 from musegnn.training.pair_sampling import PairSampler
@@ -42,18 +42,7 @@ PAIR_TILE_ENTRIES = 1 << 19  # a tile's vectors stay in the cache
 
 
 class Reconstruction:
-    """Compares what a decoder gives with the graph.
-
-    Parameters
-    ----------
-    decoder
-        The dataset's decoder.
-    graph
-        The graph as training sees it.
-    config
-        Which part is decoded in a round, and the seed.
-    device
-        Where to compute.
+    """The loss of the logits of one dataset's decoder against its graph as training sees it.
 
     Raises
     ------
@@ -71,8 +60,8 @@ class Reconstruction:
         if self._sampler is None:
             held_out = (self._tensor(graph.masked_rows), self._tensor(graph.masked_columns))
             edges = (self._tensor(graph.edges.indptr), self._tensor(graph.edges.indices.astype(np.int64)))
-            self._target = edge_target(*edges, held_out, include_diagonal=config.loss.include_diagonal)
-        elif not scores_pairs(decoder):
+            self._target = edge_target(*edges, held_out, include_diagonal=config.published.diagonal)
+        elif not isinstance(decoder, PairDecoder):
             msg = "training.pairs needs a decoder that scores single pairs"
             raise ValueError(msg)
 
@@ -95,7 +84,7 @@ class Reconstruction:
 
     def _pairs(self, sampler: PairSampler, round_: int, z: torch.Tensor) -> torch.Tensor:
         decoder, drawn = self._decoder, sampler.draw(round_)
-        assert scores_pairs(decoder)
+        assert isinstance(decoder, PairDecoder)
         rows, columns = self._tensor(drawn.rows), self._tensor(drawn.columns)
         is_edge, weight = (self._tensor(part).to(z.dtype) for part in (drawn.is_edge, drawn.weight))
 
@@ -113,21 +102,10 @@ class Reconstruction:
 
 
 def row_block(seed: int, round_: int, name: str, n_genes: int, n_rows: int) -> NDArray[np.int64]:
-    """Choose the rows that are decoded in a round.
+    """Return the rows of a dataset that are decoded in a round, ascending, int64.
 
-    The rows of a dataset are dealt into ceil(N / B) blocks in random order, which take turns; then they are dealt anew.
-
-    Parameters
-    ----------
-    seed, round_, name
-        Seed of the run, number of the round from 1, name of the dataset.
-    n_genes, n_rows
-        N and B.
-
-    Returns
-    -------
-    numpy.ndarray
-        Ascending, int64; B rows, fewer in the last block of a deal when B does not divide N.
+    The N rows are dealt into ceil(N / B) blocks in random order, which take turns; then they are dealt anew. The last
+    block of a deal is smaller when B does not divide N.
 
     Examples
     --------

@@ -27,22 +27,10 @@ ALONE = -1
 
 
 def partners(seed: int, round_: int, n: int, law: Literal["cycle", "uniform"] = "cycle") -> NDArray[np.int64]:
-    """Draw the partner of every dataset for one round.
+    """Return the partner of every dataset in one round, (n,) int64; -1 when there is only one dataset.
 
-    Parameters
-    ----------
-    seed, round_
-        Seed of the run and number of the round.
-    n
-        Number of datasets T.
-    law
-        ``cycle``: along a random cyclic permutation, so that every dataset is partner exactly once; ``uniform``: each
-        one independently, as published. Both give each pair the same chance.
-
-    Returns
-    -------
-    numpy.ndarray
-        Partner of each dataset, never itself; -1 when there is only one dataset. Shape (T,), int64.
+    ``cycle``: the next one along a random cyclic permutation, so that every dataset is partner exactly once;
+    ``uniform``: another one drawn independently, as published. Both give each pair the same chance.
 
     Examples
     --------
@@ -62,24 +50,10 @@ def partners(seed: int, round_: int, n: int, law: Literal["cycle", "uniform"] = 
 
 
 def participants(seed: int, round_: int, n: int, round_size: int | None = None) -> list[int]:
-    """Choose the datasets that take part in a round.
+    """Return the datasets of `n` that take part in a round, ascending; at most R = `round_size`.
 
-    Datasets are dealt at random into ceil(T / R) parts of about equal size, which take turns; then they are dealt anew.
+    Datasets are dealt at random into ceil(n / R) parts of about equal size, which take turns; then they are dealt anew.
     So each takes part once in that many rounds.
-
-    Parameters
-    ----------
-    seed, round_
-        Seed of the run and number of the round, from 1.
-    n
-        Number of datasets T.
-    round_size
-        At most so many, R; ``None``: all.
-
-    Returns
-    -------
-    list of int
-        Ascending.
 
     Examples
     --------
@@ -100,13 +74,11 @@ class ContrastDraw:
 
     Attributes
     ----------
-    anchors_i, positives_i
-        Rows of dataset i: genes that j lacks, and one positive neighbour of each, shape (K_i,), int64.
-    anchors_j, positives_j
-        The same of dataset j, shape (K_j,), int64.
+    anchors_i, positives_i, anchors_j, positives_j
+        Genes that the other dataset lacks and one positive neighbour of each, as rows, shapes (K_i,), (K_j,), int64.
     exclude
-        Which of the 2K embeddings [anchors_i, anchors_j, positives_i, positives_j] are no negatives of one another:
-        the same gene again and true positive neighbours, shape (2K, 2K), bool. False for an anchor and its positive.
+        Mask (2K, 2K) of the embeddings [anchors_i, anchors_j, positives_i, positives_j] that are no negatives of one
+        another: the same gene again and true positive neighbours. False for an anchor and its positive.
     """
 
     anchors_i: NDArray[np.int64]
@@ -129,12 +101,10 @@ def draw_contrast(
     ----------
     seed, round_
         Seed of the run and number of the round.
-    pair
-        Subject and partner.
-    overlap
-        What they have in common.
+    pair, overlap
+        Subject and partner, and what they have in common.
     n_contrast
-        At most so many genes of each, without replacement.
+        Number of genes drawn of each dataset without replacement, or fewer.
     """
     sides = [
         _draw_side(seed, round_, pair, k, pool, n_contrast) for k, pool in enumerate((overlap.pool_i, overlap.pool_j))
@@ -163,28 +133,3 @@ def _draw_side(
     positive = pair[side].positive
     start, degree = positive.indptr[anchors].astype(np.int64), np.diff(positive.indptr)[anchors]
     return anchors, positive.indices[start + random.integers(0, degree)].astype(np.int64)
-
-
-def draw_alignment(
-    seed: int, round_: int, names: tuple[str, str], n_shared: int, n_alignment: int | None
-) -> NDArray[np.int64]:
-    """Draw which shared genes the alignment compares.
-
-    Parameters
-    ----------
-    seed, round_, names
-        Seed of the run, number of the round, names of subject and partner.
-    n_shared
-        Number of shared trainable genes A.
-    n_alignment
-        How many to draw without replacement; ``None``: all.
-
-    Returns
-    -------
-    numpy.ndarray
-        Positions among the shared genes, ascending, int64.
-    """
-    if n_alignment is None or n_alignment >= n_shared:
-        return np.arange(n_shared, dtype=np.int64)
-    drawn = stream(seed, "alignment", round_, *names).permutation(n_shared)[:n_alignment]
-    return np.sort(drawn).astype(np.int64)

@@ -37,9 +37,9 @@ class DatasetSums:
     n_datasets
         Number of datasets of the atlas.
     device
-        Of the sums as they travel.
+        Place of the sums as they travel.
     phases
-        Told when this process waits for others; ``None``: nobody is.
+        Observer of the phases, or ``None``.
     """
 
     def __init__(
@@ -61,12 +61,11 @@ class DatasetSums:
         Parameters
         ----------
         parts
-            Arrays of `shape` of the datasets of this process, made when they are added; datasets without a term are
-            missing.
+            Arrays of `shape` of the datasets of this process, made when they are added; datasets may be missing.
         shape
-            Of the arrays and of the result.
+            Shape of the arrays and of the result.
         bound
-            No number in any array of any dataset is larger in magnitude, but for rounding.
+            Largest magnitude of any number in any array of any dataset, but for rounding.
         """
         total = torch.zeros(shape, dtype=torch.int64)
         scale = scale_for(bound, self._n_datasets)
@@ -82,7 +81,7 @@ class DatasetSums:
         return max(float(row["largest"]) for row in rows)
 
     def of_first(self, result: Floats) -> Floats:
-        """Return what the process that owns the first dataset has, to all processes, to the bit."""
+        """Return, to all processes, the bits of the process that owns the first dataset."""
         bits = torch.from_numpy(result.copy()).view(torch.int64)
         found: Floats = self._add_up(bits if 0 in self.owned else torch.zeros_like(bits)).view(torch.float64).numpy()
         return found
@@ -95,21 +94,9 @@ class DatasetSums:
 
 
 def leading_subspace(multiply: Callable[[Floats], Floats], start: Floats, *, rounds: int) -> Floats:
-    """Compute orthonormal columns that span about the leading eigenvectors of a positive semidefinite matrix.
+    """Return orthonormal columns that span about the leading eigenvectors of a positive semidefinite matrix.
 
-    Parameters
-    ----------
-    multiply
-        Multiplies the matrix by columns, shape (n, q) to (n, q).
-    start
-        First guess, shape (n, q), of full column rank.
-    rounds
-        Number of multiplications.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, q), float64.
+    `multiply` multiplies the matrix by columns, (n, q) to (n, q), `rounds` times from `start` (n, q), of full rank.
 
     References
     ----------

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from musegnn.training.checkpoint import announce, newest_generation
+from musegnn.training.checkpoint import announce, newest_group_epoch
 from musegnn.training.prepare import prepare
 from musegnn.training.torch_comm import TorchComm
 from musegnn.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
@@ -28,15 +28,13 @@ def connect(
     *,
     device: torch.device | str = "cpu",
 ) -> TorchComm:
-    """Make of a group of processes what training needs of it; the parameters are those of :func:`train_as_rank`."""
+    """Return the communication of a process group; the parameters are those of :func:`train_as_rank`."""
     return TorchComm(
         group,
         owner,
         [graph.n_genes for graph in data.graphs],
         config.model.dim,
-        dtype=getattr(torch, config.training.dtype),
         device=device,
-        reduce=config.training.reduce,
     )
 
 
@@ -49,27 +47,22 @@ def train_as_rank(
     device: torch.device | str = "cpu",
     plan: dict[str, Any] | None = None,  # JSON
 ) -> int:
-    """Train the datasets of this process until all rounds are done; called by all processes of a group.
+    """Train the datasets of this process until all rounds are done; return their number. All processes call this.
 
     Parameters
     ----------
     folder
-        The run folder, the same for all; its newest checkpoint is taken up.
+        The run folder, the same for all, whose newest checkpoint is restored.
     store
-        Holds the graphs.
+        Store of the graphs.
     group
         A backend of ``torch.distributed``: gloo between CPUs, NCCL between GPUs.
     owner
         Rank that owns each dataset, the same for all, shape (T,).
     device
-        Where to compute.
+        Device of the computation.
     plan
-        Recorded in checkpoints.
-
-    Returns
-    -------
-    int
-        Rounds trained.
+        JSON that is recorded in checkpoints.
 
     Raises
     ------
@@ -81,11 +74,11 @@ def train_as_rank(
     data = prepare(store, config, owned=[i for i, r in enumerate(owner) if r == rank])
     comm = connect(group, owner, data, config, device=device)
     checkpoints = folder.path / "checkpoints"
-    mine = newest_generation(checkpoints) + 1
-    generation = max(int(row["generation"]) for row in comm.gather([{"generation": mine}]))
+    mine = newest_group_epoch(checkpoints) + 1
+    group_epoch = max(int(row["group_epoch"]) for row in comm.gather([{"group_epoch": mine}]))
     if rank == 0:
-        announce(checkpoints, generation)
-    trainer = Trainer(data, config, comm=comm, owner=owner, device=device, plan=plan, generation=generation)
+        announce(checkpoints, group_epoch)
+    trainer = Trainer(data, config, comm=comm, owner=owner, device=device, plan=plan, group_epoch=group_epoch)
     trainer.restore(folder.path)
     trainer.run(folder.path)
     return trainer.rounds

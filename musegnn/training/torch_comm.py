@@ -21,13 +21,13 @@ import torch
 from torch import distributed
 
 from musegnn.errors import RunError
-from musegnn.training.comm import Reduction, add_ascending, largest
+from musegnn.training.comm import Reduction, largest
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from musegnn.training.comm import Contributions, Reduce, Vectors
+    from musegnn.training.comm import Contributions, Vectors
 
 Backend = Literal["gloo", "nccl"]
 TIMEOUT = timedelta(minutes=30)  # a peer that is alive but slow is no failure; who watches decides what is
@@ -41,18 +41,7 @@ class PeerLostError(RunError):
 
 @contextmanager
 def rendezvous(host: str) -> Iterator[tuple[str, int]]:
-    """Offer a key-value store in which processes find one another, on one interface and no other.
-
-    Parameters
-    ----------
-    host
-        Address of the interface.
-
-    Yields
-    ------
-    tuple
-        Host and port for :func:`find_members`.
-    """
+    """Offer a key-value store for :func:`find_members` on one interface and no other; yield its host and port."""
     kinds: Any = distributed  # torch publishes no types for stores
     with socket.socket() as listener:
         listener.bind((host, 0))
@@ -71,19 +60,12 @@ def rendezvous(host: str) -> Iterator[tuple[str, int]]:
 
 
 def find_members(host: str, port: int, name: str) -> Any:  # torch publishes no types for stores
-    """Connect to the store of a :func:`rendezvous`.
-
-    Parameters
-    ----------
-    host, port
-        Where it is.
-    name
-        Of the group; every group needs another.
+    """Connect to the store of a :func:`rendezvous`, under a name that no other group has.
 
     Raises
     ------
     PeerLostError
-        E441 when nobody answers within 20 seconds.
+        E441 when there is no answer within 20 seconds.
     """
     kinds: Any = distributed  # as above
     try:
@@ -100,13 +82,13 @@ def make_group(
     Parameters
     ----------
     store
-        Where the members find one another. Groups that follow one another need stores with other prefixes.
+        Store in which the members find one another; groups that follow one another need other prefixes.
     rank, size
         Number of this process and of all.
     backend
         ``gloo`` or ``nccl``.
     host
-        Address or name of this machine's interface on which gloo listens.
+        Address or name of the interface on which gloo listens.
 
     Raises
     ------
@@ -132,23 +114,18 @@ def make_group(
 
 
 class TorchComm:
-    """A group of processes that own datasets.
+    """Communication over a process group, with the same bits for any number of processes and any placement.
 
     Parameters
     ----------
     group
-        What :func:`make_group` gives.
-    owner
-        Rank that owns each dataset, shape (T,).
-    n_genes
-        N of each dataset, shape (T,).
+        Result of :func:`make_group`.
+    owner, n_genes
+        Rank that owns each dataset, and its N, shapes (T,).
     dim
         d.
     dtype, device
-        Of the vectors.
-    reduce
-        ``fixed``: the sums of gradients have the same bits for any number of processes and any placement; ``float``:
-        they are equal up to rounding.
+        Type and place of the vectors.
     """
 
     def __init__(
@@ -160,14 +137,13 @@ class TorchComm:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        reduce: Reduce = "fixed",
     ) -> None:
         self.rank: int = group.rank()
         self.size: int = group.size()
         self.sent = 0
         self._group = group
         self._owner, self._n_genes, self._dim = list(owner), list(n_genes), dim
-        self._dtype, self._device, self._reduce = dtype, torch.device(device), reduce
+        self._dtype, self._device = dtype, torch.device(device)
 
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Send the vectors of each dataset once to every process that compares with it."""
@@ -233,21 +209,14 @@ class TorchComm:
         units = [unit for unit in units if agreed.sizes[unit]]
         sizes = [agreed.sizes[unit] for unit in units]
         scales = {unit: scale_for(agreed.largest[unit], len(members[unit])) for unit in units}
-        fixed = self._reduce == "fixed"
-        total = torch.zeros(sum(sizes), dtype=torch.int64 if fixed else self._dtype, device=self._device)
+        total = torch.zeros(sum(sizes), dtype=torch.int64, device=self._device)
         places = dict(zip(units, torch.split(total, sizes), strict=True))
         for unit, parts in contributions.items():
-            if fixed:
-                add_rounded(parts.values(), scales[unit], places[unit])
-            elif parts:
-                places[unit] += add_ascending(parts)
+            add_rounded(parts.values(), scales[unit], places[unit])
         if self.size > 1:
             self._all_reduce(total, distributed.ReduceOp.SUM)
-        here = {
-            unit for unit, ranks in ((u, {self._owner[i] for i in members[u]}) for u in units) if self.rank in ranks
-        }
-        sums = {u: to_float(places[u], scales[u], self._dtype) if fixed else places[u] for u in units if u in here}
-        return Reduction(sums, [])
+        here = [unit for unit in units if self.rank in {self._owner[i] for i in members[unit]}]
+        return Reduction({unit: to_float(places[unit], scales[unit], self._dtype) for unit in here}, [])
 
     def add_up(self, total: torch.Tensor) -> torch.Tensor:
         """Return the sum over all processes of an int64 tensor, which it overwrites."""

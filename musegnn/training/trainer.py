@@ -1,6 +1,6 @@
 """Rounds, metrics and checkpoints: the same program in every process of a training run.
 
-Processes agree on what to do without anybody in charge: which checkpoint to take up is settled among them, each writes
+Processes agree on what to do without a leader: which checkpoint to restore is settled among them, each writes
 the units it owns, and the one of rank 0 writes the manifest when all have written. Whoever starts them, Ray, torchrun
 or nobody, calls :meth:`Trainer.run`.
 
@@ -29,7 +29,7 @@ from musegnn.training.checkpoint import (
     commit,
     has_checkpoint,
     manifests,
-    newest_generation,
+    newest_group_epoch,
     read_units,
 )
 from musegnn.training.comm import LocalComm
@@ -65,33 +65,34 @@ class Trainer:
     Parameters
     ----------
     data
-        The data of the run; holds the records of the owned datasets.
+        Data of the run, with the records of the owned datasets.
     config
         The configuration.
     comm
         The group of processes; ``None``: this one alone.
     owner
         Rank that owns each dataset, shape (T,); ``None``: all are this process's.
-    device
-        Where to compute.
+    device, dtype
+        Place and type of parameters and activations.
     phases
-        Told what is being done.
-    plan, generation
-        Recorded in checkpoints: who owned what; and the number of this group of processes, which whoever started it
-        has announced (``None``: one process, that nobody started).
+        Observer of the phases of each round.
+    plan
+        JSON that is recorded in checkpoints.
+    group_epoch
+        Number of this group of processes, announced by whoever started it; ``None``: a process that is alone.
     left_out
         Datasets of the atlas that take no part.
     wants_pause
-        Asked at every checkpoint; when it gives true in one process, all stop there.
+        Asked at every checkpoint; when it returns true in one process, all stop there.
 
     Attributes
     ----------
     model, engine
-        What is trained.
+        Model and engine.
     history
         Records so far; of all processes where this one has rank 0.
     rounds
-        Rounds trained.
+        Number of rounds trained.
     """
 
     def __init__(
@@ -102,23 +103,24 @@ class Trainer:
         comm: Comm | None = None,
         owner: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         phases: Phases | None = None,
         plan: dict[str, Any] | None = None,  # JSON
-        generation: int | None = None,
+        group_epoch: int | None = None,
         left_out: Collection[int] = (),
         wants_pause: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
-        self.comm: Comm = LocalComm(config.training.reduce) if comm is None else comm
+        self.comm: Comm = LocalComm() if comm is None else comm
         self.phases = Phases() if phases is None else phases
         self._owner = [0] * len(data.graphs) if owner is None else list(owner)
         owned = [i for i, rank in enumerate(self._owner) if rank == self.comm.rank]
-        self.model = make_model(data, config, owned=owned, device=device)
+        self.model = make_model(data, config, owned=owned, device=device, dtype=dtype)
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
         self._has_start = False
-        self._data, self._plan, self._generation, self._wants_pause = data, plan, generation, wants_pause
+        self._data, self._plan, self._group_epoch, self._wants_pause = data, plan, group_epoch, wants_pause
         self._saving: tuple[int, Writer] | None = None
         self._unsent: list[dict[str, Any]] = []
         self._told: dict[str, float] = {}
@@ -130,21 +132,11 @@ class Trainer:
     def fingerprint(self) -> str:
         """The sha256 of all data and settings that decide a trained bit, as hex digits."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._data, self.config)
+            self._fingerprint = fingerprint(self._data, self.config, self.model.dtype)
         return self._fingerprint
 
     def restore(self, folder: Path) -> bool:
-        """Set weights and moments to the newest checkpoint that is whole for all processes.
-
-        Parameters
-        ----------
-        folder
-            The run folder.
-
-        Returns
-        -------
-        bool
-            Whether there was a checkpoint.
+        """Set weights and moments to the newest checkpoint that is whole for all processes, if there is one.
 
         Raises
         ------
@@ -253,11 +245,11 @@ class Trainer:
 
     def _fence_older_groups(self, folder: Path | None) -> None:
         """Take over from groups of processes that trained here before, if any."""
-        if self._generation is None:
-            before = 0 if folder is None else newest_generation(folder / "checkpoints")
-            self._generation = before + 1 if before else 0
+        if self._group_epoch is None:
+            before = 0 if folder is None else newest_group_epoch(folder / "checkpoints")
+            self._group_epoch = before + 1 if before else 0
             if folder is not None and before:
-                announce(folder / "checkpoints", self._generation)
+                announce(folder / "checkpoints", self._group_epoch)
 
     def _describe(self) -> None:
         self._unsent += describe_space(self.vectors(), self.rounds) + self.engine.watched
@@ -285,14 +277,14 @@ class Trainer:
         if log is not None:
             self._write(log)
         if self.comm.rank == 0:
-            assert self._generation is not None
+            assert self._group_epoch is not None
             commit(
                 folder / "checkpoints",
                 round_,
                 [Shard.from_json(entry) for report in reports for entry in report["shards"]],
                 fingerprint=self.fingerprint,
                 plan=self._plan,
-                generation=self._generation,
+                group_epoch=self._group_epoch,
             )
         self.comm.gather([])  # nobody steps before the checkpoint is valid
         if round_ < self.config.training.rounds and any(report["pause"] for report in reports):
@@ -323,13 +315,7 @@ class Trainer:
 
 
 def refuse_old_checkpoints(folder: Path, *, resume: bool) -> None:
-    """Refuse a run folder with checkpoints unless they shall be taken up.
-
-    Raises
-    ------
-    RunError
-        E404.
-    """
+    """Refuse a run folder with checkpoints, by E404, unless they shall be resumed."""
     if not resume and has_checkpoint(folder / "checkpoints"):
         msg = "the folder holds checkpoints of an earlier training"
         raise RunError(msg, code="E404", where=str(folder), fix="resume it, or choose another folder")

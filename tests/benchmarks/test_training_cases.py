@@ -29,7 +29,7 @@ def test_the_gate_sees_a_loss_that_differs():
     from benchmarks.training import Workload, copy_weights, published_epoch
 
     work = Workload(2, 120, 40, 0.1)
-    changed = PUBLISHED | {"loss": PUBLISHED["loss"] | {"include_diagonal": False, "exclude_neighbours": True}}
+    changed = {"published": PUBLISHED["published"] | {"diagonal": False, "false_negatives": False}}
     engine, loop = work.engine({}, changed), work.published()
     copy_weights(engine, loop)
     rows, published = engine.round(1), published_epoch(engine, loop, 1)

@@ -38,7 +38,7 @@ def make_run(folder, *, n=12, **training):
         store.commit(record, f"build-{k:02d}")
         names = dict(zip(("modality", "tissue", "species"), labels, strict=True))
         datasets.append({"name": record.name, "path": str(store.path), **names})
-    model = {"dim": 8, "encoder": "transformer", "edge_dropout": 0.1}
+    model = {"dim": 8, "encoder": "transformer"}
     settings = {"rounds": 20, "checkpoint_every": 5, "threads": 1} | training
     return store, validate_atlas({"datasets": datasets, "model": model, "training": settings}, where="test")
 

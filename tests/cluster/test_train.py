@@ -91,7 +91,7 @@ def alone_with(helpers, alone, tmp_path_factory):
 
 
 def few_rounds(config, encoder, rounds):
-    model = {"encoder": encoder, "edge_dropout": 0.1 if encoder == "transformer" else 0.0}
+    model = {"encoder": encoder}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update=model),

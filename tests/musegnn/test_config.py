@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from musegnn.atlas_file import load_atlas
+from musegnn.config import REMOVED
 from musegnn.errors import ConfigError
 
 GOOD = """
@@ -96,8 +97,8 @@ def test_yaml_of_the_configuration_is_plain(tmp_path):
 def test_published_takes_the_recipe_where_nothing_is_said(tmp_path):
     plain = load_atlas(write(tmp_path, GOOD))
     atlas = load_atlas(write(tmp_path, GOOD + "published: true\nmodel: {dim: 64}\n"))
-    assert (plain.model.embedding, plain.training.order, plain.edges.rule) == ("maps", "parallel", "default")
-    assert (atlas.model.embedding, atlas.training.order, atlas.edges.rule) == ("layers", "sequential", "pvalue")
+    assert (plain.model.embedding, plain.training.published.sequential, plain.edges.rule) == ("maps", False, "default")
+    assert (atlas.model.embedding, atlas.training.published.sequential, atlas.edges.rule) == ("layers", True, "pvalue")
     assert (atlas.model.dim, atlas.training.rounds, atlas.training.loss.alignment) == (64, 7, 0.0)
     again = load_atlas(write(tmp_path, atlas.to_yaml()))
     assert again == atlas
@@ -107,7 +108,30 @@ def test_parts_of_the_model_that_do_not_fit_are_refused(tmp_path):
     for model, reason in (
         ("{dim: 48, head_dim: 32}", "head_dim"),
         ("{encoder: none, embedding: layers}", "no embedding"),
-        ("{encoder: gat, edge_dropout: 0.1}", "needs `encoder: transformer`"),
     ):
         with pytest.raises(ConfigError, match=f"E302.*{reason}"):
             load_atlas(write(tmp_path, GOOD + f"model: {model}\n"))
+
+
+def test_settings_of_earlier_versions_are_accepted_with_their_default_alone(tmp_path):
+    plain = load_atlas(write(tmp_path, GOOD))
+    for section, settings in REMOVED.items():
+        for key, (default, instead) in settings.items():
+            old = load_atlas(write(tmp_path, GOOD), {f"{section}.{key}": default})
+            assert old == plain
+            with pytest.raises(ConfigError) as caught:
+                load_atlas(write(tmp_path, GOOD), {f"{section}.{key}": "other"})
+            assert f"{section}.{key}" in str(caught.value)
+            assert instead in str(caught.value)
+
+
+def test_a_published_run_of_an_earlier_version_is_read(tmp_path):
+    atlas = load_atlas(write(tmp_path, GOOD + "published: true\n"))
+    data = yaml.safe_load(atlas.to_yaml())
+    del data["training"]["published"]
+    data["training"]["order"] = "sequential"
+    data["training"]["loss"] |= {"exclude_neighbours": False, "include_diagonal": False}
+    assert load_atlas(write(tmp_path, yaml.safe_dump(data))) == atlas
+    data["training"]["order"] = "parallel"
+    with pytest.raises(ConfigError, match=r"E302.*`order`"):
+        load_atlas(write(tmp_path, yaml.safe_dump(data)))

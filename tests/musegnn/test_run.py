@@ -22,7 +22,6 @@ SETTINGS = """
 graph: {n_genes: 60}
 model: {dim: 8}
 training: {rounds: 12, checkpoint_every: 2, threads: 1}
-evaluation: {leiden_resolutions: [1.0]}
 """
 
 pytestmark = pytest.mark.slow

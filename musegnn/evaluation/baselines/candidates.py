@@ -13,7 +13,7 @@ import numpy as np
 from musegnn.evaluation.baselines import alignment
 from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import summarize_pairs
-from musegnn.model.relational_features import relations, vocabulary
+from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def relational_vectors(
     graphs: Sequence[GraphData], records: Mapping[str, DatasetRecord]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the relational features of all genes by dataset name, (N, 2V); 0 where a dataset lacks the anchor gene."""
-    anchors = vocabulary([g.keys for g in graphs], [g.trainable for g in graphs])
+    anchors = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
     found = {}
     for graph in graphs:
         record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)

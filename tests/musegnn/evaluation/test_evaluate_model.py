@@ -84,7 +84,6 @@ def model():
         "datasets": datasets,
         "model": {"dim": 8, "heads_dataset": 2},
         "training": {"rounds": 60, "threads": 1, "checkpoint_every": 1000},
-        "evaluation": {"leiden_resolutions": [1.0]},
     }
     return MuSeGNN(Records(records), validate_atlas(settings, where="test")).train()
 
@@ -165,7 +164,7 @@ def test_the_start_is_a_row_of_its_own(document):
 
 @pytest.mark.parametrize("embedding", ["maps", "layers"])
 def test_a_model_without_rounds_has_no_row_for_its_start(model, embedding):
-    settings = model.config.model.model_copy(update={"embedding": embedding, "encoder": "gcn"})
+    settings = model.config.model.model_copy(update={"embedding": embedding, "encoder": "transformer"})
     training = model.config.training.model_copy(update={"rounds": 0})
     config = model.config.model_copy(update={"model": settings, "training": training})
     models = evaluate_model(MuSeGNN(model.store, config).train())["models"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.model.decoder import InnerDecoder, MLPDecoder, PairwiseDecoder, make_decoder, score_pairs, scores_pairs
+from musegnn.model.decoder import InnerDecoder, MLPDecoder, PairDecoder, PairwiseDecoder, make_decoder, score_pairs
 
 N, DIM = 23, 4
 
@@ -37,7 +37,7 @@ def test_mlp_equals_three_linear_layers_on_the_rows_of_the_products() -> None:
 
 
 def made(kind: str) -> nn.Module:
-    decoder = make_decoder(kind, N, dim=DIM, width=5).double()
+    decoder = make_decoder(kind, N, dim=DIM).double()
     decoder.reset_parameters(torch.Generator().manual_seed(1))
     return decoder
 
@@ -74,8 +74,8 @@ def test_pairs_are_entries_of_the_whole(kind: str) -> None:
     decoder, z = made(kind), vectors()
     rows, columns = torch.tensor([0, 3, 22, 5]), torch.tensor([1, 3, 0, 7])
     torch.testing.assert_close(decoder.pairs(z, rows, columns), decoder(z)[rows, columns], rtol=1e-12, atol=1e-12)
-    assert scores_pairs(decoder)
-    assert not scores_pairs(made("mlp"))
+    assert isinstance(decoder, PairDecoder)
+    assert not isinstance(made("mlp"), PairDecoder)
 
 
 @pytest.mark.parametrize("limit", [N, 4])

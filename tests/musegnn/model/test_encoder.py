@@ -85,7 +85,7 @@ def test_datasets_that_agree_share(share_by, keys):
     made = []
     shared.add("layers", GRAPHS, share_by, lambda unit: made.append(unit) or torch.nn.Linear(1, 1), owned=[0, 2])
     owned_keys = list(dict.fromkeys(keys[i] for i in (0, 2)))
-    assert made == [f"shared/layers/{key}" for key in owned_keys] == list(shared.modules)
+    assert made == [f"shared/layers/{key}" for key in owned_keys] == list(shared.by_unit)
     assert shared.members == {f"shared/layers/{k}": [i for i in range(3) if keys[i] == k] for k in dict.fromkeys(keys)}
     assert (shared.get("layers", 0) is shared.get("layers", 2)) == (keys[0] == keys[2])
     assert shared.get("projection", 0) is None

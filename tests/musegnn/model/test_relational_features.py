@@ -1,4 +1,4 @@
-"""Relations to the vocabulary, against loops."""
+"""Relations to the anchor genes, against loops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musegnn.data_store.records import PairTable
-from musegnn.model.relational_features import relations, vocabulary
+from musegnn.model.relational_features import anchor_genes, relations
 
 
 @pytest.fixture
@@ -27,32 +27,32 @@ def pairs():
     )
 
 
-def test_relations_are_statistics_and_correlations_with_the_vocabulary(pairs):
+def test_relations_are_statistics_and_correlations_with_the_anchor_genes(pairs):
     random = np.random.default_rng(1)
     keys = np.array([f"g{k:02}" for k in random.permutation(12)])
-    words = sorted([*keys[[0, 2, 3, 7, 11]].tolist(), "g001", "zzz"])
+    anchors = sorted([*keys[[0, 2, 3, 7, 11]].tolist(), "g001", "zzz"])
     profile = random.normal(size=(12, 9)).astype(np.float32)
     hidden = np.array([3, 0]), np.array([8, 2])
-    found = relations(pairs, profile, hidden, keys, words)
+    found = relations(pairs, profile, hidden, keys, anchors)
     stored = np.zeros((12, 12))
     stored[np.repeat(np.arange(12), np.diff(pairs.indptr)), pairs.indices] = pairs.z
     centred = profile.astype(np.float64) - profile.astype(np.float64).mean(axis=0)
-    expected = np.zeros((2, 12, len(words)))
+    expected = np.zeros((2, 12, len(anchors)))
     for a in range(12):
         for b in range(12):
-            if a == b or keys[b] not in words or {a, b} in ({3, 8}, {0, 2}):
+            if a == b or keys[b] not in anchors or {a, b} in ({3, 8}, {0, 2}):
                 continue
-            word = words.index(keys[b])
-            expected[0, a, word] = stored[a, b]
+            anchor = anchors.index(keys[b])
+            expected[0, a, anchor] = stored[a, b]
             lengths = np.linalg.norm(centred[a]) * np.linalg.norm(centred[b])
-            expected[1, a, word] = centred[a] @ centred[b] / lengths
+            expected[1, a, anchor] = centred[a] @ centred[b] / lengths
     norm = np.linalg.norm(expected, axis=2, keepdims=True)
     expected = np.divide(expected, norm, out=np.zeros_like(expected), where=norm > 0) / 2**0.5
-    scattered = np.zeros((12, 2 * len(words)))
+    scattered = np.zeros((12, 2 * len(anchors)))
     scattered[:, found.columns] = found.values
     np.testing.assert_allclose(scattered, np.concatenate(expected, axis=1), atol=1e-6)
-    assert keys[found.genes].tolist() == [words[k] for k in found.columns[: len(found.genes)]]
-    assert not scattered[[3, 8], words.index(keys[3])].any()
+    assert keys[found.genes].tolist() == [anchors[k] for k in found.columns[: len(found.genes)]]
+    assert not scattered[[3, 8], anchors.index(keys[3])].any()
 
 
 def test_a_gene_without_variance_has_no_correlations(pairs):
@@ -63,8 +63,8 @@ def test_a_gene_without_variance_has_no_correlations(pairs):
     assert np.isfinite(found.values).all()
 
 
-def test_the_vocabulary_is_what_two_datasets_may_share():
+def test_anchor_genes_are_what_two_datasets_may_share():
     keys = [np.array(["a", "b", "c"]), np.array(["d", "c", "b"])]
     trainable = [np.array([True, True, True]), np.array([True, True, False])]
-    assert vocabulary(keys, trainable) == ["c"]
-    assert vocabulary(keys[:1], trainable[:1]) == ["a", "b", "c"]
+    assert anchor_genes(keys, trainable) == ["c"]
+    assert anchor_genes(keys[:1], trainable[:1]) == ["a", "b", "c"]

@@ -27,7 +27,7 @@ from musegnn.training.checkpoint import (
     commit,
     has_checkpoint,
     manifests,
-    newest_generation,
+    newest_group_epoch,
     read_units,
     write_shard,
 )
@@ -135,18 +135,18 @@ def test_a_checkpoint_with_a_missing_unit_is_not_committed(tmp_path):
 
 def test_a_group_that_was_replaced_commits_nothing(tmp_path):
     announce(tmp_path, 1)
-    write(tmp_path, 10, generation=1)
+    write(tmp_path, 10, group_epoch=1)
     announce(tmp_path, 2)
     with pytest.raises(RunError, match="E444"):
-        write(tmp_path, 20, generation=1)
+        write(tmp_path, 20, group_epoch=1)
     with pytest.raises(RunError, match="E444"):
         announce(tmp_path, 1)
     assert [m.round for m in manifests(tmp_path)] == [10]
-    write(tmp_path, 20, generation=2)
-    assert newest_generation(tmp_path) == 2
+    write(tmp_path, 20, group_epoch=2)
+    assert newest_group_epoch(tmp_path) == 2
     (tmp_path / "GENERATION").write_text("many")
     with pytest.raises(RunError, match="E403"):
-        newest_generation(tmp_path)
+        newest_group_epoch(tmp_path)
 
 
 def test_a_writer_writes_the_moment_and_not_what_comes_after(tmp_path):
@@ -246,22 +246,22 @@ def test_a_checkpoint_of_a_newer_program_is_refused(tmp_path, monkeypatch):
         manifests(tmp_path)
 
 
-@pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_equal_seeds_give_equal_bytes(atlas, tmp_path, order):
-    store, config = atlas(3, training__order=order, model__edge_dropout=0.1)
+@pytest.mark.parametrize("sequential", [False, True])
+def test_equal_seeds_give_equal_bytes(atlas, tmp_path, sequential):
+    store, config = atlas(3, training__published={"sequential": sequential})
     for name in ("one", "two"):
         MuSeGNN(store, config).train(tmp_path / name)
     one = tree(tmp_path / "one" / "checkpoints")
     assert len(one) == 2 * (3 * 2 + 2 + 1) + 2  # shards of two rounds, all changed, and two manifests
     assert one == tree(tmp_path / "two" / "checkpoints")
-    other = atlas(3, training__order=order, model__edge_dropout=0.1, training__seed=1)[1]
+    other = atlas(3, training__published={"sequential": sequential}, training__seed=1)[1]
     MuSeGNN(store, other).train(tmp_path / "three")
     assert one != tree(tmp_path / "three" / "checkpoints")
 
 
-@pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_resuming_equals_never_stopping(atlas, tmp_path, order):
-    store, config = atlas(3, training__order=order, training__rounds=7)
+@pytest.mark.parametrize("sequential", [False, True])
+def test_resuming_equals_never_stopping(atlas, tmp_path, sequential):
+    store, config = atlas(3, training__published={"sequential": sequential}, training__rounds=7)
     whole = MuSeGNN(store, config).train(tmp_path / "whole")
     short = config.model_copy(update={"training": config.training.model_copy(update={"rounds": 3})})
     MuSeGNN(store, short).train(tmp_path / "parts")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from musegnn.coexpression.edges import EdgeSet
 from musegnn.config import EvaluationConfig
-from musegnn.model.relational_features import relations, vocabulary
+from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
 from musegnn.training.holdout import holdout, holdout_edges
@@ -109,7 +109,7 @@ def test_held_out_edges_reach_no_input_of_training(atlas):
         assert not hidden & pairs(g.edges.rows, g.edges.indices)
         assert not hidden & pairs(*g.positive.nonzero())
         record, masked = data.records[g.name], (g.masked_rows, g.masked_columns)
-        related = relations(record.pairs, record.profile, masked, g.keys, data.words)
+        related = relations(record.pairs, record.profile, masked, g.keys, data.anchors)
         column = {int(gene): k for k, gene in enumerate(related.genes)}
         for kind in np.split(related.values, 2, axis=1):
             assert kind.any()
@@ -123,8 +123,8 @@ def test_held_out_genes_reach_no_comparison(atlas):
     overlaps = Overlaps(data.graphs)
     hidden = data.holdout.held_out_keys
     assert hidden
-    assert not hidden & set(data.words)
-    assert not hidden & set(vocabulary([g.keys for g in data.graphs], [g.trainable for g in data.graphs]))
+    assert not hidden & set(data.anchors)
+    assert not hidden & set(anchor_genes([g.keys for g in data.graphs], [g.trainable for g in data.graphs]))
     for i, a in enumerate(data.graphs):
         for j, b in enumerate(data.graphs):
             if i == j:
@@ -150,10 +150,12 @@ def assert_same_training(first, second):
     assert all(first[1][key].equal(second[1][key]) for key in first[1])
 
 
-@pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
+@pytest.mark.parametrize("sequential", [False, True])
+def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, sequential):
     """Training on a store whose held-out pairs have other signs and strengths must give the same weights."""
-    store, config = atlas(evaluation__holdout_edges=0.2, training__order=order, edges__rule="pvalue")
+    store, config = atlas(
+        evaluation__holdout_edges=0.2, training__published={"sequential": sequential}, edges__rule="pvalue"
+    )
     data = prepare(store, config)
     n_free = 0
     for name, split in data.holdout.datasets.items():
@@ -180,10 +182,12 @@ def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, order):
 
 
 @pytest.mark.parametrize("encoder", ["none", "transformer"])
-@pytest.mark.parametrize("order", ["parallel", "sequential"])
-def test_names_of_held_out_genes_change_no_bit_of_training(atlas, order, encoder):
+@pytest.mark.parametrize("sequential", [False, True])
+def test_names_of_held_out_genes_change_no_bit_of_training(atlas, sequential, encoder):
     """A held-out gene that is the same in two datasets must be to training what two unrelated genes are."""
-    store, config = atlas(evaluation__holdout_genes=0.4, training__order=order, model__encoder=encoder)
+    store, config = atlas(
+        evaluation__holdout_genes=0.4, training__published={"sequential": sequential}, model__encoder=encoder
+    )
     data = prepare(store, config)
     renamed = []
     for g in data.graphs:

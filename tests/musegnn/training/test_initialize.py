@@ -28,7 +28,7 @@ def started(atlas, n=4, **settings):
 
 
 def weights(model):
-    return {name: [p.detach().clone() for p in unit.parameters] for name, unit in model.units.items()}
+    return {name: [p.detach().clone() for p in unit.parameters()] for name, unit in model.units.items()}
 
 
 def test_subspace_iteration_finds_leading_eigenvectors():
@@ -44,7 +44,7 @@ def stacked(model, data):
     rows, keys = [], []
     for i, graph in enumerate(data.graphs):
         features = model.features(i)
-        full = np.zeros((graph.n_genes, model.n_relations))
+        full = np.zeros((graph.n_genes, 2 * model.n_anchors))
         values = features.values.double().numpy()
         full[:, features.columns.numpy()] = values - values.mean(axis=0)
         rows.append(full)
@@ -57,10 +57,12 @@ def test_the_shared_map_solves_the_generalised_eigenproblem(atlas):
     model, data = started(atlas)
     relations = {i: discriminant.CentredRelations(model.features(i)) for i in model.owned}
     random = np.random.default_rng(0)
-    (found,) = discriminant.shared_maps(relations, ALONE, n_anchors=len(data.words), dim=4, random=random, ridges=[0.7])
+    (found,) = discriminant.shared_maps(
+        relations, ALONE, n_anchors=len(data.anchors), dim=4, random=random, ridges=[0.7]
+    )
     x, keys = stacked(model, data)
-    words = [k for k in data.words if (keys == k).sum() > 1]
-    groups = [x[keys == word] for word in words]
+    shared = [k for k in data.anchors if (keys == k).sum() > 1]
+    groups = [x[keys == key] for key in shared]
     within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups) / sum(len(g) - 1 for g in groups)
     between = sum(len(g) * np.outer(g.mean(0), g.mean(0)) for g in groups) / len(groups)
     within += 0.7 * np.trace(within) / len(within) * np.eye(len(within))
@@ -71,7 +73,7 @@ def test_the_shared_map_solves_the_generalised_eigenproblem(atlas):
 def test_own_maps_solve_generalised_canonical_correlation(atlas, monkeypatch):
     monkeypatch.setattr(canonical, "ROUNDS", 300)
     model, data = started(atlas)
-    n_anchors, dim, profiles, anchors = len(data.words), 3, [], []
+    n_anchors, dim, profiles, anchors = len(data.anchors), 3, [], []
     for i in model.owned:
         x = model.features(i).profile.double().numpy()
         profiles.append(x - x.mean(axis=0))

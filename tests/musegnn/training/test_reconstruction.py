@@ -25,7 +25,7 @@ def graph(atlas):
 
 
 def made(kind, graph):
-    decoder = make_decoder(kind, graph.n_genes, dim=DIM, width=5).double()
+    decoder = make_decoder(kind, graph.n_genes, dim=DIM).double()
     decoder.reset_parameters(torch.Generator().manual_seed(1))
     return decoder
 
@@ -169,8 +169,8 @@ def test_what_cannot_be_sampled_is_refused(graph):
         Reconstruction(made("mlp", graph), graph, TrainingConfig(pairs=5))
     with pytest.raises(ValueError, match="choose one"):
         TrainingConfig(pairs=5, row_block=3)
-    with pytest.raises(ValueError, match="include_diagonal"):
-        TrainingConfig.model_validate({"pairs": 5, "loss": {"include_diagonal": True}})
+    with pytest.raises(ValueError, match="diagonal"):
+        TrainingConfig.model_validate({"pairs": 5, "published": {"diagonal": True}})
     dataset = {"name": "a", "path": "a.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}
     with pytest.raises(ValueError, match="`mlp` decoder scores whole rows"):
         AtlasConfig.model_validate({"datasets": [dataset], "model": {"decoder": "mlp"}, "training": {"pairs": 5}})

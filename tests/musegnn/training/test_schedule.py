@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import prepare
-from musegnn.training.schedule import draw_alignment, draw_contrast, participants, partners
+from musegnn.training.schedule import draw_contrast, participants, partners
 
 
 @given(st.integers(0, 100), st.integers(1, 10**6), st.integers(2, 50))
@@ -81,18 +81,6 @@ def test_excluded_are_repeats_and_true_neighbours_within_a_dataset(graphs):
             same = side_a == side_b and (gene_a == gene_b or bool(graphs[side_a].positive[gene_a, gene_b]))
             assert draw.exclude[a, b] == (same and abs(a - b) != k)
     assert draw.exclude.sum() > 2 * k
-
-
-def test_alignment_draws_each_shared_gene_at_most_once():
-    drawn = draw_alignment(0, 1, ("a", "b"), 50, 20)
-    assert len(set(drawn.tolist())) == 20
-    assert drawn.max() < 50
-    assert drawn.tolist() != draw_alignment(0, 2, ("a", "b"), 50, 20).tolist()
-    assert (
-        draw_alignment(0, 1, ("a", "b"), 5, 20).tolist()
-        == draw_alignment(0, 1, ("a", "b"), 5, None).tolist()
-        == [*range(5)]
-    )
 
 
 @pytest.mark.parametrize(("n", "size"), [(7, 3), (12, 5), (9, 9), (4, 2)])

@@ -8,8 +8,9 @@ import torch
 from scipy.sparse.csgraph import shortest_path
 from torch.nn import functional
 
+from benchmarks.peers.convolutions import CONVOLUTIONS, HOPS, MAX_HOPS, TELEPORT, convolution, hops
+from benchmarks.training import Workload
 from musegnn.kernels.edge_attention import edge_graph
-from musegnn.model.variants import CONVOLUTIONS, HOPS, MAX_HOPS, TELEPORT, hops, make_convolution
 
 N, INPUTS, HEADS, WIDTH = 12, 7, 2, 3
 KINDS = tuple(CONVOLUTIONS)
@@ -26,7 +27,7 @@ def graph():
 
 
 def make(kind, *, edge_dim=2, seed=0):
-    conv = make_convolution(kind, INPUTS, WIDTH, HEADS, edge_dim=edge_dim).double()
+    conv = CONVOLUTIONS[kind](INPUTS, WIDTH, HEADS, edge_dim=edge_dim).double()
     conv.reset_parameters(torch.Generator().manual_seed(seed))
     return conv
 
@@ -127,3 +128,17 @@ def test_magna_is_a_polynomial_of_its_attention(graph):
         diffusion = TELEPORT * sum(powers[:-1]) + powers[-1]
         expected.append(diffusion @ conv.value(h).view(N, HEADS, WIDTH)[:, head])
     torch.testing.assert_close(conv._mix(h, edges, attributes), torch.stack(expected, 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_train_with_every_kind(kind):
+    work = Workload(n_datasets=2, n_genes=60, n_cells=20, density=0.1)
+    with convolution(kind):
+        engine = work.engine({"edge_features": True}, {})
+    assert type(engine.model.units["dataset/dataset0/layer"].layer.conv) is CONVOLUTIONS[kind]
+    before = {name: p.detach().clone() for name, p in engine.model.named_parameters()}
+    rows = engine.round(1)
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    changed = [name for name, p in engine.model.named_parameters() if not p.equal(before[name])]
+    assert any(".conv." in name for name in changed)
+    assert type(work.engine({}, {}).model.units["dataset/dataset0/layer"].layer.conv) is not CONVOLUTIONS[kind]

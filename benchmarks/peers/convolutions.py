@@ -1,9 +1,8 @@
-"""Convolutions by name: what the layers of an encoder are made of.
+"""Convolutions that stand in the place of the method's attention, for comparison.
 
-``transformer`` is the method's. The others stand in its place for comparison, on the layers of PyTorch Geometric where
-it has them. The frame around them (a layer per dataset, shared layers with a second path, normalisation) stays the
-same, so that a comparison is one of convolutions. They keep messages of every edge, or scores of all pairs of genes, in
-memory.
+They are layers of PyTorch Geometric where it has them. The frame around them (a layer per dataset, shared layers with a
+second path, normalisation) stays the same, so that a comparison is one of convolutions. They keep messages of every
+edge, or scores of all pairs of genes, in memory.
 
 ==============  ====================================================================================================
 ``gcn``         Kipf and Welling, ICLR 2017; signs and strengths of edges are not used
@@ -19,17 +18,18 @@ Legend: N genes, E entries of a graph, H heads, D width of a head, F edge featur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.model.conv import EdgeFeaturedTransformerConv
+from musegnn.model.model import AtlasModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from musegnn.kernels.edge_attention import EdgeGraph
 
@@ -65,20 +65,9 @@ class Convolution(nn.Module, ABC):
             else:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        graph: EdgeGraph,
-        edge_attr: torch.Tensor | None,
-        *,
-        seed: int = 0,
-    ) -> torch.Tensor:
-        """Return (N, H * D) of `x` (N, inputs), the graph, and `edge_attr` (E, F)."""
-        return self._convolve(x, graph, edge_attr)
-
     @abstractmethod
-    def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
-        """Compute the result, which no convolution here draws at random."""
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+        """Return (N, H * D) of `x` (N, inputs), the graph, and `edge_attr` (E, F)."""
 
 
 class GCN(Convolution):
@@ -90,7 +79,8 @@ class GCN(Convolution):
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
         self.conv = GCNConv(inputs, self.width)
 
-    def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+        """Return (N, H * D)."""
         out: torch.Tensor = self.conv(x, edge_index(graph))
         return out
 
@@ -104,7 +94,8 @@ class GAT(Convolution):
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
         self.conv = GATConv(inputs, head_dim, heads, edge_dim=edge_dim)
 
-    def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+        """Return (N, H * D)."""
         out: torch.Tensor = self.conv(x, edge_index(graph), edge_attr)
         return out
 
@@ -120,7 +111,8 @@ class GPS(Convolution):
         local = GATConv(self.width, head_dim, heads, edge_dim=edge_dim)
         self.conv = GPSConv(self.width, local, heads=heads, norm="graph_norm")
 
-    def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+        """Return (N, H * D)."""
         edges = {} if edge_attr is None else {"edge_attr": edge_attr}
         out: torch.Tensor = self.conv(self.into(x), edge_index(graph), **edges)
         return out
@@ -136,7 +128,8 @@ class _Block(Convolution):
         self.mixed = nn.Linear(self.width, self.width)
         self.hidden, self.out = nn.Linear(self.width, 2 * self.width), nn.Linear(2 * self.width, self.width)
 
-    def _convolve(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, graph: EdgeGraph, edge_attr: torch.Tensor | None) -> torch.Tensor:
+        """Return (N, H * D)."""
         h = self._place(self.into(x), graph)
         h = h + self.mixed(self._mix(self.norm_mix(h), graph, edge_attr).flatten(1))
         result: torch.Tensor = h + self.out(functional.gelu(self.hidden(self.norm_out(h))))
@@ -156,8 +149,8 @@ class Graphormer(_Block):
     def __init__(self, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None) -> None:
         super().__init__(inputs, head_dim, heads, edge_dim=edge_dim)
         self.query_key_value = nn.Linear(self.width, 3 * self.width)
-        self.hops = _embedding(MAX_HOPS + 1, heads)
-        self.degree = _embedding(MAX_DEGREE_CLASS + 1, self.width)
+        self.hops = nn.Embedding(MAX_HOPS + 1, heads)
+        self.degree = nn.Embedding(MAX_DEGREE_CLASS + 1, self.width)
         self.edge = nn.Linear(edge_dim, heads, bias=False) if edge_dim else None
 
     def _place(self, h: torch.Tensor, graph: EdgeGraph) -> torch.Tensor:
@@ -201,96 +194,20 @@ class MAGNA(_Block):
         return z
 
 
-@dataclass(frozen=True, slots=True)
-class ConvolutionKind:
-    """One kind of convolution.
-
-    Attributes
-    ----------
-    make
-        Makes one, as :class:`Convolution` is made.
-    kept
-        Numbers that one keeps for its backward pass, from N, E, H and D; an index counts as two.
-    passing
-        Numbers that one needs beside those for a moment, in either pass.
-    uses_pyg
-        Whether PyTorch Geometric is loaded for it.
-    """
-
-    make: Callable[..., Convolution | EdgeFeaturedTransformerConv]
-    kept: Callable[[int, int, int, int], int]
-    passing: Callable[[int, int, int, int], int]
-    uses_pyg: bool = True
-
-
-def _embedding(n: int, width: int) -> nn.Embedding:
-    """Make an embedding without drawing it, for which torch would load its compiler where only sizes are asked for."""
-    return nn.Embedding(n, width, _weight=torch.empty(n, width))
-
-
-def _kept_by_gat(n: int, e: int, h: int, d: int) -> int:
-    """Count mapped genes, per edge (a gene is its own neighbour) the message, four scores a head, the ends."""
-    return n * h * d + (e + n) * (h * d + 4 * h + 4)
-
-
-def _messages_of_pyg(n: int, e: int, h: int, d: int) -> int:
-    """Count the messages along edges, a gene's to itself among them, before and after they are weighed."""
-    return 2 * (e + n) * h * d
-
-
-CONVOLUTIONS: dict[str, ConvolutionKind] = {
-    "transformer": ConvolutionKind(
-        EdgeFeaturedTransformerConv,
-        # query, key, value, message; what the softmax sums
-        kept=lambda n, e, h, d: n * h * (4 * d + 3),
-        passing=lambda n, e, h, d: 2 * n * h * d,
-        uses_pyg=False,
-    ),
-    "gcn": ConvolutionKind(
-        GCN,
-        # weight and ends of each edge
-        kept=lambda n, e, h, d: 5 * (e + n),
-        passing=_messages_of_pyg,
-    ),
-    "gat": ConvolutionKind(GAT, kept=_kept_by_gat, passing=_messages_of_pyg),
-    "gps": ConvolutionKind(
-        GPS,
-        # 12 arrays of three norms, 8 of attention and perceptron
-        kept=lambda n, e, h, d: _kept_by_gat(n, e, h, d) + 20 * n * h * d,
-        passing=_messages_of_pyg,
-    ),
-    "graphormer": ConvolutionKind(
-        Graphormer,
-        # weights and hops of all pairs
-        kept=lambda n, e, h, d: n * n * (h + 2) + 14 * n * h * d,
-        passing=lambda n, e, h, d: 3 * n * n,
-        uses_pyg=False,
-    ),
-    "magna": ConvolutionKind(
-        MAGNA,
-        # messages before and after they are weighed
-        kept=lambda n, e, h, d: e * (2 * HOPS * h * d + 4 * h + 2) + 11 * n * h * d,
-        passing=lambda n, e, h, d: e * h * d,
-    ),
+CONVOLUTIONS: dict[str, type[Convolution]] = {
+    "gcn": GCN,
+    "gat": GAT,
+    "gps": GPS,
+    "graphormer": Graphormer,
+    "magna": MAGNA,
 }
 
 
-def make_convolution(
-    kind: str, inputs: int, head_dim: int, heads: int, *, edge_dim: int | None, dropout: float = 0.0
-) -> Convolution | EdgeFeaturedTransformerConv:
-    """Make a convolution.
-
-    Parameters
-    ----------
-    kind
-        A name of ``CONVOLUTIONS``.
-    inputs, head_dim, heads, edge_dim
-        As of :class:`Convolution`.
-    dropout
-        Share of attention weights dropped while training, by ``transformer`` alone.
-    """
-    options = {"dropout": dropout} if kind == "transformer" else {}
-    return CONVOLUTIONS[kind].make(inputs, head_dim, heads, edge_dim=edge_dim, **options)
+@contextmanager
+def convolution(kind: str) -> Iterator[None]:
+    """Make the layers of ``model.encoder: transformer`` of another convolution while the context is open."""
+    with mock.patch.object(AtlasModel, "convolution", CONVOLUTIONS[kind]):
+        yield
 
 
 def edge_index(graph: EdgeGraph) -> torch.Tensor:
