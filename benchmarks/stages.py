@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from musegnn.training.engine import Engine
     from musegnn.training.phases import PhaseState
 
-STAGES = ("encode", "reconstruct", "compare", "backward", "step")
+STAGES = ("encode", "reconstruct", "compare", "backward")
+"""Stages of a round that take datasets one by one; the others, such as ``step``, are one for all."""
 WARM_ROUNDS = 2
 
 

@@ -10,7 +10,6 @@ import itertools
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,9 +95,9 @@ def _job(store: Store, config: AtlasConfig, atlas: Atlas) -> Job:
         lambda phases: Engine(model, config.training, phases=phases), atlas.rounds // 2, clock=time.perf_counter
     )
     rest = (watch.median("reduce") + watch.median("step")) / len(data.graphs)
-    found = [Dataset(g.n_genes, *(watch.median(stage, g.name) for stage in STAGES)) for g in data.graphs]
-    shared = sum(p.numel() for unit in model.units.values() if unit.kind == "shared" for p in unit.parameters)
-    return Job(tuple(replace(d, step=d.step + rest) for d in found), config.model.dim, 8.0 * shared)
+    found = [Dataset(g.n_genes, *(watch.median(stage, g.name) for stage in STAGES), step=rest) for g in data.graphs]
+    shared = sum(p.numel() for module in model.shared.by_unit.values() for p in module.parameters())
+    return Job(tuple(found), config.model.dim, 8.0 * shared)
 
 
 def _points(*, quick: bool) -> Iterator[Point]:

@@ -54,7 +54,7 @@ class Dataset:
     @property
     def seconds(self) -> float:
         """Seconds per round."""
-        return sum(getattr(self, stage) for stage in STAGES)
+        return self.step + sum(getattr(self, stage) for stage in STAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def place(job: Job, n_workers: int) -> tuple[int, ...]:
 def simulate(job: Job, owner: Sequence[int], link: Link) -> float:
     """Return the seconds per round, the mean of some rounds with partners of their own."""
     owners, n = np.asarray(owner), max(owner) + 1
-    work = {stage: np.bincount(owners, [getattr(d, stage) for d in job.datasets], n) for stage in STAGES}
+    work = {stage: np.bincount(owners, [getattr(d, stage) for d in job.datasets], n) for stage in (*STAGES, "step")}
     reduce = all_reduce(16.0, n, link) + all_reduce(job.shared_bytes, n, link)
     seconds = 0.0
     for round_ in range(1, ROUNDS + 1):
