@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from musegnn.coexpression.edges import EdgeSet
-from musegnn.graph import GraphData
+from musegnn.graph import EdgeSet, GraphData
 from musegnn.random import stream
 
 if TYPE_CHECKING:

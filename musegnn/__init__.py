@@ -9,7 +9,6 @@ Everything heavy is imported at first use: ``import musegnn`` alone loads the st
 
 from __future__ import annotations
 
-from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,11 +32,6 @@ _HOMES = {
     "load_atlas": "musegnn.atlas_file",
     "run": "musegnn.pipeline",
 }
-
-# In a checkout, kernels/, cluster/ and data_store/ lie beside this folder, not inside it.
-_root = _Path(__file__).resolve().parent.parent
-if (_root / "setup.py").is_file() and (_root / "kernels" / "__init__.py").is_file():
-    __path__.append(str(_root))
 
 
 def __getattr__(name: str) -> Any:  # the type depends on the name; TYPE_CHECKING imports above give it

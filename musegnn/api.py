@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.edges import EdgeSet
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.data_store.records import DatasetRecord
-    from musegnn.graph import GraphData
+    from musegnn.graph import EdgeSet, GraphData
     from musegnn.progress import Progress
     from musegnn.training.diagnostics import Problem
     from musegnn.training.holdout import Holdout

@@ -27,9 +27,6 @@ WORDS = (
 )
 """Words of a private dialect, instead of which the glossary in CONTRIBUTING.md has the terms of the field."""
 
-ALLOWED: dict[str, set[str]] = {}
-"""Openings and words that folders still use. The sets only shrink: an entry that is no longer needed must leave."""
-
 
 @cache
 def texts():
@@ -67,6 +64,4 @@ def test_language_is_that_of_the_field(folder):
         for word in WORDS:
             for found in re.finditer(rf"\b{word}(?!\w)", text):
                 hits.setdefault(word, []).append(f"{name}:{text.count(chr(10), 0, found.start()) + 1}")
-    allowed = ALLOWED.get(folder, set())
-    assert {word: places for word, places in hits.items() if word not in allowed} == {}
-    assert allowed <= hits.keys()
+    assert hits == {}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.api import MuSeGNN
-    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.graph import EdgeSet
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -105,7 +105,7 @@ class MessagePassing:
 
     def gate(self, *, quick: bool) -> Iterator[Check]:
         """Check smoothing against its definition."""
-        from musegnn.coexpression.edges import EdgeSet
+        from musegnn.graph import EdgeSet
 
         part = np.array([1.0, -2.0, 1.0, -2.0], dtype=np.float32)
         graph = EdgeSet(

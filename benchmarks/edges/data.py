@@ -25,7 +25,7 @@ from musegnn.errors import NoEdgesError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.edges import EdgeSet
+    from musegnn.graph import EdgeSet
 
 ROOT = Path(__file__).resolve().parents[2]
 SPATIAL = ("dlpfc", "olfactory")

@@ -7,7 +7,6 @@ Legend: N genes, E directed edges (both directions of each pair), P stored pair 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.special import ndtri
 
 from musegnn.coexpression.spectral import shared_part
 from musegnn.errors import GraphError, NoEdgesError
+from musegnn.graph import EdgeSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,61 +43,6 @@ def critical_z(p: float) -> float:
         msg = f"p must be in (0, 1], got {p}"
         raise ValueError(msg)
     return float(-ndtri(0.5 * p))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeSet:
-    """The edges of one graph: symmetric, sorted within rows, without self-loops.
-
-    Attributes
-    ----------
-    indptr, indices
-        CSR row pointers, shape (N + 1,), int64, and columns, ascending within a row, shape (E,), int32.
-    z, estimate
-        Test statistic, and co-expression estimate in [-1, 1], shape (E,), float32.
-    features
-        Edge features of the model, shape (E, 2), float32, see :func:`edge_features`.
-    cutoff
-        Smallest ``abs(z)`` that the rule accepts; ``top_k`` and ``min_abs_est`` ask for more.
-    """
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    z: NDArray[np.float32]
-    estimate: NDArray[np.float32]
-    features: NDArray[np.float32]
-    cutoff: float
-
-    @property
-    def n_genes(self) -> int:
-        """Number of genes N."""
-        return len(self.indptr) - 1
-
-    @property
-    def n_edges(self) -> int:
-        """Number of directed entries E, twice the number of gene pairs."""
-        return len(self.indices)
-
-    @property
-    def density(self) -> float:
-        """Share of the possible pairs that are edges."""
-        n = self.n_genes
-        return self.n_edges / (n * (n - 1)) if n > 1 else 0.0
-
-    @property
-    def negative_share(self) -> float:
-        """Share of the edges with negative z; 0 for a graph without edges."""
-        return float(np.mean(self.z < 0)) if self.n_edges else 0.0
-
-    @property
-    def mean_degree(self) -> float:
-        """Mean number of neighbours of a gene."""
-        return self.n_edges / self.n_genes if self.n_genes else 0.0
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Row of each entry, shape (E,)."""
-        return np.repeat(np.arange(self.n_genes, dtype=np.int64), np.diff(self.indptr))
 
 
 def select_edges(pairs: PairTable, n_cells: int, config: EdgeConfig) -> EdgeSet:

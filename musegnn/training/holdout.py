@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musegnn.coexpression.edges import EdgeSet, edges_from_mask
+from musegnn.coexpression.edges import edges_from_mask
 from musegnn.random import stream
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.config import EvaluationConfig
+    from musegnn.graph import EdgeSet
 
 SWAP_ROUNDS = 200
 

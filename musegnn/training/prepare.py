@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.coexpression.edges import EdgeSet
     from musegnn.config import AtlasConfig, DatasetConfig
     from musegnn.data_store.records import DatasetRecord
+    from musegnn.graph import EdgeSet
 
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musegnn.coexpression.edges import EdgeSet
 from musegnn.config import EvaluationConfig
+from musegnn.graph import EdgeSet
 from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
