@@ -184,14 +184,14 @@ def test_gene_sets_and_trained_baselines_are_scored_on_request(model):
     assert {"node2vec_32", "gae_32", "pca_procrustes_16", "layered_node2vec_64"} <= set(found["models"])
     scores = found["function"]["models"]
     assert found["function"]["n_sets"] > 5
-    assert scores["trained"]["auroc"] > 0.8
+    assert scores["trained"]["auroc"] > 0.75
     assert abs(scores["trained"]["permuted"] - 0.5) < 0.1
     assert abs(scores["expression_level"]["auroc"] - 0.5) < 0.15
     assert {"gss_32", "gemini_64"} <= set(scores)
     transfer = found["transfer"]["models"]
     assert transfer.keys() == scores.keys()
     assert all(transfer[name]["within"] == scores[name]["auroc"] for name in scores)
-    assert transfer["trained"]["auroc"] > 0.8
+    assert transfer["trained"]["auroc"] > 0.75
     assert abs(transfer["trained"]["permuted"] - 0.5) < 0.1
     assert f"{transfer['trained']['auroc']:.2f}" in to_table(found).splitlines()[3]
 
