@@ -31,10 +31,6 @@ class ActorHandle:
 
     Attributes
     ----------
-    name
-        Name for messages.
-    handle
-        Ray's handle.
     info
         Location; ``None`` until the actor is ready.
     heartbeat, last_heartbeat
@@ -88,18 +84,12 @@ class ActorPool:
     ----------
     ray
         Ray's module, connected.
-    folder
-        Run folder.
     cpus, gpus
         Resources that Ray sets aside for each actor.
-    device
-        ``auto``, or the device of every actor.
-    memory
-        Bytes that each actor may take on a CPU; ``None``: not checked.
+    folder, device, memory, on_phase
+        As in :class:`musegnn.cluster.actor.TrainerActor`.
     environment
         Environment variables of the actors.
-    on_phase
-        Function that actors call with their task as each phase begins.
     """
 
     def __init__(

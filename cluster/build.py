@@ -90,18 +90,16 @@ def build_graphs(
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Build every dataset of an atlas that the store does not hold yet.
+    """Build every dataset of an atlas that the store does not hold yet, and return their names in its order.
 
     A dataset is held when its newest committed build is of the same counts, settings and algorithm. All files are
-    opened and their structure is checked before the first is built.
+    opened and their structure is checked before the first is built; each graph is committed as soon as it is done.
 
     Parameters
     ----------
     atlas
         Datasets, graph settings and the edge rule, by which each new graph must have edges. Datasets with ``by`` are
         split (:func:`~musegnn.datasets.expand_strata`).
-    store
-        Where graphs are committed, each as soon as it is done.
     scheduler
         ``threads``, ``synchronous``, ``distributed``, ``ray`` or the address of a dask scheduler, see
         :func:`~musegnn.cluster.schedulers.open_workers`. Workers must see the same files.
@@ -114,11 +112,6 @@ def build_graphs(
         Cells per task. Like `device` it changes results by rounding alone, and is part of a build's identity.
     progress
         Called as ``progress("build NAME", done, total, note)``, in cells times stages.
-
-    Returns
-    -------
-    list of str
-        Names of the datasets built now, in the order of the atlas.
 
     Raises
     ------

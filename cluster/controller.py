@@ -66,24 +66,16 @@ class Controller:
 
     Parameters
     ----------
-    pool
-        Actors of the run.
     costs
         Costs of the datasets, in the order of the atlas.
-    options
-        Number of actors, smallest number of actors, and treatment of datasets on which actors fail repeatedly.
     first_generation
         Number of the first generation, above those of earlier runs.
     fence
         Function called with the number of each generation before it begins; fences older groups.
     address
         Host and port of the key-value store in which actors find one another.
-    monitor
-        Monitor that records the state of the run.
     memory
         Memory of each actor in bytes; ``None``: unlimited.
-    timeouts
-        Times to wait; ``None``: defaults.
     owner
         Rank that owns each dataset in groups of that size, instead of a computed placement.
     left_out

@@ -21,10 +21,8 @@ class TrainTask:
     ----------
     generation
         Number of the group; every later one replaces it.
-    rank, size
-        Rank of the actor, and number of actors in the group.
-    owner
-        Rank that owns each dataset of the atlas.
+    rank, size, owner
+        Rank of the actor, number of actors in the group, and rank that owns each dataset of the atlas.
     left_out
         Indices of datasets that take no part.
     host, port
@@ -53,8 +51,6 @@ class ActorInfo:
         Process id, and start of the process in clock ticks since boot, which tells it from a later one with this id.
     node, host
         Ray's id of the node, and its address.
-    device
-        Device on which the actor computes.
     """
 
     pid: int
@@ -70,18 +66,12 @@ class Heartbeat:
 
     Attributes
     ----------
-    generation
-        Generation of its group; 0 before the first.
-    now
-        Present round, phase and dataset.
-    spent
-        Seconds in this phase so far, by the actor's own clock.
-    rounds
-        Number of rounds trained.
-    loss
-        Mean loss of its datasets in the last round; NaN before the first.
-    seconds
-        Seconds in each phase so far.
+    generation, now
+        Generation of its group, 0 before the first; present round, phase and dataset.
+    spent, seconds
+        Seconds in this phase so far, by the actor's own clock, and in each phase.
+    rounds, loss
+        Number of rounds trained; mean loss of its datasets in the last one, NaN before the first.
     dataset_seconds
         Seconds per round in this group, by dataset; empty before the first round has ended.
     sent_bytes, peak_bytes
@@ -110,12 +100,10 @@ class TaskResult:
         lost; ``failed``: an error that may not come again; ``refused``: an error that would come again.
     now
         Last round, phase and dataset.
-    error, message
-        The error if it is one of this package's; the error in one line.
+    error, message, trace
+        The error if it is one of this package's; the error in one line; its traceback.
     datasets
         Names of datasets with values that are not finite.
-    trace
-        Traceback of the error.
     """
 
     outcome: Outcome
@@ -146,12 +134,10 @@ class Failure:
     kind
         ``refused``: an error that would come again; ``failed``: another error; ``died``: the process ended or was
         killed because it did not respond; ``lost``: the actor lost another one.
-    message
-        Error or reason in one line.
+    message, trace
+        Error or reason in one line, and its traceback.
     round, phase, dataset
         Last known work of the actor.
-    trace
-        Traceback of the error.
     """
 
     generation: int

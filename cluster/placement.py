@@ -29,15 +29,7 @@ NEAR = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Owners of the datasets.
-
-    Attributes
-    ----------
-    owner
-        Rank of each dataset's owner, shape (T,).
-    loads
-        Predicted seconds per round of each actor, shape (P,).
-    """
+    """Rank of each dataset's owner, (T,), and predicted seconds per round of each actor, the loads, (P,)."""
 
     owner: tuple[int, ...]
     loads: tuple[float, ...]
@@ -71,10 +63,8 @@ def place_datasets(
 
     Parameters
     ----------
-    costs
-        Cost of each dataset.
     n_actors
-        P; at most T, so that every actor owns a dataset.
+        P; more than T is a ``ValueError``, for every actor owns a dataset.
     memory
         Memory of each actor in bytes; ``None``: unlimited.
     home
@@ -82,8 +72,6 @@ def place_datasets(
 
     Raises
     ------
-    ValueError
-        When there are more actors than datasets.
     RunError
         E411 when the datasets do not fit; names the dataset that fits nowhere, or a sufficient number of actors.
 

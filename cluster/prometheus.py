@@ -11,13 +11,7 @@ PREFIX = "musegnn"
 
 
 class Metrics:
-    """Metrics of a run.
-
-    Parameters
-    ----------
-    run
-        Name of the run, the label of every series.
-    """
+    """Metrics of a run, whose name is the label of every series."""
 
     def __init__(self, run: str) -> None:
         from ray.util.metrics import Counter, Gauge

@@ -19,7 +19,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 @contextmanager
 def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = None) -> Iterator[Any]:
-    """Connect to Ray, and stop what was started for it.
+    """Connect to Ray, yield its module, and stop what was started for it.
 
     Parameters
     ----------
@@ -27,15 +27,8 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
         ``auto`` or ``host:port`` of a running cluster; ``None``: the one that ``RAY_ADDRESS`` names, else a local
         cluster, which has no dashboard and listens on the loopback interface only (unless the program has imported
         Ray before).
-    cpus
-        CPUs of a local cluster.
-    metrics_port
-        Port of the Prometheus metrics of a local cluster; ``None``: Ray chooses.
-
-    Yields
-    ------
-    module
-        ``ray``, connected.
+    cpus, metrics_port
+        CPUs of a local cluster, and port of its Prometheus metrics; ``None``: Ray chooses.
 
     Raises
     ------

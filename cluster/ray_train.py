@@ -17,23 +17,16 @@ if TYPE_CHECKING:
 
 
 def trainer_for(folder: RunFolder, *, workers: int, use_gpu: bool = False, **options: Any) -> Any:  # Ray's class
-    """Return a Ray Train trainer of a run folder; call its ``fit()``.
+    """Return a ``TorchTrainer`` of Ray Train; its ``fit()`` leaves the result in the run folder.
 
     Parameters
     ----------
     folder
         Run folder; all nodes must see it, and its store, under the same path. Its newest checkpoint is restored.
-    workers
-        Number of workers, at most one per dataset.
-    use_gpu
-        Whether each worker gets a GPU.
+    workers, use_gpu
+        Number of workers, at most one per dataset, and whether each gets a GPU.
     options
         Options of ``ray.train.torch.TorchTrainer``, such as ``run_config`` with a ``FailureConfig``.
-
-    Returns
-    -------
-    ray.train.torch.TorchTrainer
-        Trainer, which leaves its result in the run folder.
     """
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -47,13 +40,7 @@ def trainer_for(folder: RunFolder, *, workers: int, use_gpu: bool = False, **opt
 
 
 def train_loop_per_worker(config: Mapping[str, Any]) -> None:
-    """Train as one of the workers that Ray Train has started.
-
-    Parameters
-    ----------
-    config
-        Mapping with the path of the run folder under ``folder``.
-    """
+    """Train as one of the workers that Ray Train has started; ``config["folder"]`` is the path of the run folder."""
     import ray.train
     from torch import distributed
 

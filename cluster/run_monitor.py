@@ -39,14 +39,10 @@ class RunMonitor:
 
     Parameters
     ----------
-    folder
-        Run folder.
     names
         Names of the datasets, in the order of the atlas.
     rounds
         Rounds to train.
-    progress
-        Function called after each round.
     metrics
         Prometheus metrics to set; ``None``: none.
     """

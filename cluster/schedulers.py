@@ -44,10 +44,8 @@ class Workers:
     ----------
     run
         Function that runs the tasks of one stage.
-    count
-        Number of tasks that run at a time.
-    per_process
-        Number of tasks that run at a time within one process, and so share its memory.
+    count, per_process
+        Number of tasks that run at a time, and of those within one process, which share its memory.
     stop
         Event; when it is set, no further task begins, and `run` raises :class:`StoppedError` within about a task.
     """
@@ -70,13 +68,7 @@ class _Get(Protocol):
 
 
 def check_scheduler(scheduler: str) -> None:
-    """Refuse a scheduler that does not exist.
-
-    Raises
-    ------
-    ConfigError
-        E302.
-    """
+    """Refuse a scheduler that does not exist: ``ConfigError`` E302."""
     if scheduler not in SCHEDULERS and "://" not in scheduler:
         msg = f"there is no scheduler {scheduler!r}"
         fix = f"use {', '.join(SCHEDULERS)} or the address of a dask scheduler (tcp://host:port)"
@@ -85,7 +77,7 @@ def check_scheduler(scheduler: str) -> None:
 
 @contextmanager
 def open_workers(scheduler: str) -> Iterator[Workers]:
-    """Open a scheduler, and close what was started for it.
+    """Open a scheduler, yield it ready to run tasks, and close what was started for it.
 
     Parameters
     ----------
@@ -93,11 +85,6 @@ def open_workers(scheduler: str) -> Iterator[Workers]:
         ``threads``: this process, one thread per core; ``synchronous``: one task after the other, for debugging;
         ``distributed``: a dask cluster of processes on this machine; ``tcp://host:port``: a running dask cluster;
         ``ray``: the Ray cluster that ``RAY_ADDRESS`` names, else one on this machine.
-
-    Yields
-    ------
-    Workers
-        Ready.
     """
     check_scheduler(scheduler)
     stop = threading.Event()

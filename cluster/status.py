@@ -21,18 +21,10 @@ OLD_SECONDS = 15.0
 
 
 def read_status(folder: RunFolder) -> dict[str, Any]:  # JSON
-    """Return the last status of a run.
+    """Return ``status.json`` with ``age_seconds``, and ``problems`` of :mod:`musegnn.training.diagnostics`.
 
-    Returns
-    -------
-    dict
-        Content of ``status.json`` with ``age_seconds``, and ``problems`` of :mod:`musegnn.training.diagnostics`. A
-        run in one process writes no such file; its status is that of the newest record of its metrics.
-
-    Raises
-    ------
-    RunError
-        E409 when the file is damaged.
+    A run in one process writes no such file; its status is that of the newest record of its metrics. A damaged file is
+    a ``RunError`` E409.
     """
     path = folder.path / FILE
     if not path.is_file():

@@ -50,20 +50,14 @@ def train_on_cluster(
 
     Parameters
     ----------
-    folder
-        Run folder whose configuration is used; all nodes must see it, and the store, under the same path.
-    store
-        Store with the graphs.
+    folder, store
+        Run folder whose configuration is used, and store with the graphs; all nodes must see both under the same path.
     options
         Number of actors, at most one per dataset, and other options of the cluster.
     resume
         Whether to restore the newest whole checkpoint; without it an existing checkpoint is an error.
     memory
         Memory of each actor on a CPU in bytes; ``None``: not checked.
-    progress
-        Function called after each round.
-    timeouts
-        Times that the controller waits; ``None``: defaults.
     owner
         Rank that owns each dataset; ``None``: datasets are placed by their cost.
     on_phase

@@ -62,10 +62,7 @@ def load_impl(kernel: str, impl: str, names: Sequence[str] = ("numba", "referenc
 def csr_parts(block: csr_matrix) -> Block:
     """Return the arrays of a CSR block, checked so that compiled loops stay inside memory.
 
-    Returns
-    -------
-    tuple
-        ``indptr`` int64, ``indices`` int32 and ``data`` int32.
+    These are ``indptr`` int64, ``indices`` int32 and ``data`` int32.
 
     Raises
     ------

@@ -39,24 +39,18 @@ class MuSeGNN:
 
     Parameters
     ----------
-    store
-        Store with the graph of every dataset of the atlas.
-    config
-        Configuration, see :func:`musegnn.load_atlas`.
-    device
-        Device of the computation, e.g. ``cpu`` or ``cuda``.
-    dtype
-        Type of parameters and activations; ``torch.float64`` for checks of parity.
+    store, config
+        Store with the graph of every dataset of the atlas, and its configuration, see :func:`musegnn.load_atlas`.
+    device, dtype
+        Device, e.g. ``cpu`` or ``cuda``, and type of parameters and activations; ``torch.float64`` checks parity.
     memory
         Bytes that training on the CPU may use, weights included; not checked by default. A ``RunError`` E411 names
         settings that fit.
 
     Attributes
     ----------
-    records
-        Datasets as stored, by name.
-    edges
-        The whole graph of each dataset by name, held-out edges included.
+    records, edges
+        Datasets as stored, and their whole graphs, held-out edges included, by name.
     holdout
         Held-out edges by dataset name, and held-out gene keys.
     graphs
@@ -138,10 +132,7 @@ class MuSeGNN:
         out
             Run folder for checkpoints and metrics; nothing is written by default.
         resume
-            Whether to continue from the newest whole checkpoint of `out`. The result is bitwise identical to a run that
-            was never stopped.
-        progress
-            Function that is called after each round.
+            Whether to continue from the newest whole checkpoint of `out`; no stop changes a bit of the result.
 
         Raises
         ------
@@ -170,15 +161,11 @@ class MuSeGNN:
         return self._trainer.vectors()
 
     def embeddings(self) -> AnnData:
-        """Return the vectors of all genes of all datasets.
+        """Return the vectors of all genes: one row per dataset and gene, named ``dataset/gene``; ``X`` float32.
 
-        Returns
-        -------
-        anndata.AnnData
-            One row per dataset and gene, named ``dataset/gene``; ``X`` float32. ``obs``: ``gene``, ``gene_id``,
-            ``gene_key`` (equal for the same gene of different datasets), ``dataset``, ``modality``, ``tissue``,
-            ``species``, ``condition``, ``degree`` (neighbours in the whole graph), ``held_out`` (gene hidden from
-            alignment).
+        Columns of ``obs``: ``gene``, ``gene_id``, ``gene_key`` (equal for the same gene of different datasets),
+        ``dataset``, ``modality``, ``tissue``, ``species``, ``condition``, ``degree`` (neighbours in the whole graph),
+        ``held_out`` (gene hidden from alignment).
         """
         import anndata
         import pandas as pd
@@ -269,7 +256,7 @@ class MuSeGNN:
         ------
         RunError
             E401 when the folder holds no run, E402 when the store holds other data, E403 when no checkpoint is whole,
-            E405 when there is no checkpoint yet.
+            E405 when there is none yet.
         """
         run = RunFolder.open(folder)
         return cls.from_run(run.path, store, run.atlas(), device=device)

@@ -1,7 +1,4 @@
-"""Read ``ATLAS.yaml`` strictly, with one-line errors.
-
-No aliases, no tags, no repeated keys, and ``yes``, ``no``, ``on`` and ``off`` are text.
-"""
+"""Read ``ATLAS.yaml`` strictly: no aliases, tags or repeated keys; ``yes``, ``no``, ``on`` and ``off`` are text."""
 
 from __future__ import annotations
 
@@ -47,10 +44,7 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:t
 def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
     """Return the configuration in ``ATLAS.yaml``, with absolute paths.
 
-    Parameters
-    ----------
-    overrides
-        Dotted settings that replace those of the file, e.g. ``{"training.rounds": 20}``.
+    Dotted settings such as ``{"training.rounds": 20}`` in `overrides` replace those of the file.
 
     Raises
     ------

@@ -93,25 +93,19 @@ class DatasetConfig(_Section):
 
     Attributes
     ----------
-    name
-        Unique name: letters, digits, dot, dash and underscore.
-    path
-        The ``.h5ad`` file, relative to the atlas file.
+    name, path
+        Unique name of letters, digits, dots, dashes and underscores; the ``.h5ad`` file, relative to the atlas file.
     modality, tissue, species
         What was measured, where, and in which organism (``human``, ``mouse``, ...).
     layer
         Where the raw counts are: ``None`` for ``X``, else a name in ``layers``, or ``raw`` for ``raw.X``.
     gene_id_key
         Column of ``var`` with gene identifiers, used where gene names are not unique; ``None`` for ``var_names``.
-    spatial_key
-        Entry of ``obsm`` with coordinates (spatial data only).
-    condition
-        Free label, e.g. ``healthy``; carried into the results.
-    by
-        Column of ``obs``, such as ``cell_type``: one graph for the cells of each of its labels instead of one for all,
-        as datasets called ``NAME.LABEL`` with the label as `condition`.
-    stratum
-        One label of `by`: only its cells are used. Every label becomes a dataset of its own where this is ``None``.
+    spatial_key, condition
+        Entry of ``obsm`` with coordinates (spatial data only); free label, e.g. ``healthy``, carried into the results.
+    by, stratum
+        Column of ``obs``, such as ``cell_type``, and the one label of it whose cells are used. Without `stratum` every
+        label becomes a dataset of its own, called ``NAME.LABEL``, with the label as `condition`.
     """
 
     section: ClassVar[str] = "datasets"
@@ -136,14 +130,12 @@ class DatasetConfig(_Section):
 
 
 class QCConfig(_Section):
-    """Which cells are used. All bounds are inclusive; cells without counts are always dropped.
+    """Which cells are used. All bounds are inclusive, ``None``: no bound; cells without counts are always dropped.
 
     Attributes
     ----------
-    min_counts, min_genes, max_genes
-        Bounds on a cell's total count and on its number of detected genes; ``None``: no bound.
-    max_mito
-        Largest share of mitochondrial counts; ``None``: no bound.
+    min_counts, min_genes, max_genes, max_mito
+        Bounds on a cell's total count, its number of detected genes, and its share of mitochondrial counts.
     """
 
     section: ClassVar[str] = "graph.qc"
@@ -166,16 +158,13 @@ class EdgeConfig(_Section):
           leaves edges, but fewer than two per gene, the strongest pairs with p below 0.005 fill up to two;
         * ``pvalue``: two-sided p below ``p_value``, as published;
         * ``bh``, ``by``: false discovery rate alone;
-        * ``top_k``: of those of ``bh``, the ``degree`` strongest of each gene; an edge stays when either end keeps it,
-          so that a hub may have more;
-        * ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude;
+        * ``top_k``: of those of ``bh``, the ``degree`` strongest of each gene; hubs may have more (see `max_degree`);
+        * ``min_abs_est``: of those of ``bh``, the pairs whose estimate is at least ``min_abs_est`` in magnitude, in
+          (0, 1]. Genes with a negative variance estimate have no estimate and so no edges: most of binarised scATAC;
         * ``shared_axes``: of the stored pairs, those that the leading axes of all z explain best, ``degree`` per gene
           on average (for scATAC, where single pairs are weak; see ``docs/coexpression.md``).
     degree
         Edges per gene of ``top_k`` and ``shared_axes``; ``None``: 50 and 10.
-    min_abs_est
-        For ``min_abs_est``, in (0, 1]. Genes with a negative variance estimate have no estimate (0 is stored) and so
-        no edges: under this rule most genes of binarised scATAC counts would be alone.
     sign
         ``both``, or ``positive`` to drop negative edges.
     max_degree
@@ -197,17 +186,14 @@ class GraphConfig(_Section):
 
     Attributes
     ----------
-    n_genes
-        Number of genes to select per dataset.
+    n_genes, min_cells
+        Number of genes to select per dataset, and of cells in which a gene must be detected.
     selection
         ``auto``: ``svg`` for spatial data, else ``hvg``; ``hvg``: largest variance of the residuals of `residuals`;
-        ``svg``: smallest SPARK-X p-value; ``all``: every gene detected in ``min_cells`` cells; ``list``: those of
-        `genes`.
+        ``svg``: smallest SPARK-X p-value; ``all``: every gene in `min_cells` cells; ``list``: those of `genes`.
     genes
-        Names or identifiers for ``selection: list``: a list, or the path of a file with one per line. Genes that a
-        dataset lacks are left out there and counted in a warning.
-    min_cells
-        Number of cells in which a gene must be detected.
+        Names or identifiers for ``selection: list``, or the path of a file with one per line. A dataset's missing genes
+        are left out there and counted in a warning.
     drop_mitochondrial
         Leave mitochondrial genes (``MT-``, ``mt-``) out before depths are summed, as the method does.
     residuals
@@ -217,12 +203,10 @@ class GraphConfig(_Section):
     z_store
         Smallest ``abs(z)`` of the pairs that are stored.
     profile_rank
-        Number of leading directions to which the residual profile of each gene is compressed, for many genes;
-        ``None``: compressed without loss to at most as many columns as genes.
+        Number of leading directions to which residual profiles are compressed, for many genes; ``None``: compressed
+        without loss to at most as many columns as genes.
     seed
         Seed of the genes that sctransform fits one by one, where there are more than 2000, and of the compression.
-    qc
-        Which cells are used.
     """
 
     section: ClassVar[str] = "graph"
@@ -267,13 +251,12 @@ class ModelConfig(_Section):
 
         * ``maps``: two linear maps side by side, half of `dim` each, as unit vectors: one of each dataset from its
           residual profile (generalised canonical correlation with the other datasets), and one that all datasets share
-          from the gene's co-expression with anchor genes (a discriminant). Both are computed in closed form
-          (:mod:`musegnn.training.initialize`) before the first round; an `encoder` adds a correction to them.
+          from the gene's co-expression with anchor genes (a discriminant). Both are in closed form
+          (:mod:`musegnn.training.initialize`); an `encoder` adds a correction to them.
         * ``layers``: what the `encoder` makes of the residual profile, as published.
-    heads_dataset, heads_shared
-        Attention heads of the dataset layer and of the first shared layer.
-    head_dim
-        Width of each head, which divides `dim`; ``None``: the largest divisor of `dim` that is at most 32.
+    heads_dataset, heads_shared, head_dim
+        Attention heads of the dataset layer and of the first shared layer; width of each head, which divides `dim`
+        (``None``: the largest divisor of `dim` that is at most 32).
     encoder
         ``transformer``: the layers of the method; ``none``: the maps alone.
     edge_features
@@ -283,8 +266,8 @@ class ModelConfig(_Section):
     decoder
         ``mlp``: rows of ``z z'`` through a three-layer perceptron, as published, with 3 N^2 weights per dataset;
         ``inner``: a scaled inner product; ``signed``: a quadratic of the inner product, for edges of both signs;
-        ``pairwise``: a small perceptron on the products of two genes' vectors, for
-        datasets of more than about 4000 genes (with ``training.pairs``).
+        ``pairwise``: a small perceptron on the products of two genes' vectors, for more than about 4000 genes (with
+        ``training.pairs``).
     feature_dropout
         Dropout on node features while training: entries of the profile, whole anchor genes of the relations.
     """
@@ -350,10 +333,8 @@ class LossConfig(_Section):
     reconstruction, similarity, contrast, alignment
         Weights of: edge reconstruction (BCE); weighted cosine of shared genes; contrast of the other genes with a
         positive neighbour each; contrast of shared genes between the two datasets (0 in the published method).
-    temperature
-        Temperature of both contrasts.
-    n_contrast
-        Genes drawn per dataset and round for the contrast of genes that are not shared.
+    temperature, n_contrast
+        Temperature of both contrasts; genes drawn per dataset and round for the first.
     """
 
     section: ClassVar[str] = "training.loss"
@@ -373,10 +354,9 @@ class PublishedSwitches(_Section):
     sequential
         One step per dataset in the listed order, each with a partner drawn on its own; else every module steps once
         per round, on gradients summed over datasets.
-    false_negatives
-        Leave true positive neighbours and repeats of a gene among the negatives of the contrast.
-    diagonal
-        Count each gene's pair with itself as a non-edge of the reconstruction.
+    false_negatives, diagonal
+        Leave true positive neighbours and repeats of a gene among the negatives of the contrast; count each gene's pair
+        with itself as a non-edge of the reconstruction.
     """
 
     section: ClassVar[str] = "training.published"
@@ -391,7 +371,7 @@ class TrainingConfig(_Section):
     Attributes
     ----------
     rounds
-        Number of rounds of gradient descent; in one round every dataset is once the subject (an epoch). 0: the vectors
+        Number of rounds of gradient descent, in each of which every dataset is once the subject (an epoch); 0: vectors
         are those of the maps in closed form.
     lr_dataset, lr_shared, lr_decoder
         Adam learning rates of dataset layers, shared modules and decoders.
@@ -401,21 +381,15 @@ class TrainingConfig(_Section):
         Rounds between checkpoints.
     threads
         Torch threads of the training process; part of the configuration because it may change the last bit.
-    row_block
-        Rows of each graph whose edges are decoded in a round; ``None``: all. A dataset's rows take turns, each once in
-        N / `row_block` rounds, and the loss is an unbiased estimate of that of all rows.
-    pairs
-        Edges and non-edges (so many of each) that are decoded per dataset in a round; ``None``: all pairs. For decoders
-        that score single pairs (all but ``mlp``). The loss is an unbiased estimate of that of all pairs.
+    row_block, pairs
+        What is decoded per dataset in a round; ``None``: all. `row_block`: rows of the graph, in turns, each once in
+        N / `row_block` rounds; `pairs`: so many edges and as many non-edges, not for ``mlp``. The loss is an
+        unbiased estimate of that of all rows or pairs.
     round_size
         Number of datasets that take part in a round, in turns, compared among themselves; ``None``: all.
     recompute
-        Encode again for the backward pass instead of keeping the encoder's intermediate results: less memory, more
-        time, bitwise identical results.
-    loss
-        Weights and settings of the losses.
-    published
-        Deviations of the published code.
+        Encode again for the backward pass instead of keeping intermediate results: less memory, more time, bitwise
+        identical results.
     """
 
     section: ClassVar[str] = "training"
@@ -449,10 +423,9 @@ class EvaluationConfig(_Section):
 
     Attributes
     ----------
-    holdout_edges
-        Share of each graph's edges hidden from training, with as many degree-matched non-edges.
-    holdout_genes
-        Share of genes, chosen once for all datasets, that take no part in similarity, contrast and alignment.
+    holdout_edges, holdout_genes
+        Share of each graph's edges hidden from training, with as many degree-matched non-edges; share of genes, chosen
+        once for all datasets, that take no part in similarity, contrast and alignment.
     seed
         Seed of the hold-outs; kept apart from the training seed so that seeds are compared on one task.
     """
@@ -499,10 +472,10 @@ class AtlasConfig(_Section):
     datasets
         The datasets, in the order that the published code's steps follow.
     orthologs
-        CSV with one column per species (its gene names); genes of one row count as the same gene. Needed where
-        datasets of different species shall share genes.
+        CSV with one column of gene names per species; genes of one row count as the same gene. Without it datasets of
+        different species share no genes.
     published
-        Take what is not set here from the published recipe instead of this project's defaults, see ``PUBLISHED``.
+        Take what is not set here from the published recipe ``PUBLISHED`` instead of this project's defaults.
     """
 
     published: bool = False

@@ -34,18 +34,10 @@ def open_source(dataset: DatasetConfig) -> H5adSource:
 
 
 def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
-    """Replace every dataset that is to be split by one dataset per label.
+    """Replace every dataset with ``by`` and without ``stratum`` by one dataset per label.
 
-    Parameters
-    ----------
-    atlas
-        Datasets with ``by`` and without ``stratum`` are split: one for each label of the column ``by`` with at least
-        50 cells, called ``NAME.LABEL``, with the label as ``stratum`` and ``condition``.
-
-    Returns
-    -------
-    AtlasConfig
-        Without datasets that still have to be split.
+    There is one for each label of the column ``by`` with at least 50 cells, called ``NAME.LABEL``, with the label as
+    ``stratum`` and ``condition``.
 
     Raises
     ------

@@ -1,19 +1,5 @@
 """Errors that a user can act on: every message says what was expected, what came, and how to fix it.
 
-::
-
-    MuseGNNError
-    ├── ConfigError (ValueError)          the atlas file or an option is wrong
-    ├── InputError (ValueError)           a dataset cannot be used as it is
-    ├── StoreError (RuntimeError)         the store is damaged, too new, or holds something else
-    │   └── StoreNotFoundError (FileNotFoundError)
-    ├── WriteError (OSError)              a file cannot be written
-    ├── GraphError (ValueError)           a co-expression graph cannot be built or read by this rule
-    │   └── NoEdgesError
-    ├── RunError (RuntimeError)           a run folder cannot be used, resumed or read
-    │   └── CheckpointDamagedError
-    └── MissingDependencyError (ImportError)   an optional package is needed
-
 This module imports the standard library alone, so that every other part may import it. What each code means is in
 :mod:`musegnn.error_codes`.
 """
@@ -26,12 +12,10 @@ class MuseGNNError(Exception):
 
     Parameters
     ----------
-    message
-        What was expected and what came instead, in one sentence.
+    message, where
+        What was expected and what came instead, in one sentence; the file, dataset or option that it is about.
     code
         Stable identifier such as ``"E203"``, explained in docs/errors.md.
-    where
-        File, dataset or option that the error is about.
     fix
         One action that resolves it.
     """

@@ -77,12 +77,8 @@ class GraphData:
 
     Attributes
     ----------
-    name, modality, tissue, species
-        As in the atlas file.
-    keys
-        Gene keys, unique, shape (N,).
-    trainable
-        Genes that are not held out, shape (N,), bool.
+    keys, trainable
+        Unique gene keys, shape (N,), and whether each gene is not held out, bool.
     edges
         Training edges.
     masked_rows, masked_columns

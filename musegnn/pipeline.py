@@ -1,7 +1,4 @@
-"""The steps of a run as functions: graphs, training, results.
-
-``run`` is what ``musegnn run`` does. Every step reads from and writes to the store and the run folder only.
-"""
+"""The steps of a run as functions. Every step reads from and writes to the store and the run folder only."""
 
 from __future__ import annotations
 
@@ -33,16 +30,14 @@ def build_graphs(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Store:
-    """Build the co-expression graph of every dataset of an atlas into a store.
+    """Build the co-expression graph of every dataset of an atlas into a store, and return the store.
 
     Datasets whose graph is already in the store, from the same counts and the same settings, are not built again.
 
     Parameters
     ----------
-    atlas
-        Datasets and ``graph`` settings, see :func:`musegnn.load_atlas`.
-    store
-        A store, or its path; created when missing.
+    atlas, store
+        Datasets and ``graph`` settings; a store, or its path, created when missing.
     scheduler
         Place of the work: ``threads``, ``synchronous``, ``distributed``, ``ray``, or the address of a dask scheduler
         such as ``tcp://host:8786``. The result is the same.
@@ -51,8 +46,6 @@ def build_graphs(
     device
         Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it. The last bits
         differ, so that a graph of the other device is built anew.
-    progress
-        Function that is called after each step.
 
     Raises
     ------
@@ -79,10 +72,9 @@ def run(
     cluster: ClusterOptions | None = None,
     progress: Progress | None = None,
 ) -> RunFolder:
-    """Build graphs, train, and write embeddings, evaluation and report.
+    """Build graphs, train, and write embeddings, evaluation and report; on the same folder, continue where it stopped.
 
-    Called again on the same folder, it continues where it stopped. Parameters are those of :func:`build_graphs` and
-    :func:`train`; paths in `atlas` are absolute.
+    Parameters are those of :func:`build_graphs` and :func:`train`; paths in `atlas` are absolute.
     """
     from musegnn.datasets import expand_strata
 
@@ -113,24 +105,17 @@ def train(
     cluster: ClusterOptions | None = None,
     progress: Progress | None = None,
 ) -> MuSeGNN:
-    """Train the model of a run folder on a store.
+    """Train the model of a run folder on a store; checkpoints and metrics are written to the folder.
 
     Parameters
     ----------
-    folder
-        Run folder with the configuration; checkpoints and metrics are written there.
     resume
         Whether to continue from the newest good checkpoint; without it an existing checkpoint is an error.
     memory
-        Bytes that training may use; ``None``: half of what this machine has free.
+        Bytes that training may use; ``None``: half of what this machine has free. A ``RunError`` E411 asks for more.
     cluster
         Options of training with several processes on Ray; ``None`` or without ``actors``: in this process. The result
         is the same.
-
-    Raises
-    ------
-    RunError
-        E411 when training needs more memory.
     """
     from musegnn.api import MuSeGNN
     from musegnn.coexpression.memory import memory_budget

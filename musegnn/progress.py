@@ -1,9 +1,4 @@
-"""Progress of jobs, and warnings in few lines.
-
-A job calls ``progress(task, done, total, note)``: `task` names the bar (``"build lung_hlca"``, ``"train"``), `done`
-of `total` steps are finished, `note` is a short text such as the current losses. Calls may come from several
-threads.
-"""
+"""Progress of jobs, and warnings in few lines."""
 
 from __future__ import annotations
 
@@ -26,7 +21,10 @@ LISTED = 3
 
 
 class Progress(Protocol):
-    """Function that a job calls after each finished step."""
+    """Function that a job calls after each finished step, maybe from several threads.
+
+    `task` names the bar (``"build lung_hlca"``, ``"train"``); `note` is a short text such as the current losses.
+    """
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         """Report that `done` of `total` steps of `task` are finished."""

@@ -1,8 +1,7 @@
 """Random numbers as a function of their purpose, never of the order of calls.
 
-Every draw comes from a Philox counter stream keyed by ``(seed, purpose, ids...)``. No generator state is
-kept between calls, so nothing about randomness has to be checkpointed, and the same draw is made whatever
-process, thread or order asks for it.
+Every draw comes from a Philox counter stream keyed by ``(seed, purpose, ids...)``, whatever process, thread or order
+asks for it, and no state of a generator has to be checkpointed.
 """
 
 from __future__ import annotations

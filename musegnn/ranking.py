@@ -26,7 +26,7 @@ def _harmonic(n: int) -> Floats:
 def retrieval_scores(
     similarity: NDArray[np.floating], target: NDArray[np.integer], *, k: int = TOP_K
 ) -> tuple[Floats, Floats]:
-    """Score each query by the place of its target among the candidates.
+    """Return the expected reciprocal rank and the expected recall at `k` of each query's target, (Q,) float64 each.
 
     With g candidates strictly above the target and e candidates (the target included) equal to it, the rank is
     uniform on g + 1 .. g + e, so the expected reciprocal rank is ``(H_{g+e} - H_g) / e`` and the probability to be
@@ -34,17 +34,8 @@ def retrieval_scores(
 
     Parameters
     ----------
-    similarity
-        Similarity of queries to candidates, shape (Q, N), finite.
-    target
-        Column of the right answer of each query, shape (Q,).
-    k
-        Number of places that count as found.
-
-    Returns
-    -------
-    tuple of arrays
-        Expected reciprocal rank and expected recall at `k`, each shape (Q,), float64.
+    similarity, target
+        Finite similarity of queries to candidates, shape (Q, N), and column of each right answer, shape (Q,).
     """
     own = np.take_along_axis(similarity, np.asarray(target, dtype=np.int64)[:, None], axis=1)
     above = np.count_nonzero(similarity > own, axis=1)

@@ -73,12 +73,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str, atlas: AtlasConfig, *, store: Path | None = None) -> RunFolder:
-        """Make a run folder, or open an existing one of the same configuration.
+        """Make a run folder with its parents, or open an existing one of the same configuration.
 
         Parameters
         ----------
-        path
-            The folder; made with its parents when missing.
         atlas
             Configuration with absolute paths. Only ``training.rounds`` and ``training.recompute`` may differ from those
             of an existing run that has a checkpoint.
@@ -107,13 +105,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """Open an existing run folder.
-
-        Raises
-        ------
-        RunError
-            E401 when there is none, E290 when its format is another version.
-        """
+        """Open a run folder; ``RunError`` E401 when there is none, E290 when its format is another version."""
         run = cls(Path(path).resolve())
         if not run.lock.is_file() or not (run.path / "run.json").is_file():
             msg = "this is not a run folder (config.lock.yaml is missing)"

@@ -18,13 +18,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as 6GB or 512MiB.
-
-    Raises
-    ------
-    ConfigError
-        E302.
-    """
+    """Read a size such as 6GB or 512MiB; anything else is ``ConfigError`` E302."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     if match is None or match[2] not in UNITS:
         msg = f"expected a size such as 6GB or 512MiB, got {text!r}"

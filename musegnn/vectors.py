@@ -6,12 +6,10 @@ row i to its k nearest rows in dataset D, the row itself excluded, two correctio
     balanced  s(i, j) = cos(i, j) - (m(D_i, D_j) + m(D_j, D_i)) / 2,  m(D, E) the mean of r(i, E) over the rows i of D
     CSLS      s(i, j) = 2 cos(i, j) - r(i, D_j) - r(j, D_i)
 
-The first takes out what is typical for two datasets, one number per pair of them. The second, cross-domain similarity
-local scaling, also takes out what is typical for the two rows: hubs, which are near to very many rows, but as well that
-a row has nothing like it in a dataset.
+The first takes out what is typical for two datasets; the second, cross-domain similarity local scaling, also what is
+typical for the two rows: hubs, which are near to very many rows, but as well that a row has nothing like it.
 
-Similarities are computed in blocks of rows, so that memory does not grow with the square of the number of rows, and
-nothing is approximated.
+Similarities are exact, in blocks of rows, so that memory does not grow with the square of the number of rows.
 
 Legend: P rows (one gene in one dataset each), d dimensions, T groups (datasets), k neighbours.
 
@@ -48,10 +46,9 @@ class Neighbors:
 
     Attributes
     ----------
-    index
-        Positions of the neighbours, -1 behind the last one, shape (P, k), int32.
-    score
-        Similarities that rank them, NaN behind the last one, shape (P, k), float32.
+    index, score
+        Positions of the neighbours, int32, and the similarities that rank them, float32, shape (P, k) each; -1 and NaN
+        behind the last one.
     """
 
     index: NDArray[np.int32]
@@ -69,12 +66,7 @@ def unit_rows(vectors: ArrayLike, *, dtype: type[Float]) -> NDArray[Float]: ...
 def unit_rows(vectors: ArrayLike, *, dtype: type[np.floating] = np.float64) -> NDArray[np.floating]:
     """Return the rows (P, d) scaled to length one; rows of zeros stay zero, so that their cosine with anything is 0.
 
-    Lengths are computed in float64, whatever the type of the result.
-
-    Raises
-    ------
-    ValueError
-        When the input is not a matrix of finite numbers.
+    Lengths are computed in float64. What is not a matrix of finite numbers is a ``ValueError``.
     """
     x = np.asarray(vectors, dtype=np.float64)
     if x.ndim != 2:
@@ -99,23 +91,16 @@ def neighborhood_similarity(
     groups: Ints | None = None,
     k: int = TYPICAL_NEIGHBORS,
 ) -> Floats:
-    """Compute r, the mean cosine of rows to their k nearest rows in each group.
+    """Compute r, the mean cosine of rows to their k nearest rows in each group: (n, m), type of `unit`.
 
     Parameters
     ----------
-    unit
-        Unit rows, shape (P, d).
-    group
-        Group of each row, such as the code of its dataset, shape (P,), from 0.
+    unit, group
+        Unit rows, shape (P, d), and group of each, such as the code of its dataset, shape (P,), from 0.
     rows, groups
         Rows wanted, shape (n,), and groups wanted, shape (m,); all by default.
     k
-        Number of nearest rows, at least 1; all of a group that has fewer.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, m), of the type of `unit`; 0 where a group has no row but the row itself.
+        Number of nearest rows, at least 1; all of a group that has fewer, and 0 where it has only the row itself.
     """
     if k < 1:
         msg = f"expected k of at least 1, got {k}"
@@ -161,12 +146,10 @@ def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floa
 
     Parameters
     ----------
-    cosine
-        Cosines of the rows with all rows, shape (n, P).
+    cosine, rows
+        Cosines of the rows with all rows, shape (n, P), and positions of the n rows.
     near
         Result of :func:`neighborhood_similarity` for all rows and groups, shape (P, T).
-    rows
-        Positions of the n rows.
     """
     scaled: Floats = 2 * cosine
     scaled -= near[rows][:, group]
@@ -175,10 +158,7 @@ def scale_locally(cosine: Floats, near: Floats, group: Ints, rows: Ints) -> Floa
 
 
 def nearest(vectors: ArrayLike, k: int) -> Neighbors:
-    """Return the k nearest other rows of every row by cosine.
-
-    Equal scores are in the order of the rows, and the row itself is never listed. Where there are fewer than `k` other
-    rows, the rest is -1 and NaN.
+    """Return the k nearest other rows of every row by cosine, equal scores in the order of the rows.
 
     Examples
     --------
@@ -194,7 +174,8 @@ def nearest_split(
 ) -> tuple[Neighbors, Neighbors]:
     """Return the k nearest rows of every row inside its own group, and the k nearest outside.
 
-    The best of the two lists together are the nearest rows of all, so that one scan serves all three lists.
+    The best of the two lists together are the nearest rows of all, so that one scan serves all three lists. A k below 1
+    and shapes that do not fit are a ``ValueError``.
 
     Parameters
     ----------
@@ -203,11 +184,6 @@ def nearest_split(
     typical
         Result of :func:`typical_similarity` for all groups, shape (T, T), which is subtracted from the cosines that
         rows are ranked by; plain cosines by default.
-
-    Raises
-    ------
-    ValueError
-        When `k` is less than 1 or the shapes do not fit.
     """
     if k < 1:
         msg = f"expected k of at least 1, got {k}"
@@ -233,17 +209,9 @@ def nearest_split(
 
 
 def nearest_euclidean(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
-    """Find the k nearest other vectors of each vector, exactly, by Euclidean distance.
+    """Find the k nearest other vectors of each vector, exactly: Euclidean distances and positions, (n, k) each.
 
-    Returns
-    -------
-    tuple of arrays
-        Distances and positions, nearest first, equal distances by position, each shape (n, k).
-
-    Raises
-    ------
-    ValueError
-        When there are not more than k vectors.
+    The nearest come first, equal distances by position. Not more than k vectors are a ``ValueError``.
     """
     x64 = np.asarray(x, dtype=np.float64)
     n = len(x64)

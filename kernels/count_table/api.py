@@ -21,7 +21,7 @@ SMALL = 64
 def accumulate_counts(
     block: csr_matrix, keep: NDArray[np.bool_], small: NDArray[np.int64], *, impl: Impl = "auto"
 ) -> NDArray[np.int64]:
-    """Add the occurrences of counts below 64 in place, and return the larger counts.
+    """Add the occurrences of counts below 64 in place, and return the larger ones as ``gene * 2**32 + count``, int64.
 
     Parameters
     ----------
@@ -31,13 +31,6 @@ def accumulate_counts(
         Mask of the cells that count, shape (b,).
     small
         Occurrences of the counts 0 to 63 of each gene, shape (G, 64), int64; column 0 stays as it is.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``gene * 2**32 + count`` of every larger count, in no particular order, int64.
     """
     parts = csr_parts(block)
     check_array("keep", keep, (block.shape[0],), np.bool_)

@@ -29,16 +29,14 @@ EdgeAttentionImpl = Literal["auto", "reference", "numba", "triton"]
 
 
 class EdgeAttentionOutput(NamedTuple):
-    """Result of attention per node and head.
+    """Result of attention per node and head; 0 for nodes without incoming edges.
 
     Attributes
     ----------
-    o
-        (N, H, D) weighted sums of values; 0 for nodes without incoming edges.
-    z
-        (N, H, F) weighted sums of edge attributes; 0 for nodes without incoming edges.
+    o, z
+        (N, H, D) weighted sums of values, and (N, H, F) of edge attributes.
     lse
-        (N, H) log-sum-exp of the scores, not differentiable; 0 for nodes without incoming edges.
+        (N, H) log-sum-exp of the scores, not differentiable.
     """
 
     o: torch.Tensor
@@ -59,7 +57,7 @@ def edge_attention(
     seed: int = 0,
     impl: EdgeAttentionImpl = "auto",
 ) -> EdgeAttentionOutput:
-    """Attend from every node to the nodes it receives from.
+    """Attend from every node to the nodes it receives from; ``o`` and ``z`` are differentiable in ``q, k, v, u, a``.
 
     With edge ``e = (j -> i)``, per head: ``s_e = scale * (q_i . k_j + u_i . a_e)``, ``p`` the softmax of ``s``
     over the edges into i, ``o_i = sum_e p_e v_j`` and ``z_i = sum_e p_e a_e``.
@@ -72,24 +70,16 @@ def edge_attention(
         (N, H, F) queries on the edge attributes, same dtype; F may be 0.
     a
         (E, F) edge attributes in the graph's CSR order, same dtype.
-    graph
-        Graph as :func:`~musegnn.kernels.edge_attention.edge_graph` builds it.
     scale
         Factor on the scores; ``None``: ``1/sqrt(D)``.
-    dropout
-        Share of attention weights set to 0, in [0, 1); the others grow by ``1/(1-dropout)``.
-    seed
-        Seed of dropout; what is dropped is a function of the seed, the edge's CSR position and the head.
+    dropout, seed
+        Share of attention weights set to 0, in [0, 1); the others grow by ``1/(1-dropout)``. What is dropped is a
+        function of the seed, the edge's CSR position and the head.
     impl
         ``reference``: plain torch, any device and dtype; ``numba``: compiled for the CPU, float32 and float64,
         no second derivatives, bitwise identical for any number of threads; ``triton``: compiled for CUDA devices,
         float32, bfloat16 and float16, no second derivatives, bitwise identical at every call; ``auto``: ``numba`` or
-        ``triton`` where one applies, else ``reference``. A named implementation is used or refused, never replaced.
-
-    Returns
-    -------
-    EdgeAttentionOutput
-        ``o`` and ``z``, differentiable in ``q, k, v, u, a``, and ``lse``.
+        ``triton`` where one applies, else ``reference``.
 
     References
     ----------

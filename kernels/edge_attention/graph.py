@@ -63,7 +63,7 @@ class EdgeGraph(NamedTuple):
 
 
 def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
-    """Check a CSR structure and add its transpose.
+    """Check a CSR structure and add its transpose, on the CPU.
 
     Parameters
     ----------
@@ -72,11 +72,6 @@ def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
         ``indices[indptr[i]:indptr[i+1]]``.
     indices
         (E,) integers in [0, N), strictly increasing within each row.
-
-    Returns
-    -------
-    EdgeGraph
-        On the CPU.
 
     Examples
     --------
@@ -101,21 +96,10 @@ def edge_graph(indptr: ArrayLike, indices: ArrayLike) -> EdgeGraph:
 
 
 def edge_graph_from_pairs(source: ArrayLike, target: ArrayLike, n_nodes: int) -> tuple[EdgeGraph, torch.Tensor]:
-    """Build the graph from a list of edges in any order.
+    """Return the graph of a list of edges in any order, and that order by CSR position, (E,) int64.
 
-    Parameters
-    ----------
-    source, target
-        (E,) integers in [0, n_nodes): edge e goes from ``source[e]`` to ``target[e]``. No edge may repeat.
-    n_nodes
-        Number of nodes N.
-
-    Returns
-    -------
-    graph
-        Graph of these edges.
-    order
-        (E,) int64: CSR position p holds the listed edge ``order[p]``, so attributes are taken as ``attr[order]``.
+    Edge e, none repeated, goes from ``source[e]`` to ``target[e]``, (E,) integers in [0, n_nodes). CSR position p holds
+    the listed edge ``order[p]``, so attributes are taken as ``attr[order]``.
     """
     tail, head = _integers(source, "source"), _integers(target, "target")
     if tail.size != head.size:
@@ -129,27 +113,12 @@ def edge_graph_from_pairs(source: ArrayLike, target: ArrayLike, n_nodes: int) ->
 
 
 def batch_graphs(graphs: Sequence[EdgeGraph]) -> EdgeGraph:
-    """Put graphs side by side, so that one call attends in all of them.
+    """Put graphs side by side, so that one call attends in all of them; ``offsets`` separates them.
 
     Nodes and edges follow each other graph by graph, as ``torch.cat`` joins features and attributes. Without
     dropout the results of ``numba`` and ``triton`` are bitwise those of each graph alone. Dropout is keyed by the
-    position in the batch.
-
-    Parameters
-    ----------
-    graphs
-        At least one graph, all on one device. They may be batches themselves.
-
-    Returns
-    -------
-    EdgeGraph
-        Graph of all nodes; ``offsets`` separates the graphs. Keep it for as long as the same graphs are used:
-        what an implementation prepares per graph, it prepares per batch.
-
-    Raises
-    ------
-    ValueError
-        When there is no graph.
+    position in the batch. Keep the batch for as long as the same graphs are used: what an implementation prepares per
+    graph, it prepares per batch. Graphs, at least one, are on one device, and may be batches themselves.
 
     Examples
     --------

@@ -14,14 +14,9 @@ DIMS = (32,)
 
 @cache
 def warm_up(dims: tuple[int, ...] = DIMS, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> None:
-    """Run a tiny graph through every kernel; numba keeps what it compiles for later processes.
+    """Run a tiny graph through every kernel, for float32, float64 or both; numba keeps what it compiles.
 
-    Parameters
-    ----------
-    dims
-        Head dimensions; those that round up to the same multiple of 16 share their kernels.
-    dtypes
-        ``float32``, ``float64`` or both.
+    Head dimensions that round up to the same multiple of 16 share their kernels.
     """
     graph = edge_graph([0, 1, 2], [1, 0])
     for dim in dims:

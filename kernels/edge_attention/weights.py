@@ -26,19 +26,10 @@ def attention_weights(
     *,
     scale: float,
 ) -> torch.Tensor:
-    """Compute ``exp(scale * (q_i . k_j + u_i . a_e) - lse_i)`` for every edge, before dropout.
+    """Compute ``exp(scale * (q_i . k_j + u_i . a_e) - lse_i)`` for every edge, before dropout and without a gradient.
 
-    Parameters
-    ----------
-    q, k, u, a, graph, scale
-        As in :func:`~musegnn.kernels.edge_attention.edge_attention`.
-    lse
-        (N, H) log-sum-exp of the scores, as that function returns it.
-
-    Returns
-    -------
-    torch.Tensor
-        (E, H) weights in CSR order, which sum to 1 over the edges into a node, without a gradient.
+    The weights, (E, H) in CSR order, sum to 1 over the edges into a node; `lse` and the other arguments are those of
+    :func:`~musegnn.kernels.edge_attention.edge_attention`.
     """
     row, col = graph.target, graph.col
     weights = q.new_empty((graph.n_edges, q.shape[1]))

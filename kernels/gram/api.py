@@ -27,22 +27,8 @@ PADDING = 32
 def scattered_genes(detected: Ints, n_cells: int) -> int:
     """Return the number of leading genes whose pairs are cheaper one by one than in dense tiles.
 
-    Parameters
-    ----------
-    detected
-        Cells in which each gene is detected, ascending, shape (N,).
-    n_cells
-        Number of cells.
-
-    Returns
-    -------
-    int
-        Genes of a density below 0.08, where both ways cost the same (README, "Cost").
-
-    Raises
-    ------
-    ValueError
-        When `detected` does not ascend.
+    These are genes of a density below 0.08, where both ways cost the same (README, "Cost"). `detected` holds the cells
+    in which each gene is detected, ascending, shape (N,).
 
     Examples
     --------
@@ -60,20 +46,16 @@ class WeightedGram:
 
     Parameters
     ----------
-    mu
-        Means relative to depth, shape (N,), float64.
-    slopes
-        Slope of each gene under the two weightings, shape (N, 2), float64.
+    mu, slopes
+        Means relative to depth, (N,), and slope of each gene under the two weightings, (N, 2), float64.
     rows
         First row and end of the stripe; ``None``: all rows. Columns run from the first row on.
     scattered
         Leading genes whose pairs among themselves are added one by one (:func:`scattered_genes`); it changes the
         speed only. Genes in ascending density are fastest.
     impl
-        ``auto`` is ``numba``, whose bits depend neither on how cells are cut into blocks nor on `rows` and
-        `scattered`. ``torch`` adds dense products on `device`.
-    device
-        Torch device of ``torch``.
+        The bits of ``numba`` depend neither on how cells are cut into blocks nor on `rows` and `scattered`. ``torch``
+        adds dense products on the torch device `device`.
     """
 
     def __init__(
@@ -126,13 +108,7 @@ class WeightedGram:
         load_impl("gram", self._impl).gram(parts, depth, self._mu, self._slopes, stripe, self._sums)
 
     def values(self) -> Floats:
-        """Return the sums so far.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (R, C, 2), float64; only entries of genes j <= k are meaningful.
-        """
+        """Return the sums so far, (R, C, 2) float64; only entries of genes j <= k are meaningful."""
         if self._impl == "torch":
             return self._device.values()
         return self._sums[:, : self._width]
@@ -144,15 +120,7 @@ class WeightedGram:
 
 
 def accumulate_dense_gram(rows: Floats, out: Floats) -> None:
-    """Add ``rows.T @ rows`` in place.
-
-    Parameters
-    ----------
-    rows
-        Dense values of one block, shape (b, N), float64, C order.
-    out
-        Running sums, shape (N, N), float64, C order.
-    """
+    """Add ``rows.T @ rows`` of a dense block (b, N) to `out` (N, N) in place, both float64 in C order."""
     n_genes = out.shape[0]
     check_array("rows", rows, (len(rows), n_genes), np.float64)
     check_array("out", out, (n_genes, n_genes), np.float64)
@@ -160,15 +128,7 @@ def accumulate_dense_gram(rows: Floats, out: Floats) -> None:
 
 
 def symmetrize(out: Floats, *, rows: int = 256) -> None:
-    """Copy the entries with j < k of an (N, N, ...) array to k, j, in place.
-
-    Parameters
-    ----------
-    out
-        Array whose upper triangle is filled.
-    rows
-        Rows copied at a time.
-    """
+    """Copy the entries with j < k of an (N, N, ...) array to k, j, in place, some rows at a time."""
     n_genes = len(out)
     for start in range(0, n_genes, rows):
         stop = min(start + rows, n_genes)

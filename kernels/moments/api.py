@@ -29,20 +29,7 @@ MIN_HALF_RANGE = 0.01
 def chebyshev_order(lowest: float, highest: float) -> int:
     """Return the order K for which what the expansion over a range of depths leaves out is below rounding.
 
-    Parameters
-    ----------
-    lowest, highest
-        Range of depths, both above 0.
-
-    Returns
-    -------
-    int
-        Smallest K of at least 24 with ``rho**-K < 1e-16`` (README, equation 4), at most 256.
-
-    Raises
-    ------
-    ValueError
-        When the range is empty or not positive.
+    It is the smallest K of at least 24 with ``rho**-K < 1e-16`` (README, equation 4), at most 256. Depths are above 0.
 
     Examples
     --------
@@ -93,23 +80,7 @@ class DepthBasis:
         return result
 
     def evaluate(self, depth: Floats) -> Floats:
-        """Evaluate the polynomials T_0 .. T_{K-1} at each cell.
-
-        Parameters
-        ----------
-        depth
-            Depths within the range, shape (b,).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (b, K), float64.
-
-        Raises
-        ------
-        ValueError
-            When a depth is outside the range.
-        """
+        """Evaluate the polynomials T_0 .. T_{K-1} at the cells' depths (b,) within the range: (b, K) float64."""
         if len(depth) and not (depth.min() >= self.lowest and depth.max() <= self.highest):
             msg = f"depths must be in [{self.lowest}, {self.highest}], got {depth.min()} to {depth.max()}"
             raise ValueError(msg)
@@ -117,17 +88,9 @@ class DepthBasis:
         return _polynomials((np.log(depth) - centre) / half, self.order)
 
     def to_nodes(self, moments: Floats) -> Floats:
-        """Turn sums against T_r into weights w with ``sum_i x_i f(s_i) = sum_q w_q f(s_q)`` (README, equation 3).
+        """Turn sums (..., K) against T_r into weights w with ``sum_i x_i f(s_i) = sum_q w_q f(s_q)``, (..., K) float64.
 
-        Parameters
-        ----------
-        moments
-            Sums against the polynomials, shape (..., K).
-
-        Returns
-        -------
-        numpy.ndarray
-            Weights at the nodes, shape (..., K), float64.
+        README, equation 3.
         """
         scale = np.full(self.order, 2.0 / self.order)
         scale[0] = 1.0 / self.order
@@ -162,7 +125,8 @@ def accumulate_moments(
 ) -> None:
     """Add ``sum_i x_ij T_r(s_i)`` and ``sum_i x_ij (x_ij - 1) T_r(s_i)`` of one block, in place.
 
-    The second is the sum with x^2 less the first; most counts of single cells are 1 and add nothing to it.
+    The second is the sum with x^2 less the first; most counts of single cells are 1 and add nothing to it. Cells are
+    added in their order; results of the implementations agree to rounding.
 
     Parameters
     ----------
@@ -172,8 +136,6 @@ def accumulate_moments(
         Polynomials at the cells' depths, shape (b, K), float64, C order.
     m1, m2
         Running sums, shape (G, K), float64, C order; without `m2` only the first is added.
-    impl
-        ``auto`` is ``numba``. Both add cells in their order; results agree to rounding.
     """
     parts = csr_parts(block)
     n_cells, n_genes = block.shape

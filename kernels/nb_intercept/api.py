@@ -39,7 +39,7 @@ def fit_intercept(
     start: Floats | None = None,
     impl: Impl = "auto",
 ) -> Floats:
-    """Estimate the intercepts by maximum likelihood, dispersions given.
+    """Estimate the intercepts (natural logarithm) by maximum likelihood, dispersions given: (G,) float64.
 
     Solves ``sum_i (x_ij - mu_ij) / (1 + d_j mu_ij) = 0``, which decreases in the intercept, by Newton steps, and by
     bisection of [-30, 30] where these do not settle.
@@ -50,22 +50,8 @@ def fit_intercept(
         Counts, CSC without duplicates, shape (C, G); every gene has a non-zero count.
     depth
         Positive depth per cell, shape (C,), float64.
-    dispersion
-        d >= 0, shape (G,), float64.
-    start
-        First values, shape (G,), float64; ``None``: ``log(mean(x / s))``.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Intercepts (natural logarithm), shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, a depth is not positive or a gene has no count.
+    dispersion, start
+        d >= 0, and first values of the result (``None``: ``log(mean(x / s))``), shape (G,), float64.
     """
     problem = _problem(counts, depth, dispersion)
     if start is None:
@@ -82,7 +68,7 @@ def fit_dispersion(
     cox_reid: float = 0.99,
     impl: Impl = "auto",
 ) -> Floats:
-    """Estimate the dispersions by the Cox-Reid adjusted profile likelihood, intercepts given.
+    """Estimate the dispersions d >= 0 by the Cox-Reid adjusted profile likelihood, intercepts given: (G,) float64.
 
     The maximum over ``log d`` in [log 1e-16, log 1e16] that is uphill of `start`, of::
 
@@ -93,28 +79,12 @@ def fit_dispersion(
 
     Parameters
     ----------
-    counts
-        Counts, CSC without duplicates, shape (C, G); every gene has a non-zero count.
-    depth
-        Positive depth per cell, shape (C,), float64.
-    intercept
-        Natural logarithm of the mean per unit of depth, shape (G,), float64.
-    start
-        Positive first values of d, shape (G,), float64.
+    counts, depth
+        As in :func:`fit_intercept`.
+    intercept, start
+        Natural logarithm of the mean per unit of depth, and positive first values of d, shape (G,), float64.
     cox_reid
         Weight of the adjustment; 1 is the full one.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Dispersions d >= 0, shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree, a depth is not positive, a gene has no count or a start is not positive.
 
     References
     ----------
@@ -135,18 +105,15 @@ class DepthSums(NamedTuple):
 
     Attributes
     ----------
-    first
-        Weights at the nodes of sums with x, shape (G, K), float64.
-    cells
-        Weights at the nodes of sums over cells, shape (K,), float64.
+    first, cells
+        Weights at the nodes of sums with x, shape (G, K), and of sums over cells, shape (K,), float64.
     nodes
         Depths of the nodes, shape (K,), float64.
     tail_ends
         End of each gene's part of the next two, shape (G,), int64.
-    tail_values
-        Distinct counts above zero of each gene, ascending, shape (R,), int64.
-    tails
-        Cells with this count or a larger one, shape (R,), float64.
+    tail_values, tails
+        Distinct counts above zero of each gene, ascending, int64, and cells with this count or a larger one, float64,
+        shape (R,) each.
     """
 
     first: Floats
@@ -158,20 +125,7 @@ class DepthSums(NamedTuple):
 
 
 def fit_intercept_from_sums(sums: DepthSums, dispersion: Floats, *, start: Floats | None = None) -> Floats:
-    """Estimate the intercepts as :func:`fit_intercept` does, of any number of cells at the cost of K.
-
-    Parameters
-    ----------
-    sums
-        Sums of G genes with counts.
-    dispersion, start
-        As in :func:`fit_intercept`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Intercepts (natural logarithm), shape (G,), float64.
-    """
+    """Estimate the intercepts as :func:`fit_intercept`, of any number of cells at the cost of K: (G,) float64."""
     problem = _problem_of_sums(sums, dispersion)
     if start is None:
         start = np.log((sums.first @ (1.0 / sums.nodes)) / sums.cells.sum())
@@ -179,25 +133,7 @@ def fit_intercept_from_sums(sums: DepthSums, dispersion: Floats, *, start: Float
 
 
 def fit_dispersion_from_sums(sums: DepthSums, intercept: Floats, start: Floats, *, cox_reid: float = 0.99) -> Floats:
-    """Estimate the dispersions as :func:`fit_dispersion` does, of any number of cells at the cost of K.
-
-    Parameters
-    ----------
-    sums
-        Sums of G genes with counts.
-    intercept, start, cox_reid
-        As in :func:`fit_dispersion`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Dispersions d >= 0, shape (G,), float64.
-
-    Raises
-    ------
-    ValueError
-        When shapes disagree or a start is not positive.
-    """
+    """Estimate the dispersions as :func:`fit_dispersion`, of any number of cells at the cost of K: (G,) float64."""
     problem = _problem_of_sums(sums, intercept)
     _check_starts(start, intercept)
     tails = (sums.tail_ends, sums.tail_values, sums.tails)

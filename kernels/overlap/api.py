@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourSets:
-    """The neighbourhood of each row of a graph as the set of (gene, sign) of its neighbours.
+    """The neighbourhood of each row of a graph as the set of (gene, sign) of its neighbours, see :func:`jaccard`.
 
     Attributes
     ----------
@@ -34,18 +34,6 @@ class NeighbourSets:
         (N,), int32.
     n_genes
         Number of genes G.
-
-    Examples
-    --------
-    >>> sets = NeighbourSets(
-    ...     indptr=np.array([0, 2, 3, 4]),
-    ...     indices=np.array([1, 2, 0, 0], dtype=np.int32),
-    ...     z=np.array([3.0, -4.0, 3.0, -4.0], dtype=np.float32),
-    ...     gene=np.array([7, 5, 6], dtype=np.int32),
-    ...     n_genes=8,
-    ... )
-    >>> len(sets)
-    3
     """
 
     indptr: Ints
@@ -79,7 +67,7 @@ class NeighbourSets:
 
 
 def jaccard(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, impl: Impl = "auto") -> Floats:
-    """Return the size of the intersection over the size of the union, pair by pair.
+    """Return the size of the intersection over that of the union, pair by pair: (A,) float64, 0 where both are empty.
 
     Parameters
     ----------
@@ -88,18 +76,8 @@ def jaccard(a: NeighbourSets, b: NeighbourSets, rows_a: Ints, rows_b: Ints, *, i
     rows_a, rows_b
         The set of row ``rows_a[k]`` of `a` is compared with that of row ``rows_b[k]`` of `b`, (A,), int64.
     impl
-        ``reference``: products of sparse matrices; ``numba``: sparse bitsets; ``auto`` is ``numba``. Counts are whole
-        numbers, so results are bitwise identical.
-
-    Returns
-    -------
-    numpy.ndarray
-        In [0, 1], 0 where both sets are empty, (A,), float64.
-
-    Raises
-    ------
-    ValueError
-        When the graphs have different numbers of genes, or rows do not fit.
+        ``reference``: products of sparse matrices; ``numba``: sparse bitsets. Counts are whole numbers, so results are
+        bitwise identical.
 
     Examples
     --------

@@ -23,19 +23,9 @@ LEVELS = 1024
 
 
 class ResidualGram:
-    """Sums of the products of the residuals of all pairs of genes.
+    """Sums of the products of the residuals of all pairs of genes, all of which must have a model.
 
-    Parameters
-    ----------
-    model
-        Rates, sizes and bounds of N genes, all with a model.
-    impl
-        ``auto`` is ``numba``, whose bits do not depend on how cells are cut into blocks.
-
-    Raises
-    ------
-    ValueError
-        When a gene has no model, or `impl` is unknown.
+    The bits of ``numba`` do not depend on how cells are cut into blocks.
     """
 
     def __init__(self, model: NoiseModel, *, impl: Impl = "auto") -> None:
@@ -49,15 +39,7 @@ class ResidualGram:
         self.total = np.zeros(n_genes)
 
     def add(self, block: csr_matrix, depth: Floats) -> None:
-        """Add a block of cells.
-
-        Parameters
-        ----------
-        block
-            Counts, CSR without duplicates, shape (b, N), int32 data.
-        depth
-            Depths of the cells, shape (b,), float64.
-        """
+        """Add a block of cells: counts (b, N), CSR without duplicates, int32 data, and depths (b,), float64."""
         parts = csr_parts(block)
         check_array("depth", depth, (block.shape[0],), np.float64)
         if block.shape[1] != len(self.total):
@@ -66,17 +48,9 @@ class ResidualGram:
         self._add(parts, depth, self._model, self.cross, self.total)
 
     def values(self, depth: Floats) -> tuple[Floats, Floats]:
-        """Return the sums of products and of residuals over all cells that were added.
+        """Return the sums of products, symmetric, (N, N), and of residuals, (N,), over all cells added, float64.
 
-        Parameters
-        ----------
-        depth
-            Depths of these cells in any order, shape (n,), float64.
-
-        Returns
-        -------
-        tuple
-            Products, symmetric, shape (N, N), and residuals, shape (N,), float64.
+        `depth` holds the depths of these cells in any order, shape (n,), float64.
         """
         levels, cells = np.unique(np.asarray(depth, np.float64), return_counts=True)
         part = self.cross[:, : len(self.total)]

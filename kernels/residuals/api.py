@@ -25,10 +25,8 @@ class NoiseModel(NamedTuple):
 
     Attributes
     ----------
-    rate
-        Expected count per unit of depth, shape (G,), float64.
-    theta
-        Negative binomial size, ``inf`` for Poisson, shape (G,), float64.
+    rate, theta
+        Expected count per unit of depth, and negative binomial size, ``inf`` for Poisson, shape (G,), float64.
     min_variance
         Lower bound of the variance in the denominator.
     clip
@@ -49,26 +47,15 @@ class ResidualSums(NamedTuple):
 
 
 def zero_sums(depth: Floats, cells: Ints, model: NoiseModel, *, impl: Impl = "auto") -> ResidualSums:
-    """Sum the residuals that every gene would have if all its counts were zero.
+    """Sum the residuals that every gene would have if all its counts were zero, in new arrays (G,).
 
     ``first_j = sum_u cells_u r_j(0, depth_u)``, and `second` with ``r^2``; accumulated in float64 in the order
     of the depths.
 
     Parameters
     ----------
-    depth
-        Distinct depths, shape (U,), float64.
-    cells
-        Number of cells of each depth, shape (U,), int64.
-    model
-        Rates, sizes and bounds, of G genes.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    ResidualSums
-        New arrays of shape (G,).
+    depth, cells
+        Distinct depths, float64, and number of cells of each, int64, shape (U,).
     """
     _check_model(model)
     if depth.ndim != 1 or depth.shape != cells.shape:
@@ -80,20 +67,7 @@ def zero_sums(depth: Floats, cells: Ints, model: NoiseModel, *, impl: Impl = "au
 
 
 def zero_residuals(depth: Floats, model: NoiseModel) -> Floats:
-    """Compute the residuals of zero counts.
-
-    Parameters
-    ----------
-    depth
-        Depths, shape (U,), float64.
-    model
-        Rates, sizes and bounds, of G genes.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (U, G), float64.
-    """
+    """Compute the residuals of zero counts at depths (U,): (U, G) float64."""
     _check_model(model)
     result: Floats = load_impl("residuals", "reference").residual(np.zeros(1), depth[:, None] * model.rate, model)
     return result
@@ -107,7 +81,7 @@ def accumulate_nonzeros(
     *,
     impl: Impl = "auto",
 ) -> None:
-    """Add what the non-zero counts of a block change against :func:`zero_sums`.
+    """Add what the non-zero counts of a block change against :func:`zero_sums` to `sums`, in place.
 
     ``first_j += sum over non-zeros (r(x, s) - r(0, s))``, and `second` with ``r^2``, in row order, in float64.
 
@@ -117,12 +91,6 @@ def accumulate_nonzeros(
         Counts, CSR without duplicates, shape (B, G).
     depth
         Depth per cell of the block, shape (B,), float64.
-    model
-        Rates, sizes and bounds, of G genes.
-    sums
-        Updated in place.
-    impl
-        ``auto`` is ``numba``.
     """
     _check_block(block, depth, model)
     if sums.first.shape != model.rate.shape or sums.second.shape != model.rate.shape:
@@ -133,7 +101,7 @@ def accumulate_nonzeros(
 
 
 def dense_residuals(block: csr_matrix | csr_array, depth: Floats, model: NoiseModel, *, impl: Impl = "auto") -> Floats:
-    """Compute all residuals of a block.
+    """Compute all residuals of a block: (B, G) float64, C order.
 
     Parameters
     ----------
@@ -141,15 +109,6 @@ def dense_residuals(block: csr_matrix | csr_array, depth: Floats, model: NoiseMo
         Counts, CSR without duplicates, shape (B, G).
     depth
         Depth per cell of the block, shape (B,), float64.
-    model
-        Rates, sizes and bounds, of G genes.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Residuals, shape (B, G), float64, C order.
     """
     _check_block(block, depth, model)
     parts = (block.indptr, block.indices, block.data)

@@ -20,7 +20,7 @@ _HAS_SCATTER = find_spec("torch_scatter") is not None
 
 
 def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto") -> torch.Tensor:
-    """Add the values of each row.
+    """Add the values of each row: (N, ...), 0 for empty rows, differentiable in ``values``.
 
     Parameters
     ----------
@@ -31,11 +31,6 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
     impl
         ``torch``: plain torch; ``scatter``: the kernels of torch-scatter (an optional package), no second derivatives;
         ``auto``: ``scatter`` where it is installed, outside ``torch.compile``, else ``torch``.
-
-    Returns
-    -------
-    torch.Tensor
-        (N, ...), 0 for empty rows. Differentiable in ``values``.
     """
     _check(values, rowptr)
     out: torch.Tensor = _load(impl).segment_sum(values, rowptr)
@@ -45,21 +40,9 @@ def segment_sum(values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl
 def segment_softmax(
     values: torch.Tensor, rowptr: torch.Tensor, *, impl: SegmentImpl = "auto"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the softmax within each row, and the logarithm of its normaliser.
+    """Return the softmax within each row, (E, ...), and the log-sum-exp of each row, (N, ...), 0 for empty rows.
 
-    Parameters
-    ----------
-    values
-        (E, ...) floating point scores, in CSR order.
-    rowptr, impl
-        As in :func:`segment_sum`.
-
-    Returns
-    -------
-    weights
-        (E, ...), summing to one within each row that has edges. Differentiable in ``values``.
-    lse
-        (N, ...), the log-sum-exp of each row; 0 for empty rows.
+    The first is differentiable in ``values``, which are scores; parameters are those of :func:`segment_sum`.
     """
     _check(values, rowptr)
     weights, lse = _load(impl).segment_softmax(values, rowptr)

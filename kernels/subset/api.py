@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def subset(
     block: csr_matrix, keep: NDArray[np.bool_], place: NDArray[np.int32], n_genes: int, *, impl: Impl = "auto"
 ) -> csr_matrix:
-    """Return the kept cells with some genes in a new order.
+    """Return the kept cells with some genes in a new order: CSR (k, N), int32.
+
+    The entries of a row stay in the order of the block, so its indices ascend only where `place` does.
 
     Parameters
     ----------
@@ -28,17 +30,7 @@ def subset(
     keep
         Mask of the cells to take, shape (b,).
     place
-        New column of each gene, -1 for genes left out, shape (G,), int32.
-    n_genes
-        Number of new columns N.
-    impl
-        ``auto`` is ``numba``.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        Shape (k, N), int32; the entries of a row stay in the order of the block, so its indices ascend only where
-        `place` does.
+        New column of each gene, below `n_genes`, -1 for genes left out, shape (G,), int32.
 
     Examples
     --------

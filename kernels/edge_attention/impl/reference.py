@@ -41,12 +41,9 @@ def attend(
 
 
 def keep_mask(n_edges: int, n_heads: int, *, dropout: float, seed: int) -> torch.Tensor:
-    """Draw which attention weights survive dropout, equation (9) of the README.
+    """Draw which attention weights survive dropout, equation (9) of the README: (E, H) bool.
 
-    Returns
-    -------
-    torch.Tensor
-        (E, H) bool, a function of the seed, the edge's CSR position and the head alone.
+    It is a function of the seed, the edge's CSR position and the head alone.
     """
     key = _mix(torch.tensor(_signed(seed + _GOLDEN)))
     edge = _mix(torch.arange(n_edges) * _signed(_GOLDEN) + key)

@@ -112,10 +112,7 @@ def softmax(
 ) -> tuple[Float, Float]:  # fmt: skip
     """Turn products ``q . k`` into weights that have yet to be divided by their sum.
 
-    Returns
-    -------
-    peak, sum
-        The largest score, and the sum of the weights: the log-sum-exp is ``peak + log(sum)``.
+    Returns the largest score, ``peak``, and the sum of the weights: the log-sum-exp is ``peak + log(sum)``.
     """
     width, zero, nothing = VECTOR_BYTES // score.itemsize, score.dtype.type(0), score.dtype.type(-np.inf)
     peaks = fill(nothing)
@@ -141,10 +138,7 @@ def recompute(
 ) -> Float:  # fmt: skip
     """Turn products ``q . k`` into undivided weights, and ``do . v`` into their gradients before dropout.
 
-    Returns
-    -------
-    floating
-        The sum of the weights, which only rounding takes away from 1.
+    Returns the sum of the weights, which only rounding takes away from 1.
     """
     width, zero = VECTOR_BYTES // p.itemsize, p.dtype.type(0)
     sums = fill(zero)

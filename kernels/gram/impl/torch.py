@@ -17,16 +17,9 @@ ROWS = 4096
 
 
 class DeviceGram:
-    """Sums that stay on a device until they are read.
+    """Sums that stay on a torch device until they are read, of rows from `start` to `stop`.
 
-    Parameters
-    ----------
-    mu, slopes
-        As in :class:`musegnn.kernels.gram.WeightedGram`.
-    start, stop
-        Rows of the stripe.
-    device
-        Torch device, such as ``cuda`` or ``cpu``.
+    `mu` and `slopes` are those of :class:`musegnn.kernels.gram.WeightedGram`.
     """
 
     def __init__(self, mu: Floats, slopes: Floats, start: int, stop: int, device: str) -> None:

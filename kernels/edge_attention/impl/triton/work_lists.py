@@ -69,16 +69,9 @@ class Tiles(NamedTuple):
 
 
 class Plan:
-    """Work lists and bit masks of one graph or batch under given limits.
+    """Work lists and bit masks of one graph or batch, which is not kept, under given limits.
 
-    Parameters
-    ----------
-    graph
-        The graph; it is not kept.
-    limits
-        What decides between lists and tiles.
-    may_tile
-        Whether the head dimension and the attributes allow tiles.
+    Head dimension and attributes allow tiles where `may_tile` is set.
     """
 
     def __init__(self, graph: EdgeGraph, limits: Limits, *, may_tile: bool) -> None:
@@ -175,21 +168,11 @@ def _make_tiles(graph: EdgeGraph, spans: list[tuple[int, int, int, int]]) -> Til
 
 
 def make_masks(rowptr: torch.Tensor, col: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn the CSR of one graph into words of 32 columns.
+    """Turn the CSR of one graph into words of 32 columns, ``mask`` and ``base``, (NT, N) int32 each.
 
-    Parameters
-    ----------
-    rowptr
-        (N+1,) int64, from 0.
-    col
-        (E,) int64, strictly increasing within each row.
-
-    Returns
-    -------
-    mask
-        (NT, N) int32: bit c of word (t, i) is the edge from column ``32 t + c`` to row i.
-    base
-        (NT, N) int32: the CSR position of the word's first edge, or where it would be.
+    Bit c of word (t, i) of ``mask`` is the edge from column ``32 t + c`` to row i; ``base`` holds the CSR position of
+    the word's first edge, or where it would be. `rowptr` is (N+1,) int64 from 0, `col` (E,) int64, strictly increasing
+    within each row.
     """
     n_nodes, n_edges = rowptr.numel() - 1, col.numel()
     n_words = -(-n_nodes // WORD)
