@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def init_linear(linear: nn.Linear, *, generator: torch.Generator | None = None, fan_in: int | None = None) -> None:
-    """Draw weights and bias uniformly from ``±1/sqrt(fan_in)``, the weights first.
-
-    `fan_in` may stand for the width that the inputs had before a lossless compression; ``None``: the number of inputs.
-    """
+    """Draw weights, then bias, uniformly from ``±1/sqrt(fan_in)``; `fan_in` may be that before lossless compression."""
     bound = 1.0 / math.sqrt(fan_in or linear.in_features)
     with torch.no_grad():
         linear.weight.uniform_(-bound, bound, generator=generator)
@@ -36,28 +33,16 @@ class EdgeFeaturedTransformerConv(nn.Module):
         x'_i = W_s x_i + \big\Vert_h \sum_{j \in N(i)} \alpha_{ij} (W_v x_j + W_e a_{ij}), \qquad
         \alpha_{ij} = \mathrm{softmax}_j \frac{(W_q x_i)^\top (W_k x_j + W_e a_{ij})}{\sqrt{D}}
 
-    The edge projection never meets an edge: with :math:`u = W_e^\top q` and the attention-weighted sum of
-    attributes :math:`z`, the message is :math:`o + W_e z` (see kernels/edge_attention/README.md). Parameters,
-    their names, the arguments and the result are those of ``torch_geometric.nn.TransformerConv``, except that a graph
-    has one kind of nodes and no edge twice.
+    The edge projection never meets an edge: with :math:`u = W_e^\top q` and the attention-weighted sum of attributes
+    :math:`z`, the message is :math:`o + W_e z` (see kernels/edge_attention/README.md). Parameters, arguments and result
+    are those of ``torch_geometric.nn.TransformerConv``, except that a graph has one kind of nodes and no edge twice; D,
+    H and F are ``out_channels``, ``heads`` and ``edge_dim``.
 
     Parameters
     ----------
-    in_channels, out_channels
-        Width of the node features; D, width of each head.
-    heads, concat
-        H, number of heads, which are concatenated or averaged.
     beta
         Gate between message and root: ``b W_s x + (1 - b) message``, ``b`` the sigmoid of a linear map of both and
         their difference. Needs ``root_weight``.
-    dropout
-        Share of attention weights dropped while training.
-    edge_dim
-        F, number of edge features; ``None``: edges have none.
-    bias
-        Whether the linear maps of nodes have biases.
-    root_weight
-        Add the transformed node itself.
 
     Raises
     ------
@@ -66,8 +51,8 @@ class EdgeFeaturedTransformerConv(nn.Module):
 
     References
     ----------
-    Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification",
-    IJCAI 2021, equations 3 to 6.
+    Shi et al., "Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification", IJCAI 2021,
+    equations 3 to 6.
     """
 
     def __init__(
@@ -127,8 +112,6 @@ class EdgeFeaturedTransformerConv(nn.Module):
 
         Parameters
         ----------
-        x
-            (N, in_channels) node features.
         edge_index
             A graph in which row i receives from the columns of row i, or (2, E) sources and targets in any order,
             which are sorted at every call: make them a graph once, where they stay the same.
@@ -140,8 +123,6 @@ class EdgeFeaturedTransformerConv(nn.Module):
             before dropout, in the order of ``edge_attr``. They are recomputed and have no gradient.
         seed
             Key of the attention dropout; ``None``: drawn from torch's global generator.
-        impl
-            Implementation of the attention.
 
         Raises
         ------

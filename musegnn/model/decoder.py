@@ -23,13 +23,7 @@ PAIRWISE_WIDTH = 32
 
 
 class Decoder(nn.Module, ABC):
-    """The interface of decoders of one dataset.
-
-    Parameters
-    ----------
-    n_genes
-        N.
-    """
+    """The interface of decoders of one dataset of N = `n_genes` genes."""
 
     def __init__(self, n_genes: int) -> None:
         super().__init__()
@@ -72,8 +66,8 @@ class PairDecoder(Decoder):
 class MLPDecoder(Decoder):
     """Three linear layers of N units with Mish between them, applied to the rows of ``z z'``, as published.
 
-    The first layer is never given the (N, N) products: ``z z' W' = z (W z)'`` costs ``2 N^2 d`` instead of ``N^3``
-    multiply-adds and is the same linear map. The weights belong to one order of genes.
+    The (N, N) products are never formed: ``z z' W' = z (W z)'``, the same map, costs ``2 N^2 d`` instead of ``N^3``
+    multiply-adds. The weights belong to one order of genes.
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -144,11 +138,10 @@ class InnerDecoder(PairDecoder):
 
 
 class SignedDecoder(PairDecoder):
-    r"""An edge is a large inner product of either sign: ``10 (w_1 s + w_2 s^2 + b)`` with ``s = z_i . z_j / d``.
+    """An edge is a large inner product of either sign: ``10 (w_1 s + w_2 s^2 + b)`` with ``s = z_i . z_j / d``.
 
-    A graph has positive and negative edges, and reconstruction asks for both. Under a plain inner product the gradient
-    of a negative edge pulls its genes together; here it may push them apart. The factor lets steps of the size that
-    wide layers need move three numbers far enough.
+    Under a plain inner product the gradient of a negative edge pulls its genes together; here it may push them apart.
+    The factor lets steps of the size that wide layers need move three numbers far enough.
     """
 
     def __init__(self, n_genes: int) -> None:
@@ -241,16 +234,9 @@ def _products(z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tor
 
 
 def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the logits of both directions of pairs of genes.
+    """Return mean logits of both directions of pairs of genes, `rows` and `columns` (P,) int64, for vectors `z` (N, d).
 
-    Parameters
-    ----------
-    decoder
-        Any decoder; one that scores whole rows is asked for SCORE_ROWS of them at a time where N is larger.
-    z
-        (N, d) vectors.
-    rows, columns
-        (P,) int64 genes of each pair.
+    A decoder of whole rows is asked for SCORE_ROWS of them at a time where N is larger.
     """
     rows, columns = rows.to(z.device), columns.to(z.device)
     if isinstance(decoder, PairDecoder):

@@ -52,25 +52,16 @@ class DatasetLayer(nn.Module):
 
 
 class SharedLayers(nn.Module):
-    """Layers D2, D3 and D4 of a group of datasets, e.g. of one modality.
+    """Layers D2, D3 and D4 of a group of datasets, e.g. of one modality, from hidden vectors of `width` columns.
 
     Parameters
     ----------
-    width, dim
-        Columns of the hidden vectors that dataset layers give; d.
     heads, head_dim
-        H of the first layer and the width of each head, which divides `dim`; the other layers have as many heads as
+        H of the first layer and the width of each head, which divides `dim` = d; the other layers have as many heads as
         make up d.
-    edge_dim
-        Number of edge features; ``None``: none.
-    convolution
-        Class of the convolutions.
     gated
-        Multiply the result by a weight that starts at zero, for layers that correct vectors they start from (ReZero).
-
-    References
-    ----------
-    Bachlechner et al., "ReZero is all you need", UAI 2021.
+        Multiply the result by a weight that starts at zero, for layers that correct vectors they start from (ReZero:
+        Bachlechner et al., "ReZero is all you need", UAI 2021).
     """
 
     def __init__(

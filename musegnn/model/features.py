@@ -1,9 +1,8 @@
 """Node features: what a gene is known by before training.
 
-Two blocks, of which one may be absent. The *profile* describes a gene in the cells of its own dataset, in coordinates
-that no other dataset has. The *relations* describe it by its co-expression with the anchor genes, those that several
-datasets have. Each meets a linear map: one of the dataset alone, and one that all datasets share. A gene's own identity
-is in neither.
+The *profile* describes a gene in the cells of its own dataset, in coordinates that no other dataset has; the
+*relations*, by its co-expression with the anchor genes, those that several datasets have. Each meets a linear map: one
+of the dataset alone, and one that all share. Either may be absent. A gene's own identity is in neither.
 
 Legend: N genes, R profile columns, V anchor genes, C of them in this dataset, P projected width.
 """
@@ -44,10 +43,7 @@ class Projection(nn.Module):
         nn.init.normal_(self.weight, std=1.0 / GAIN, generator=generator)
 
     def forward(self, values: torch.Tensor, columns: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the projection (N, P) of relations `values` (N, 2C), weighed by `keep` (2C,).
-
-        `columns` (2C,) are their places among the relations to all anchor genes.
-        """
+        """Return the projection (N, P) of relations `values` (N, 2C) to `columns` (2C,), weighed by `keep` (2C,)."""
         weight = self.weight.index_select(0, columns)
         if keep is not None:
             weight = weight * keep[:, None]
@@ -57,13 +53,8 @@ class Projection(nn.Module):
 class DatasetMaps(nn.Module):
     """The linear maps of one dataset.
 
-    Attributes
-    ----------
-    own
-        (R, own_width) map of the profile, which counts ``GAIN`` times, as in :class:`Projection`.
-    align
-        (n_projected, shared_width) factor of the shared map in this dataset, so that its coordinates have the
-        covariance that they have in others.
+    ``own`` (R, own_width) is the map of the profile and counts ``GAIN`` times, as in :class:`Projection`. ``align``
+    (n_projected, shared_width) follows the shared map and gives coordinates the covariance that they have in others.
     """
 
     def __init__(self, n_profile: int, own_width: int, shared_width: int, n_projected: int) -> None:
@@ -86,25 +77,15 @@ class DatasetMaps(nn.Module):
 
 
 class NodeFeatures:
-    """The node features of one dataset on a device.
-
-    Parameters
-    ----------
-    profile
-        Residual profile, shape (N, R).
-    related
-        Relations to the anchor genes; ``None``: without, as the layers of the published model.
-    n_cells
-        Number of cells behind the profile.
+    """The node features of one dataset on a device; `related` is ``None`` for the layers of the published model.
 
     Attributes
     ----------
     profile
         (N, R), scaled such that a layer which draws its weights for R columns treats it as if it were as wide as the
-        dataset has cells, before its lossless compression.
+        dataset has cells, `n_cells`, before its lossless compression.
     values, columns, genes
-        The relations and their places as :meth:`Projection.forward` takes them, and the anchor genes of the dataset
-        (C,) in the order of `columns`; or ``None``.
+        Relations and places as in :meth:`Projection.forward`, and anchor genes (C,) in their order; or ``None``.
     """
 
     def __init__(
@@ -135,10 +116,9 @@ class NodeFeatures:
 def dropout_mask(
     size: Sequence[int], share: float, generator: torch.Generator, like: torch.Tensor
 ) -> torch.Tensor | None:
-    """Return the factors of dropout: 0 for a `share` of the entries and ``1/(1 - share)`` for the others.
+    """Return factors of dropout, 0 for a `share` of entries, else ``1/(1 - share)``; ``None`` for a share of 0.
 
-    ``None`` for a share of 0. The generator is one of the CPU, so that the same entries are dropped on every device;
-    the result has the dtype and device of `like`.
+    `generator` is one of the CPU, for the same entries on every device; the result has the dtype and device of `like`.
     """
     if share == 0.0:
         return None

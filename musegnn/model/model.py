@@ -1,4 +1,4 @@
-"""The model of an atlas: encoders and decoders of the datasets that one process owns.
+"""The model of an atlas.
 
 Legend: N genes, E edges, R profile columns, V anchor genes, d dimensions of the embedding.
 """
@@ -29,36 +29,15 @@ UnitKind = Literal["dataset", "decoder", "shared"]
 
 
 class AtlasModel(nn.Module):
-    """Encoders and decoders of some datasets of an atlas.
+    """Encoders and decoders of the datasets that one process owns, those in `features`, among all `graphs`.
 
     Weights depend on the seed and the unit's name alone, never on which process makes them.
-
-    Parameters
-    ----------
-    graphs
-        All datasets of the atlas.
-    features
-        Node features of the datasets that this process owns, by dataset index.
-    config
-        Sizes and options.
-    n_anchors
-        Number of anchor genes V.
-    seed
-        Seed of weights and dropout.
-    dtype, device
-        Type and place of parameters and activations.
 
     Attributes
     ----------
     units
         The smallest parts that are stepped and stored on their own, by name: of each owned dataset
         ``dataset/NAME/layer`` and ``dataset/NAME/decoder``, then the shared ones, ``shared/ROLE/KEY``.
-    owned
-        Indices of the datasets of this process, ascending.
-    shared
-        The shared modules.
-    convolution
-        Class of the convolutions of all layers.
     """
 
     convolution: ClassVar[MakeConvolution] = EdgeFeaturedTransformerConv
@@ -112,20 +91,7 @@ class AtlasModel(nn.Module):
         return "decoder" if unit.endswith("/decoder") else "dataset"
 
     def encode(self, i: int, *, round_: int | None = None) -> torch.Tensor:
-        """Return the vectors of all genes of a dataset.
-
-        Parameters
-        ----------
-        i
-            A dataset of this process.
-        round_
-            The round of training, which keys the dropout; ``None``: without dropout.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, d).
-        """
+        """Return the vectors of an owned dataset, shape (N, d); the dropout is keyed by `round_`, ``None``: without."""
         features, own = self._features[i], self._own[str(i)]
         assert isinstance(own, nn.ModuleDict)
         keep = self._dropout_mask("feature_dropout", i, round_, features.profile.shape)
@@ -182,7 +148,6 @@ class AtlasModel(nn.Module):
             self.shared.add("projection", self.graphs, (), projection, owned=self.owned)
 
     def _make_own(self, i: int) -> nn.ModuleDict:
-        """Make the ``maps`` and the ``layer`` of dataset `i`, where the model has them."""
         own, unit = make_own(self.config, self._features[i].n_profile, self.convolution), self.layer_unit(i)
         for part, module in own.items():
             # datasets share the meaning of the maps, and so the weights that layers start from

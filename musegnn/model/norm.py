@@ -11,12 +11,8 @@ class GraphNorm(nn.Module):
 
     .. math:: c = x - \alpha \, \mathrm{E}[x], \qquad x' = w \, c / \sqrt{\mathrm{E}[c^2] + \epsilon} + b
 
-    Parameters, their names and the result are those of ``torch_geometric.nn.GraphNorm`` for a single graph.
-
-    References
-    ----------
-    Cai et al., "GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training", ICML 2021,
-    equation 6.
+    Parameters and result are those of ``torch_geometric.nn.GraphNorm`` for a single graph. Equation 6 of Cai et al.,
+    "GraphNorm: A Principled Approach to Accelerating Graph Neural Network Training", ICML 2021.
     """
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:

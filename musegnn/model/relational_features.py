@@ -23,14 +23,9 @@ if TYPE_CHECKING:
 
 
 def anchor_genes(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
-    """Return the genes by which others are described, sorted: those not held out and in two datasets at least.
+    """Return the keys of genes in two datasets at least (or in the only one) that are not held out, sorted.
 
-    With a single dataset these are all trainable genes.
-
-    Parameters
-    ----------
-    keys, trainable
-        Gene keys of each dataset, and a mask of those that are not held out, shapes (N,).
+    `keys` and `trainable` are the gene keys of each dataset and masks of those that are not held out, shapes (N,).
     """
     counts = Counter(key for names, keep in zip(keys, trainable, strict=True) for key in names[keep].tolist())
     return sorted(key for key, count in counts.items() if count > 1 or len(keys) == 1)
@@ -44,12 +39,10 @@ class Relations:
     ----------
     values
         C test statistics of co-expression (0 where not stored), then C correlations of residual profiles; 0 where held
-        out and for a gene with itself. The entries of each kind have norm ``1/sqrt(2)`` per gene (or 0), shape
-        (N, 2C), float32.
-    columns
-        Place of each column among the 2V relations to all anchor genes, ascending, shape (2C,), int64.
-    genes
-        The anchor genes of the dataset, in the order of `columns`, shape (C,), int64.
+        out and for a gene with itself. Each kind has norm ``1/sqrt(2)`` per gene (or 0), shape (N, 2C), float32.
+    columns, genes
+        Places of the columns among the 2V relations to all anchor genes, ascending, shape (2C,), and the anchor genes
+        of the dataset in that order, shape (C,), int64.
     """
 
     values: NDArray[np.float32]
@@ -64,24 +57,12 @@ def relations(
     keys: NDArray[np.str_],
     anchors: Sequence[str],
 ) -> Relations:
-    """Compute the ties of genes with the anchor genes.
+    """Compute the ties of genes with the anchor genes; `profile` is (N, R), `keys` (N,), `anchors` sorted.
 
     The test statistic is used because the estimate is undefined (0) for genes with a negative variance estimate, and
     all stored pairs because those below the edge rule's cut still tell genes apart. The correlation of residual
-    profiles is defined for every pair and noisy in other ways.
-
-    Parameters
-    ----------
-    pairs
-        Stored pairs of the dataset.
-    profile
-        Residual profile, shape (N, R).
-    held_out
-        Rows and columns of pairs that training must not see, held-out edges and non-edges alike, in either direction.
-    keys
-        Gene keys, shape (N,).
-    anchors
-        Keys of the anchor genes, sorted.
+    profiles is defined for every pair and noisy in other ways. `held_out` are rows and columns of pairs that training
+    must not see in either direction, held-out edges and non-edges alike.
     """
     n, place = len(keys), {key: k for k, key in enumerate(anchors)}
     anchor = np.array([place.get(key, -1) for key in keys.tolist()], dtype=np.int64)

@@ -1,7 +1,6 @@
-"""Modules that datasets share, under any sharing key.
+"""Modules that datasets share: those with one key use one, whose gradient is the sum over these datasets.
 
-A *role* (``layers``, ``projection``) says what a module does; its key says for whom. All datasets with one key use
-one module, whose gradient is the sum over those datasets.
+A *role* (``layers``, ``projection``) says what a module does; its key says for whom.
 """
 
 from __future__ import annotations
@@ -24,12 +23,8 @@ def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:
 class SharedModules(nn.Module):
     """The shared modules that a process needs for the datasets it owns.
 
-    Attributes
-    ----------
-    by_unit
-        Modules by unit name ``shared/role/key``, in the order of first use.
-    members
-        Datasets that share each module, ascending, owned here or not.
+    ``by_unit`` holds them by unit name ``shared/role/key`` in the order of first use, ``members`` the datasets of each,
+    ascending, owned here or not.
     """
 
     def __init__(self) -> None:
@@ -47,18 +42,10 @@ class SharedModules(nn.Module):
         *,
         owned: Iterable[int],
     ) -> None:
-        """Add the modules of one role.
+        """Add the modules of one role, for the indices `owned` among all datasets `graphs`.
 
-        Parameters
-        ----------
-        role
-            Name of the role.
-        graphs, owned
-            All datasets, and indices of those of this process; only their modules are made.
-        share_by
-            Labels that datasets must agree in to share a module of this role: ``modality``, ``tissue``, ``species``.
-        make
-            Function from the name of a unit to its module, with weights drawn.
+        Datasets share a module when they agree in the labels `share_by`: ``modality``, ``tissue``, ``species``. `make`
+        returns the module of a unit's name, with weights drawn.
         """
         share_by = tuple(share_by)
         here = set(owned)

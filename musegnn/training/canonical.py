@@ -59,11 +59,6 @@ class ProfileView:
         Anchor genes of the dataset and their places among all anchor genes, shapes (C,).
     ridge
         r.
-
-    Attributes
-    ----------
-    rows
-        Components of the anchor genes, centred, shape (C, k).
     """
 
     def __init__(
@@ -101,20 +96,10 @@ class ProfileView:
 def own_maps(
     views: Mapping[int, ProfileView], sums: DatasetSums, *, n_anchors: int, dim: int, random: np.random.Generator
 ) -> dict[int, Floats]:
-    """Return the map (R, d) of each dataset's profile, float64; all processes call this together.
+    """Return the map (R, d) of each dataset's profile in `views`, float64; all processes call this together.
 
-    A dataset with fewer than three anchor genes is mapped onto its own leading components.
-
-    Parameters
-    ----------
-    views
-        Profiles of the datasets of this process, by dataset.
-    sums
-        Sums over all datasets.
-    n_anchors, dim
-        V and d.
-    random
-        Generator of the first guess of the consensus, the same in all processes.
+    A dataset with fewer than three anchor genes is mapped onto its own leading components. `random` draws the first
+    guess of the consensus, the same in all processes.
     """
     consensus = _consensus(views, sums, n_anchors, dim, random)
     maps = {}

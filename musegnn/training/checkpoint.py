@@ -116,20 +116,9 @@ def commit(
     plan: Mapping[str, Any] | None = None,
     group_epoch: int = 0,
 ) -> Path:
-    """Make a checkpoint valid and drop all but the newest two; return its manifest.
+    """Make the checkpoint of a round valid, drop all but the newest two and return its manifest.
 
-    Parameters
-    ----------
-    folder
-        The folder of all checkpoints.
-    round_
-        Number of rounds trained.
-    shards
-        Shards of all units, from whichever process.
-    fingerprint, plan
-        As in :class:`Manifest`.
-    group_epoch
-        Number of this group of processes.
+    `shards` are of all units, from whichever process; `group_epoch` is the number of this group of processes.
 
     Raises
     ------
@@ -230,14 +219,9 @@ def newest_group_epoch(folder: Path) -> int:
 
 
 class Writer:
-    """A thread that writes units while training goes on.
+    """A thread that writes units, tensors by name, while training goes on.
 
-    Parameters
-    ----------
-    folder
-        The folder of all checkpoints.
-    units
-        Tensors by unit name; copied at once, so that later steps do not change what is written.
+    They are copied at once, so that later steps do not change what is written.
     """
 
     def __init__(self, folder: Path, units: Mapping[str, Tensors]) -> None:

@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 class Reduction:
     """The outcome of a round, before any process steps.
 
-    Attributes
-    ----------
-    sums
-        Flat gradient per shared unit of this process, summed over all datasets; empty when there are objections.
-    objections
-        Datasets of any process whose numbers are not finite, ascending. The step is taken only when it is empty.
+    ``sums`` are flat gradients by shared unit of this process over all datasets; empty when there are objections.
+    ``objections`` are datasets of any process whose numbers are not finite, ascending: without any, the step is taken.
     """
 
     sums: Mapping[str, torch.Tensor]
@@ -41,12 +37,7 @@ class Reduction:
 class Comm(Protocol):
     """Communication of a group of processes; every method is called by all together, in the same order.
 
-    Attributes
-    ----------
-    rank, size
-        Number of this process and of all.
-    sent
-        Bytes sent to other processes so far.
+    ``rank`` and ``size`` are the number of this process and of all, ``sent`` the bytes sent to others so far.
     """
 
     rank: int
@@ -56,17 +47,8 @@ class Comm(Protocol):
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Begin to give each dataset the vectors of its partner.
 
-        Parameters
-        ----------
-        z
-            Detached vectors (N, d) of the datasets of this process that take part in the round.
-        partner
-            Partner of each dataset that takes part, -1 for none.
-
-        Returns
-        -------
-        callable
-            Waits, and returns the vectors of partners by partner. They may share memory with `z` and are read-only.
+        `z` are detached vectors (N, d) of the datasets of this process that take part in the round, `partner` is -1 for
+        none. The result waits, and returns the vectors by partner; they may share memory with `z` and are read-only.
         """
 
     def return_gradients(
@@ -74,17 +56,8 @@ class Comm(Protocol):
     ) -> Callable[[], Vectors]:
         """Begin to return gradients to the owners of the vectors they belong to.
 
-        Parameters
-        ----------
-        gradients
-            Gradients (N, d) by the partner's vectors, by dataset of this process; without those of no comparison.
-        partner
-            As in :meth:`exchange`.
-
-        Returns
-        -------
-        callable
-            Waits, and returns gradients by vectors of this process, by the dataset whose loss they come from.
+        `gradients` (N, d) are by the partner's vectors, by dataset of this process, without those of no comparison. The
+        result waits, and returns gradients by vectors of this process, by the dataset whose loss they come from.
         """
 
     def reduce(

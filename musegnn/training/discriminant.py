@@ -84,20 +84,9 @@ def shared_maps(
     random: np.random.Generator,
     ridges: Sequence[float] = RIDGES,
 ) -> list[Floats]:
-    """Return the shared map (2V, d) for each ridge, float64; columns beyond the rank are 0. All processes call this.
+    """Return the shared map (2V, d) for each ridge r, float64; columns beyond the rank are 0. All processes call this.
 
-    Parameters
-    ----------
-    relations
-        Relations of the datasets of this process, by dataset.
-    sums
-        Sums over all datasets.
-    n_anchors, dim
-        V and d.
-    random
-        Generator of the first guess of the principal axes, the same in all processes.
-    ridges
-        Values of r.
+    `relations` are of the datasets of this process; `random`, the same in all, draws the first guess of the axes.
     """
     n_relations = 2 * n_anchors
     q = min(AXES, n_relations)

@@ -36,35 +36,23 @@ COMPARED = 3
 
 
 class NotFiniteError(RunError):
-    """A loss or a gradient is not finite.
-
-    Attributes
-    ----------
-    datasets
-        Names of the datasets that it belongs to.
-    """
+    """A loss or a gradient of some ``datasets``, by name, is not finite."""
 
     datasets: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class DatasetRound:
-    """The state of one dataset of this process in a round of parallel order.
+    """The state of one dataset of this process in a round of parallel order; ``partner`` is -1 when there is none.
 
     Attributes
     ----------
-    index, partner
-        Indices of the dataset and of its partner, which is -1 when there is none.
     z, leaf
         Vectors of its genes from the encoder, (N, d), and the leaf by which the losses are differentiated.
-    losses
-        Losses by name, detached.
     by_own, by_partner
         Gradients of its losses by its own vectors and by those of the partner.
     units, contributions
         Gradients by the parameters of its layer and decoder, and flat ones by those of shared units, by unit.
-    row
-        The record of the round.
     """
 
     index: int
@@ -88,21 +76,13 @@ class Engine:
 
     Parameters
     ----------
-    model
-        The model of the owned datasets.
-    config
-        Losses, learning rates, order and seed.
     comm
         The group of processes; ``None``: this one alone.
-    phases
-        Observer of the phases of each round.
     left_out
         Datasets of the atlas that take no part.
 
     Attributes
     ----------
-    objective
-        The losses.
     watched
         Records of :func:`musegnn.training.diagnostics.compare_pair` that nobody has taken yet.
 
@@ -145,12 +125,10 @@ class Engine:
         return torch.optim.Adam(groups, fused=True)
 
     def round(self, round_: int, *, before_step: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
-        """Train one round: every dataset is once the subject.
+        """Train one round, `round_` from 1: every dataset is once the subject.
 
         Parameters
         ----------
-        round_
-            Number of the round, from 1.
         before_step
             Called when all processes have agreed on the step and before any weight changes; in sequential order before
             the first dataset.

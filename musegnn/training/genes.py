@@ -24,17 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OrthologTable:
-    """One-to-one orthologs between species.
+    """One-to-one orthologs between species, in the order of the table's columns.
 
-    Attributes
-    ----------
-    species
-        The species of the table, in the order of its columns.
-    keys
-        Per species: gene name -> key of its group. The key is that of the group's gene in the first species which
-        has one.
-    n_ambiguous
-        Rows left out because one of their genes occurs in another row as well.
+    ``keys`` maps gene name to key of the group by species: that of the group's gene in the first species which has one.
+    ``n_ambiguous`` counts rows left out because one of their genes occurs in another row as well.
     """
 
     species: tuple[str, ...]

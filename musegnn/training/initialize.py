@@ -53,18 +53,9 @@ SHRINKAGE = 0.1
 
 
 def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | None = None) -> None:
-    """Set the maps and simple decoders of a model to their closed forms; all processes call this together.
+    """Set the maps and simple decoders of a model to their closed forms, in place; all processes call this together.
 
-    Parameters
-    ----------
-    model
-        Model of the datasets of this process; changed in place where its vectors are made of maps.
-    comm
-        The group of processes.
-    seed
-        Seed of the first guesses of eigenvectors.
-    phases
-        Observer of the phases ``load`` and ``reduce``, or ``None``.
+    `seed` is that of the first guesses of eigenvectors, `phases` the observer of the phases ``load`` and ``reduce``.
     """
     if not model.config.has_maps:
         return

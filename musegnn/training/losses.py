@@ -18,14 +18,9 @@ SUM_CHUNK = 1 << 20
 
 
 class EdgeTarget(NamedTuple):
-    """The entries of an adjacency matrix that logits are compared with.
+    """The edges that logits are compared with, and the entries that take no part, as CSR without repeats, int64.
 
-    Attributes
-    ----------
-    rowptr, col
-        (N+1,), (E,) int64 CSR of the edges that take part, without repeats.
-    out_rowptr, out_col
-        (N+1,), (Q,) int64 CSR of the entries that take no part, without repeats.
+    ``rowptr``, ``out_rowptr`` are (N+1,); ``col`` is (E,), ``out_col`` (Q,).
     """
 
     rowptr: torch.Tensor
@@ -88,14 +83,10 @@ def edge_bce(
     divisor: float | None = None,
     overwrite: bool = False,
 ) -> torch.Tensor:
-    """Return the binary cross-entropy of some rows of logits against the adjacency matrix, summed in float64.
+    """Return the binary cross-entropy of (B, N) logits against rows of the adjacency matrix, summed in float64.
 
     Parameters
     ----------
-    logits
-        (B, N) logit of an edge between row and column.
-    target
-        Edges, and entries that take no part.
     rows
         (B,) int64 genes of the rows, without repeats; ``None``: all N in order.
     divisor
@@ -193,8 +184,6 @@ def ntxent(
     ----------
     anchor, positive
         (K, d) vectors; row g of one belongs to row g of the other.
-    temperature
-        Divisor of the cosines; positive.
     exclude
         (2K, 2K) mask of columns that are no negatives of the row; a query's positive stays in.
 

@@ -39,11 +39,6 @@ class RunLog:
         Number of rounds done: lines of later rounds, written before a stop, are removed.
     history
         Records so far, where there is no folder to read them from.
-
-    Attributes
-    ----------
-    history
-        All records up to now.
     """
 
     def __init__(self, folder: Path | None, *, after: int, history: Iterable[dict[str, Any]] = ()) -> None:

@@ -26,15 +26,7 @@ if TYPE_CHECKING:
 
 
 class Objective:
-    """The losses of the datasets of one process.
-
-    Parameters
-    ----------
-    model
-        The model of the owned datasets.
-    config
-        Weights of the losses, what is drawn, and the seed.
-    """
+    """The losses of the datasets of one process."""
 
     def __init__(self, model: AtlasModel, config: TrainingConfig) -> None:
         self._config, self._graphs = config, model.graphs

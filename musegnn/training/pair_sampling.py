@@ -39,13 +39,7 @@ class PairDraw(NamedTuple):
 
 
 class PairSampler:
-    """Draws `n` edges and `n` non-edges of one graph per round, or all; never held-out pairs.
-
-    Attributes
-    ----------
-    n_edges, n_others
-        E and K.
-    """
+    """Draws `n` edges and `n` non-edges of one graph per round, or all; never held-out pairs."""
 
     def __init__(self, graph: GraphData, *, seed: int, n: int | None) -> None:
         self._seed, self._name, self._n, size = seed, graph.name, n, graph.n_genes

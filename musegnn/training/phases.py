@@ -28,8 +28,8 @@ class PhaseState:
     ----------
     round
         The round under way; 0 before the first.
-    phase, dataset
-        The phase, and the dataset that is computed where the phase goes from dataset to dataset.
+    dataset
+        The dataset that is computed where the phase goes from dataset to dataset.
     since
         Start of the phase of this dataset, seconds since the epoch.
     count
@@ -44,17 +44,9 @@ class PhaseState:
 
 
 class Phases:
-    """Follows a process through the phases of its rounds.
+    """Follows a process through the phases of its rounds; ``now`` may be read by other threads.
 
-    Parameters
-    ----------
-    on_enter
-        Called with each new state before its work begins.
-
-    Attributes
-    ----------
-    now
-        The present state; may be read by other threads.
+    `on_enter` is called with each new state before its work begins.
     """
 
     def __init__(self, on_enter: Callable[[PhaseState], None] | None = None) -> None:

@@ -50,10 +50,8 @@ class Prepared:
 
     Attributes
     ----------
-    records
-        Owned datasets as stored, by name, in the order of the atlas.
-    edges
-        The whole graph of each owned dataset, held-out edges included.
+    records, edges
+        Owned datasets as stored, and their whole graphs, held-out edges included; by name, in the order of the atlas.
     holdout
         What training must not see: genes of all datasets, edges of the owned ones.
     graphs
@@ -75,15 +73,8 @@ class Prepared:
 def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | None = None) -> Prepared:
     """Read the datasets of an atlas and apply the edge rule and the hold-outs.
 
-    Parameters
-    ----------
-    store
-        Source of every dataset of the atlas.
-    config
-        The configuration.
-    owned
-        Datasets whose records are kept, by their place in the atlas; ``None``: all. All are read, one at a time, since
-        any of them may be a partner.
+    Records are kept of the datasets `owned`, by place in the atlas (``None``: all). All are read, one at a time, since
+    any of them may be a partner.
 
     Raises
     ------
@@ -180,17 +171,7 @@ def make_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> AtlasModel:
-    """Make the model with its initial weights.
-
-    Parameters
-    ----------
-    data, config
-        Data and configuration of the run.
-    owned
-        Datasets of this process, by their place in the atlas, whose records `data` holds; ``None``: all.
-    device, dtype
-        Place and type of parameters and activations.
-    """
+    """Make the model with its initial weights for the datasets `owned`, whose records `data` holds; ``None``: all."""
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]

@@ -95,16 +95,9 @@ class ContrastDraw:
 def draw_contrast(
     seed: int, round_: int, pair: tuple[GraphData, GraphData], overlap: PairOverlap, n_contrast: int
 ) -> ContrastDraw:
-    """Draw genes that only one of two datasets has, with a positive neighbour each.
+    """Draw genes that only one of two datasets has, at most `n_contrast` of each, and a positive neighbour of each.
 
-    Parameters
-    ----------
-    seed, round_
-        Seed of the run and number of the round.
-    pair, overlap
-        Subject and partner, and what they have in common.
-    n_contrast
-        Number of genes drawn of each dataset without replacement, or fewer.
+    Genes are drawn without replacement; `pair` is subject and partner, `overlap` what they have in common.
     """
     sides = [
         _draw_side(seed, round_, pair, k, pool, n_contrast) for k, pool in enumerate((overlap.pool_i, overlap.pool_j))

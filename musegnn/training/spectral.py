@@ -26,21 +26,7 @@ if TYPE_CHECKING:
 
 
 class DatasetSums:
-    """Sums of arrays over datasets, whoever owns them.
-
-    Parameters
-    ----------
-    comm
-        The group of processes.
-    owned
-        Indices of the datasets of this process.
-    n_datasets
-        Number of datasets of the atlas.
-    device
-        Place of the sums as they travel.
-    phases
-        Observer of the phases, or ``None``.
-    """
+    """Sums of arrays over datasets, whoever owns them; they travel on `device`."""
 
     def __init__(
         self,
@@ -56,14 +42,12 @@ class DatasetSums:
         self._comm, self._n_datasets, self._device = comm, n_datasets, device
 
     def total(self, parts: Iterable[Floats], shape: tuple[int, ...], *, bound: float) -> Floats:
-        """Return the sum of one array of each dataset; all processes call this together.
+        """Return the sum of one array of `shape` of each dataset; all processes call this together.
 
         Parameters
         ----------
         parts
-            Arrays of `shape` of the datasets of this process, made when they are added; datasets may be missing.
-        shape
-            Shape of the arrays and of the result.
+            Arrays of the datasets of this process, made when they are added; datasets may be missing.
         bound
             Largest magnitude of any number in any array of any dataset, but for rounding.
         """

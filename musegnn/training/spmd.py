@@ -53,14 +53,10 @@ def train_as_rank(
     ----------
     folder
         The run folder, the same for all, whose newest checkpoint is restored.
-    store
-        Store of the graphs.
     group
         A backend of ``torch.distributed``: gloo between CPUs, NCCL between GPUs.
     owner
         Rank that owns each dataset, the same for all, shape (T,).
-    device
-        Device of the computation.
     plan
         JSON that is recorded in checkpoints.
 

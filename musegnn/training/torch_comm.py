@@ -83,10 +83,6 @@ def make_group(
     ----------
     store
         Store in which the members find one another; groups that follow one another need other prefixes.
-    rank, size
-        Number of this process and of all.
-    backend
-        ``gloo`` or ``nccl``.
     host
         Address or name of the interface on which gloo listens.
 
@@ -116,16 +112,7 @@ def make_group(
 class TorchComm:
     """Communication over a process group, with the same bits for any number of processes and any placement.
 
-    Parameters
-    ----------
-    group
-        Result of :func:`make_group`.
-    owner, n_genes
-        Rank that owns each dataset, and its N, shapes (T,).
-    dim
-        d.
-    dtype, device
-        Type and place of the vectors.
+    `owner` and `n_genes`, shapes (T,), are the rank that owns each dataset and its N; `dim` is d.
     """
 
     def __init__(

@@ -64,18 +64,10 @@ class Trainer:
 
     Parameters
     ----------
-    data
-        Data of the run, with the records of the owned datasets.
-    config
-        The configuration.
     comm
         The group of processes; ``None``: this one alone.
     owner
         Rank that owns each dataset, shape (T,); ``None``: all are this process's.
-    device, dtype
-        Place and type of parameters and activations.
-    phases
-        Observer of the phases of each round.
     plan
         JSON that is recorded in checkpoints.
     group_epoch
@@ -87,12 +79,8 @@ class Trainer:
 
     Attributes
     ----------
-    model, engine
-        Model and engine.
     history
         Records so far; of all processes where this one has rank 0.
-    rounds
-        Number of rounds trained.
     """
 
     def __init__(
@@ -176,12 +164,8 @@ class Trainer:
     ) -> None:
         """Train until ``config.training.rounds`` rounds are done.
 
-        Parameters
-        ----------
-        folder
-            Run folder for checkpoints and metrics; ``None`` writes nothing.
-        progress
-            Called after each round with its number and the records of this process.
+        `folder` is the run folder for checkpoints and metrics; ``None`` writes nothing. `progress` is called after each
+        round with its number and the records of this process.
 
         Raises
         ------
