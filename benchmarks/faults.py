@@ -40,12 +40,12 @@ class Fault:
 
 
 class Faults:
-    """Failures of successive generations.
+    """Failures of successive group epochs.
 
     Parameters
     ----------
     entries
-        Failures: those of the first entry happen in the first generation that has such ranks, those of the second in
+        Failures: those of the first entry happen in the first process group that has such ranks, those of the second in
         the next one after that, and so on.
     folder
         Folder in which actors note the entries that happened.
@@ -59,15 +59,15 @@ class Faults:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors need not find this module
 
     def __call__(self, task: TrainTask, now: PhaseState) -> None:
-        """Fail where an entry of this generation says so."""
+        """Fail where an entry of this process group says so."""
         notes = [path.name.split("-") for path in self._folder.iterdir()]
-        done = {entry for entry, generation in notes if int(generation) < task.generation}
+        done = {entry for entry, group_epoch in notes if int(group_epoch) < task.group_epoch}
         due = self._entries[len(done)] if len(done) < len(self._entries) else ()
         if any(fault.rank >= task.size for fault in due):
             return
         for fault in due:
             if (fault.rank, fault.phase) == (task.rank, now.phase) and fault.round in {None, now.round}:
-                (self._folder / f"{len(done)}-{task.generation}").touch()
+                (self._folder / f"{len(done)}-{task.group_epoch}").touch()
                 _fail(fault, now)
 
 

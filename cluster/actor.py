@@ -117,7 +117,7 @@ class TrainerActor:
 
         config = RunFolder.open(self._folder).atlas()
         backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
-        store = find_members(task.host, task.port, f"generation-{task.generation}")
+        store = find_members(task.host, task.port, f"group_epoch-{task.group_epoch}")
         group = make_group(store, task.rank, task.size, backend=backend, host=_address())
         # After joining: some load for longer than others would wait, and a death while loading closes sockets.
         self._phases.enter("load", 0)
@@ -132,7 +132,7 @@ class TrainerActor:
             device=self._device,
             phases=self._phases,
             plan=task.placement,
-            group_epoch=task.generation,
+            group_epoch=task.group_epoch,
             left_out=task.left_out,
             wants_pause=self._pause.is_set,
         )
@@ -176,7 +176,7 @@ class TrainerActor:
 
         trainer, task, now = self._trainer, self._task, self._phases.now
         return Heartbeat(
-            generation=0 if task is None else task.generation,
+            group_epoch=0 if task is None else task.group_epoch,
             now=now,
             spent=time.time() - now.since,
             rounds=self._rounds,

@@ -66,10 +66,10 @@ class ActorHandle:
         """Whether it can be given a task."""
         return self.info is not None and not self.dead
 
-    def heartbeat_of(self, generation: int) -> Heartbeat | None:
-        """Return the newest heartbeat if it is of a generation."""
+    def heartbeat_of(self, group_epoch: int) -> Heartbeat | None:
+        """Return the newest heartbeat if it is of a given process group."""
         found = self.heartbeat
-        return found if found is not None and found.generation == generation else None
+        return found if found is not None and found.group_epoch == group_epoch else None
 
     def __str__(self) -> str:
         """Name it as messages do."""

@@ -25,7 +25,7 @@ from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
 from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
-from musegnn.datasets import expand_strata, open_source, resolve_device
+from musegnn.datasets import expand_strata, open_counts, resolve_device
 from musegnn.errors import GraphError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def build_graphs(
 def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progress: Progress | None) -> list[_Job]:
     atlas = expand_strata(atlas)
     graph = atlas.graph
-    files = [open_source(dataset) for dataset in atlas.datasets]
+    files = [open_counts(dataset) for dataset in atlas.datasets]
     members = [
         SourceDataset(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
         for d, file in zip(atlas.datasets, files, strict=True)

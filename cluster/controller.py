@@ -1,7 +1,7 @@
 """Controller of a training run on actors, through failures.
 
-Actors work in *generations*: a generation is one group of processes, from the newest checkpoint to the end of the run,
-or until one of them is lost. Then all others leave the group, and a new generation begins with the living actors and
+A *group epoch* is one group of processes, from the newest checkpoint to the end of the run,
+or until one of them is lost. Then all others leave the group, and a new one begins with the living actors and
 the spares that are ready; replacements join at a later checkpoint. Since random numbers are a function of seed, round
 and dataset, and sums do not depend on the order of their terms, no failure and no change of the number of actors
 changes a bit of the result.
@@ -62,16 +62,16 @@ class Timeouts:
 
 
 class Controller:
-    """Controller, which runs generations until all rounds are trained.
+    """Controller, which runs group epochs until all rounds are trained.
 
     Parameters
     ----------
     costs
         Costs of the datasets, in the order of the atlas.
-    first_generation
-        Number of the first generation, above those of earlier runs.
+    first_group_epoch
+        Number of the first group_epoch, above those of earlier runs.
     fence
-        Function called with the number of each generation before it begins; fences older groups.
+        Function called with the number of each process group before it begins; fences older groups.
     address
         Host and port of the key-value store in which actors find one another.
     memory
@@ -88,7 +88,7 @@ class Controller:
         costs: Sequence[DatasetCost],
         options: ClusterOptions,
         *,
-        first_generation: int,
+        first_group_epoch: int,
         fence: Callable[[int], None],
         address: tuple[str, int],
         monitor: RunMonitor,
@@ -99,7 +99,7 @@ class Controller:
     ) -> None:
         self._pool, self._costs, self._options, self._monitor = pool, list(costs), options, monitor
         self._target = options.actors or 1
-        self._generation = first_generation - 1
+        self._group_epoch = first_group_epoch - 1
         self._fence, self._address, self._memory = fence, address, memory
         self._timeouts, self._fixed_owner = timeouts or Timeouts(), owner
         self._left_out = set(left_out)
@@ -118,15 +118,15 @@ class Controller:
         self._wait_for_actors(self._target)
         while True:
             group = self._wait_for_actors(self._options.min_actors)[: self._target]
-            self._generation += 1
-            self._fence(self._generation)
-            results, failure = self._run_generation(group, self._place(group))
+            self._group_epoch += 1
+            self._fence(self._group_epoch)
+            results, failure = self._run_group(group, self._place(group))
             if failure is None and all(result is not None and result.outcome == "done" for result in results):
                 self._monitor.finished()
                 return
             if failure is not None:
                 self._monitor.failed(failure)
-                logger.error("generation %d ended: %s", self._generation, failure)
+                logger.error("group_epoch %d ended: %s", self._group_epoch, failure)
                 if failure.trace:
                     logger.info("%s", failure.trace)
                 self._raise_if_unrecoverable(failure, results)
@@ -164,16 +164,16 @@ class Controller:
             actor.owned = frozenset(i for i, owner in enumerate(placement.owner) if owner == rank)
         return placement
 
-    def _run_generation(
+    def _run_group(
         self, group: Sequence[ActorHandle], placement: Placement
     ) -> tuple[list[TaskResult | None], Failure | None]:
-        """Run one generation; return the result of each actor, and the root cause if the group broke."""
+        """Run one process group; return the result of each actor, and the root cause if the group broke."""
         host, port = self._address
         left_out = sorted(self._left_out)
         running: dict[Any, int] = {}  # Ray's references
         for rank, actor in enumerate(group):
             task = TrainTask(
-                generation=self._generation,
+                group_epoch=self._group_epoch,
                 rank=rank,
                 size=len(group),
                 owner=placement.owner,
@@ -183,7 +183,7 @@ class Controller:
                 placement=placement.to_json() | {"left_out": left_out},
             )
             running[self._pool.begin(actor, task)] = rank
-        self._monitor.began(self._generation, group, placement)
+        self._monitor.began(self._group_epoch, group, placement)
         results: list[TaskResult | None] = [None] * len(group)
         failures: list[Failure] = []
         broken_at: float | None = None
@@ -209,7 +209,7 @@ class Controller:
     def _record_seconds(self, group: Sequence[ActorHandle]) -> None:
         """Keep the measured seconds of datasets for the next placement."""
         for actor in group:
-            heartbeat = actor.heartbeat_of(self._generation)
+            heartbeat = actor.heartbeat_of(self._group_epoch)
             if heartbeat is not None:
                 self._seconds |= heartbeat.dataset_seconds
 
@@ -232,18 +232,18 @@ class Controller:
             return f"sent no heartbeat for {actor.silent:.0f} s"
         if broken_at is not None and time.monotonic() - broken_at > self._timeouts.leave:
             return "did not leave the broken group"
-        heartbeat = actor.heartbeat_of(self._generation)
+        heartbeat = actor.heartbeat_of(self._group_epoch)
         stall = max(self._timeouts.stall, 10 * self._monitor.median_round_seconds())
         if heartbeat is not None and heartbeat.now.phase not in WAITS and actor.spent > stall:
             return f"was in one phase for {actor.spent:.0f} s"
         return ""
 
     def _failure(self, actor: ActorHandle, rank: int, result: TaskResult | None) -> Failure:
-        heartbeat = actor.heartbeat_of(self._generation)
+        heartbeat = actor.heartbeat_of(self._group_epoch)
         now = result.now if result is not None else heartbeat.now if heartbeat is not None else None
         kind = FailureKind.DIED if result is None else FailureKind(result.outcome)
         return Failure(
-            generation=self._generation,
+            group_epoch=self._group_epoch,
             rank=rank,
             actor=str(actor),
             kind=kind,
@@ -251,7 +251,7 @@ class Controller:
             round=0 if now is None else now.round,
             phase="load" if now is None else now.phase,
             dataset=None if now is None else now.dataset,
-            trace="" if result is None or kind is FailureKind.LOST else result.trace,
+            trace="" if result is None or kind is FailureKind.PEER_LOST else result.trace,
         )
 
     def _raise_if_unrecoverable(self, failure: Failure, results: Sequence[TaskResult | None]) -> None:

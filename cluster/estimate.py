@@ -10,7 +10,7 @@ from musegnn.cluster.schedulers import check_scheduler, expected_workers
 from musegnn.coexpression.estimate import BuildEstimate, estimate_build, total_memory
 from musegnn.coexpression.memory import check_profile_memory, memory_budget, most_genes, task_memory
 from musegnn.data_store.strata import stratum_labels
-from musegnn.datasets import expand_strata, open_source
+from musegnn.datasets import expand_strata, open_counts
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig
@@ -48,7 +48,7 @@ def estimate_graphs(atlas: AtlasConfig, *, scheduler: str = "threads", memory: i
     check_scheduler(scheduler)
     atlas = expand_strata(atlas)
     count, per_process = expected_workers(scheduler)
-    sources = [open_source(dataset) for dataset in atlas.datasets]
+    sources = [open_counts(dataset) for dataset in atlas.datasets]
     genes = max(most_genes(atlas.graph, source.n_genes) for source in sources)
     budget = memory_budget(memory)
     stripe_bytes = task_memory(genes, budget, per_process)

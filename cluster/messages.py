@@ -19,7 +19,7 @@ class TrainTask:
 
     Attributes
     ----------
-    generation
+    group_epoch
         Number of the group; every later one replaces it.
     rank, size, owner
         Rank of the actor, number of actors in the group, and rank that owns each dataset of the atlas.
@@ -31,7 +31,7 @@ class TrainTask:
         Record of the placement for checkpoints.
     """
 
-    generation: int
+    group_epoch: int
     rank: int
     size: int
     owner: tuple[int, ...]
@@ -66,7 +66,7 @@ class Heartbeat:
 
     Attributes
     ----------
-    generation, now
+    group_epoch, now
         Generation of its group, 0 before the first; present round, phase and dataset.
     spent, seconds
         Seconds in this phase so far, by the actor's own clock, and in each phase.
@@ -78,7 +78,7 @@ class Heartbeat:
         Bytes sent to other actors so far; largest resident memory.
     """
 
-    generation: int
+    group_epoch: int
     now: PhaseState
     spent: float
     rounds: int
@@ -120,16 +120,16 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     DIED = "died"
-    LOST = "lost"
+    PEER_LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Failure that ended a generation.
+    """Failure that ended a process group.
 
     Attributes
     ----------
-    generation, rank, actor
+    group_epoch, rank, actor
         Group, and rank and name of the actor in it.
     kind
         ``refused``: an error that would come again; ``failed``: another error; ``died``: the process ended or was
@@ -140,7 +140,7 @@ class Failure:
         Last known work of the actor.
     """
 
-    generation: int
+    group_epoch: int
     rank: int
     actor: str
     kind: FailureKind

@@ -25,7 +25,7 @@ class Metrics:
         self._round_seconds = gauge("round_seconds", "Median seconds of the last rounds")
         self._datasets = gauge("datasets_per_second", "Datasets trained per second")
         self._imbalance = gauge("imbalance", "Largest over mean computing time of the actors")
-        self._generation = gauge("generation", "Number of the present group of actors")
+        self._group_epoch = gauge("group_epoch", "Number of the present group of actors")
         self._actors = gauge("actors", "Actors in the group")
         self._phase = gauge("phase_seconds", "Seconds that an actor has spent in a phase", "rank", "phase")
         self._sent = gauge("sent_bytes", "Bytes that an actor has sent to others", "rank")
@@ -40,7 +40,7 @@ class Metrics:
         self._round_seconds.set(status["seconds_per_round"])
         self._datasets.set(status["datasets_per_second"])
         self._imbalance.set(status["imbalance"])
-        self._generation.set(status["generation"])
+        self._group_epoch.set(status["group_epoch"])
         self._actors.set(len(status["actors"]))
         if status["recovery_seconds"]:
             self._recovery.set(status["recovery_seconds"][-1])

@@ -59,7 +59,7 @@ class RunMonitor:
         self._path, self._names, self._total = folder / FILE, list(names), rounds
         self._progress, self._metrics = progress, metrics
         self._state = "starting"
-        self._generation = 0
+        self._group_epoch = 0
         self._owned: list[list[str]] = []
         self._failures: list[dict[str, Any]] = []  # JSON
         self._quarantined: list[str] = []
@@ -78,9 +78,9 @@ class RunMonitor:
         """Record that actors are awaited."""
         self._write(pool.actors, note=f"{len(pool.ready)} of {n} actors are ready")
 
-    def began(self, generation: int, group: Sequence[ActorHandle], placement: Placement) -> None:
-        """Record that a generation has begun."""
-        self._state, self._generation = "training", generation
+    def began(self, group_epoch: int, group: Sequence[ActorHandle], placement: Placement) -> None:
+        """Record that a process group has begun."""
+        self._state, self._group_epoch = "training", group_epoch
         self._owned = [
             [name for name, owner in zip(self._names, placement.owner, strict=True) if owner == rank]
             for rank in range(len(group))
@@ -91,7 +91,7 @@ class RunMonitor:
 
     def update(self, pool: ActorPool, group: Sequence[ActorHandle]) -> None:
         """Record the newest heartbeats."""
-        found = [actor.heartbeat_of(self._generation) for actor in group]
+        found = [actor.heartbeat_of(self._group_epoch) for actor in group]
         heartbeats = [heartbeat for heartbeat in found if heartbeat is not None]
         self._furthest = max([self._furthest, *(heartbeat.rounds for heartbeat in heartbeats)])
         done = min(0 if heartbeat is None else heartbeat.rounds for heartbeat in found)
@@ -120,7 +120,7 @@ class RunMonitor:
         self._broke_at = self._broke_at or time.monotonic()
 
     def failed(self, failure: Failure) -> None:
-        """Record that a generation has broken, and how many rounds it costs."""
+        """Record that a process group has broken, and how many rounds it costs."""
         self._state = "recovering"
         self.broke()
         lost = max(0, self._furthest - self._checkpoint_round())
@@ -182,7 +182,7 @@ class RunMonitor:
         """Return actors that have been in one phase of computing for long, and those that are silent."""
         found, after = [], max(STALL_SECONDS, 10 * self.median_round_seconds())
         for rank, actor in enumerate(group):
-            heartbeat = actor.heartbeat_of(self._generation)
+            heartbeat = actor.heartbeat_of(self._group_epoch)
             if heartbeat is None:
                 continue
             now = heartbeat.now
@@ -204,7 +204,7 @@ class RunMonitor:
             "format": "musegnn-status",
             "state": self._state,
             "updated": time.time(),
-            "generation": self._generation,
+            "group_epoch": self._group_epoch,
             "rounds": self._round,
             "total": self._total,
             "seconds_per_round": seconds,
@@ -227,7 +227,7 @@ class RunMonitor:
             "datasets": self._owned[rank] if rank < len(self._owned) else [],
             "silent_seconds": round(actor.silent, 1),
         }
-        heartbeat = actor.heartbeat_of(self._generation)
+        heartbeat = actor.heartbeat_of(self._group_epoch)
         if heartbeat is not None:
             about |= {
                 "round": heartbeat.now.round,

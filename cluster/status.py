@@ -55,7 +55,7 @@ def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
         "state": "done" if history and done >= total else "training",
         "updated": updated,
         "age_seconds": time.time() - updated,
-        "generation": 0,
+        "group_epoch": 0,
         "rounds": done,
         "total": total,
         "seconds_per_round": seconds,
@@ -74,7 +74,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
     old = status["state"] in {"starting", "training", "recovering"} and status["age_seconds"] > OLD_SECONDS
     state = f"{status['state']}, but no news for {status['age_seconds']:.0f} s" if old else status["state"]
     lines = [
-        f"{state}: round {status['rounds']} of {status['total']}, generation {status['generation']}"
+        f"{state}: round {status['rounds']} of {status['total']}, group epoch {status['group_epoch']}"
         + (f", {status['note']}" if status.get("note") else "")
     ]
     if status["seconds_per_round"]:

@@ -23,7 +23,7 @@ MIN_CELLS = 50
 NVIDIA = Path("/dev/nvidia0")
 
 
-def open_source(dataset: DatasetConfig) -> H5adSource:
+def open_counts(dataset: DatasetConfig) -> H5adSource:
     """Open the file of a dataset; all its cells, whatever the stratum."""
     return open_h5ad(
         dataset.path,
@@ -50,7 +50,7 @@ def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
         if dataset.by is None or dataset.stratum is not None:
             datasets.append(dataset)
             continue
-        labels = stratum_labels(open_source(dataset), dataset.by)
+        labels = stratum_labels(open_counts(dataset), dataset.by)
         large = [label for label, cells in labels.items() if len(cells) >= MIN_CELLS]
         if len(large) < len(labels):
             logger.warning(

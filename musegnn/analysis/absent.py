@@ -10,7 +10,7 @@ import numpy as np
 
 from musegnn.coexpression.scan import MITOCHONDRIAL
 from musegnn.data_store import Store
-from musegnn.datasets import open_source
+from musegnn.datasets import open_counts
 from musegnn.errors import MuseGNNError
 from musegnn.text import some_of
 from musegnn.training.genes import gene_keys, read_orthologs
@@ -100,7 +100,7 @@ def _absences(gene: str, atlas: AtlasConfig, chosen: Collection[DatasetConfig], 
         which = (dataset.path, dataset.layer, dataset.gene_id_key)
         if which not in opened:
             try:
-                opened[which] = open_source(dataset)
+                opened[which] = open_counts(dataset)
             except (MuseGNNError, OSError):
                 opened[which] = None
         source = opened[which]

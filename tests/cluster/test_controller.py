@@ -24,11 +24,11 @@ def ended(outcome, **about):
 
 
 class Pool:
-    """Actors that end every generation as listed; ``None``: the actor dies."""
+    """Actors that end every process group as listed; ``None``: the actor dies."""
 
-    def __init__(self, *generations, seconds=None):
+    def __init__(self, *groups, seconds=None):
         self.actors, self.tasks = [], []
-        self._generations, self._seconds = list(generations), seconds or {}
+        self._groups, self._seconds = list(groups), seconds or {}
         self.prepare_agents = self.poll = lambda *_: None
         self.starting = ()
 
@@ -42,17 +42,18 @@ class Pool:
 
     def begin(self, actor, task):
         actor.heartbeat = Heartbeat(
-            generation=task.generation, now=NOW, spent=0.0, rounds=3, loss=0.0, seconds={}, sent_bytes=0, peak_bytes=0,
+            group_epoch=task.group_epoch, now=NOW, spent=0.0, rounds=3,
+            loss=0.0, seconds={}, sent_bytes=0, peak_bytes=0,
             dataset_seconds=self._seconds,
         )  # fmt: skip
         self.tasks.append(task)
-        return task.generation, task.rank
+        return task.group_epoch, task.rank
 
     def finished(self, running):
         return list(running)
 
     def result(self, actor, ref):
-        found = self._generations[ref[0] - 1][ref[1]]
+        found = self._groups[ref[0] - 1][ref[1]]
         if found is None:
             actor.dead = "killed"
         return found
@@ -65,7 +66,7 @@ def run(pool, *, actors=2, **options):
         pool,
         COSTS,
         ClusterOptions(actors=actors, **options),
-        first_generation=1,
+        first_group_epoch=1,
         fence=fenced.append,
         address=("h", 1),
         monitor=monitor,

@@ -9,7 +9,7 @@ def test_many_problems_take_few_lines():
     problems = [f"W501: dataset_{k}: the vectors collapse" for k in range(80)]
     problems += [f"W503: dataset_{k}: nothing aligns it" for k in range(2)]
     status = {
-        "state": "done", "age_seconds": 0.0, "rounds": 3, "total": 3, "generation": 0, "seconds_per_round": 0.0,
+        "state": "done", "age_seconds": 0.0, "rounds": 3, "total": 3, "group_epoch": 0, "seconds_per_round": 0.0,
         "actors": [], "stalled": [f"actor {k} is silent" for k in range(40)],
         "quarantined": [f"dataset_{k}" for k in range(80)], "problems": problems, "failures": [],
     }  # fmt: skip
