@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from numpy.typing import NDArray
 
+MIN_CELLS = 50
+"""Fewest cells of a graph: in a file, under a label, and after quality control."""
+
 
 class CountSource(Protocol):
     """A matrix of raw counts, cells x genes, that is read in blocks of cells."""

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from musegnn.data_store.blocks import check_range, cut_blocks, windows
 from musegnn.data_store.commit import file_digest
-from musegnn.data_store.count_source import CountSource
+from musegnn.data_store.count_source import MIN_CELLS, CountSource
 from musegnn.data_store.h5ad import H5adLayout, count_matrices, inspect, read_rows
 from musegnn.data_store.hdf5 import no_column, open_file, read_column
 from musegnn.data_store.names import resolve_genes
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ArraySource", "CountSource", "H5adSource", "open_h5ad"]
-
-MIN_CELLS = 50
 
 
 class H5adSource:

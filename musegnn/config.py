@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Modality = Literal["scrna", "scatac", "spatial"]
 ShareKey = Literal["modality", "tissue", "species"]
+DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -281,7 +282,7 @@ class ModelConfig(_Section):
     encoder: Literal["transformer", "none"] = "none"
     edge_features: bool = True
     share_by: tuple[ShareKey, ...] = ("modality",)
-    decoder: Literal["mlp", "inner", "signed", "pairwise"] = "signed"
+    decoder: DecoderKind = "signed"
     feature_dropout: Probability = 0.5
 
     @property

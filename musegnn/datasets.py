@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from musegnn.config import NAME_PATTERN
 from musegnn.data_store import open_h5ad
+from musegnn.data_store.count_source import MIN_CELLS
 from musegnn.data_store.strata import slug, stratum_labels
 from musegnn.errors import InputError
 from musegnn.text import shorten
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIN_CELLS = 50
 NVIDIA = Path("/dev/nvidia0")
 
 

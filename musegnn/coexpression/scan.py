@@ -14,6 +14,7 @@ import numpy as np
 
 from musegnn.coexpression.counts import CountTable
 from musegnn.coexpression.tasks import load
+from musegnn.data_store.count_source import MIN_CELLS
 from musegnn.errors import InputError
 from musegnn.kernels.subset import subset
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from musegnn.data_store.readers import CountSource
 
 BLOCK_ROWS = 16384
-MIN_CELLS = 50
 MIN_GENES = 2
 MITOCHONDRIAL = "MT-"
 REASONS = ("no_counts", "few_counts", "few_genes", "many_genes", "mitochondrial")

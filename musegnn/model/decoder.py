@@ -6,7 +6,7 @@ Legend: N genes, d dimensions of the embedding, B rows of a block, P pairs, W hi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,7 +17,8 @@ from musegnn.model.conv import init_linear
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
+    from musegnn.config import DecoderKind
+
 SCORE_ROWS = 4096
 PAIRWISE_WIDTH = 32
 
