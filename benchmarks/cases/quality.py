@@ -71,7 +71,7 @@ def make_jobs(names: Sequence[str], splits: Sequence[int], seeds: Sequence[int])
     for group in names:
         for split in splits:
             first = split == groups.REPORT_SPLITS[0]
-            jobs += [Job(group, split, seed, OURS, {}) for seed in (seeds if first else seeds[:1])]
+            jobs += [Job(group, split, seed, OURS) for seed in (seeds if first else seeds[:1])]
             others = (UNTRAINED, *PUBLISHED, *ONCE, *TRAINED) if first else ()
             jobs += [Job(group, split, 0, model) for model in ("previous", *CLOSED, *others)]
     return jobs

@@ -42,7 +42,7 @@ DATASETS = {
     ),
 }
 NAMES = (*DATASETS, "atlas")
-CHOICE_GROUPS, CHOICE_SPLITS = ("pbmc", "lung", "brain"), (1, 2)
+CHOICE_SPLITS = (1, 2)
 """Where defaults are chosen. Splits are seeds of the hold-outs, ``evaluation.seed``."""
 
 REPORT_SPLITS, SEEDS = (0, 3, 4, 5), (0, 1, 2)

@@ -81,22 +81,17 @@ class Job:
     group, split, seed
         A group of datasets, the seed of the hold-outs, and the training seed.
     model
-        A name; for our model with other settings, any.
-    settings
-        For our model, sections of the atlas file that differ from the defaults; ``None`` for all others.
+        Its name.
     """
 
     group: str
     split: int
     seed: int
     model: str
-    settings: dict[str, Any] | None = None  # values of any setting
 
 
 def is_whole(job: Job) -> bool:
-    """Return whether everything is scored, which takes most of the time: see ``WHOLE``; of choice splits, always."""
-    if job.split in groups.CHOICE_SPLITS:
-        return True
+    """Return whether everything is scored, which takes most of the time: see ``WHOLE``."""
     return job.split == groups.REPORT_SPLITS[0] and job.seed == 0 and job.model in WHOLE
 
 
@@ -128,9 +123,9 @@ def run_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Result]]:
 
 def row_file(job: Job) -> Path:
     """Return the path of a row, which may not be there."""
-    parts = [code_digest(), json.dumps(job.settings, sort_keys=True)]
+    parts = [code_digest()]
     file = vectors.vector_file(job.model, job.group, job.split, job.seed)
-    if job.settings is None and file.is_file():
+    if file.is_file():
         parts.append(str(file.stat().st_mtime_ns))
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
     name = re.sub(r"\W+", "_", job.model)
@@ -187,7 +182,7 @@ class Split:
         from musegnn.evaluation.gene_sets import read_gmt
 
         self._group, self._split, self._store = group, split, groups.store(group)
-        self._model = model = self._make({}, 0)
+        self._model = model = self._make(0)
         self._tasks = dataset_tasks(model)
         self._seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in self._tasks}
         self._profiles = {name: record.profile for name, record in model.records.items()}
@@ -198,9 +193,9 @@ class Split:
             modules={},
             six=split == groups.REPORT_SPLITS[0] and group == "atlas",
         )
-        self._gene_sets = split in (groups.REPORT_SPLITS[0], *groups.CHOICE_SPLITS)
+        self._gene_sets = split == groups.REPORT_SPLITS[0]
         self._reference_vectors: Mapping[str, NDArray[np.floating]] = {}
-        self._reference = self._ours({}, 0, whole=self._gene_sets)
+        self._reference = self._ours(0, whole=self._gene_sets)
         self._scorer.keep_as_reference()
 
     def score(self, job: Job) -> Result:
@@ -211,20 +206,20 @@ class Split:
         LookupError
             When its vectors are in no file, or in one of other data.
         """
-        if job.settings is not None:
-            return self._ours(job.settings, job.seed, whole=is_whole(job))
         whole = is_whole(job)
+        if job.model == OURS:
+            return self._ours(job.seed, whole=whole)
         if job.model == UNTRAINED:
-            return self._scored(self._make({}, job.seed).untrained(), whole=whole)
+            return self._scored(self._make(job.seed).untrained(), whole=whole)
         if job.model in (*CLOSED, *ONCE):
             return self._closed(job.model, whole=whole)
         return self._from_file(job, whole=whole)
 
-    def _make(self, settings: Mapping[str, Any], seed: int) -> MuSeGNN:  # values of any setting
-        return vectors.make_model(settings, self._group, self._split, seed, self._store)
+    def _make(self, seed: int) -> MuSeGNN:
+        return vectors.make_model({}, self._group, self._split, seed, self._store)
 
-    def _ours(self, settings: Mapping[str, Any], seed: int, *, whole: bool = True) -> Result:  # values of any setting
-        model = self._make(settings, seed)
+    def _ours(self, seed: int, *, whole: bool) -> Result:
+        model = self._make(seed)
         start = time.process_time()
         found = model.train().vectors()
         seconds = time.process_time() - start

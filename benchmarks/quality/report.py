@@ -1,4 +1,4 @@
-"""The pages and figures of the comparison of models and of the ablation."""
+"""The page and the figure of the comparison of models."""
 
 from __future__ import annotations
 
@@ -50,8 +50,6 @@ SIX = {
     "rank": "effective rank",
 }
 HIGHER = ("joint_mrr", "pair_mrr", "mixing", "conservation", "edges_positive", "decoder_all", "transfer", "within")
-ABLATION = ("joint_mrr", "joint_mrr p", "pair_mrr", "pair_mrr p", "mixing", "edges_positive", "decoder_all", "transfer")
-ABLATION += ("seconds",)
 
 INTRODUCTION = """# How models compare on real tissues
 
@@ -77,13 +75,6 @@ recipe has the graphs, and so the held-out edges, of its own edge rule.
 best, by held-out genes, which favours it; so are the skip-gram models, in 32 and 64. All sizes are in
 `benchmarks/results/quality.csv`. What took too long was done on hold-out 0 alone and has no deviation: slow models, as
 the first column says; gene sets; and conservation and clusters, of musegnn and two sizes of PCA.
-"""
-
-ABLATION_INTRODUCTION = """# What each part of the model adds
-
-`python -m benchmarks ablation` writes this page: the default model with one part changed, on hold-outs 1 and 2, where
-defaults are chosen. Means over both, the standard deviation in brackets; p against the default, largest / median. The
-measures are those of [the comparison of models](quality.md).
 """
 
 
@@ -132,17 +123,6 @@ def _six(table: Table, group: str, labels: Mapping[str, str]) -> list[str]:
     has_six = bool(table.splits(group, OURS, "six_auc"))
     title = "The published six, on genes of at least two datasets, and more" if has_six else "More"
     return ["", f"{title}, on hold-out {REPORT_SPLITS[0]}:", "", *rows]
-
-
-def write_ablation(table: Table, folder: Path) -> None:
-    """Write ``ablation.md`` and ``ablation.png``."""
-    lines = [ABLATION_INTRODUCTION]
-    labels = {group: {model: model for model in table.models(group)} for group in table.groups()}
-    for group in table.groups():
-        lines += [f"## {group}", "", *_rows(table, group, labels[group], {m: MAIN[m] for m in ABLATION}), ""]
-    lines += ["![Joint and pair MRR of all variants](ablation.png)", ""]
-    (folder / "ablation.md").write_text("\n".join(lines), encoding="utf-8")
-    _draw(table, labels, folder / "ablation.png")
 
 
 def _summary(table: Table) -> list[str]:
@@ -274,7 +254,7 @@ def _draw(table: Table, labels: Mapping[str, Mapping[str, str]], path: Path) -> 
         ):
             models = [m for m in each if table.splits(group, m, measure)]
             models.sort(key=lambda m: table.mean(group, m, measure))
-            colors = ["C1" if m in {OURS, "default"} else "C7" if m in {*CLOSED, *TRAINED} else "C0" for m in models]
+            colors = ["C1" if m == OURS else "C7" if m in {*CLOSED, *TRAINED} else "C0" for m in models]
             axes.barh([each[m] for m in models], [table.mean(group, m, measure) for m in models], color=colors)
             for place, model in enumerate(models):
                 values = list(table.splits(group, model, measure).values())

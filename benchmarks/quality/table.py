@@ -33,12 +33,9 @@ class Table:
     ----------
     rows
         Jobs and what they found.
-    subject
-        The model that all others are tested against.
     """
 
-    def __init__(self, rows: Iterable[tuple[Job, Result]], subject: str = OURS) -> None:
-        self.subject = subject
+    def __init__(self, rows: Iterable[tuple[Job, Result]]) -> None:
         self._values: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = {}
         self._sets: dict[tuple[str, str, str], dict[int, list[dict[str, float]]]] = defaultdict(dict)
         for job, result in rows:
@@ -82,12 +79,12 @@ class Table:
         return statistics.mean(spreads) if spreads else float("nan")
 
     def p_values(self, group: str, model: str, measure: str) -> tuple[float, float] | None:
-        """Return the largest and the median p of a model against the subject; ``None`` where there is no test.
+        """Return the largest and the median p of a model against musegnn; ``None`` where there is no test.
 
         For the MRRs over splits, each split's mean over training seeds; for gene sets twice the one p of Wilcoxon's
         signed-rank test over sets, each set's mean over the splits and seeds of both models.
         """
-        if model == self.subject or measure not in {*MRR_P, *SET_MEASURES}:
+        if model == OURS or measure not in {*MRR_P, *SET_MEASURES}:
             return None
         if measure in SET_MEASURES:
             p = self._set_p(group, model, measure)
@@ -96,13 +93,13 @@ class Table:
         return (max(found.values()), statistics.median(found.values())) if found else None
 
     def verdict(self, group: str, model: str, measure: str) -> str:
-        """Return whether a model is ``better`` or ``worse`` than the subject, or ``tied`` by its largest p."""
+        """Return whether a model is ``better`` or ``worse`` than musegnn, or ``tied`` by its largest p."""
         found = self.p_values(group, model, measure)
         if found is None:
             return ""
         if found[0] >= LEVEL:
             return "tied"
-        return "worse" if self.margin(group, self.subject, model, measure)[0] > 0 else "better"
+        return "worse" if self.margin(group, OURS, model, measure)[0] > 0 else "better"
 
     def margin(self, group: str, model: str, other: str, measure: str, factor: float = 1.0) -> tuple[float, float]:
         """Return mean and deviation over the splits of both of ``model - factor * other``; nan where there are none."""
@@ -121,7 +118,7 @@ class Table:
         return [f"{name}_{size}" for name, _, size in found if name == stem and size.isdigit()]
 
     def _set_p(self, group: str, model: str, measure: str) -> float | None:
-        ours, theirs = (self._sets.get((group, name, measure), {}) for name in (self.subject, model))
+        ours, theirs = (self._sets.get((group, name, measure), {}) for name in (OURS, model))
         both = [split for split in ours if split in theirs]
         if not both:
             return None

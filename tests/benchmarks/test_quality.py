@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from benchmarks.cases import ablation, quality
+from benchmarks.cases import quality
 from benchmarks.quality import checks, goals, groups, jobs, report, vectors
 from benchmarks.quality.jobs import OURS, Job
 from benchmarks.quality.scores import Result, Scorer
@@ -14,10 +14,10 @@ from benchmarks.quality.table import Table
 from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 
-def rows(model, measure, values, group="pbmc", settings=None):
+def rows(model, measure, values, group="pbmc"):
     """Return rows of one measure: values by split and seed."""
     return [
-        (Job(group, split, seed, model, settings), Result({measure: value}))
+        (Job(group, split, seed, model), Result({measure: value}))
         for split, each in values.items()
         for seed, value in enumerate(each)
     ]
@@ -69,18 +69,16 @@ class FakeSplit:
 def test_rows_are_kept_and_what_is_absent_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "CACHE", tmp_path)
     monkeypatch.setattr(jobs, "Split", FakeSplit)
-    ours, other = Job("pbmc", 0, 0, OURS, {}), Job("pbmc", 0, 0, "previous")
+    ours, other = Job("pbmc", 0, 0, OURS), Job("pbmc", 0, 0, "previous")
     assert jobs._work([ours, other]) == ["pbmc, split 0: no vectors; left out: previous"]
     assert jobs.run_jobs([ours]) == [(ours, Result({"joint_mrr": 0.25}, {"transfer": {"s": 0.5}}))]
     assert not jobs.row_file(other).exists()
 
 
-def test_another_setting_or_file_is_another_row(tmp_path, monkeypatch):
+def test_another_file_is_another_row(tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "CACHE", tmp_path)
     monkeypatch.setenv("MUSEGNN_VECTORS", str(tmp_path))
-    one, two = Job("pbmc", 0, 0, "a, b", {}), Job("pbmc", 0, 0, "a, b", {"model": {"dim": 32}})
-    assert jobs.row_file(one) != jobs.row_file(two)
-    assert jobs.row_file(one).name.startswith("a_b-pbmc-0-0-")
+    assert jobs.row_file(Job("pbmc", 0, 0, "a, b")).name.startswith("a_b-pbmc-0-0-")
     previous = Job("pbmc", 0, 0, "previous")
     before = jobs.row_file(previous)
     vectors.save(vectors.vector_file("previous", "pbmc", 0), {"a": np.zeros((2, 2))}, {})
@@ -216,15 +214,3 @@ def test_the_page_says_what_is_ahead_and_what_is_not(tmp_path):
     assert "| pca_procrustes, 16 d |" in page
     assert "| pca_procrustes, 32 d |" in page
     assert (tmp_path / "quality.png").stat().st_size > 1000
-
-
-def test_variants_differ_from_the_default_and_are_tested_against_it(tmp_path):
-    assert all(ablation._changes())
-    measured = {"joint_mrr": 0.1, "pair_mrr": 0.2, "seconds": 3.0}
-    found = [
-        (Job("pbmc", split, 0, variant), Result(measured | ({} if variant == "default" else {"joint_p": 0.5})))
-        for split in groups.CHOICE_SPLITS
-        for variant in ("default", "100 rounds")
-    ]
-    report.write_ablation(Table(found, subject="default"), tmp_path)
-    assert "| 100 rounds | 0.1000 (0.0000) | 0.5 / 0.5 tied |" in (tmp_path / "ablation.md").read_text()
