@@ -27,6 +27,7 @@ from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, open_counts, resolve_device
 from musegnn.errors import GraphError
+from musegnn.text import public_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,7 +232,7 @@ def _build(job: _Job, site: _Site) -> None:
         _check_edges(record, job.edges)
         for warning in record.report["warnings"]:
             logger.warning("%s: %s", name, warning)
-        site.store.commit(record, job.build)
+        site.store.commit(record, job.build, log={"path": public_path(job.file.path.absolute())})
     total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
     _tell(site, name, "", total, total)
 

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore, MemoryStore
 
 from musegnn.data_store.atomic_files import replace_file, sync_folders
-from musegnn.data_store.commit import REBUILD, Manifest, canonical_json, digest, foreign_files
+from musegnn.data_store.commit import REBUILD, Manifest, canonical_json, digest, foreign_files, read_file
 from musegnn.data_store.layout import (
     ATTRIBUTES,
     ENCODING,
@@ -49,19 +49,17 @@ class _BuildFiles(MutableMapping[str, "Buffer"]):
     """The files of one build, as the mapping that zarr writes into.
 
     It starts empty whatever lies on disk, so that a half-written build of an earlier process is written over with the
-    same bytes. Only metadata can be read back. A rehearsal writes nothing.
+    same bytes. Only metadata can be read back.
     """
 
-    def __init__(self, root: Path, folder: Path, *, rehearsal: bool) -> None:
+    def __init__(self, root: Path, folder: Path) -> None:
         self.root = root
         self.folder = folder
-        self.rehearsal = rehearsal
         self.files: dict[str, tuple[int, str]] = {}
         self._metadata: dict[str, Buffer] = {}
 
     def put(self, key: str, data: bytes) -> None:
-        if not self.rehearsal:
-            replace_file(self.root, self.folder / key, data)
+        replace_file(self.root, self.folder / key, data)
         self.files[key] = (len(data), digest(data))
 
     def __setitem__(self, key: str, value: Buffer) -> None:
@@ -83,7 +81,7 @@ class _BuildFiles(MutableMapping[str, "Buffer"]):
         return len(self.files)
 
 
-def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: bool = False) -> bytes:
+def write_build(root: Path, folder: Path, record: DatasetRecord) -> bytes:
     """Write a record below `folder`, durably, the manifest last.
 
     Half-written files of an earlier try are replaced, any other file is removed.
@@ -96,8 +94,6 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
         Folder of the build.
     record
         Dataset to write, already checked.
-    rehearsal
-        Whether to write nothing.
 
     Returns
     -------
@@ -110,7 +106,7 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
         E140 or E292 when it cannot be written; the same call completes it later.
     """
     texts = {PROVENANCE: canonical_json(record.provenance), REPORT: canonical_json(record.report)}
-    files = _BuildFiles(root, folder, rehearsal=rehearsal)
+    files = _BuildFiles(root, folder)
     store = MemoryStore(files)
     group = zarr.create_group(store=store, attributes={ATTRIBUTES: attributes_of(record)}, zarr_format=3)
     for name in GROUPS:
@@ -139,21 +135,20 @@ def write_build(root: Path, folder: Path, record: DatasetRecord, *, rehearsal: b
         files.put(key, text)
     manifest = Manifest(files=files.files).to_json()
     files.put(MANIFEST, manifest)
-    if rehearsal:
-        return manifest
     for file in foreign_files(folder, Manifest(files=files.files)):
         file.unlink()
     sync_folders(root, {(folder / key).parent for key in files.files})
     return manifest
 
 
-def read_attributes(folder: Path) -> dict[str, Any]:  # JSON
+def read_attributes(folder: Path, manifest: Manifest) -> dict[str, Any]:  # JSON
     """Return the catalogue entry of a build: E131 when it is damaged, E290 when a newer program wrote it."""
+    raw = read_file(folder, manifest, "zarr.json")
     try:
-        attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"][ATTRIBUTES]
+        attributes = json.loads(raw)["attributes"][ATTRIBUTES]
         kind, version = attributes["encoding-type"], str(attributes["encoding-version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        msg = "zarr.json is missing or damaged"
+    except (ValueError, KeyError, TypeError):
+        msg = "zarr.json is no catalogue entry"
         raise StoreError(msg, code="E131", where=str(folder), fix=REBUILD) from None
     if kind != ENCODING or not version.startswith("1."):
         msg = f"the build is {kind} {version}, this program reads {ENCODING} 1"
@@ -167,7 +162,7 @@ def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
 
     An array that lacks chunks is E132, one that cannot be decoded E131.
     """
-    about = read_attributes(folder)
+    about = read_attributes(folder, manifest)
     group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3, use_consolidated=False)
 
     def load(path: str, dtype: str) -> NDArray[Any]:
@@ -187,8 +182,8 @@ def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
         genes=genes,
         pairs=pairs,
         profile=load("profile/X", "<f4"),
-        report=json.loads((folder / REPORT).read_bytes()),
-        provenance=json.loads((folder / PROVENANCE).read_bytes()),
+        report=json.loads(read_file(folder, manifest, REPORT)),
+        provenance=json.loads(read_file(folder, manifest, PROVENANCE)),
     )
 
 

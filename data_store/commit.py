@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GENERATION = re.compile(r"(\d{12})\.json\Z")
-REBUILD = "restore the build from a copy, or remove its reference and build the dataset again"
+REBUILD = "musegnn store repair, from a copy of the store or from the atlas file"
 SAFE_KEY = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[A-Za-z0-9._/-]+\Z")
 
 
@@ -83,7 +83,7 @@ def references(root: Path, dataset: str) -> list[Reference]:
     if not folder.is_dir():
         return []
     found = sorted(path for path in folder.iterdir() if GENERATION.match(path.name))
-    return [_read_reference(dataset, path) for path in found]
+    return [read_reference(dataset, path) for path in found]
 
 
 def newest(root: Path, dataset: str) -> Reference:
@@ -95,7 +95,8 @@ def newest(root: Path, dataset: str) -> Reference:
     return found[-1]
 
 
-def _read_reference(dataset: str, path: Path) -> Reference:
+def read_reference(dataset: str, path: Path) -> Reference:
+    """Read one generation of a dataset; E130 when the file is damaged."""
     raw = path.read_bytes()
     try:
         content = json.loads(raw)
@@ -110,7 +111,7 @@ def _read_reference(dataset: str, path: Path) -> Reference:
         intact = False
     if not intact:
         msg = f"the reference {path.parent.name}/{path.name} is damaged"
-        fix = "restore it from a copy, or remove it to go back to the generation before"
+        fix = "musegnn store repair from a copy, or remove it to go back to the generation before"
         raise StoreError(msg, code="E130", where=str(path.parent), fix=fix)
     return reference
 
@@ -143,9 +144,35 @@ def reference_path(root: Path, reference: Reference) -> Path:
 
 
 def write_log(root: Path, reference: Reference, entry: dict[str, Any]) -> None:  # JSON
-    """Note when, where and by which software a generation was made; no reader depends on it."""
-    path = root / "log" / reference.dataset / f"{reference.generation:012d}.json"
-    replace_file(root, path, canonical_json(entry))
+    """Note when, where, from which file and by which software a generation was made."""
+    replace_file(root, log_path(root, reference), canonical_json({"entry": entry, "sha256": _sum(entry)}))
+
+
+def read_log(root: Path, reference: Reference) -> dict[str, Any]:  # JSON
+    """Return what :func:`write_log` noted, empty when there is no such file; E130 when it is damaged."""
+    path = log_path(root, reference)
+    if not path.is_file():
+        return {}
+    raw = path.read_bytes()
+    try:
+        content = json.loads(raw)
+        entry: dict[str, Any] = content if "time" in content else content["entry"]  # stores made before had no sum
+        intact = canonical_json(content) == raw and (content is entry or content["sha256"] == _sum(entry))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        intact = False
+    if not intact:
+        msg = f"the log {path.parent.name}/{path.name} is damaged"
+        raise StoreError(msg, code="E130", where=str(path.parent), fix="remove it: nothing but `info` reads it")
+    return entry
+
+
+def log_path(root: Path, reference: Reference) -> Path:
+    """Return the place of the log of a generation in the store."""
+    return root / "log" / reference.dataset / f"{reference.generation:012d}.json"
+
+
+def _sum(entry: dict[str, Any]) -> str:  # JSON
+    return digest(canonical_json(entry))
 
 
 def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
@@ -164,6 +191,19 @@ def read_manifest(folder: Path, expected_sha256: str) -> Manifest:
         msg = f"{MANIFEST} names files outside its folder"
         raise StoreError(msg, code="E130", where=str(folder), fix="do not use this store")
     return Manifest(files=files)
+
+
+def read_file(folder: Path, manifest: Manifest, key: str) -> bytes:
+    """Read a file of a build whole, checking its bytes; E131 when they differ, E132 when it is missing."""
+    try:
+        raw = (folder / key).read_bytes()
+    except FileNotFoundError:
+        msg = f"{key} is missing"
+        raise StoreError(msg, code="E132", where=str(folder), fix=REBUILD) from None
+    if key not in manifest.files or digest(raw) != manifest.files[key][1]:
+        msg = f"{key} is damaged (SHA-256 differs)"
+        raise StoreError(msg, code="E131", where=str(folder), fix=REBUILD)
+    return raw
 
 
 def problems(folder: Path, manifest: Manifest, *, contents: bool) -> Iterator[str]:

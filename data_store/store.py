@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.data_store.arrays import read_attributes, read_build, write_build
+from musegnn.data_store import maintenance
+from musegnn.data_store.arrays import PROVENANCE, REPORT, read_attributes, read_build, write_build
 from musegnn.data_store.atomic_files import (
-    PARTIAL,
     TEMPORARY,
     one_writer,
     put_if_absent,
@@ -31,26 +31,28 @@ from musegnn.data_store.commit import (
     Reference,
     canonical_json,
     digest,
-    foreign_files,
     newest,
     problems,
     publish,
+    read_file,
+    read_log,
     read_manifest,
     references,
     write_log,
 )
 from musegnn.data_store.layout import FORMAT, VERSION, check_record
+from musegnn.data_store.maintenance import WORK
 from musegnn.data_store.names import check_dataset_name
 from musegnn.errors import StoreError, StoreNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from musegnn.data_store.records import DatasetRecord
 
 FORMAT_FILE = "FORMAT.json"
-WORK = "work"
+FORMAT_CONTENT = {"created_by": "musegnn", "format": FORMAT, "min_reader": 1, "version": VERSION}
 SPLIT = "_split"  # no dataset can have this name
 SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
@@ -104,9 +106,10 @@ class Store:
         if occupied:
             msg = "there is something in this place already"
             raise StoreError(msg, code="E293", where=str(root), fix="name a new folder")
-        content = {"created_by": "musegnn", "format": FORMAT, "min_reader": 1, "version": VERSION}
-        put_if_absent(root, root / FORMAT_FILE, canonical_json(content))
-        sync_folders(root.parent, [])
+        made = [folder.parent for folder in root.parents if not folder.exists()]
+        put_if_absent(root, root / FORMAT_FILE, canonical_json(FORMAT_CONTENT))
+        for folder in {root.parent, *made}:
+            sync_folders(folder, [])
         return cls(root)
 
     @classmethod
@@ -116,7 +119,7 @@ class Store:
 
     def datasets(self) -> list[str]:
         """List the committed datasets by name."""
-        return [name for name in self._names() if self.build_of(name) is not None]
+        return [name for name in self.names() if self.build_of(name) is not None]
 
     def build_of(self, name: str) -> str | None:
         """Return the committed build of a dataset, or ``None``."""
@@ -167,20 +170,6 @@ class Store:
             reference = publish(self.path, record.name, build, manifest_sha256)
         write_log(self.path, reference, _log_entry(started) | (log or {}))
 
-    def repair(self, record: DatasetRecord, build: str) -> None:
-        """Write the files of a committed build again; E133 when the record does not give the bytes committed."""
-        match = [r for r in references(self.path, check_dataset_name(record.name)) if r.build == build]
-        if not match:
-            msg = f"{record.name} has no committed build {build}"
-            raise StoreError(msg, code="E133", where=str(self.path), fix="commit it")
-        check_record(record)
-        folder = self._folder(record.name, build)
-        if digest(write_build(self.path, folder, record, rehearsal=True)) != match[-1].manifest_sha256:
-            msg = f"the record given for {record.name} differs from the committed one"
-            raise StoreError(msg, code="E133", where=str(self.path), fix="commit it as a new build")
-        with one_writer(self.path, record.name):
-            write_build(self.path, folder, record)
-
     def read(self, name: str) -> DatasetRecord:
         """Read a dataset, checking every byte on the way.
 
@@ -197,7 +186,7 @@ class Store:
     def info(self, name: str) -> dict[str, Any]:  # JSON
         """Return the labels, sizes, build, generation and bytes on disk of a dataset, without reading its arrays."""
         reference, folder, manifest = self._open(name)
-        return read_attributes(folder) | {
+        return read_attributes(folder, manifest) | {
             "build": reference.build,
             "generation": reference.generation,
             "bytes": manifest.n_bytes,
@@ -205,9 +194,23 @@ class Store:
 
     def report(self, name: str) -> dict[str, Any]:  # JSON
         """Return what was dropped and why, warnings and estimated parameters, without reading arrays."""
-        _, folder, _ = self._open(name)
-        result: dict[str, Any] = json.loads((folder / "report.json").read_bytes())
+        _, folder, manifest = self._open(name)
+        result: dict[str, Any] = json.loads(read_file(folder, manifest, REPORT))
         return result
+
+    def provenance(self, name: str) -> dict[str, Any]:  # JSON
+        """Return where a dataset comes from, without reading arrays.
+
+        Returns
+        -------
+        dict
+            ``input``: name, size and SHA-256 of the file of counts; ``parameters``: settings, defaults included;
+            ``algorithm``: version of the computation; ``log``: time, host and software of the commit, and the path of
+            the file without names of users; empty when no log is left.
+        """
+        reference, folder, manifest = self._open(name)
+        result: dict[str, Any] = json.loads(read_file(folder, manifest, PROVENANCE))
+        return result | {"log": read_log(self.path, reference)}
 
     def verify(self, name: str | None = None) -> list[str]:
         """Compare every byte of every generation of a dataset, or of all, with what was committed.
@@ -217,10 +220,33 @@ class Store:
         list of str
             One line per problem; empty when all is well.
         """
-        if name is not None and check_dataset_name(name) not in self._names():
+        if name is not None and check_dataset_name(name) not in self.names():
             self._newest(name)
-        names = self._names() if name is None else [name]
-        return [line for dataset in names for line in self._verify(dataset)]
+        names = self.names() if name is None else [name]
+        return [*self._verify_format(), *(line for dataset in names for line in maintenance.verify(self.path, dataset))]
+
+    def repair(self, source: Store, name: str | None = None) -> list[str]:
+        """Replace what is damaged of a dataset, or of all, by files of another store that have the committed bytes.
+
+        The other store is a copy, or holds a new build of the same counts with the same settings.
+
+        Returns
+        -------
+        list of str
+            Files that were written or removed, relative to the store.
+
+        Raises
+        ------
+        StoreError
+            E133 when the other store does not hold the committed bytes.
+        """
+        names = self.names() if name is None else [name]
+        return [line for dataset in names for line in maintenance.repair(self.path, dataset, source.path)]
+
+    def copy(self, target: Store, names: Sequence[str] | None = None) -> list[str]:
+        """Commit datasets, by default all, to another store, checking every byte; return those it did not have."""
+        chosen = self.datasets() if names is None else names
+        return [name for name in chosen if maintenance.copy(self.path, self._newest(name).dataset, target.path)]
 
     def workspace(self, name: str, build: str) -> AbstractContextManager[Path]:
         """Return a folder for the unfinished files of one build, which no reader of the store sees.
@@ -278,24 +304,18 @@ class Store:
         list of str
             Folders and files, relative to the store, that were (or would be) removed.
         """
-        limit = time.time() - 3600.0 * grace_hours
-        garbage = []
-        for folder in sorted((self.path / "data").glob("*/*")):
-            shown = {reference.build for reference in references(self.path, folder.parent.name)}
-            if folder.name not in shown and _last_change(folder) < limit:
-                garbage.append(folder)
-        garbage += [p for p in sorted((self.path / TEMPORARY).glob(f"*{PARTIAL}")) if p.stat().st_mtime < limit]
-        garbage += [p for p in sorted((self.path / TEMPORARY / WORK).glob("*/*")) if _last_change(p) < limit]
+        garbage = maintenance.garbage(self.path, grace_hours)
         for path in [] if dry_run else garbage:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in garbage]
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """List all datasets that were ever committed, retracted and damaged ones too."""
         folder = self.path / "refs"
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def _folder(self, name: str, build: str) -> Path:
-        return self.path / "data" / name / build
+        return maintenance.build_folder(self.path, name, build)
 
     def _open(self, name: str, *, contents: bool = False) -> tuple[Reference, Path, Manifest]:
         reference = self._newest(name)
@@ -318,27 +338,9 @@ class Store:
             raise StoreError(found[0] + more, code=code, where=str(folder), fix=REBUILD)
         return manifest
 
-    def _verify(self, name: str) -> Iterator[str]:
-        try:
-            known = references(self.path, check_dataset_name(name))
-            for reference, parent in zip(known, [None, *(r.generation for r in known)], strict=False):
-                if reference.parent != parent:
-                    yield f"{name}: generation {reference.generation} does not follow generation {parent}"
-        except StoreError as error:
-            yield f"{name}: {error.message}"
-            return
-        for build, manifest_sha256 in sorted({(r.build, r.manifest_sha256) for r in known}):
-            folder = self._folder(name, build)
-            try:
-                manifest = read_manifest(folder, manifest_sha256)
-                found = list(problems(folder, manifest, contents=True))
-                if not found:
-                    read_build(folder, manifest)
-            except StoreError as error:
-                found = [error.message]
-            else:
-                found += [f"{p.relative_to(folder)} does not belong here" for p in foreign_files(folder, manifest)]
-            yield from (f"{name}/{build}: {line}" for line in found)
+    def _verify_format(self) -> Iterator[str]:
+        if (self.path / FORMAT_FILE).read_bytes() != canonical_json(FORMAT_CONTENT):
+            yield f"{FORMAT_FILE} is damaged, or of a version after {VERSION}"
 
     def _check_format(self) -> None:
         path = self.path / FORMAT_FILE
@@ -369,10 +371,6 @@ def _remove_work(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # not empty
         folder.parent.rmdir()
-
-
-def _last_change(folder: Path) -> float:
-    return max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
 def _log_entry(started: float) -> dict[str, Any]:  # JSON

@@ -15,6 +15,8 @@ from cyclopts import Parameter
 from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, Common, Settings
+from musegnn.output import print_json, print_result
+from musegnn.store_cli import store_app
 from musegnn.text import one_line
 from musegnn.units import format_bytes, parse_bytes
 
@@ -35,7 +37,6 @@ app = cyclopts.App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-store_app = cyclopts.App(name="store", help="Look at a store of co-expression graphs.")
 app.command(store_app)
 
 
@@ -74,7 +75,7 @@ def run(
         )
     results = {name: str(folder.path / name) for name in _RESULTS}
     if common.json:
-        _print_json({"run": str(folder.path), "files": results})
+        print_json({"run": str(folder.path), "files": results})
     else:
         _print_evaluation(folder.evaluation)
         print(f"Results in {_shown(folder.path)}: {', '.join(_RESULTS)}")
@@ -117,7 +118,7 @@ def build(
             progress=progress,
         )
     names = [d.name for d in config.datasets]
-    _print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
+    print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
     return 0
 
 
@@ -139,7 +140,7 @@ def estimate(
     from musegnn import pipeline
 
     found = pipeline.estimate(_load(atlas, settings), scheduler=work.scheduler, memory=work.memory_bytes)
-    _print_result(common, found.to_json(), _estimate_table(found))
+    print_result(common, found.to_json(), _estimate_table(found))
     return 0
 
 
@@ -183,7 +184,7 @@ def train(
         limit = None if memory is None else parse_bytes(memory)
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=cluster, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
-    _print_result(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
+    print_result(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
     return 0
 
 
@@ -200,7 +201,7 @@ def status(run: Path, *, common: Common = Common()) -> int:
     from musegnn.run_folder import RunFolder
 
     found, text = pipeline.status(RunFolder.open(run))
-    _print_result(common, found, text)
+    print_result(common, found, text)
     return int(found["state"] == "stopped" or bool(found["stalled"]))
 
 
@@ -247,7 +248,7 @@ def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, traine
     model = pipeline.load_model(folder)
     evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds)
     if common.json:
-        _print_json(evaluation)
+        print_json(evaluation)
     else:
         _print_evaluation(folder.evaluation)
     return 0
@@ -281,7 +282,7 @@ def export(
         msg = "this is a folder"
         raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
     write(adata, path, format=format)
-    _print_result(
+    print_result(
         common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}"
     )
     return 0
@@ -318,7 +319,7 @@ def neighbors(
 
     table = query(_read_embeddings(run), gene, dataset=dataset, k=k, by=by, run=RunFolder.open(run))
     if common.json:
-        _print_json(json.loads(table.to_json(orient="records")))
+        print_json(json.loads(table.to_json(orient="records")))
     else:
         print(table.to_string(index=False, float_format="%.3f"))
     return 0
@@ -346,7 +347,7 @@ def report(run: Path, *, common: Common = Common()) -> int:
         msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
         raise RunError(msg, code="E406", where=str(run), fix="finish the run with the command that started it")
     pipeline.write_report(folder, model, adata, evaluation)
-    _print_result(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
+    print_result(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
     return 0
 
 
@@ -366,66 +367,11 @@ def doctor(*, warm_up: bool = False, common: Common = Common()) -> int:
     if warm_up:
         findings.append(Finding("compilation", f"all CPU kernels are compiled; {compile_kernels():.0f} s", "ok"))
     if common.json:
-        _print_json(as_json(findings))
+        print_json(as_json(findings))
     else:
         for f in findings:
             print(f"{'!' if f.level == 'problem' else ' '} {f.item:<20} {f.state}")
     return int(any(f.level == "problem" for f in findings))
-
-
-@store_app.command
-def ls(store: Path, *, common: Common = Common()) -> int:
-    """List the datasets of a store.
-
-    Parameters
-    ----------
-    store
-        The store.
-    """
-    from musegnn.data_store import Store
-
-    names = Store.open(store).datasets()
-    _print_result(common, {"datasets": names}, "\n".join(names))
-    return 0
-
-
-@store_app.command
-def info(store: Path, dataset: str, *, common: Common = Common()) -> int:
-    """Show the content of a store for one dataset.
-
-    Parameters
-    ----------
-    store
-        The store.
-    dataset
-        The dataset's name.
-    """
-    from musegnn.data_store import Store
-
-    about = Store.open(store).info(dataset)
-    if common.json:
-        _print_json(about)
-    else:
-        import yaml
-
-        print(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), end="")
-    return 0
-
-
-@store_app.command
-def verify(store: Path, *, common: Common = Common()) -> int:
-    """Read every byte of a store and compare checksums. Exit code 1 when something is damaged.
-
-    Parameters
-    ----------
-    store
-        The store.
-    """
-    from musegnn.data_store import Store
-
-    problems = Store.open(store).verify()
-    _print_result(common, {"problems": problems}, "\n".join(problems) or "no damage found")
-    return int(bool(problems))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -538,17 +484,6 @@ def _print_evaluation(path: Path) -> None:
     from musegnn.evaluation.table import to_table
 
     print(to_table(json.loads(path.read_text())))
-
-
-def _print_result(common: Common, result: dict[str, Any], text: str) -> None:  # JSON
-    if common.json:
-        _print_json(result)
-    else:
-        print(text)
-
-
-def _print_json(result: object) -> None:
-    print(json.dumps(result, indent=2))
 
 
 def _shown(path: Path) -> str:

@@ -13,7 +13,7 @@ E120 | InputError | An array declares far more data than the file holds. | Write
 E130 | StoreError | A reference, manifest or FORMAT.json of the store is missing or damaged. | Restore it from a copy.
 E131 | StoreError | A file of a stored dataset is damaged. | Restore it from a copy, or build the dataset again.
 E132 | StoreError | A file of a stored dataset is missing. | Restore it from a copy, or build the dataset again.
-E133 | StoreError | A repair was tried with a record that was not committed. | Commit it as a new build.
+E133 | StoreError | A repair found no whole copy of what is damaged. | Give a copy of this store, or build it again.
 E134 | StoreError | zarr lays arrays out otherwise than the format says. | Report this with the version of zarr.
 E140 | WriteError | The disk or a quota is full. | Free space and run the same command again.
 E141 | OSError | The system refuses to read or write a file. | Check the path, space and permissions.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +39,22 @@ def short_path(path: object) -> str:
 def one_line(error: object, width: int = 300) -> str:
     """Return an error of another library as one line."""
     return shorten(" ".join(str(error).split()), width)
+
+
+def public_path(path: object) -> str:
+    """Return a path or address without the name of a user, passwords and signatures, for a file that may be shared.
+
+    Examples
+    --------
+    >>> public_path("/home/anna/data/lung.h5ad"), public_path("s3://key:secret@host/lung.h5ad?sig=1")
+    ('~/data/lung.h5ad', 's3://host/lung.h5ad')
+    """
+    text = str(path)
+    if "://" in text:
+        scheme, rest = text.split("://", 1)
+        host, slash, place = rest.partition("?")[0].partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{place}"
+    home = str(Path.home())
+    if home != "/" and (text == home or text.startswith(home + "/")):
+        return "~" + text[len(home) :]
+    return re.sub(r"^(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\]+", "~", text)

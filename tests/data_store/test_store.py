@@ -97,7 +97,7 @@ def test_equal_builds_are_equal_bytes(tmp_path, make_record):
         store.commit(make_record(G=400, R=90, density=0.5), "b1", log={"seconds": {"scan": len(trees)}})
         trees.append(tree(store.path))
     assert trees[0] == trees[1]
-    log = json.loads((store.path / "log" / "lung" / "000000000001.json").read_bytes())
+    log = store.provenance("lung")["log"]
     assert log["seconds"] == {"scan": 1}
     assert {"time", "host", "software"} <= log.keys()
 
@@ -280,20 +280,4 @@ def test_processes_that_race_lose_nothing(store, make_record, same):
     assert store.info("lung")["generation"] == (1 if same else 3)
     shown = {json.loads(p.read_bytes())["build"] for p in (store.path / "refs" / "lung").iterdir()}
     assert shown == set(builds)
-    assert store.verify() == []
-
-
-def test_garbage_is_what_no_reference_shows(store, make_record):
-    store.commit(make_record(), "b1")
-    stray = store.path / "data" / "lung" / "b0"
-    stray.mkdir()
-    (stray / "zarr.json").write_text("{}")
-    (store.path / "tmp" / "x.1.partial").write_text("")
-    before = tree(store.path, without=())
-    assert store.gc(grace_hours=1) == []
-    expected = ["data/lung/b0", "tmp/x.1.partial"]
-    assert store.gc(grace_hours=-1) == expected
-    assert tree(store.path, without=()) == before
-    assert store.gc(grace_hours=-1, dry_run=False) == expected
-    assert not stray.exists()
     assert store.verify() == []

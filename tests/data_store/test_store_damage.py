@@ -229,21 +229,6 @@ def test_foreign_files_are_reported(store, folder):
     store.read("lung")
 
 
-def test_repair_restores_the_committed_bytes(store, folder, make_record):
-    before = tree(store.path)
-    (folder / "graph" / "z" / "c" / "0").write_bytes(b"damage")
-    (folder / "genes" / "mu" / "zarr.json").unlink()
-    store.repair(make_record(), "b1")
-    assert tree(store.path) == before
-    assert store.verify() == []
-
-
-def test_repair_from_another_record_is_refused(store, make_record):
-    with pytest.raises(StoreError, match="E133"):
-        store.repair(make_record(seed=5), "b1")
-    assert store.verify() == []
-
-
 def test_a_full_disk_commits_nothing_and_leaves_nothing_unfinished(store, make_record, monkeypatch):
     before = tree(store.path)
 
