@@ -46,7 +46,7 @@ def public_path(path: object) -> str:
 
     Examples
     --------
-    >>> public_path("/home/anna/data/lung.h5ad"), public_path("s3://key:secret@host/lung.h5ad?sig=1")
+    >>> public_path("/Users/anna/data/lung.h5ad"), public_path("s3://key:secret@host/lung.h5ad?sig=1")
     ('~/data/lung.h5ad', 's3://host/lung.h5ad')
     """
     text = str(path)
