@@ -1,4 +1,4 @@
-"""``python -m benchmarks.probes.atlas_training RUN``: train the model of a run folder, print estimate and peak as JSON."""
+"""``python -m benchmarks.probes.atlas_training RUN``: train a run folder; print estimate and peak as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ def main(path: Path) -> dict[str, int]:
     estimate = check_memory(model._data, model.config.model, model.config.training, 10**15)
     model.train(folder.path)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    print(estimate.parts, file=sys.stderr)
     return {"estimate": estimate.total, "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}
 
 
