@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.api import MuSeGNN
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -35,33 +35,32 @@ def draw_map(path: Path) -> None:
     """Compute the three spaces and write the figure."""
     from musegnn.analysis.figure import Panel, draw_maps
     from musegnn.analysis.layout import umap_layout
-    from musegnn.evaluation.evaluate import dataset_tasks
 
     with threadpool_limits(1):
         model = vectors.make_model({}, GROUP, SPLIT, SEED, groups.store(GROUP)).train()
-        tasks = dataset_tasks(model)
+        graphs = model.graphs
         spaces: dict[str, Vectors] = {
             "musegnn": model.vectors(),
-            "PCA, aligned by Procrustes": _aligned_components(tasks, model),
+            "PCA, aligned by Procrustes": _aligned_components(graphs, model),
             **_published(),
         }
         panels = []
         for title, space in spaces.items():
-            layout = umap_layout(np.concatenate([space[t.name] for t in tasks]))
-            panels.append(Panel(title=title, layout=layout, note=_measures(tasks, space)))
+            layout = umap_layout(np.concatenate([space[t.name] for t in graphs]))
+            panels.append(Panel(title=title, layout=layout, note=_measures(graphs, space)))
             print(f"{title}: {panels[-1].note}")
-    dataset = np.repeat([t.name for t in tasks], [t.n_genes for t in tasks]).tolist()
-    draw_maps(path, panels, dataset, {t.name: t.tissue for t in tasks}, dpi=DPI)
+    dataset = np.repeat([t.name for t in graphs], [t.n_genes for t in graphs]).tolist()
+    draw_maps(path, panels, dataset, {t.name: t.tissue for t in graphs}, dpi=DPI)
     print(path)
 
 
-def _aligned_components(tasks: Sequence[DatasetTask], model: MuSeGNN) -> Vectors:
+def _aligned_components(graphs: Sequence[GraphData], model: MuSeGNN) -> Vectors:
     """Return the baseline ``pca_procrustes`` of the evaluation, with its dimension of the largest joint MRR."""
     from musegnn.evaluation.baselines.alignment import pca_vectors
     from musegnn.evaluation.baselines.candidates import PCA_DIMS, best_alignment
 
-    components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in tasks}
-    _, found = best_alignment(tasks, components, PCA_DIMS)
+    components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in graphs}
+    _, found = best_alignment(graphs, components, PCA_DIMS)
     return found
 
 
@@ -80,12 +79,12 @@ def _published() -> dict[str, Vectors]:
     return {titles[model]: saved.vectors}
 
 
-def _measures(tasks: Sequence[DatasetTask], space: Vectors) -> str:
+def _measures(graphs: Sequence[GraphData], space: Vectors) -> str:
     from musegnn.evaluation.joint import mixing, retrieve_jointly
     from musegnn.evaluation.retrieval import summarize_pairs
 
-    found = summarize_pairs(retrieve_jointly(tasks, space))["overall"]["mrr"]
-    return f"joint MRR {found:.4f}, mixing within tissue {mixing(tasks, space)['within_tissue']:.2f}"
+    found = summarize_pairs(retrieve_jointly(graphs, space))["overall"]["mrr"]
+    return f"joint MRR {found:.4f}, mixing within tissue {mixing(graphs, space)['within_tissue']:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from musegnn.graph import EdgeSet, GraphData
+from musegnn.graph import EdgeSet, GraphData, HeldOutPairs
 from musegnn.random import stream
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
 
 def random_graphs(
@@ -66,8 +68,52 @@ def _graph(name: str, n_genes: int, density: float, n_pool: int, negative: float
         keys=np.array([f"G{gene:06d}" for gene in genes]),
         trainable=np.ones(n_genes, dtype=np.bool_),
         edges=edges,
-        masked_rows=np.zeros(0, dtype=np.int64),
-        masked_columns=np.zeros(0, dtype=np.int64),
+        held_out=held_out_pairs(),
+    )
+
+
+def plain_graph(
+    name: str,
+    keys: Sequence[str],
+    *,
+    trainable: NDArray[np.bool_] | None = None,
+    edges: ArrayLike = (),
+    held_out: HeldOutPairs | None = None,
+    modality: str = "scrna",
+    tissue: str = "none",
+    species: str = "human",
+) -> GraphData:
+    """Make a dataset of given genes whose `edges`, unordered pairs (K, 2), all have z = 1."""
+    n, pairs = len(keys), np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+    matrix = sparse.csr_array((np.ones(2 * len(pairs), np.float32), np.vstack([pairs, pairs[:, ::-1]]).T), shape=(n, n))
+    return GraphData(
+        name=name,
+        modality=modality,
+        tissue=tissue,
+        species=species,
+        keys=np.array(keys, dtype=np.str_),
+        trainable=np.ones(n, dtype=np.bool_) if trainable is None else trainable,
+        edges=EdgeSet(
+            indptr=matrix.indptr.astype(np.int64),
+            indices=matrix.indices.astype(np.int32),
+            z=matrix.data,
+            estimate=matrix.data,
+            features=np.stack([matrix.data, matrix.data], axis=1),
+            cutoff=0.0,
+        ),
+        held_out=held_out_pairs() if held_out is None else held_out,
+    )
+
+
+def held_out_pairs(edges: ArrayLike = (), others: ArrayLike = (), sign: ArrayLike | None = None) -> HeldOutPairs:
+    """Return held-out edges and non-edges, unordered pairs (K, 2) each, positive without a `sign`."""
+    held, apart = (np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (edges, others))
+    return HeldOutPairs(
+        rows=held[:, 0],
+        columns=held[:, 1],
+        sign=np.ones(len(held), np.int8) if sign is None else np.asarray(sign, dtype=np.int8),
+        negative_rows=apart[:, 0],
+        negative_columns=apart[:, 1],
     )
 
 

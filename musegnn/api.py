@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from musegnn.graph import EdgeSet, GraphData
     from musegnn.progress import Progress
     from musegnn.training.diagnostics import Problem
-    from musegnn.training.holdout import Holdout
 
 
 class MuSeGNN:
@@ -51,10 +50,8 @@ class MuSeGNN:
     ----------
     records, edges
         Datasets as stored, and their whole graphs, held-out edges included, by name.
-    holdout
-        Held-out edges by dataset name, and held-out gene keys.
     graphs
-        Datasets as training sees them, in the order of the atlas: gene keys, training edges, trainable genes.
+        Datasets in the order of the atlas: gene keys, training edges, and the genes and pairs that are held out.
 
     References
     ----------
@@ -78,7 +75,6 @@ class MuSeGNN:
             check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
-        self.holdout: Holdout = self._data.holdout
         self.graphs: Sequence[GraphData] = self._data.graphs
         self._reset()
 
@@ -225,7 +221,7 @@ class MuSeGNN:
                     "mean_degree": edges.mean_degree,
                     "isolated": int((np.diff(edges.indptr) == 0).sum()),
                     "cutoff": edges.cutoff,
-                    "held_out_edges": len(self.holdout.datasets[graph.name].rows),
+                    "held_out_edges": len(graph.held_out.rows),
                     "held_out_genes": int((~graph.trainable).sum()),
                     "problems": [str(problem) for problem in found if problem.dataset == graph.name],
                     "report": record.report,

@@ -1,6 +1,6 @@
 """The edges of a graph, and one dataset as training sees it: its graph without what is held out.
 
-Legend: N genes, E directed edges.
+Legend: N genes, E directed edges, P held-out edges.
 """
 
 from __future__ import annotations
@@ -71,6 +71,34 @@ class EdgeSet:
         return np.repeat(np.arange(self.n_genes, dtype=np.int64), np.diff(self.indptr))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutPairs:
+    """Gene pairs of one dataset that training does not see.
+
+    Attributes
+    ----------
+    rows, columns
+        Held-out edges as unordered pairs with ``row < column``, ascending, shape (P,), int64.
+    sign
+        Sign of z of each held-out edge, shape (P,), int8.
+    negative_rows, negative_columns
+        Pairs without an edge, matched in degree, as many as held-out edges (fewer only when the graph has fewer
+        non-edges), ``row < column``, int64.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    sign: NDArray[np.int8]
+    negative_rows: NDArray[np.int64]
+    negative_columns: NDArray[np.int64]
+
+    @property
+    def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Both genes of each held-out edge, then of each non-edge; the reconstruction loss leaves them out."""
+        rows = np.concatenate([self.rows, self.negative_rows])
+        return rows, np.concatenate([self.columns, self.negative_columns])
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphData:
     """The part of a dataset that every process needs, whoever owns the dataset.
@@ -78,11 +106,12 @@ class GraphData:
     Attributes
     ----------
     keys, trainable
-        Unique gene keys, shape (N,), and whether each gene is not held out, bool.
+        Gene keys, unique within the dataset, shape (N,), and whether each gene takes part in losses between datasets,
+        bool; equal keys agree in all datasets.
     edges
         Training edges.
-    masked_rows, masked_columns
-        Pairs that the reconstruction loss leaves out (each unordered pair once), int64.
+    held_out
+        Pairs that training does not see.
     """
 
     name: str
@@ -92,8 +121,14 @@ class GraphData:
     keys: NDArray[np.str_]
     trainable: NDArray[np.bool_]
     edges: EdgeSet
-    masked_rows: NDArray[np.int64]
-    masked_columns: NDArray[np.int64]
+    held_out: HeldOutPairs
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not describe one set of genes."""
+        sizes = (len(np.unique(self.keys)), len(self.trainable), self.edges.n_genes)
+        if any(size != len(self.keys) for size in sizes):
+            msg = f"{self.name}: {len(self.keys)} gene keys, of unique keys, `trainable` and rows of `edges` {sizes}"
+            raise ValueError(msg)
 
     @property
     def n_genes(self) -> int:

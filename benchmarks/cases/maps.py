@@ -109,16 +109,19 @@ def score(model: MuSeGNN, vectors: Vectors) -> dict[str, float]:
     """Return joint and pair MRR of held-out genes, mixing, and held-out positive edges by cosine."""
     from musegnn.evaluation.baselines.candidates import vector_candidate
     from musegnn.evaluation.edge_prediction import held_out_auc, pair_cosine
-    from musegnn.evaluation.evaluate import dataset_tasks
     from musegnn.evaluation.joint import mixing, retrieve_jointly
     from musegnn.evaluation.metrics import mean_of_defined
     from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 
-    tasks = dataset_tasks(model)
-    joint = summarize_pairs(retrieve_jointly(tasks, vectors))["overall"]["mrr"]
-    pair = summarize_pairs(retrieve_all(tasks, vector_candidate("", vectors).similarity))["overall"]["mrr"]
-    edges = mean_of_defined([held_out_auc(pair_cosine(vectors[t.name]), t.pairs)["positive"] for t in tasks])
-    return {"joint_mrr": joint, "pair_mrr": pair, "mixing": mixing(tasks, vectors)["overall"], "edges_positive": edges}
+    joint = summarize_pairs(retrieve_jointly(model.graphs, vectors))["overall"]["mrr"]
+    pair = summarize_pairs(retrieve_all(model.graphs, vector_candidate("", vectors).similarity))["overall"]["mrr"]
+    edges = mean_of_defined([held_out_auc(pair_cosine(vectors[t.name]), t.held_out)["positive"] for t in model.graphs])
+    return {
+        "joint_mrr": joint,
+        "pair_mrr": pair,
+        "mixing": mixing(model.graphs, vectors)["overall"],
+        "edges_positive": edges,
+    }
 
 
 @contextmanager

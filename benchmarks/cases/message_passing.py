@@ -82,19 +82,18 @@ def smoothed(vectors: Vectors, edges: Mapping[str, EdgeSet], share: float) -> di
 def measures(model: MuSeGNN, vectors: Vectors) -> dict[str, float]:
     """Return what is measured of vectors; missing where a group has no such pairs or no gene sets are here."""
     from musegnn.evaluation.baselines.candidates import vector_candidate
-    from musegnn.evaluation.evaluate import dataset_tasks
     from musegnn.evaluation.gene_sets import function_scores, read_gmt, transfer_scores
     from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 
-    tasks = dataset_tasks(model)
+    graphs = model.graphs
     found = score(model, vectors)
-    pairs = summarize_pairs(retrieve_all(tasks, vector_candidate("", vectors).similarity))
+    pairs = summarize_pairs(retrieve_all(graphs, vector_candidate("", vectors).similarity))
     found |= {f"pair_mrr {kind}": pairs[kind]["mrr"] for kind in KINDS if pairs[kind]["n_pairs"]}
     path = groups.gene_sets()
     if path is not None:
         sets = model.gene_sets(read_gmt(path))
-        found["transfer"] = transfer_scores(tasks, vectors, sets).mean
-        found["within"] = function_scores(tasks, vectors, sets).mean
+        found["transfer"] = transfer_scores(graphs, vectors, sets).mean
+        found["within"] = function_scores(graphs, vectors, sets).mean
     return found
 
 
@@ -162,11 +161,10 @@ def _variants(group: str, *, quick: bool) -> Iterator[tuple[str, MuSeGNN, Vector
         vectors = plain.train().vectors()
         yield "closed form", plain, vectors, time.process_time() - began
         for rule, settings in dict(list(RULES.items())[:1] if quick else RULES.items()).items():
-            edges = {}
+            edges, hidden = {}, {graph.name: graph.held_out for graph in plain.graphs}
             for name, record in plain.records.items():
-                hidden = plain.holdout.datasets[name]
                 kept = select_edges(record.pairs, record.n_cells, EdgeConfig(**settings))
-                edges[name] = _without(kept, hidden.masked_rows, hidden.masked_columns)
+                edges[name] = _without(kept, *hidden[name].all)
             for share in SHARES:
                 began = time.process_time()
                 found = smoothed(vectors, edges, share)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
     from musegnn.vectors import Similarity
 
     Vectors = Mapping[str, NDArray[np.floating]]
@@ -59,17 +59,17 @@ def related(keys: NDArray[np.str_], sets: Mapping[str, Collection[str]]) -> tupl
 
 
 def score(
-    tasks: Sequence[DatasetTask], vectors: Vectors, sets: Mapping[str, Collection[str]], by: Similarity
+    graphs: Sequence[GraphData], vectors: Vectors, sets: Mapping[str, Collection[str]], by: Similarity
 ) -> dict[str, float]:
     """Return the measures of one ranking."""
     from musegnn.evaluation.joint import retrieve_jointly
     from musegnn.evaluation.retrieval import summarize_pairs
     from musegnn.vectors import unit_rows
 
-    joint = summarize_pairs(retrieve_jointly(tasks, vectors, by=by))["overall"]["mrr"]
-    keys = np.concatenate([t.gene_key for t in tasks])
-    group = np.repeat(np.arange(len(tasks)), [t.n_genes for t in tasks])
-    ranked = similarity(unit_rows(np.concatenate([vectors[t.name] for t in tasks])), group, by)
+    joint = summarize_pairs(retrieve_jointly(graphs, vectors, by=by))["overall"]["mrr"]
+    keys = np.concatenate([t.keys for t in graphs])
+    group = np.repeat(np.arange(len(graphs)), [t.n_genes for t in graphs])
+    ranked = similarity(unit_rows(np.concatenate([vectors[t.name] for t in graphs])), group, by)
     np.fill_diagonal(ranked, -np.inf)
     nearest = np.argsort(-ranked, axis=1, kind="stable")[:, :LISTED]
     other = (group[nearest] != group[:, None]).mean(axis=1)
@@ -103,7 +103,6 @@ class NeighborLists:
         """Rank by each similarity on every group and hold-out."""
         from musegnn.evaluation.baselines.alignment import pca_vectors
         from musegnn.evaluation.baselines.candidates import PCA_DIMS, best_alignment
-        from musegnn.evaluation.evaluate import dataset_tasks
         from musegnn.evaluation.gene_sets import read_gmt
 
         path = groups.gene_sets()
@@ -113,16 +112,16 @@ class NeighborLists:
             with threadpool_limits(1):
                 for split in QUICK_SPLITS if quick else SPLITS:
                     model = make_model({}, name, split, 0, store).train()
-                    tasks = dataset_tasks(model)
+                    graphs = model.graphs
                     sets = {} if path is None else model.gene_sets(read_gmt(path))
-                    components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in tasks}
+                    components = {t.name: pca_vectors(model.records[t.name].profile, max(PCA_DIMS)) for t in graphs}
                     spaces = {
                         "musegnn": model.vectors(),
-                        "aligned PCA": best_alignment(tasks, components, PCA_DIMS)[1],
+                        "aligned PCA": best_alignment(graphs, components, PCA_DIMS)[1],
                     }
                     for space, vectors in spaces.items():
                         for by in RANKINGS:
-                            found.setdefault((space, by), []).append(score(tasks, vectors, sets, by))
+                            found.setdefault((space, by), []).append(score(graphs, vectors, sets, by))
             for (space, by), rows in found.items():
                 for measure in rows[0]:
                     yield Measurement(

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +27,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import musegnn as mg
+from benchmarks.graphs import plain_graph
 from benchmarks.quality import groups
 from musegnn.evaluation.baselines.candidates import vector_candidate
 from musegnn.evaluation.edge_prediction import held_out_auc, pair_cosine
-from musegnn.evaluation.evaluate import dataset_tasks
 from musegnn.evaluation.gene_sets import FunctionScores, function_scores, read_gmt, transfer_scores
 from musegnn.evaluation.joint import mixing, retrieve_jointly
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import chance_level, retrieve_all
-from musegnn.evaluation.task import HeldOutPairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 
     from musegnn.api import MuSeGNN
     from musegnn.evaluation.retrieval import PairRetrieval
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -69,33 +68,29 @@ class Base:
     sets: frozenset[tuple[str, str]]
 
     @classmethod
-    def of(cls, path: Path, tasks: Sequence[DatasetTask], scores: FunctionScores) -> Base:
+    def of(cls, path: Path, graphs: Sequence[GraphData], scores: FunctionScores) -> Base:
         """Read what the first process wrote, or write it."""
         if not path.is_file():
-            genes = {t.name: t.gene_key.tolist() for t in tasks}
+            genes = {t.name: t.keys.tolist() for t in graphs}
             path.write_text(json.dumps({"genes": genes, "sets": sorted(scores.auroc)}), encoding="utf-8")
         found = json.loads(path.read_text(encoding="utf-8"))
         genes = {name: frozenset(keys) for name, keys in found["genes"].items()}
         return cls(genes, frozenset((dataset, name) for dataset, name in found["sets"]))
 
-    def restrict(self, tasks: Sequence[DatasetTask], vectors: Vectors) -> tuple[list[DatasetTask], Vectors]:
-        """Return tasks and vectors of the genes of the base alone, without graphs."""
-        nothing = np.zeros(0, dtype=np.int64)
-        pairs = HeldOutPairs(
-            rows=nothing, cols=nothing, sign=nothing.astype(np.int8), other_rows=nothing, other_cols=nothing
-        )
+    def restrict(self, graphs: Sequence[GraphData], vectors: Vectors) -> tuple[list[GraphData], Vectors]:
+        """Return datasets without edges, and vectors, of the genes of the base alone."""
         small, chosen = [], {}
-        for t in tasks:
-            keep = np.isin(t.gene_key, list(self.genes[t.name]))
+        for t in graphs:
+            keep = np.isin(t.keys, list(self.genes[t.name]))
             chosen[t.name] = vectors[t.name][keep]
             small.append(
-                replace(
-                    t,
-                    gene_key=t.gene_key[keep],
-                    held_out_gene=t.held_out_gene[keep],
-                    indptr=np.zeros(int(keep.sum()) + 1, dtype=np.int64),
-                    indices=nothing.astype(np.int32),
-                    pairs=pairs,
+                plain_graph(
+                    t.name,
+                    t.keys[keep].tolist(),
+                    trainable=t.trainable[keep],
+                    modality=t.modality,
+                    tissue=t.tissue,
+                    species=t.species,
                 )
             )
         return small, chosen
@@ -106,13 +101,13 @@ class Base:
 
 
 def retrieval(
-    tasks: Sequence[DatasetTask], vectors: Vectors, genes: Mapping[str, frozenset[str]] | None = None
+    graphs: Sequence[GraphData], vectors: Vectors, genes: Mapping[str, frozenset[str]] | None = None
 ) -> dict[str, float]:
     """Compute joint and pair MRR of held-out genes, and both over chance; with `genes`, of queries in these alone."""
-    keys, counts = np.unique(np.concatenate([t.gene_key for t in tasks]), return_counts=True)
+    keys, counts = np.unique(np.concatenate([t.keys for t in graphs]), return_counts=True)
     copies = dict(zip(keys.tolist(), counts.tolist(), strict=True))
-    sizes, n = {t.name: t.n_genes for t in tasks}, sum(t.n_genes for t in tasks)
-    joint_levels = {c: chance_level(n - c + 1)[0] for c in range(1, len(tasks) + 1)}
+    sizes, n = {t.name: t.n_genes for t in graphs}, sum(t.n_genes for t in graphs)
+    joint_levels = {c: chance_level(n - c + 1)[0] for c in range(1, len(graphs) + 1)}
     pair_levels = {name: chance_level(size)[0] for name, size in sizes.items()}
 
     def mean(pairs: Sequence[PairRetrieval], *, joint: bool) -> tuple[float, float, int]:
@@ -131,8 +126,8 @@ def retrieval(
             n_queries += int(keep.sum())
         return mean_of_defined(found), mean_of_defined(chance), n_queries
 
-    joint, joint_chance, n_queries = mean(retrieve_jointly(tasks, vectors), joint=True)
-    pair, pair_chance, _ = mean(retrieve_all(tasks, vector_candidate("", vectors).similarity), joint=False)
+    joint, joint_chance, n_queries = mean(retrieve_jointly(graphs, vectors), joint=True)
+    pair, pair_chance, _ = mean(retrieve_all(graphs, vector_candidate("", vectors).similarity), joint=False)
     return {
         "queries": float(n_queries),
         "joint_mrr": joint,
@@ -142,20 +137,18 @@ def retrieval(
     }
 
 
-def score(
-    tasks: Sequence[DatasetTask], vectors: Vectors, sets: Mapping[str, list[str]], path: Path
-) -> dict[str, float]:
+def score(graphs: Sequence[GraphData], vectors: Vectors, sets: Mapping[str, list[str]], path: Path) -> dict[str, float]:
     """Compute all measures: of all genes, of those of the base among all (``same genes``), and of those alone."""
-    within, transfer = function_scores(tasks, vectors, sets), transfer_scores(tasks, vectors, sets)
-    base = Base.of(path, tasks, within)
-    few, few_vectors = base.restrict(tasks, vectors)
+    within, transfer = function_scores(graphs, vectors, sets), transfer_scores(graphs, vectors, sets)
+    base = Base.of(path, graphs, within)
+    few, few_vectors = base.restrict(graphs, vectors)
     few_within, few_transfer = (f(few, few_vectors, sets) for f in (function_scores, transfer_scores))
-    positive = [held_out_auc(pair_cosine(vectors[t.name]), t.pairs)["positive"] for t in tasks]
-    found = retrieval(tasks, vectors)
-    found |= {f"{name} same genes": value for name, value in retrieval(tasks, vectors, base.genes).items()}
+    positive = [held_out_auc(pair_cosine(vectors[t.name]), t.held_out)["positive"] for t in graphs]
+    found = retrieval(graphs, vectors)
+    found |= {f"{name} same genes": value for name, value in retrieval(graphs, vectors, base.genes).items()}
     found |= {f"{name} same rows": value for name, value in retrieval(few, few_vectors).items()}
     return found | {
-        "mixing": mixing(tasks, vectors)["overall"],
+        "mixing": mixing(graphs, vectors)["overall"],
         "mixing same rows": mixing(few, few_vectors)["overall"],
         "edges_positive": mean_of_defined(positive),
         "sets": float(len(within.by_set)),
@@ -229,7 +222,7 @@ def main(settings: dict[str, Any], folder: Path) -> None:  # JSON
                 with stage("coverage") as row:
                     row["measures"] = coverage(model, sets)
             with stage("evaluation", split=split) as row:
-                row["measures"] = score(dataset_tasks(model), vectors, sets, folder / "base.json")
+                row["measures"] = score(model.graphs, vectors, sets, folder / "base.json")
         del model, vectors  # before the next split makes its own
 
 

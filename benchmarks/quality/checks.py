@@ -29,38 +29,20 @@ NOISE = {
 
 def noise_checks() -> Iterator[Check]:
     """Score random vectors of random graphs: all must be at chance."""
+    from benchmarks.graphs import held_out_pairs, plain_graph
     from benchmarks.quality.scores import Scorer
-    from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
     random = np.random.default_rng(0)
     n, n_pairs = 400, 2000
-    tasks = []
+    graphs = []
     for name in ("one", "two"):
-        ends = random.integers(0, n, (4, n_pairs))
-        pairs = HeldOutPairs(
-            rows=ends[0],
-            cols=ends[1],
-            sign=np.ones(n_pairs, dtype=np.int8),
-            other_rows=ends[2],
-            other_cols=ends[3],
-        )
-        tasks.append(
-            DatasetTask(
-                name=name,
-                modality="scrna",
-                tissue="none",
-                species="human",
-                gene_key=np.array([f"g{k}" for k in range(n)]),
-                held_out_gene=np.arange(n) % 2 == 0,
-                indptr=np.zeros(n + 1, dtype=np.int64),
-                indices=np.zeros(0, dtype=np.int32),
-                pairs=pairs,
-            )
-        )
+        edges, others = random.integers(0, n, (2, 2, n_pairs)).transpose(0, 2, 1)
+        keys, held_out = [f"g{k}" for k in range(n)], held_out_pairs(edges, others)
+        graphs.append(plain_graph(name, keys, trainable=np.arange(n) % 2 != 0, held_out=held_out))
     sets = {f"s{k}": [f"g{i}" for i in random.permutation(n)[:60]] for k in range(40)}
-    modules = {task.name: {f"{task.name} {name}": genes for name, genes in sets.items()} for task in tasks}
-    scorer = Scorer(tasks, sets=sets, modules=modules, six=False)
-    found = scorer.space({task.name: random.normal(size=(n, 32)) for task in tasks}).measures
+    modules = {graph.name: {f"{graph.name} {name}": genes for name, genes in sets.items()} for graph in graphs}
+    scorer = Scorer(graphs, sets=sets, modules=modules, six=False)
+    found = scorer.space({graph.name: random.normal(size=(n, 32)) for graph in graphs}).measures
     for measure, (want, bound) in NOISE.items():
         got = found[measure]
         claim = f"{measure} of noise is within {bound} of {want}"
@@ -76,9 +58,8 @@ def holdout_checks() -> Iterator[Check]:
         model = mg.MuSeGNN(mg.build_graphs(atlas, Path(folder) / "store"), atlas)
     leaked = 0
     for graph in model.graphs:
-        split = model.holdout.datasets[graph.name]
         seen = {(int(r), int(c)) for r, c in zip(graph.edges.rows, graph.edges.indices, strict=True)}
-        held = zip(split.rows.tolist(), split.columns.tolist(), strict=True)
+        held = zip(graph.held_out.rows.tolist(), graph.held_out.columns.tolist(), strict=True)
         leaked += sum((r, c) in seen or (c, r) in seen for r, c in held)
     yield Check(claim="no held-out edge is a training edge", holds=leaked == 0, got=f"{leaked} are")
     hidden = {key for graph in model.graphs for key in graph.keys[~graph.trainable].tolist()}

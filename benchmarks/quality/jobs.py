@@ -178,17 +178,17 @@ class Split:
     """One split of one group: its data, and the models that are scored on it."""
 
     def __init__(self, group: str, split: int) -> None:
-        from musegnn.evaluation.evaluate import dataset_tasks, visible_pairs
+        from musegnn.evaluation.evaluate import visible_pairs
         from musegnn.evaluation.gene_sets import read_gmt
 
         self._group, self._split, self._store = group, split, groups.store(group)
         self._model = model = self._make(0)
-        self._tasks = dataset_tasks(model)
-        self._seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in self._tasks}
+        self._graphs = model.graphs
+        self._seen = {t.name: visible_pairs(model.records[t.name].pairs, t.held_out) for t in self._graphs}
         self._profiles = {name: record.profile for name, record in model.records.items()}
         path = groups.gene_sets()
         self._scorer = Scorer(
-            self._tasks,
+            self._graphs,
             sets={} if path is None else model.gene_sets(read_gmt(path)),
             modules={},
             six=split == groups.REPORT_SPLITS[0] and group == "atlas",
@@ -234,9 +234,8 @@ class Split:
         return result
 
     def _scored(self, model: MuSeGNN, *, whole: bool) -> Result:
-        from musegnn.evaluation.evaluate import dataset_tasks
 
-        result = self._space(model.vectors(), whole=whole, edges_of=dataset_tasks(model))
+        result = self._space(model.vectors(), whole=whole, edges_of=model.graphs)
         result.add(_decoder(model))
         return result
 
@@ -258,7 +257,7 @@ class Split:
         if name.startswith("pca"):
             x = {dataset: scores[:, : int(size)] for dataset, scores in self._components.items()}
             if name == "pca_procrustes":
-                return self._space(alignment.consensus_alignment(self._tasks, x), whole=whole)
+                return self._space(alignment.consensus_alignment(self._graphs, x), whole=whole)
             return self._scorer.similarity(lambda a, b: alignment.aligned_similarity(a, b, x[a.name], x[b.name]))
         if model == "relations":
             return self._space(relational_vectors(self._model.graphs, self._model.records), raw=True, whole=whole)
@@ -274,7 +273,7 @@ class Split:
         if saved is None:
             msg = f"no vectors in {path.parent} (benchmarks/README.md says how they are made)"
             raise LookupError(msg)
-        if any(saved.vectors[task.name].shape[0] != task.n_genes for task in self._tasks):
+        if any(saved.vectors[graph.name].shape[0] != graph.n_genes for graph in self._graphs):
             msg = f"{path} is of other genes"
             raise LookupError(msg)
         result = self._space(saved.vectors, whole=whole)
@@ -292,7 +291,5 @@ class Split:
 
 def _decoder(model: MuSeGNN) -> dict[str, float]:
     """Return how well the decoder of a model tells its held-out edges."""
-    from musegnn.evaluation.evaluate import dataset_tasks
-
-    found = vectors.edge_means(dataset_tasks(model), lambda name: partial(model.decoder_scores, name))
+    found = vectors.edge_means(model.graphs, lambda name: partial(model.decoder_scores, name))
     return {f"decoder_{which}": value for which, value in found.items()}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.evaluation.retrieval import PairRetrieval, Similarity
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Spaces = Mapping[str, NDArray[np.floating]]
     Sets = Mapping[str, Sequence[str]]
@@ -54,7 +54,7 @@ class Scorer:
 
     Parameters
     ----------
-    tasks
+    graphs
         The datasets.
     sets
         Gene sets by name; empty where their file is not here.
@@ -70,11 +70,11 @@ class Scorer:
     """
 
     def __init__(
-        self, tasks: Sequence[DatasetTask], *, sets: Sets, modules: Mapping[str, dict[str, list[str]]], six: bool
+        self, graphs: Sequence[GraphData], *, sets: Sets, modules: Mapping[str, dict[str, list[str]]], six: bool
     ) -> None:
         self.reference: dict[str, list[PairRetrieval]] = {}
         self._latest: dict[str, list[PairRetrieval]] = {}
-        self._tasks, self._sets, self._modules, self._six = tasks, sets, modules, six
+        self._graphs, self._sets, self._modules, self._six = graphs, sets, modules, six
 
     def keep_as_reference(self) -> None:
         """Take the model that was scored last as the reference that later models are tested against."""
@@ -87,7 +87,7 @@ class Scorer:
         raw: bool = False,
         whole: bool = True,
         sets: bool = True,
-        edges_of: Sequence[DatasetTask] | None = None,
+        edges_of: Sequence[GraphData] | None = None,
     ) -> Result:
         """Score vectors that lie in one space.
 
@@ -111,25 +111,25 @@ class Scorer:
         from musegnn.vectors import effective_rank
 
         result = self.similarity(vector_candidate("", vectors).similarity)
-        self._retrieved(result, "joint", retrieve_jointly(self._tasks, vectors))
-        mixed = mixing(self._tasks, vectors)
+        self._retrieved(result, "joint", retrieve_jointly(self._graphs, vectors))
+        mixed = mixing(self._graphs, vectors)
         result.add(
             {"mixing" if name == "overall" else f"mixing_{name}": mixed[name] for name in mixed if name != "tissues"}
         )
         result.add({f"mixing {tissue}": value for tissue, value in mixed["tissues"].items()})
-        edges = edge_means(edges_of or self._tasks, lambda name: pair_cosine(vectors[name]))
+        edges = edge_means(edges_of or self._graphs, lambda name: pair_cosine(vectors[name]))
         result.add({f"edges_{which}": value for which, value in edges.items()})
         if sets and not raw:
             self.function(vectors, result)
         if not whole:
             return result
-        for kind, found in conservation(self._tasks, vectors).items():
+        for kind, found in conservation(self._graphs, vectors).items():
             result.add({_of_kind("conservation", kind): found["specificity"]})
         result.add(self._clusters(vectors))
         if not raw:
-            result.add({"rank": effective_rank(np.concatenate([vectors[task.name] for task in self._tasks]))})
+            result.add({"rank": effective_rank(np.concatenate([vectors[graph.name] for graph in self._graphs]))})
             if self._modules:
-                result.add({"modules": module_scores(self._tasks, vectors, self._modules).mean})
+                result.add({"modules": module_scores(self._graphs, vectors, self._modules).mean})
         return result
 
     def similarity(self, similarity: Similarity) -> Result:
@@ -138,7 +138,7 @@ class Scorer:
 
         result = Result()
         self._latest = {}
-        pairs = retrieve_all(self._tasks, similarity)
+        pairs = retrieve_all(self._graphs, similarity)
         self._retrieved(result, "pair", pairs)
         for pair in pairs:
             if len(pair.held_out.key):
@@ -152,7 +152,7 @@ class Scorer:
 
         if self._sets:
             for name, score in (("within", function_scores), ("transfer", transfer_scores)):
-                found = score(self._tasks, vectors, self._sets)
+                found = score(self._graphs, vectors, self._sets)
                 result.by_set[name] = found.by_set
                 result.add({name: found.mean})
 
@@ -178,7 +178,7 @@ class Scorer:
         if self._six:
             from musegnn.evaluation.published_metrics import published_metrics
 
-            found = published_metrics(self._tasks, vectors, resolutions=RESOLUTIONS, seed=0)
+            found = published_metrics(self._graphs, vectors, resolutions=RESOLUTIONS, seed=0)
             return islands(found) | _published_six(found)
         return islands({"resolutions": self._cluster_labels(vectors)})
 
@@ -189,9 +189,9 @@ class Scorer:
 
         if not has_leiden():
             return []
-        graph = connectivities(np.concatenate([np.asarray(vectors[t.name], dtype=np.float64) for t in self._tasks]))
-        gene = np.concatenate([task.gene_key for task in self._tasks])
-        dataset = np.repeat(np.arange(len(self._tasks)), [task.n_genes for task in self._tasks])
+        graph = connectivities(np.concatenate([np.asarray(vectors[t.name], dtype=np.float64) for t in self._graphs]))
+        gene = np.concatenate([graph.keys for graph in self._graphs])
+        dataset = np.repeat(np.arange(len(self._graphs)), [graph.n_genes for graph in self._graphs])
         rows = []
         for resolution in RESOLUTIONS:
             cluster = leiden(graph, resolution=resolution, seed=0)

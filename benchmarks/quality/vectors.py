@@ -132,14 +132,13 @@ def train(settings: Mapping[str, Any], group: str, split: int, store: Path, path
     from threadpoolctl import threadpool_limits
 
     from musegnn.evaluation.edge_prediction import pair_cosine
-    from musegnn.evaluation.evaluate import dataset_tasks
 
     with threadpool_limits(1):
         model = make_model(settings, group, split, 0, store)
         start = time.process_time()
         vectors = model.train().vectors()
         seconds = time.process_time() - start
-        tasks = dataset_tasks(model)
+        tasks = _tasks(model)
         cosine = {task.name: pair_cosine(vectors[task.name]) for task in tasks}
         meta = {
             "cpu": seconds,
@@ -149,19 +148,26 @@ def train(settings: Mapping[str, Any], group: str, split: int, store: Path, path
     save(path, vectors, meta)
 
 
+def _tasks(model: MuSeGNN) -> Sequence[Any]:
+    """Return the datasets with what is held out, which the earlier commit keeps apart from graphs."""
+    from musegnn.evaluation import evaluate
+
+    return evaluate.dataset_tasks(model) if hasattr(evaluate, "dataset_tasks") else model.graphs
+
+
 def edge_means(tasks: Sequence[Any], score: Any) -> dict[str, float]:  # of whichever commit is imported
     """Return the means over datasets of the AUROC of held-out edges, of all and of positive ones.
 
     Parameters
     ----------
     tasks
-        The datasets, see :func:`musegnn.evaluation.evaluate.dataset_tasks`.
+        The datasets with what is held out of them, as the imported commit has them.
     score
         From the name of a dataset to a score of pairs of its genes.
     """
     from musegnn.evaluation.edge_prediction import held_out_auc
 
-    found = [held_out_auc(score(task.name), task.pairs) for task in tasks]
+    found = [held_out_auc(score(task.name), getattr(task, "held_out", None) or task.pairs) for task in tasks]
     return {which: float(np.nanmean([auc[which] for auc in found])) for which in EDGES}
 
 
@@ -219,19 +225,17 @@ def _train_baselines(group: str, split: int, store: Path) -> None:
 
     from musegnn.evaluation.baselines.registry import trained_baselines
     from musegnn.evaluation.edge_prediction import pair_cosine
-    from musegnn.evaluation.evaluate import dataset_tasks
 
     with threadpool_limits(1):
         model = make_model({}, group, split, 0, store)
-        tasks = dataset_tasks(model)
         profiles = {name: record.profile for name, record in model.records.items()}
         start = time.process_time()
-        made = trained_baselines(tasks, model.graphs, profiles, seed=0)
+        made = trained_baselines(model.graphs, profiles, seed=0)
         seconds = time.process_time() - start
         for name, vectors in made.items():
             if not name.startswith("pca_"):
-                cosine = {task.name: pair_cosine(vectors[task.name]) for task in tasks}
-                meta = {"cpu_of_all": seconds, "cosine": edge_means(tasks, cosine.__getitem__)}
+                cosine = {graph.name: pair_cosine(vectors[graph.name]) for graph in model.graphs}
+                meta = {"cpu_of_all": seconds, "cosine": edge_means(model.graphs, cosine.__getitem__)}
                 save(vector_file(name, group, split), vectors, meta)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+    from musegnn.graph import GraphData, HeldOutPairs
 
     Floats = NDArray[np.float64]
     PairScore = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
@@ -52,8 +52,8 @@ def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
         AUROC of ``all`` edges, of ``positive`` and of ``negative`` edges alone, each against all non-edges. Under a
         signed score such as the cosine, negative edges that are well placed lie *below* 0.5. nan where there are none.
     """
-    rows = np.concatenate([pairs.rows, pairs.other_rows])  # one call, as a decoder may encode the dataset for each
-    cols = np.concatenate([pairs.cols, pairs.other_cols])
+    rows = np.concatenate([pairs.rows, pairs.negative_rows])  # one call, as a decoder may encode the dataset for each
+    cols = np.concatenate([pairs.columns, pairs.negative_columns])
     edge, other = np.split(np.asarray(score(rows, cols), dtype=np.float64), [len(pairs.rows)])
     return {
         "all": auroc(edge, other),
@@ -62,13 +62,13 @@ def held_out_auc(score: PairScore, pairs: HeldOutPairs) -> dict[str, float]:
     }
 
 
-def degree_auc(task: DatasetTask) -> dict[str, float]:
+def degree_auc(graph: GraphData) -> dict[str, float]:
     """Compute :func:`held_out_auc` of degrees in the training graph: near 0.5 where non-edges match edges in degree.
 
     The score of a pair is ``ln(1 + degree_i) + ln(1 + degree_j)``.
     """
-    weight = np.log1p(np.diff(task.indptr).astype(np.float64))
-    return held_out_auc(lambda rows, cols: weight[rows] + weight[cols], task.pairs)
+    weight = np.log1p(np.diff(graph.edges.indptr).astype(np.float64))
+    return held_out_auc(lambda rows, cols: weight[rows] + weight[cols], graph.held_out)
 
 
 def graph_auc(vectors: NDArray[np.floating], indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> float:

@@ -30,7 +30,6 @@ from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
 from musegnn.evaluation.seeds import summarize_seeds
 from musegnn.evaluation.stability import nearest_rows, neighbor_stability
-from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 from musegnn.ranking import TOP_K
 from musegnn.vectors import effective_rank, mean_cosine
 
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import DatasetRecord, PairTable
     from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
-    from musegnn.graph import GraphData
-    from musegnn.training.holdout import DatasetHoldout, Holdout
+    from musegnn.graph import GraphData, HeldOutPairs
     from musegnn.vectors import Similarity
 
     Vectors = Mapping[str, NDArray[np.floating]]
@@ -65,7 +63,6 @@ class TrainedModel(Protocol):
     config: AtlasConfig
     records: dict[str, DatasetRecord]
     graphs: Sequence[GraphData]
-    holdout: Holdout
 
     @property
     def rounds(self) -> int:
@@ -91,7 +88,7 @@ class TrainedModel(Protocol):
 
 
 def evaluate(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     candidates: Mapping[str, Candidate],
     *,
     resolutions: Sequence[float] = (0.5, 1.0, 2.0),
@@ -116,13 +113,13 @@ def evaluate(
         JSON values, numbers rounded to six decimals, null where undefined.
     """
     with _one_blas_thread():
-        retrieved = {name: retrieve_all(tasks, c.similarity) for name, c in candidates.items()}
-        joint = {name: retrieve_jointly(tasks, c.vectors) for name, c in candidates.items() if c.vectors is not None}
+        retrieved = {name: retrieve_all(graphs, c.similarity) for name, c in candidates.items()}
+        joint = {name: retrieve_jointly(graphs, c.vectors) for name, c in candidates.items() if c.vectors is not None}
         models: dict[str, dict[str, Any]] = {}
         for name, candidate in candidates.items():
             models[name] = {
                 "description": candidate.description,
-                "held_out_edges": _edge_scores(tasks, candidate),
+                "held_out_edges": _edge_scores(graphs, candidate),
                 "retrieval": _retrieval_scores(retrieved[name]),
                 "joint": None,
                 "space": None,
@@ -130,11 +127,11 @@ def evaluate(
             }
             if candidate.vectors is not None:
                 published = published_metrics(
-                    tasks, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
+                    graphs, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
                 )
                 models[name] |= {
-                    "joint": _joint_scores(tasks, candidate.vectors, joint[name], published),
-                    "space": _space(tasks, candidate.vectors),
+                    "joint": _joint_scores(graphs, candidate.vectors, joint[name], published),
+                    "space": _space(graphs, candidate.vectors),
                     "published": published,
                 }
         document = {
@@ -145,7 +142,7 @@ def evaluate(
             "joint_candidate_set": "all rows of all datasets but the query and further copies of its gene",
             "top_k": TOP_K,
             "seed": seed,
-            "datasets": [_describe(t) for t in tasks],
+            "datasets": [_describe(t) for t in graphs],
             "models": models,
             "comparisons": _comparisons(retrieved, subject, seed),
             "joint_comparisons": _comparisons(joint, subject, seed),
@@ -170,27 +167,27 @@ def _one_blas_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
-def _describe(task: DatasetTask) -> dict[str, Any]:  # JSON
+def _describe(graph: GraphData) -> dict[str, Any]:  # JSON
     return {
-        "name": task.name,
-        "modality": task.modality,
-        "tissue": task.tissue,
-        "species": task.species,
-        "n_genes": task.n_genes,
-        "n_held_out_genes": int(task.held_out_gene.sum()),
-        "n_training_edges": len(task.indices) // 2,
-        "n_held_out_edges": len(task.pairs.rows),
-        "n_held_out_negative_edges": int((task.pairs.sign < 0).sum()),
-        "n_held_out_non_edges": len(task.pairs.other_rows),
-        "degree_auc": edge_prediction.degree_auc(task),
+        "name": graph.name,
+        "modality": graph.modality,
+        "tissue": graph.tissue,
+        "species": graph.species,
+        "n_genes": graph.n_genes,
+        "n_held_out_genes": int((~graph.trainable).sum()),
+        "n_training_edges": graph.edges.n_edges // 2,
+        "n_held_out_edges": len(graph.held_out.rows),
+        "n_held_out_negative_edges": int((graph.held_out.sign < 0).sum()),
+        "n_held_out_non_edges": len(graph.held_out.negative_rows),
+        "degree_auc": edge_prediction.degree_auc(graph),
     }
 
 
-def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str, Any] | None:  # JSON
+def _edge_scores(graphs: Sequence[GraphData], candidate: Candidate) -> dict[str, Any] | None:  # JSON
     if candidate.vectors is None:
         return None
     per_dataset: dict[str, dict[str, dict[str, float]]] = {}
-    for t in tasks:
+    for t in graphs:
         cosine = edge_prediction.pair_cosine(candidate.vectors[t.name])
         scores: dict[str, PairScore] = {
             "cosine": cosine,
@@ -198,7 +195,7 @@ def _edge_scores(tasks: Sequence[DatasetTask], candidate: Candidate) -> dict[str
         }
         if candidate.decoder is not None:
             scores["decoder"] = candidate.decoder(t.name)
-        per_dataset[t.name] = {name: edge_prediction.held_out_auc(score, t.pairs) for name, score in scores.items()}
+        per_dataset[t.name] = {name: edge_prediction.held_out_auc(score, t.held_out) for name, score in scores.items()}
     names = ("cosine", "abs_cosine", *(("decoder",) if candidate.decoder is not None else ()))
     overall = {
         name: {which: mean_of_defined([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
@@ -235,23 +232,23 @@ def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
 
 
 def _joint_scores(
-    tasks: Sequence[DatasetTask], vectors: Vectors, pairs: Sequence[PairRetrieval], published: Mapping[str, Any]
+    graphs: Sequence[GraphData], vectors: Vectors, pairs: Sequence[PairRetrieval], published: Mapping[str, Any]
 ) -> dict[str, Any]:  # JSON
     found = {"retrieval": pairs}
-    found |= {f"retrieval_{by}": retrieve_jointly(tasks, vectors, by=by) for by in CORRECTIONS}
+    found |= {f"retrieval_{by}": retrieve_jointly(graphs, vectors, by=by) for by in CORRECTIONS}
     return {
         **{
             name: {"held_out": summarize_pairs(each), "anchors": summarize_pairs(each, anchors=True)}
             for name, each in found.items()
         },
-        "mixing": mixing(tasks, vectors),
-        "conservation": conservation(tasks, vectors),
+        "mixing": mixing(graphs, vectors),
+        "conservation": conservation(graphs, vectors),
         "islands": islands(published),
     }
 
 
-def _space(tasks: Sequence[DatasetTask], vectors: Vectors) -> dict[str, Any]:  # JSON
-    parts = {t.name: np.asarray(vectors[t.name], dtype=np.float64) for t in tasks}
+def _space(graphs: Sequence[GraphData], vectors: Vectors) -> dict[str, Any]:  # JSON
+    parts = {t.name: np.asarray(vectors[t.name], dtype=np.float64) for t in graphs}
     pooled = np.concatenate(list(parts.values()))
     return {
         "dim": pooled.shape[1],
@@ -322,18 +319,18 @@ def _evaluate_seed(
 ) -> tuple[dict[str, Any], dict[str, Vectors]]:  # JSON
     """Return the evaluation of one model, and the vectors of all candidates with vectors."""
     settings = model.config.evaluation
-    tasks = dataset_tasks(model)
-    seen = {t.name: visible_pairs(model.records[t.name].pairs, t.pairs) for t in tasks}
-    profiles = {t.name: model.records[t.name].profile for t in tasks}
+    graphs = model.graphs
+    seen = {t.name: visible_pairs(model.records[t.name].pairs, t.held_out) for t in graphs}
+    profiles = {t.name: model.records[t.name].profile for t in graphs}
     with _one_blas_thread():
         baselines = baseline_candidates(
-            tasks,
+            graphs,
             profiles=profiles,
             estimates={name: estimate for name, (estimate, _) in seen.items()},
             statistics={name: z for name, (_, z) in seen.items()},
-            mean_counts={t.name: model.records[t.name].genes.mean for t in tasks},
+            mean_counts={t.name: model.records[t.name].genes.mean for t in graphs},
         )
-        raw = relational_vectors(model.graphs, model.records)
+        raw = relational_vectors(graphs, model.records)
     has_maps = model.config.model.has_maps
     about = f"musegnn after {model.rounds} rounds" if model.rounds or not has_maps else MAPS
     candidates = {"trained": _model_candidate(model, about)}
@@ -348,13 +345,13 @@ def _evaluate_seed(
     if trained_baselines:
         from musegnn.evaluation.baselines import registry
 
-        made = registry.trained_baselines(tasks, model.graphs, profiles, seed=model.config.training.seed)
+        made = registry.trained_baselines(graphs, profiles, seed=model.config.training.seed)
         about = "see musegnn.evaluation.baselines"
         candidates |= {name: vector_candidate(about, vectors) for name, vectors in made.items()}
         if sets is not None:
-            pooled.update(registry.pooled_baselines(model.graphs, profiles))
+            pooled.update(registry.pooled_baselines(graphs, profiles))
     document = evaluate(
-        tasks,
+        graphs,
         candidates,
         seed=settings.seed,
     )
@@ -364,14 +361,14 @@ def _evaluate_seed(
     known = {name: c.vectors for name, c in candidates.items() if c.vectors is not None and name != RAW}
     spaces: dict[str, Vectors] = known | pooled
     with _one_blas_thread():
-        modules = module_sets(tasks, {name: estimate for name, (estimate, _) in seen.items()})
-        document["modules"] = _plain(module_document(tasks, spaces, modules, seed=settings.seed))
+        modules = module_sets(graphs, {name: estimate for name, (estimate, _) in seen.items()})
+        document["modules"] = _plain(module_document(graphs, spaces, modules, seed=settings.seed))
     if sets is not None:
-        level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in tasks}
+        level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in graphs}
         compared = spaces | {"expression_level": level}
         with _one_blas_thread():
             function, transfer = (
-                function_document(tasks, compared, sets, subject="trained", seed=settings.seed, score=score)
+                function_document(graphs, compared, sets, subject="trained", seed=settings.seed, score=score)
                 for score in (function_scores, transfer_scores)
             )
         for name, scores in transfer["models"].items():
@@ -380,42 +377,17 @@ def _evaluate_seed(
     return document, known
 
 
-def dataset_tasks(model: TrainedModel) -> list[DatasetTask]:
-    """Return the datasets of a model with what is held out, in the order of the atlas."""
-    return [_task(graph, model.holdout.datasets[graph.name]) for graph in model.graphs]
-
-
 def visible_pairs(stored: PairTable, held_out: HeldOutPairs) -> tuple[csr_matrix, csr_matrix]:
     """Return estimates and test statistics of one dataset, (N, N) float64, 0 where not stored or held out."""
     n = stored.n_genes
     code = np.repeat(np.arange(n), np.diff(stored.indptr)) * n + stored.indices
-    hidden = np.concatenate([held_out.rows * n + held_out.cols, held_out.cols * n + held_out.rows])
+    hidden = np.concatenate([held_out.rows * n + held_out.columns, held_out.columns * n + held_out.rows])
     keep = ~np.isin(code, hidden)
     estimate, z = (
         csr_matrix((np.where(keep, v, 0.0), stored.indices, stored.indptr), shape=(n, n))
         for v in (stored.estimate, stored.z)
     )
     return estimate, z
-
-
-def _task(graph: GraphData, split: DatasetHoldout) -> DatasetTask:
-    return DatasetTask(
-        name=graph.name,
-        modality=graph.modality,
-        tissue=graph.tissue,
-        species=graph.species,
-        gene_key=graph.keys,
-        held_out_gene=~graph.trainable,
-        indptr=split.train.indptr,
-        indices=split.train.indices,
-        pairs=HeldOutPairs(
-            rows=split.rows,
-            cols=split.columns,
-            sign=split.sign,
-            other_rows=split.negative_rows,
-            other_cols=split.negative_columns,
-        ),
-    )
 
 
 def _model_candidate(model: TrainedModel, description: str) -> Candidate:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
 FOLDS = 5
 MIN_GENES = 10
@@ -79,7 +79,7 @@ def read_gmt(path: Path) -> dict[str, frozenset[str]]:
 
 
 def function_scores(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     vectors: Mapping[str, NDArray[np.floating]],
     sets: Mapping[str, Collection[str]],
     *,
@@ -99,20 +99,20 @@ def function_scores(
         Whether to assign the vectors of a dataset to its genes at random: the control, 0.5 in expectation.
     """
     auroc: dict[tuple[str, str], float] = {}
-    for task in tasks:
-        usable = _usable(task.gene_key, sets)
+    for graph in graphs:
+        usable = _usable(graph.keys, sets)
         if not usable:
             continue
-        x = _dealt(vectors[task.name], task.name, seed, permute=permute)
+        x = _dealt(vectors[graph.name], graph.name, seed, permute=permute)
         labels = np.column_stack(list(usable.values()))
-        fold = _folds(task.gene_key, seed)
+        fold = _folds(graph.keys, seed)
         scores = _predict(_Rows(x, labels, fold), x, fold)
-        auroc |= _by_set(task.name, usable, _fold_auroc(labels, scores, fold))
+        auroc |= _by_set(graph.name, usable, _fold_auroc(labels, scores, fold))
     return FunctionScores(auroc)
 
 
 def transfer_scores(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     vectors: Mapping[str, NDArray[np.floating]],
     sets: Mapping[str, Collection[str]],
     *,
@@ -123,27 +123,27 @@ def transfer_scores(
 
     Sets, folds, genes and parameters are those of :func:`function_scores`; the vectors must share one space.
     """
-    x = {t.name: _dealt(vectors[t.name], t.name, seed, permute=permute) for t in tasks}
-    fold = {t.name: _folds(t.gene_key, seed) for t in tasks}
+    x = {t.name: _dealt(vectors[t.name], t.name, seed, permute=permute) for t in graphs}
+    fold = {t.name: _folds(t.keys, seed) for t in graphs}
     auroc: dict[tuple[str, str], float] = {}
-    for task in tasks:
-        usable = _usable(task.gene_key, sets)
-        others = [t for t in tasks if t.name != task.name]
+    for graph in graphs:
+        usable = _usable(graph.keys, sets)
+        others = [t for t in graphs if t.name != graph.name]
         if not usable or not others:
             continue
         labels = np.column_stack(list(usable.values()))
         train = _Rows(
             np.concatenate([x[t.name] for t in others]),
-            np.concatenate([_members(t.gene_key, [sets[name] for name in usable]) for t in others]),
+            np.concatenate([_members(t.keys, [sets[name] for name in usable]) for t in others]),
             np.concatenate([fold[t.name] for t in others]),
         )
-        scores = _predict(train, x[task.name], fold[task.name])
-        auroc |= _by_set(task.name, usable, _fold_auroc(labels, scores, fold[task.name]))
+        scores = _predict(train, x[graph.name], fold[graph.name])
+        auroc |= _by_set(graph.name, usable, _fold_auroc(labels, scores, fold[graph.name]))
     return FunctionScores(auroc)
 
 
 def function_document(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     spaces: Mapping[str, Mapping[str, NDArray[np.floating]]],
     sets: Mapping[str, Collection[str]],
     *,
@@ -166,7 +166,7 @@ def function_document(
         ``n_sets``; and per model ``auroc``, ``permuted`` (the control), ``difference`` (subject minus model) and
         ``p_value`` of Wilcoxon's signed-rank test over sets.
     """
-    scores = {name: score(tasks, vectors, sets, seed=seed) for name, vectors in spaces.items()}
+    scores = {name: score(graphs, vectors, sets, seed=seed) for name, vectors in spaces.items()}
     reference = scores[subject].by_set
     models = {}
     for name, found in scores.items():
@@ -174,7 +174,7 @@ def function_document(
         tested = name != subject and np.any(difference)
         models[name] = {
             "auroc": found.mean,
-            "permuted": score(tasks, spaces[name], sets, seed=seed, permute=True).mean,
+            "permuted": score(graphs, spaces[name], sets, seed=seed, permute=True).mean,
             "difference": float(difference.mean()) if len(difference) else float("nan"),
             "p_value": float(wilcoxon(difference).pvalue) if tested else float("nan"),
         }

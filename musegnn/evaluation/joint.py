@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
+from musegnn.evaluation.dataset_pairs import PAIR_GROUPS, pair_group, shared_genes
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import pair_retrieval
-from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
 from musegnn.ranking import TOP_K, chance_level, expected_scores
 from musegnn.vectors import Similarity, neighborhood_similarity, scale_locally, typical_similarity, unit_rows
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.evaluation.retrieval import PairRetrieval
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -39,7 +39,7 @@ TIE = 1e-12
 
 
 def retrieve_jointly(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     vectors: Mapping[str, NDArray[np.floating]],
     *,
     by: Similarity = "cosine",
@@ -65,12 +65,12 @@ def retrieve_jointly(
     list of PairRetrieval
         As of :func:`musegnn.evaluation.retrieval.retrieve_all`, with the chance levels of these candidates.
     """
-    unit, dataset = _pool(tasks, vectors)
-    n, starts = len(unit), np.searchsorted(dataset, np.arange(len(tasks)))
-    _, gene, copies = np.unique(np.concatenate([t.gene_key for t in tasks]), return_inverse=True, return_counts=True)
-    row_of = np.full((len(copies), len(tasks)), -1)  # of a gene in a dataset
+    unit, dataset = _pool(graphs, vectors)
+    n, starts = len(unit), np.searchsorted(dataset, np.arange(len(graphs)))
+    _, gene, copies = np.unique(np.concatenate([t.keys for t in graphs]), return_inverse=True, return_counts=True)
+    row_of = np.full((len(copies), len(graphs)), -1)  # of a gene in a dataset
     row_of[gene, dataset] = np.arange(n)
-    scores = np.full((2, n, len(tasks)), np.nan)  # of a row, for the target in a dataset
+    scores = np.full((2, n, len(graphs)), np.nan)  # of a row, for the target in a dataset
     typical = typical_similarity(unit, dataset) if by == "balanced" else None
     near = neighborhood_similarity(unit, dataset) if by == "csls" else None
     for rows in _blocks(np.flatnonzero(copies[gene] > 1)):
@@ -87,10 +87,10 @@ def retrieve_jointly(
         low = np.stack([np.searchsorted(s, v - TIE, "left") for s, v in zip(similarity, own, strict=True)])
         high = np.stack([np.searchsorted(s, v + TIE, "right") for s, v in zip(similarity, own, strict=True)])
         scores[:, rows] = expected_scores(n - high, high - low + 1, k=k)
-    chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(tasks) + 1)])
+    chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(graphs) + 1)])
     found = []
-    for i, a in enumerate(tasks):
-        for j, b in enumerate(tasks[i + 1 :], start=i + 1):
+    for i, a in enumerate(graphs):
+        for j, b in enumerate(graphs[i + 1 :], start=i + 1):
             in_a, in_b = shared_genes(a, b)
             forward, backward = scores[:, starts[i] + in_a, j], scores[:, starts[j] + in_b, i]
             levels = chance[copies[gene[starts[i] + in_a]]]
@@ -99,7 +99,7 @@ def retrieve_jointly(
 
 
 def mixing(
-    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = MIXING_NEIGHBORS
+    graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], *, k: int = MIXING_NEIGHBORS
 ) -> dict[str, Any]:  # JSON
     """Compute how many of the nearest rows are of other datasets, relative to a mixed space.
 
@@ -115,24 +115,24 @@ def mixing(
         ``across_species``: the share of neighbours of another modality or species, over its expectation. nan where
         there is nothing to mix.
     """
-    counts = _neighbor_counts(tasks, vectors, k)
+    counts = _neighbor_counts(graphs, vectors, k)
     tissues: dict[str, Floats] = {}
-    for tissue in sorted({t.tissue for t in tasks}):
-        inside = [t for t in tasks if t.tissue == tissue]
+    for tissue in sorted({t.tissue for t in graphs}):
+        inside = [t for t in graphs if t.tissue == tissue]
         if len(inside) > 1:
             names = [t.name for t in inside]
             tissues[tissue] = _over_expectation(inside, _neighbor_counts(inside, vectors, k), names)
     return {
-        "overall": mean_of_defined(_over_expectation(tasks, counts, [t.name for t in tasks])),
+        "overall": mean_of_defined(_over_expectation(graphs, counts, [t.name for t in graphs])),
         "within_tissue": mean_of_defined(np.concatenate([np.empty(0), *tissues.values()])),
         "tissues": {tissue: mean_of_defined(values) for tissue, values in tissues.items()},
-        "across_modality": mean_of_defined(_over_expectation(tasks, counts, [t.modality for t in tasks])),
-        "across_species": mean_of_defined(_over_expectation(tasks, counts, [t.species for t in tasks])),
+        "across_modality": mean_of_defined(_over_expectation(graphs, counts, [t.modality for t in graphs])),
+        "across_species": mean_of_defined(_over_expectation(graphs, counts, [t.species for t in graphs])),
     }
 
 
 def conservation(
-    tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], *, k: int = CONSERVED_NEIGHBORS
+    graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], *, k: int = CONSERVED_NEIGHBORS
 ) -> dict[str, dict[str, float]]:
     """Compute how far a gene has the same neighbours in two datasets.
 
@@ -152,11 +152,11 @@ def conservation(
     ----------
     Crow, Suresh, Lee and Gillis, Nucleic Acids Research 50 (2022), conservation of co-expression.
     """
-    unit = {t.name: unit_rows(vectors[t.name]) for t in tasks}
+    unit = {t.name: unit_rows(vectors[t.name]) for t in graphs}
     found: list[tuple[str, NDArray[np.float64], int]] = []
-    for a, b in combinations(tasks, 2):
+    for a, b in combinations(graphs, 2):
         in_a, in_b = shared_genes(a, b)
-        asked = np.flatnonzero(a.held_out_gene[in_a] | b.held_out_gene[in_b])
+        asked = np.flatnonzero(~(a.trainable[in_a] & b.trainable[in_b]))
         if len(asked) and len(in_a) >= k + 2:
             forward = _conserved(unit[a.name][in_a], unit[b.name], in_b, asked, k)
             backward = _conserved(unit[b.name][in_b], unit[a.name], in_a, asked, k)
@@ -210,21 +210,21 @@ def _conserved(here: Floats, there: Floats, copy: Ints, asked: Ints, k: int) -> 
     return np.array([true.mean(), place_of_true.mean()])
 
 
-def _pool(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]]) -> tuple[Floats, Ints]:
+def _pool(graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]]) -> tuple[Floats, Ints]:
     """Return unit rows (n, d) of all datasets and the index of the dataset of each."""
-    dataset = np.repeat(np.arange(len(tasks)), [t.n_genes for t in tasks])
-    return unit_rows(np.concatenate([vectors[t.name] for t in tasks])), dataset
+    dataset = np.repeat(np.arange(len(graphs)), [t.n_genes for t in graphs])
+    return unit_rows(np.concatenate([vectors[t.name] for t in graphs])), dataset
 
 
 def _blocks(rows: Ints) -> Iterator[Ints]:
     return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
 
 
-def _neighbor_counts(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray[np.floating]], k: int) -> Floats:
+def _neighbor_counts(graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], k: int) -> Floats:
     """Return how many of the k nearest other rows of each row are in each dataset, expected over ties: (n, T)."""
-    unit, dataset = _pool(tasks, vectors)
+    unit, dataset = _pool(graphs, vectors)
     k = min(k, len(unit) - 1)
-    counts = np.zeros((len(unit), len(tasks)))
+    counts = np.zeros((len(unit), len(graphs)))
     for rows in _blocks(np.arange(len(unit)) if k > 0 else np.arange(0)):
         cosine = unit[rows] @ unit.T
         cosine[np.arange(len(rows)), rows] = -np.inf
@@ -238,9 +238,9 @@ def _neighbor_counts(tasks: Sequence[DatasetTask], vectors: Mapping[str, NDArray
     return counts
 
 
-def _over_expectation(tasks: Sequence[DatasetTask], counts: Floats, label: Sequence[str]) -> Floats:
+def _over_expectation(graphs: Sequence[GraphData], counts: Floats, label: Sequence[str]) -> Floats:
     """Return the share of neighbours in datasets of another label over its expectation, (n,); nan without others."""
-    sizes = np.array([t.n_genes for t in tasks])
+    sizes = np.array([t.n_genes for t in graphs])
     other = np.array([[one != two for two in label] for one in label])
     expected = np.repeat(other @ sizes / max(sizes.sum() - 1, 1), sizes)
     share = (counts * np.repeat(other, sizes, axis=0)).sum(axis=1) / np.maximum(counts.sum(axis=1), 1.0)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
 
@@ -93,19 +93,19 @@ def topological_overlap(adjacency: Floats) -> Floats:
     return symmetric
 
 
-def module_sets(tasks: Sequence[DatasetTask], estimates: Mapping[str, csr_matrix]) -> dict[str, dict[str, list[str]]]:
+def module_sets(graphs: Sequence[GraphData], estimates: Mapping[str, csr_matrix]) -> dict[str, dict[str, list[str]]]:
     """Return the modules of every dataset as gene sets: gene keys by dataset and name of the module."""
     sets: dict[str, dict[str, list[str]]] = {}
-    for task in tasks:
-        label = coexpression_modules(estimates[task.name])
-        sets[task.name] = {
-            f"{task.name} {k}": task.gene_key[label == k].tolist() for k in range(int(label.max(initial=-1)) + 1)
+    for graph in graphs:
+        label = coexpression_modules(estimates[graph.name])
+        sets[graph.name] = {
+            f"{graph.name} {k}": graph.keys[label == k].tolist() for k in range(int(label.max(initial=-1)) + 1)
         }
     return sets
 
 
 def module_scores(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     vectors: Mapping[str, NDArray[np.floating]],
     modules: Mapping[str, Mapping[str, list[str]]],
     *,
@@ -118,14 +118,14 @@ def module_scores(
     :func:`musegnn.evaluation.gene_sets.function_scores`.
     """
     found: dict[tuple[str, str], float] = {}
-    for task in tasks:
-        others = {name: genes for where, sets in modules.items() if where != task.name for name, genes in sets.items()}
-        found |= function_scores([task], vectors, others, seed=seed, permute=permute).auroc
+    for graph in graphs:
+        others = {name: genes for where, sets in modules.items() if where != graph.name for name, genes in sets.items()}
+        found |= function_scores([graph], vectors, others, seed=seed, permute=permute).auroc
     return FunctionScores(found)
 
 
 def module_document(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     spaces: Mapping[str, Mapping[str, NDArray[np.floating]]],
     modules: Mapping[str, Mapping[str, list[str]]],
     *,
@@ -142,8 +142,8 @@ def module_document(
         "n_modules": {name: len(sets) for name, sets in modules.items()},
         "models": {
             name: {
-                "auroc": module_scores(tasks, vectors, modules, seed=seed).mean,
-                "permuted": module_scores(tasks, vectors, modules, seed=seed, permute=True).mean,
+                "auroc": module_scores(graphs, vectors, modules, seed=seed).mean,
+                "permuted": module_scores(graphs, vectors, modules, seed=seed, permute=True).mean,
             }
             for name, vectors in spaces.items()
         },

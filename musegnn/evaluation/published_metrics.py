@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
 MAX_PAIRS = 100
 NO_LEIDEN = "igraph is not installed (pip install 'musegnn[bio]'): ASW, GC, CGR and NO need Leiden clusters"
 
 
 def published_metrics(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     vectors: Mapping[str, NDArray[np.floating]],
     *,
     resolutions: Sequence[float],
@@ -47,13 +47,13 @@ def published_metrics(
     dict
         JSON values as described in ``docs/evaluation.md``; nan where undefined.
     """
-    x = np.concatenate([np.asarray(vectors[t.name], dtype=np.float64) for t in tasks])
-    gene = np.concatenate([t.gene_key for t in tasks])
-    dataset = np.repeat(np.arange(len(tasks)), [t.n_genes for t in tasks])
+    x = np.concatenate([np.asarray(vectors[t.name], dtype=np.float64) for t in graphs])
+    gene = np.concatenate([t.keys for t in graphs])
+    dataset = np.repeat(np.arange(len(graphs)), [t.n_genes for t in graphs])
     _, code, count = np.unique(gene, return_inverse=True, return_counts=True)
-    subsets = {"common": count[code] == len(tasks), "shared": count[code] >= min_datasets}
+    subsets = {"common": count[code] == len(graphs), "shared": count[code] >= min_datasets}
     pairs = _pairs(code, dataset, seed)
-    auc = [graph_auc(vectors[t.name], t.indptr, t.indices) for t in tasks]
+    auc = [graph_auc(vectors[t.name], t.edges.indptr, t.edges.indices) for t in graphs]
     result: dict[str, Any] = {
         "auc": metrics.mean_of_defined(auc),
         "cgr_bound": metrics.common_gene_bound(gene),
@@ -69,7 +69,7 @@ def published_metrics(
     if len(x) < N_NEIGHBORS:
         return result | {"absent": f"Leiden clusters need {N_NEIGHBORS} rows, there are {len(x)}"}
     graph = connectivities(x)
-    sets = _neighborhoods(tasks, code)
+    sets = _neighborhoods(graphs, code)
     for resolution in resolutions:
         cluster = leiden(graph, resolution=resolution, seed=seed)
         row: dict[str, Any] = {
@@ -136,11 +136,11 @@ def _integration(x: NDArray[np.float64], dataset: NDArray[np.int64]) -> dict[str
     return {"n_rows": len(x), "ilisi": value, "absent": ""}
 
 
-def _neighborhoods(tasks: Sequence[DatasetTask], code: NDArray[np.int64]) -> csr_matrix:
+def _neighborhoods(graphs: Sequence[GraphData], code: NDArray[np.int64]) -> csr_matrix:
     """Return the set of neighbours' gene codes of each pooled row, as a sparse matrix."""
-    starts = np.concatenate([[0], np.cumsum([t.n_genes for t in tasks])])
-    columns = [code[start + t.indices] for start, t in zip(starts, tasks, strict=False)]
-    degrees = np.concatenate([np.diff(t.indptr) for t in tasks])
+    starts = np.concatenate([[0], np.cumsum([t.n_genes for t in graphs])])
+    columns = [code[start + t.edges.indices] for start, t in zip(starts, graphs, strict=False)]
+    degrees = np.concatenate([np.diff(t.edges.indptr) for t in graphs])
     indptr = np.concatenate([[0], np.cumsum(degrees)])
     indices = np.concatenate(columns)
     return csr_matrix((np.ones(len(indices)), indices, indptr), shape=(len(code), int(code.max(initial=-1)) + 1))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.evaluation.dataset_pairs import PAIR_GROUPS, pair_group, shared_genes
 from musegnn.evaluation.metrics import mean_of_defined
-from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes
 from musegnn.ranking import chance_level, retrieval_scores
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask, PairGroup
+    from musegnn.evaluation.dataset_pairs import PairGroup
+    from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
-    Similarity = Callable[[DatasetTask, DatasetTask], NDArray[np.floating]]
+    Similarity = Callable[[GraphData, GraphData], NDArray[np.floating]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class PairRetrieval:
     anchors: QueryScores
 
 
-def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floating]) -> PairRetrieval:
+def retrieve_pair(a: GraphData, b: GraphData, similarity: NDArray[np.floating]) -> PairRetrieval:
     """Retrieve the shared genes of two datasets in each other, by the similarity of all their genes, (N_a, N_b).
 
     Raises
@@ -91,8 +92,8 @@ def retrieve_pair(a: DatasetTask, b: DatasetTask, similarity: NDArray[np.floatin
 
 
 def pair_retrieval(
-    a: DatasetTask,
-    b: DatasetTask,
+    a: GraphData,
+    b: GraphData,
     forward: tuple[Floats, Floats],
     backward: tuple[Floats, Floats],
     chance: Floats,
@@ -103,17 +104,17 @@ def pair_retrieval(
     ----------
     forward, backward
         Expected reciprocal ranks and recalls of queries of `a` and of `b`, each shape (Q,), for the Q genes in both in
-        the order of :func:`musegnn.evaluation.task.shared_genes`.
+        the order of :func:`musegnn.evaluation.dataset_pairs.shared_genes`.
     chance
         Their chance levels, mean of both directions, shape (Q, 2).
     """
     in_a, in_b = shared_genes(a, b)
-    held_out = a.held_out_gene[in_a] | b.held_out_gene[in_b]
+    held_out = ~(a.trainable[in_a] & b.trainable[in_b])
     reciprocal, recall = ((f + r) / 2 for f, r in zip(forward, backward, strict=True))
 
     def scores(chosen: NDArray[np.bool_]) -> QueryScores:
         return QueryScores(
-            key=a.gene_key[in_a[chosen]],
+            key=a.keys[in_a[chosen]],
             reciprocal_rank=reciprocal[chosen],
             recall=recall[chosen],
             chance_mrr=mean_of_defined(chance[chosen, 0]),
@@ -125,12 +126,12 @@ def pair_retrieval(
     )
 
 
-def retrieve_all(tasks: Sequence[DatasetTask], similarity: Similarity) -> list[PairRetrieval]:
+def retrieve_all(graphs: Sequence[GraphData], similarity: Similarity) -> list[PairRetrieval]:
     """Retrieve shared genes between every two datasets, in the order (0, 1), (0, 2), ...
 
     `similarity` compares all genes of two datasets, (N_a, N_b). Pairs without shared genes have no queries.
     """
-    return [retrieve_pair(a, b, np.asarray(similarity(a, b))) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
+    return [retrieve_pair(a, b, np.asarray(similarity(a, b))) for i, a in enumerate(graphs) for b in graphs[i + 1 :]]
 
 
 def summarize_pairs(pairs: Sequence[PairRetrieval], *, anchors: bool = False) -> dict[str, dict[str, float]]:

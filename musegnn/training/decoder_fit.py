@@ -81,10 +81,8 @@ def _pairs(z: Floats, rows: NDArray[np.int64], graph: GraphData, size: float, po
     at = np.full(n, -1)
     at[rows] = np.arange(len(rows))
     counts[at[rows], rows] = False
-    for first, second in (
-        (graph.masked_rows, graph.masked_columns),
-        (graph.masked_columns, graph.masked_rows),
-    ):
+    ends = graph.held_out.all
+    for first, second in (ends, ends[::-1]):
         here = at[first] >= 0
         counts[at[first[here]], second[here]] = False
     for r in rows.tolist():

@@ -5,22 +5,20 @@ held-out genes leave similarity, contrast, alignment, neighbourhood overlaps and
 profile is of all cells and still holds the correlation of a held-out pair, for every model that takes profiles as
 features.
 
-Legend: N genes, E directed edges, P held-out pairs.
+Legend: N genes, P held-out pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from musegnn.coexpression.edges import edges_from_mask
+from musegnn.graph import HeldOutPairs
 from musegnn.random import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from musegnn.config import EvaluationConfig
@@ -29,79 +27,22 @@ if TYPE_CHECKING:
 SWAP_ROUNDS = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetHoldout:
-    """The split of one graph.
+def trainable_genes(keys: NDArray[np.str_], config: EvaluationConfig) -> NDArray[np.bool_]:
+    """Return a mask of the genes that take part in losses between datasets: those that are not held out.
 
-    Attributes
-    ----------
-    train
-        The edges that training sees.
-    rows, columns
-        Held-out edges as unordered pairs with ``row < column``, ascending, shape (P,), int64.
-    sign
-        Sign of z of each held-out edge, shape (P,), int8.
-    negative_rows, negative_columns
-        Pairs without an edge, matched in degree, as many as held-out edges (fewer only when the graph has fewer
-        non-edges), ``row < column``, int64.
+    The choice is a function of the seed and of the gene's key alone, so it is the same in all datasets, and another
+    dataset in the atlas changes no split.
     """
-
-    train: EdgeSet
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    sign: NDArray[np.int8]
-    negative_rows: NDArray[np.int64]
-    negative_columns: NDArray[np.int64]
-
-    @property
-    def masked_rows(self) -> NDArray[np.int64]:
-        """First gene of each pair that the reconstruction loss leaves out: held-out edges, then their non-edges."""
-        return np.concatenate([self.rows, self.negative_rows])
-
-    @property
-    def masked_columns(self) -> NDArray[np.int64]:
-        """Second gene of each pair that the reconstruction loss leaves out."""
-        return np.concatenate([self.columns, self.negative_columns])
+    drawn = (stream(config.seed, "holdout_genes", key).random() for key in keys.tolist())
+    return np.fromiter((draw >= config.holdout_genes for draw in drawn), dtype=np.bool_, count=len(keys))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holdout:
-    """The split of an atlas.
+def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> tuple[EdgeSet, HeldOutPairs]:
+    """Return the training edges of a symmetric graph and what is hidden: a `share` in [0, 1) of its pairs.
 
-    Attributes
-    ----------
-    datasets
-        Split of each graph by dataset name.
-    held_out_keys
-        Keys of the genes that alignment never sees, in any dataset.
+    The number of hidden pairs is rounded; at least one stays. The choice is a function of the seed and of the
+    dataset's name.
     """
-
-    datasets: Mapping[str, DatasetHoldout]
-    held_out_keys: frozenset[str]
-
-    def trainable(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
-        """Return a mask of the genes `keys` that take part in similarity, contrast and alignment."""
-        return np.fromiter((key not in self.held_out_keys for key in keys.tolist()), dtype=np.bool_, count=len(keys))
-
-
-def holdout(edges: Mapping[str, EdgeSet], keys: Mapping[str, NDArray[np.str_]], config: EvaluationConfig) -> Holdout:
-    """Split an atlas, given graphs and gene keys by dataset, into what training sees and what it does not.
-
-    Every choice is a function of the seed and of the dataset's name or the gene's key alone, so another dataset in
-    the atlas changes no split.
-    """
-    genes = sorted({key for names in keys.values() for key in names.tolist()})
-    hidden = frozenset(
-        key for key in genes if stream(config.seed, "holdout_genes", key).random() < config.holdout_genes
-    )
-    datasets = {
-        name: holdout_edges(graph, config.holdout_edges, seed=config.seed, name=name) for name, graph in edges.items()
-    }
-    return Holdout(datasets=datasets, held_out_keys=hidden)
-
-
-def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> DatasetHoldout:
-    """Hide a `share` in [0, 1) of the pairs of one symmetric graph; rounded to whole pairs, at least one stays."""
     random = stream(seed, "holdout_edges", name)
     n, rows, columns = edges.n_genes, edges.rows, edges.indices.astype(np.int64)
     upper = np.flatnonzero(rows < columns)
@@ -112,14 +53,14 @@ def holdout_edges(edges: EdgeSet, share: float, *, seed: int, name: str) -> Data
     hidden_codes = np.concatenate([code[entries], columns[entries] * n + rows[entries]])
     keep = ~np.isin(code, hidden_codes)
     negative = _matched_non_edges(rows[entries], columns[entries], edges, random)
-    return DatasetHoldout(
-        train=edges_from_mask(edges, keep),
+    held_out = HeldOutPairs(
         rows=rows[entries],
         columns=columns[entries],
         sign=np.sign(edges.z[entries]).astype(np.int8),
         negative_rows=negative // n,
         negative_columns=negative % n,
     )
+    return edges_from_mask(edges, keep), held_out
 
 
 def _matched_non_edges(

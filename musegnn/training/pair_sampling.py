@@ -48,8 +48,8 @@ class PairSampler:
         rows, columns = graph.edges.rows, graph.edges.indices.astype(np.int64)
         upper = rows < columns
         self._edges = self._number(rows[upper], columns[upper])
-        first = np.minimum(graph.masked_rows, graph.masked_columns)
-        held_out = self._number(first, np.maximum(graph.masked_rows, graph.masked_columns))
+        ends = np.sort(graph.held_out.all, axis=0)
+        held_out = self._number(ends[0], ends[1])
         taken = np.union1d(self._edges, held_out)
         # Non-edge t is pair t + s, where s counts the taken pairs before it.
         self._before = taken - np.arange(len(taken))

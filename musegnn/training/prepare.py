@@ -22,7 +22,7 @@ from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
-from musegnn.training.holdout import Holdout, holdout
+from musegnn.training.holdout import holdout_edges, trainable_genes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,10 +52,8 @@ class Prepared:
     ----------
     records, edges
         Owned datasets as stored, and their whole graphs, held-out edges included; by name, in the order of the atlas.
-    holdout
-        What training must not see: genes of all datasets, edges of the owned ones.
     graphs
-        What training sees of every dataset, owned or not, in the order of the atlas.
+        What training sees of every dataset, owned or not, and what is held out, in the order of the atlas.
     anchors
         Keys of the anchor genes, sorted.
     digests
@@ -64,7 +62,6 @@ class Prepared:
 
     records: Mapping[str, DatasetRecord]
     edges: Mapping[str, EdgeSet]
-    holdout: Holdout
     graphs: Sequence[GraphData]
     anchors: Sequence[str]
     digests: Sequence[str]
@@ -86,9 +83,8 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     """
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
-    records, edges, splits = {}, {}, {}
+    records, edges = {}, {}
     graphs, digests = [], []
-    hidden: set[str] = set()
     seen: dict[str, str] = {}
     for i, dataset in enumerate(config.datasets):
         name, record = dataset.name, store.read(dataset.name)
@@ -96,29 +92,27 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         _refuse_copy(record, seen)
         keys = gene_keys(record.genes.gene, record.species, orthologs)
         whole = select_edges(record.pairs, record.n_cells, config.edges)
-        split = holdout({name: whole}, {name: keys}, config.evaluation)
-        hidden |= split.held_out_keys
-        part = split.datasets[name]
+        seen_edges, held_out = holdout_edges(
+            whole, config.evaluation.holdout_edges, seed=config.evaluation.seed, name=name
+        )
         graph = GraphData(
             name=name,
             modality=record.modality,
             tissue=record.tissue,
             species=record.species,
             keys=keys,
-            trainable=split.trainable(keys),
-            edges=part.train,
-            masked_rows=part.masked_rows,
-            masked_columns=part.masked_columns,
+            trainable=trainable_genes(keys, config.evaluation),
+            edges=seen_edges,
+            held_out=held_out,
         )
         graphs.append(graph)
         digests.append(_digest(graph, record))
         if owned is None or i in owned:
-            records[name], edges[name], splits[name] = record, whole, part
+            records[name], edges[name] = record, whole
     _warn_of_disjoint_datasets(graphs)
     return Prepared(
         records=records,
         edges=edges,
-        holdout=Holdout(datasets=splits, held_out_keys=frozenset(hidden)),
         graphs=graphs,
         anchors=anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs]),
         digests=digests,
@@ -175,10 +169,9 @@ def make_model(
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
-        held_out = (graph.masked_rows, graph.masked_columns)
         related = None
         if config.model.has_maps:
-            related = relations(record.pairs, record.profile, held_out, graph.keys, data.anchors)
+            related = relations(record.pairs, record.profile, graph.held_out.all, graph.keys, data.anchors)
         features[i] = NodeFeatures(
             profile=record.profile, related=related, n_cells=record.n_cells, dtype=dtype, device=device
         )
@@ -214,7 +207,7 @@ def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.
 
 def _digest(graph: GraphData, record: DatasetRecord) -> str:
     edges, pairs = graph.edges, record.pairs
-    arrays: list[NDArray[np.generic]] = [graph.trainable, graph.masked_rows, graph.masked_columns]
+    arrays: list[NDArray[np.generic]] = [graph.trainable, *graph.held_out.all]
     arrays += [edges.indptr, edges.indices, edges.z, edges.estimate]
     arrays += [pairs.indptr, pairs.indices, pairs.z, pairs.estimate, record.profile, np.array(record.n_cells)]
     labels = [graph.name, graph.modality, graph.tissue, graph.species, *graph.keys.tolist()]

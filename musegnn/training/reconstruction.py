@@ -58,9 +58,9 @@ class Reconstruction:
         self._n_rows = self._n if config.row_block is None else min(config.row_block, self._n)
         self._sampler = None if config.pairs is None else PairSampler(graph, seed=config.seed, n=config.pairs)
         if self._sampler is None:
-            held_out = (self._tensor(graph.masked_rows), self._tensor(graph.masked_columns))
+            first, second = (self._tensor(ends) for ends in graph.held_out.all)
             edges = (self._tensor(graph.edges.indptr), self._tensor(graph.edges.indices.astype(np.int64)))
-            self._target = edge_target(*edges, held_out, include_diagonal=config.published.diagonal)
+            self._target = edge_target(*edges, (first, second), include_diagonal=config.published.diagonal)
         elif not isinstance(decoder, PairDecoder):
             msg = "training.pairs needs a decoder that scores single pairs"
             raise ValueError(msg)

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.cases import neighbors
-from musegnn.evaluation.task import DatasetTask, HeldOutPairs
+from benchmarks.graphs import plain_graph
 
 
-def task_of(name, genes):
-    none = np.zeros(0, np.int64)
-    return DatasetTask(
-        name=name, modality="scrna", tissue="lung", species="human", gene_key=np.array(genes),
-        held_out_gene=np.arange(len(genes)) % 3 == 0, indptr=np.zeros(len(genes) + 1, np.int64),
-        indices=none.astype(np.int32),
-        pairs=HeldOutPairs(rows=none, cols=none, sign=none.astype(np.int8), other_rows=none, other_cols=none),
-    )  # fmt: skip
+def graph_of(name, genes):
+    return plain_graph(name, genes, trainable=np.arange(len(genes)) % 3 != 0)
 
 
 def test_planted_datasets_pass_the_gate():
@@ -39,12 +33,12 @@ def test_related_rows_share_a_set(monkeypatch):
 def test_vectors_of_a_process_are_related(by):
     random = np.random.default_rng(0)
     genes = [f"g{k}" for k in range(60)]
-    tasks = [task_of(name, genes) for name in ("a", "b")]
+    graphs = [graph_of(name, genes) for name in ("a", "b")]
     process = np.repeat(np.eye(6), 10, axis=0)
-    vectors = {t.name: process + 0.2 * random.normal(size=process.shape) for t in tasks}
+    vectors = {t.name: process + 0.2 * random.normal(size=process.shape) for t in graphs}
     sets = {str(n): genes[10 * n : 10 * n + 10] for n in range(6)}
-    noise = {t.name: random.normal(size=process.shape) for t in tasks}
-    assert neighbors.score(tasks, vectors, sets, by)["related"] > 0.9
-    found = neighbors.score(tasks, noise, sets, by)
+    noise = {t.name: random.normal(size=process.shape) for t in graphs}
+    assert neighbors.score(graphs, vectors, sets, by)["related"] > 0.9
+    found = neighbors.score(graphs, noise, sets, by)
     assert found["related"] == pytest.approx(9 / 59, abs=0.06)
     assert found["mixing"] == pytest.approx(1.0, abs=0.2)

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import wilcoxon
 
 from benchmarks.cases import quality
+from benchmarks.graphs import held_out_pairs, plain_graph
 from benchmarks.quality import checks, goals, groups, jobs, report, vectors
 from benchmarks.quality.jobs import OURS, Job
 from benchmarks.quality.scores import Result, Scorer
 from benchmarks.quality.table import Table
-from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 
 def rows(model, measure, values, group="pbmc"):
@@ -87,29 +87,17 @@ def test_another_file_is_another_row(tmp_path, monkeypatch):
         assert (groups.ROOT / part).exists()
 
 
-def make_task(name, n, random):
-    none = np.zeros(0, dtype=np.int64)
-    ends = random.integers(0, n, (4, 50))
-    return DatasetTask(
-        name=name,
-        modality="scrna",
-        tissue="lung",
-        species="human",
-        gene_key=np.array([f"g{k}" for k in range(n)]),
-        held_out_gene=np.arange(n) % 2 == 0,
-        indptr=np.zeros(n + 1, dtype=np.int64),
-        indices=none.astype(np.int32),
-        pairs=HeldOutPairs(
-            rows=ends[0], cols=ends[1], sign=np.ones(50, np.int8), other_rows=ends[2], other_cols=ends[3]
-        ),
-    )
+def make_graph(name, n, random):
+    edges, others = random.integers(0, n, (2, 2, 50)).transpose(0, 2, 1)
+    keys, held_out = [f"g{k}" for k in range(n)], held_out_pairs(edges, others)
+    return plain_graph(name, keys, trainable=np.arange(n) % 2 != 0, tissue="lung", held_out=held_out)
 
 
 def test_models_are_tested_against_the_reference():
     random = np.random.default_rng(0)
     n = 60
-    tasks = [make_task(name, n, random) for name in ("a", "b")]
-    scorer = Scorer(tasks, sets={}, modules={}, six=False)
+    graphs = [make_graph(name, n, random) for name in ("a", "b")]
+    scorer = Scorer(graphs, sets={}, modules={}, six=False)
     x = random.normal(size=(n, 8))
     near = {"a": x, "b": x + 0.1 * random.normal(size=x.shape)}
     first = scorer.space(near)

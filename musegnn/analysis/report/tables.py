@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from musegnn.evaluation.task import PAIR_GROUPS
+from musegnn.evaluation.dataset_pairs import PAIR_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

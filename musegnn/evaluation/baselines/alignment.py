@@ -21,7 +21,7 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.stats import rankdata
 
-from musegnn.evaluation.task import visible_genes
+from musegnn.evaluation.dataset_pairs import visible_genes
 from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from musegnn.evaluation.task import DatasetTask
+    from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def procrustes_rotation(moving: NDArray[np.floating], fixed: NDArray[np.floating
     return result
 
 
-def aligned_similarity(a: DatasetTask, b: DatasetTask, x_a: Floats, x_b: Floats) -> Floats:
+def aligned_similarity(a: GraphData, b: GraphData, x_a: Floats, x_b: Floats) -> Floats:
     """Return the cosines of all genes of two datasets, (N_a, N_b), one rotated onto the other on the visible genes."""
     u_a, u_b = unit_rows(x_a), unit_rows(x_b)
     in_a, in_b = visible_genes(a, b)
@@ -81,7 +81,7 @@ def aligned_similarity(a: DatasetTask, b: DatasetTask, x_a: Floats, x_b: Floats)
     return u_a @ rotation @ u_b.T
 
 
-def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
+def consensus_alignment(graphs: Sequence[GraphData], vectors: Mapping[str, Floats]) -> dict[str, Floats]:
     """Rotate all datasets into one space by generalised Procrustes analysis; return unit vectors by dataset name.
 
     Unit vectors of the genes that are not held out and are in at least two datasets are averaged by gene key; each
@@ -92,15 +92,13 @@ def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floa
     ----------
     Gower, "Generalized Procrustes analysis", Psychometrika 40 (1975).
     """
-    names, counts = np.unique(np.concatenate([t.gene_key[~t.held_out_gene] for t in tasks]), return_counts=True)
+    names, counts = np.unique(np.concatenate([t.keys[t.trainable] for t in graphs]), return_counts=True)
     anchors = names[counts > 1]
     rows, codes, moved = {}, {}, {}
-    for t in tasks:
-        _, rows[t.name], codes[t.name] = np.intersect1d(
-            np.where(t.held_out_gene, "", t.gene_key), anchors, return_indices=True
-        )
+    for t in graphs:
+        _, rows[t.name], codes[t.name] = np.intersect1d(np.where(t.trainable, t.keys, ""), anchors, return_indices=True)
         moved[t.name] = unit_rows(vectors[t.name])
-    order = sorted(tasks, key=lambda t: -len(rows[t.name]))
+    order = sorted(graphs, key=lambda t: -len(rows[t.name]))
     dim = next(iter(moved.values())).shape[1]
     total, present = np.zeros((len(anchors), dim)), np.zeros(len(anchors))
     placed: set[str] = set()
@@ -119,7 +117,7 @@ def consensus_alignment(tasks: Sequence[DatasetTask], vectors: Mapping[str, Floa
     return moved
 
 
-def coexpression_similarity(a: DatasetTask, b: DatasetTask, estimates: Mapping[str, csr_matrix]) -> Floats:
+def coexpression_similarity(a: GraphData, b: GraphData, estimates: Mapping[str, csr_matrix]) -> Floats:
     """Return the cosines of co-expression with the visible shared genes, (N_a, N_b); 0 without such neighbours.
 
     `estimates` holds estimates or test statistics by dataset name, symmetric, shape (N, N), 0 where not stored.
@@ -128,7 +126,7 @@ def coexpression_similarity(a: DatasetTask, b: DatasetTask, estimates: Mapping[s
     return unit_rows(estimates[a.name][:, in_a].toarray()) @ unit_rows(estimates[b.name][:, in_b].toarray()).T
 
 
-def expression_similarity(a: DatasetTask, b: DatasetTask, mean: Mapping[str, NDArray[np.floating]]) -> Floats:
+def expression_similarity(a: GraphData, b: GraphData, mean: Mapping[str, NDArray[np.floating]]) -> Floats:
     """Return minus the difference of relative ranks by mean count, (N_a, N_b)."""
     rank_a, rank_b = (rankdata(mean[t.name]) / t.n_genes for t in (a, b))
     result: Floats = -np.abs(rank_a[:, None] - rank_b[None, :])

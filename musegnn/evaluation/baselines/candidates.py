@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import DatasetRecord
     from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import Similarity
-    from musegnn.evaluation.task import DatasetTask
     from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
@@ -66,14 +65,14 @@ def vector_candidate(
     """Return the candidate of vectors (N, d) by dataset name in one joint space, compared by cosine."""
     unit = {name: unit_rows(x) for name, x in vectors.items()}
 
-    def cosine(a: DatasetTask, b: DatasetTask) -> NDArray[np.float64]:
+    def cosine(a: GraphData, b: GraphData) -> NDArray[np.float64]:
         return unit[a.name] @ unit[b.name].T
 
     return Candidate(description=description, similarity=cosine, vectors=vectors, decoder=decoder)
 
 
 def baseline_candidates(
-    tasks: Sequence[DatasetTask],
+    graphs: Sequence[GraphData],
     *,
     profiles: Mapping[str, NDArray[np.floating]],
     estimates: Mapping[str, csr_matrix],
@@ -94,9 +93,9 @@ def baseline_candidates(
     dims
         Numbers of principal components to choose from.
     """
-    components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in tasks}
+    components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in graphs}
     seen = "the shared genes that training may see"
-    dim, aligned = best_alignment(tasks, components, dims)
+    dim, aligned = best_alignment(graphs, components, dims)
     pairwise = {name: x[:, :PAIRWISE_DIM] for name, x in components.items()}
     return {
         "pca_procrustes": vector_candidate(
@@ -126,7 +125,7 @@ def baseline_candidates(
 
 
 def best_alignment(
-    tasks: Sequence[DatasetTask], components: Mapping[str, Floats], dims: Sequence[int]
+    graphs: Sequence[GraphData], components: Mapping[str, Floats], dims: Sequence[int]
 ) -> tuple[int, dict[str, Floats]]:
     """Return the number of aligned components with the largest joint MRR of held-out genes, and the aligned vectors.
 
@@ -134,9 +133,9 @@ def best_alignment(
     out, the first of `dims` is taken.
     """
     spaces = {
-        dim: alignment.consensus_alignment(tasks, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
+        dim: alignment.consensus_alignment(graphs, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
     }
-    scores = [summarize_pairs(retrieve_jointly(tasks, spaces[dim]))["overall"]["mrr"] for dim in dims]
+    scores = [summarize_pairs(retrieve_jointly(graphs, spaces[dim]))["overall"]["mrr"] for dim in dims]
     best = dims[int(np.argmax(np.nan_to_num(scores)))]
     return best, spaces[best]
 
@@ -148,8 +147,8 @@ def relational_vectors(
     anchors = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
     found = {}
     for graph in graphs:
-        record, hidden = records[graph.name], (graph.masked_rows, graph.masked_columns)
-        related = relations(record.pairs, record.profile, hidden, graph.keys, anchors)
+        record = records[graph.name]
+        related = relations(record.pairs, record.profile, graph.held_out.all, graph.keys, anchors)
         found[graph.name] = np.zeros((graph.n_genes, 2 * len(anchors)), dtype=np.float32)
         found[graph.name][:, related.columns] = related.values
     return found

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from musegnn.evaluation.task import DatasetTask
     from musegnn.graph import GraphData
 
     Train = Callable[[GraphData, int], NDArray[np.float64]]
@@ -37,9 +36,7 @@ DIMS = (32, 64)
 AUTOENCODER_DIMS = (32,)
 
 
-def trained_baselines(
-    tasks: Sequence[DatasetTask], graphs: Sequence[GraphData], profiles: Profiles, *, seed: int
-) -> dict[str, Vectors]:
+def trained_baselines(graphs: Sequence[GraphData], profiles: Profiles, *, seed: int) -> dict[str, Vectors]:
     """Train the baselines that have a vector per gene and dataset.
 
     Returns
@@ -64,7 +61,7 @@ def trained_baselines(
         for name, (dims, train) in alone.items():
             for dim in dims:
                 vectors = {graph.name: train(graph, dim) for graph in graphs}
-                found[f"{name}_{dim}"] = consensus_alignment(tasks, vectors)
+                found[f"{name}_{dim}"] = consensus_alignment(graphs, vectors)
         for dim in DIMS:
             found[f"layered_node2vec_{dim}"] = layered_node2vec(graphs, dim=dim, seed=seed)
             found[f"hierarchical_node2vec_{dim}"] = hierarchical_node2vec(graphs, dim=dim, seed=seed)

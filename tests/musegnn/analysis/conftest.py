@@ -109,43 +109,40 @@ def report_data(annotated, evaluation, history, graphs):
 
 @pytest.fixture(scope="session")
 def evaluation():
-    """Score the made-up vectors with the real evaluation, on a made-up task."""
+    """Score the made-up vectors with the real evaluation, on made-up graphs."""
+    from benchmarks.graphs import held_out_pairs, plain_graph
     from musegnn.evaluation.evaluate import _plain, evaluate, vector_candidate
     from musegnn.evaluation.gene_sets import function_document, transfer_scores
     from musegnn.evaluation.modules import module_document
     from musegnn.evaluation.seeds import summarize_seeds
-    from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
     adata = make_embeddings()
-    tasks, vectors, noise = [], {}, {}
+    graphs, vectors, noise = [], {}, {}
     for k, (name, modality, tissue, species) in enumerate(DATASETS):
         part = adata[(adata.obs["dataset"] == name).to_numpy()]
         keys = part.obs["gene_key"].to_numpy(dtype=str)
         n = len(keys)
-        ring = np.stack([(np.arange(n) - 1) % n, (np.arange(n) + 1) % n], axis=1)
-        held = np.arange(0, n, 4)
-        pairs = HeldOutPairs(
-            rows=held, cols=(held + 2) % n, sign=np.where(held % 8, 1, -1).astype(np.int8),
-            other_rows=held, other_cols=(held + 3) % n,
-        )  # fmt: skip
-        tasks.append(DatasetTask(
-            name=name, modality=modality, tissue=tissue, species=species, gene_key=keys,
-            held_out_gene=np.isin(keys, [f"GENE{g}" for g in range(0, 40, 3)]),
-            indptr=2 * np.arange(n + 1), indices=np.sort(ring, axis=1).ravel().astype(np.int32), pairs=pairs,
+        held, ring = np.arange(0, n, 4), np.arange(n)
+        far, farther = (np.stack([held, (held + k) % n], axis=1) for k in (2, 3))
+        graphs.append(plain_graph(
+            name, keys, trainable=~np.isin(keys, [f"GENE{g}" for g in range(0, 40, 3)]),
+            edges=np.stack([ring, (ring + 1) % n], axis=1),
+            held_out=held_out_pairs(far, farther, np.where(held % 8, 1, -1)),
+            modality=modality, tissue=tissue, species=species,
         ))  # fmt: skip
         vectors[name] = np.asarray(part.X, dtype=np.float64)
         noise[name] = stream(k, "noise").normal(size=(n, 8))
     spaces = {"trained": vectors, "untrained": noise}
     candidates = {name: vector_candidate(f"about {name}", space) for name, space in spaces.items()}
-    document = evaluate(tasks, candidates, seed=0)
+    document = evaluate(graphs, candidates, seed=0)
     modules = {name: {f"{name} 0": [f"GENE{g}" for g in range(0, 40, 3)]} for name, *_ in DATASETS}
     sets = {"set": [f"GENE{g}" for g in range(0, 40, 3)]}
-    document["modules"] = _plain(module_document(tasks, spaces, modules, seed=0))
-    document["function"] = _plain(function_document(tasks, spaces, sets, subject="trained", seed=0))
-    transfer = function_document(tasks, spaces, sets, subject="trained", seed=0, score=transfer_scores)
+    document["modules"] = _plain(module_document(graphs, spaces, modules, seed=0))
+    document["function"] = _plain(function_document(graphs, spaces, sets, subject="trained", seed=0))
+    transfer = function_document(graphs, spaces, sets, subject="trained", seed=0, score=transfer_scores)
     for name, scores in transfer["models"].items():
         scores["within"] = document["function"]["models"][name]["auroc"]
     document["transfer"] = _plain(transfer)
-    document["seeds"] = _plain(summarize_seeds([document, evaluate(tasks, candidates, seed=1)], [0, 1]))
+    document["seeds"] = _plain(summarize_seeds([document, evaluate(graphs, candidates, seed=1)], [0, 1]))
     document["seeds"]["stability"] = {"trained": 0.5}
     return document

@@ -15,8 +15,8 @@ def noisy(vectors, strength, seed):
 
 
 def test_difference_is_the_difference_of_the_summaries(make_atlas):
-    tasks, vectors = make_atlas()
-    good, bad = (retrieve_all(tasks, noisy(vectors, s, 1)) for s in (0.3, 2.0))
+    graphs, vectors = make_atlas()
+    good, bad = (retrieve_all(graphs, noisy(vectors, s, 1)) for s in (0.3, 2.0))
     result = compare_retrieval(good, bad)
     assert result is not None
     expected = summarize_pairs(good)["overall"]["mrr"] - summarize_pairs(bad)["overall"]["mrr"]
@@ -32,8 +32,8 @@ def test_difference_is_the_difference_of_the_summaries(make_atlas):
 
 
 def test_equal_models_are_tied(make_atlas):
-    tasks, vectors = make_atlas()
-    pairs = retrieve_all(tasks, noisy(vectors, 1.0, 1))
+    graphs, vectors = make_atlas()
+    pairs = retrieve_all(graphs, noisy(vectors, 1.0, 1))
     result = compare_retrieval(pairs, pairs)
     assert result is not None
     assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
@@ -43,8 +43,8 @@ def test_equal_models_are_tied(make_atlas):
 def test_equally_good_models_differ_as_rarely_as_promised(make_atlas):
     p_values = []
     for seed in range(60):
-        tasks, vectors = make_atlas(seed, n=50, pool=80, n_datasets=2)
-        one, two = (retrieve_all(tasks, noisy(vectors, 1.0, 1000 * k + seed)) for k in (1, 2))
+        graphs, vectors = make_atlas(seed, n=50, pool=80, n_datasets=2)
+        one, two = (retrieve_all(graphs, noisy(vectors, 1.0, 1000 * k + seed)) for k in (1, 2))
         result = compare_retrieval(one, two, seed=seed)
         assert result is not None
         p_values.append(result.p_value)
@@ -53,13 +53,13 @@ def test_equally_good_models_differ_as_rarely_as_promised(make_atlas):
     assert 0.3 < np.mean(p_values) < 0.7
 
 
-def test_no_held_out_genes_gives_no_comparison(make_task):
-    tasks = [make_task("a", "xy"), make_task("b", "xy")]
-    pairs = retrieve_all(tasks, lambda a, b: np.eye(2))
+def test_no_held_out_genes_gives_no_comparison(make_graph):
+    graphs = [make_graph("a", "xy"), make_graph("b", "xy")]
+    pairs = retrieve_all(graphs, lambda a, b: np.eye(2))
     assert compare_retrieval(pairs, pairs) is None
 
 
 def test_equal_seeds_give_equal_results(make_atlas):
-    tasks, vectors = make_atlas()
-    one, two = (retrieve_all(tasks, noisy(vectors, 1.0, k)) for k in (1, 2))
+    graphs, vectors = make_atlas()
+    one, two = (retrieve_all(graphs, noisy(vectors, 1.0, k)) for k in (1, 2))
     assert compare_retrieval(one, two, seed=5) == compare_retrieval(one, two, seed=5)

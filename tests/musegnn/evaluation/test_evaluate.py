@@ -1,41 +1,43 @@
 """The whole evaluation: planted model against noise, its JSON and its table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from benchmarks.graphs import held_out_pairs
 from musegnn.data_store.records import PairTable
 from musegnn.evaluation import neighbor_graph as graph_module
 from musegnn.evaluation.baselines.candidates import baseline_candidates, vector_candidate
+from musegnn.evaluation.dataset_pairs import PAIR_GROUPS
 from musegnn.evaluation.edge_prediction import pair_cosine
 from musegnn.evaluation.evaluate import evaluate, visible_pairs, write_evaluation
 from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.table import to_table
-from musegnn.evaluation.task import PAIR_GROUPS
 from musegnn.vectors import unit_rows
 
 
 @pytest.fixture(scope="module")
 def scene(make_atlas):
-    tasks, vectors = make_atlas(n=110, pool=140, n_datasets=4)
+    graphs, vectors = make_atlas(n=110, pool=140, n_datasets=4)
     random = np.random.default_rng(9)
     noise = {name: random.normal(size=x.shape) for name, x in vectors.items()}
-    estimates = {t.name: csr_matrix(unit_rows(vectors[t.name]) @ unit_rows(vectors[t.name]).T) for t in tasks}
+    estimates = {t.name: csr_matrix(unit_rows(vectors[t.name]) @ unit_rows(vectors[t.name]).T) for t in graphs}
     candidates = {
         "trained": vector_candidate("planted", vectors, decoder=lambda name: pair_cosine(vectors[name])),
         "untrained": vector_candidate("noise", noise),
         **baseline_candidates(
-            tasks,
+            graphs,
             profiles=vectors,
             estimates=estimates,
             statistics=estimates,
-            mean_counts={t.name: random.random(t.n_genes) for t in tasks},
+            mean_counts={t.name: random.random(t.n_genes) for t in graphs},
             dims=(4, 8),
         ),
     }
-    return tasks, candidates
+    return graphs, candidates
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +137,8 @@ def test_published_rows_and_bounds(document):
 
 def test_absent_igraph_is_said(scene, monkeypatch):
     monkeypatch.setattr(graph_module, "find_spec", lambda _: None)
-    tasks, candidates = scene
-    document = evaluate(tasks, {"trained": candidates["trained"]})
+    graphs, candidates = scene
+    document = evaluate(graphs, {"trained": candidates["trained"]})
     scores = document["models"]["trained"]["published"]
     assert scores["resolutions"] == []
     assert "igraph is not installed" in scores["absent"]
@@ -144,25 +146,18 @@ def test_absent_igraph_is_said(scene, monkeypatch):
     assert document["models"]["trained"]["joint"]["islands"]["dataset_nmi"] is None
 
 
-def test_small_spaces_say_why_values_are_missing(make_task):
-    tasks = [make_task("a", "xyz", edges=[(0, 1)]), make_task("b", "xy", edges=[(0, 1)])]
-    scores = published_metrics(tasks, {"a": np.eye(3), "b": np.eye(2, 3)}, resolutions=(1.0,), seed=0)
+def test_small_spaces_say_why_values_are_missing(make_graph):
+    graphs = [make_graph("a", "xyz", edges=[(0, 1)]), make_graph("b", "xy", edges=[(0, 1)])]
+    scores = published_metrics(graphs, {"a": np.eye(3), "b": np.eye(2, 3)}, resolutions=(1.0,), seed=0)
     assert "15 rows" in scores["absent"]
     assert "more than 90 rows" in scores["subsets"]["shared"]["absent"]
     assert np.isnan(scores["subsets"]["shared"]["ilisi"])
 
 
 def test_a_run_without_hold_outs_has_no_held_out_scores(make_atlas):
-    tasks, vectors = make_atlas(n_datasets=2)
-    open_tasks = [
-        type(t)(
-            **{f: getattr(t, f) for f in ("name", "modality", "tissue", "species", "gene_key", "indptr", "indices")},
-            held_out_gene=np.zeros(t.n_genes, bool),
-            pairs=type(t.pairs)(**{f: getattr(t.pairs, f)[:0] for f in t.pairs.__slots__}),
-        )
-        for t in tasks
-    ]
-    document = evaluate(open_tasks, {"trained": vector_candidate("", vectors), "twin": vector_candidate("", vectors)})
+    graphs, vectors = make_atlas(n_datasets=2)
+    whole = [replace(t, trainable=np.ones(t.n_genes, bool), held_out=held_out_pairs()) for t in graphs]
+    document = evaluate(whole, {"trained": vector_candidate("", vectors), "twin": vector_candidate("", vectors)})
     model = document["models"]["trained"]
     assert model["retrieval"]["held_out"]["overall"]["mrr"] is None
     assert model["retrieval"]["anchors"]["overall"]["mrr"] > 0.9
@@ -172,14 +167,14 @@ def test_a_run_without_hold_outs_has_no_held_out_scores(make_atlas):
 
 
 def test_single_dataset_is_evaluated(make_atlas):
-    tasks, vectors = make_atlas(n_datasets=1)
-    document = evaluate(tasks, {"trained": vector_candidate("", vectors)})
+    graphs, vectors = make_atlas(n_datasets=1)
+    document = evaluate(graphs, {"trained": vector_candidate("", vectors)})
     assert document["models"]["trained"]["retrieval"]["pairs"] == []
     assert document["models"]["trained"]["held_out_edges"]["overall"]["cosine"]["positive"] == 1.0
     assert "joint MRR" not in to_table(document)
 
 
-def test_held_out_edges_leave_the_stored_pairs(make_task):
+def test_held_out_edges_leave_the_stored_pairs(make_graph):
     estimate = np.array([[0, 0.5, -0.2], [0.5, 0, 0.7], [-0.2, 0.7, 0]], dtype=np.float32)
     sparse = csr_matrix(estimate)
     stored = PairTable(
@@ -193,6 +188,6 @@ def test_held_out_edges_leave_the_stored_pairs(make_task):
     )
     expected = estimate.copy()
     expected[1, 2] = expected[2, 1] = 0
-    seen, z = visible_pairs(stored, make_task("a", "xyz", held=[(1, 2)]).pairs)
+    seen, z = visible_pairs(stored, make_graph("a", "xyz", held=[(1, 2)]).held_out)
     assert np.array_equal(seen.toarray(), expected)
     assert np.array_equal(z.toarray(), expected * 10)

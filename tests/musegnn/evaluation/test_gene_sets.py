@@ -8,6 +8,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.graphs import plain_graph
 from musegnn.errors import InputError
 from musegnn.evaluation.gene_sets import (
     FOLDS,
@@ -18,56 +19,40 @@ from musegnn.evaluation.gene_sets import (
     read_gmt,
     transfer_scores,
 )
-from musegnn.evaluation.task import DatasetTask, HeldOutPairs
 
 N, DIM, PLANTED, SETS = 1500, 16, 8, 12
-
-
-def task(name, keys):
-    none = np.zeros(0, dtype=np.int64)
-    return DatasetTask(
-        name=name,
-        modality="scrna",
-        tissue="none",
-        species="human",
-        gene_key=np.array(keys),
-        held_out_gene=np.zeros(len(keys), dtype=bool),
-        indptr=np.zeros(len(keys) + 1, dtype=np.int64),
-        indices=none.astype(np.int32),
-        pairs=HeldOutPairs(rows=none, cols=none, sign=none.astype(np.int8), other_rows=none, other_cols=none),
-    )
 
 
 @pytest.fixture
 def planted():
     """Return two datasets whose vectors tell the members of the first sets."""
     random = np.random.default_rng(0)
-    tasks, vectors = [], {}
+    graphs, vectors = [], {}
     member = random.random((N, SETS)) < 0.15
     for name in ("a", "b"):
         chosen = np.sort(random.permutation(N)[:1000])
-        tasks.append(task(name, [f"g{k:03}" for k in chosen]))
+        graphs.append(plain_graph(name, [f"g{k:03}" for k in chosen]))
         x = random.normal(size=(1000, DIM))
         x[:, :PLANTED] += 1.5 * member[chosen][:, :PLANTED]
         vectors[name] = x
     sets = {f"s{k}": [f"g{g:03}" for g in np.flatnonzero(member[:, k])] for k in range(SETS)}
-    return tasks, vectors, sets
+    return graphs, vectors, sets
 
 
 def test_planted_sets_are_found_and_others_are_not(planted):
-    tasks, vectors, sets = planted
-    found = function_scores(tasks, vectors, sets).by_set
+    graphs, vectors, sets = planted
+    found = function_scores(graphs, vectors, sets).by_set
     assert min(found[f"s{k}"] for k in range(PLANTED)) > 0.75
     assert all(abs(found[f"s{k}"] - 0.5) < 0.1 for k in range(PLANTED, SETS))
-    permuted = function_scores(tasks, vectors, sets, permute=True).by_set
+    permuted = function_scores(graphs, vectors, sets, permute=True).by_set
     assert all(abs(value - 0.5) < 0.1 for value in permuted.values())
 
 
 def test_small_and_large_sets_do_not_count(planted):
-    tasks, vectors, sets = planted
-    odd = {"small": sets["s0"][:5], "large": tasks[0].gene_key.tolist(), "none": ["x"]}
-    assert function_scores(tasks, vectors, odd).auroc == {}
-    assert np.isnan(function_scores(tasks, vectors, odd).mean)
+    graphs, vectors, sets = planted
+    odd = {"small": sets["s0"][:5], "large": graphs[0].keys.tolist(), "none": ["x"]}
+    assert function_scores(graphs, vectors, odd).auroc == {}
+    assert np.isnan(function_scores(graphs, vectors, odd).mean)
 
 
 def test_auroc_is_that_of_scikit_learn():
@@ -83,10 +68,10 @@ def test_auroc_is_that_of_scikit_learn():
 
 
 def test_models_are_compared_over_sets(planted):
-    tasks, vectors, sets = planted
+    graphs, vectors, sets = planted
     random = np.random.default_rng(2)
     noise = {name: random.normal(size=x.shape) for name, x in vectors.items()}
-    document = function_document(tasks, {"ours": vectors, "noise": noise}, sets, subject="ours", seed=0)
+    document = function_document(graphs, {"ours": vectors, "noise": noise}, sets, subject="ours", seed=0)
     assert document["n_sets"] == SETS
     assert document["models"]["noise"]["difference"] > 0.1
     assert 0 < document["models"]["noise"]["p_value"] < 0.05
@@ -94,63 +79,63 @@ def test_models_are_compared_over_sets(planted):
 
 
 def test_planted_sets_are_found_from_other_datasets(planted):
-    tasks, vectors, sets = planted
-    found = transfer_scores(tasks, vectors, sets)
-    assert found.auroc.keys() == function_scores(tasks, vectors, sets).auroc.keys()
+    graphs, vectors, sets = planted
+    found = transfer_scores(graphs, vectors, sets)
+    assert found.auroc.keys() == function_scores(graphs, vectors, sets).auroc.keys()
     assert min(found.by_set[f"s{k}"] for k in range(PLANTED)) > 0.75
     assert all(abs(found.by_set[f"s{k}"] - 0.5) < 0.1 for k in range(PLANTED, SETS))
-    permuted = transfer_scores(tasks, vectors, sets, permute=True).by_set
+    permuted = transfer_scores(graphs, vectors, sets, permute=True).by_set
     assert all(abs(value - 0.5) < 0.1 for value in permuted.values())
 
 
 def test_what_only_one_dataset_knows_does_not_transfer(planted):
-    tasks, vectors, sets = planted
+    graphs, vectors, sets = planted
     turned = {"a": vectors["a"], "b": np.roll(vectors["b"], PLANTED, axis=1)}
-    within, between = (score(tasks, turned, sets).by_set for score in (function_scores, transfer_scores))
+    within, between = (score(graphs, turned, sets).by_set for score in (function_scores, transfer_scores))
     for k in range(PLANTED):
         assert within[f"s{k}"] > 0.75
         assert abs(between[f"s{k}"] - 0.5) < 0.1
 
 
 def test_copies_of_a_gene_are_not_trained_on(planted):
-    tasks, _, _ = planted
+    graphs, _, _ = planted
     random = np.random.default_rng(3)
     identity = random.normal(size=(N, 200))  # enough to remember every gene by
-    vectors = {t.name: identity[[int(key[1:]) for key in t.gene_key]] for t in tasks}
+    vectors = {t.name: identity[[int(key[1:]) for key in t.keys]] for t in graphs}
     sets = {f"s{k}": [f"g{g:03}" for g in np.flatnonzero(random.random(N) < 0.15)] for k in range(SETS)}
-    values = np.array(list(transfer_scores(tasks, vectors, sets).by_set.values()))
+    values = np.array(list(transfer_scores(graphs, vectors, sets).by_set.values()))
     assert abs(values.mean() - 0.5) < 4 * values.std(ddof=1) / SETS**0.5
 
 
 def test_transfer_is_a_ridge_of_the_rows_of_other_datasets():
     random = np.random.default_rng(5)
     keys = [random.permutation([f"g{k}" for k in range(150)])[:100] for _ in range(3)]
-    tasks = [task(name, k) for name, k in zip("abc", keys, strict=True)]
-    vectors = {t.name: random.normal(size=(100, 5)) * [1, 2, 3, 4, 0] for t in tasks}
+    graphs = [plain_graph(name, k) for name, k in zip("abc", keys, strict=True)]
+    vectors = {t.name: random.normal(size=(100, 5)) * [1, 2, 3, 4, 0] for t in graphs}
     genes = {"s": [f"g{k}" for k in range(30)]}
-    auroc = transfer_scores(tasks, vectors, genes, seed=7).auroc
-    for t in tasks:
-        others = [o for o in tasks if o is not t]
-        x, key = (np.concatenate(v) for v in ([vectors[o.name] for o in others], [o.gene_key for o in others]))
+    auroc = transfer_scores(graphs, vectors, genes, seed=7).auroc
+    for t in graphs:
+        others = [o for o in graphs if o is not t]
+        x, key = (np.concatenate(v) for v in ([vectors[o.name] for o in others], [o.keys for o in others]))
         values = []
         for k in range(FOLDS):
-            train, test = _folds(key, 7) != k, _folds(t.gene_key, 7) == k
+            train, test = _folds(key, 7) != k, _folds(t.keys, 7) == k
             scaler = StandardScaler().fit(x[train])
             ridge = RidgeCV((1.0, 10.0, 100.0, 1000.0, 10000.0))
             ridge.fit(scaler.transform(x[train]), np.isin(key[train], genes["s"]).astype(float))
-            label = np.isin(t.gene_key[test], genes["s"])
+            label = np.isin(t.keys[test], genes["s"])
             values.append(roc_auc_score(label, ridge.predict(scaler.transform(vectors[t.name][test]))))
         assert auroc[t.name, "s"] == pytest.approx(np.mean(values))
 
 
 def test_transfer_is_compared_over_sets(planted):
-    tasks, vectors, sets = planted
+    graphs, vectors, sets = planted
     noise = {name: np.random.default_rng(2).normal(size=x.shape) for name, x in vectors.items()}
     spaces = {"ours": vectors, "noise": noise}
-    document = function_document(tasks, spaces, sets, subject="ours", seed=0, score=transfer_scores)
-    assert document["models"]["ours"]["auroc"] == transfer_scores(tasks, vectors, sets).mean
+    document = function_document(graphs, spaces, sets, subject="ours", seed=0, score=transfer_scores)
+    assert document["models"]["ours"]["auroc"] == transfer_scores(graphs, vectors, sets).mean
     assert document["models"]["noise"]["p_value"] < 0.05
-    assert transfer_scores(tasks[:1], vectors, sets).auroc == {}
+    assert transfer_scores(graphs[:1], vectors, sets).auroc == {}
 
 
 def test_gmt_files_are_read_and_others_refused(tmp_path):

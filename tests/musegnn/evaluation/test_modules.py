@@ -70,18 +70,18 @@ def test_topological_overlap_is_its_definition():
     assert np.all(np.diag(found) == 1.0)
 
 
-def test_vectors_are_asked_for_modules_of_other_datasets(make_task):
+def test_vectors_are_asked_for_modules_of_other_datasets(make_graph):
     keys = [f"g{k:03}" for k in range(N)]
-    tasks = [make_task(name, keys) for name in ("a", "b")]
-    found_modules = module_sets(tasks, {"a": estimates(within=0.7), "b": csr_matrix((N, N))})
+    graphs = [make_graph(name, keys) for name in ("a", "b")]
+    found_modules = module_sets(graphs, {"a": estimates(within=0.7), "b": csr_matrix((N, N))})
     assert (len(found_modules["a"]), len(found_modules["b"])) == (MODULES, 0)
     random = np.random.default_rng(1)
     knows, noise = ({name: random.normal(size=(N, 12)) for name in "ab"} for _ in range(2))
     knows["b"][:, :MODULES] += 3.0 * (TRUTH[:, None] == np.arange(MODULES))
-    found = module_scores(tasks, knows, found_modules)
+    found = module_scores(graphs, knows, found_modules)
     assert {where for where, _ in found.auroc} == {"b"}
     assert found.mean > 0.9
-    document = module_document(tasks, {"knows": knows, "noise": noise}, found_modules, seed=0)
+    document = module_document(graphs, {"knows": knows, "noise": noise}, found_modules, seed=0)
     assert document["n_modules"] == {"a": MODULES, "b": 0}
     assert abs(document["models"]["noise"]["auroc"] - 0.5) < 0.1
     assert abs(document["models"]["knows"]["permuted"] - 0.5) < 0.1

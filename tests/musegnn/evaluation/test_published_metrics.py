@@ -210,10 +210,10 @@ def test_metrics_agree_with_scib_metrics():
 
 def test_pairwise_metrics_are_those_of_the_pairs_alone(make_atlas):
     pytest.importorskip("igraph", reason="Leiden needs the extra `bio`")
-    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=3)
-    found = published_metrics(tasks, vectors, resolutions=(1.0,), seed=0)
+    graphs, vectors = make_atlas(n=80, pool=100, n_datasets=3)
+    found = published_metrics(graphs, vectors, resolutions=(1.0,), seed=0)
     alone = []
-    for a, b in combinations(tasks, 2):
+    for a, b in combinations(graphs, 2):
         two = published_metrics([a, b], vectors, resolutions=(1.0,), seed=0)
         assert two["subsets"]["pairwise"]["ilisi"] == pytest.approx(two["subsets"]["common"]["ilisi"])
         assert two["resolutions"][0]["pairwise"] == pytest.approx(two["resolutions"][0]["common"])
@@ -224,18 +224,18 @@ def test_pairwise_metrics_are_those_of_the_pairs_alone(make_atlas):
 
 
 def test_shared_genes_are_those_of_enough_datasets(make_atlas):
-    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=3)
-    rows = {k: published_metrics(tasks, vectors, resolutions=(), seed=0, min_datasets=k)["subsets"] for k in (2, 3)}
-    _, count = np.unique(np.concatenate([t.gene_key for t in tasks]), return_counts=True)
+    graphs, vectors = make_atlas(n=80, pool=100, n_datasets=3)
+    rows = {k: published_metrics(graphs, vectors, resolutions=(), seed=0, min_datasets=k)["subsets"] for k in (2, 3)}
+    _, count = np.unique(np.concatenate([t.keys for t in graphs]), return_counts=True)
     assert rows[2]["shared"]["n_rows"] == count[count >= 2].sum()
     assert rows[3]["shared"] == rows[3]["common"]
 
 
 def test_many_pairs_of_datasets_are_sampled(make_atlas, monkeypatch):
-    tasks, vectors = make_atlas(n=80, pool=100, n_datasets=4)
+    graphs, vectors = make_atlas(n=80, pool=100, n_datasets=4)
     monkeypatch.setattr(published, "MAX_PAIRS", 2)
-    one, other = (published_metrics(tasks, vectors, resolutions=(), seed=s)["subsets"]["pairwise"] for s in (0, 0))
+    one, other = (published_metrics(graphs, vectors, resolutions=(), seed=s)["subsets"]["pairwise"] for s in (0, 0))
     assert one == other
     monkeypatch.setattr(published, "MAX_PAIRS", 6)
-    every = published_metrics(tasks, vectors, resolutions=(), seed=0)["subsets"]["pairwise"]
+    every = published_metrics(graphs, vectors, resolutions=(), seed=0)["subsets"]["pairwise"]
     assert every["n_rows"] > one["n_rows"] > 0

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musegnn.evaluation.dataset_pairs import PAIR_GROUPS, pair_group, shared_genes, visible_genes
 from musegnn.evaluation.retrieval import retrieve_all, retrieve_pair, summarize_pairs
-from musegnn.evaluation.task import PAIR_GROUPS, pair_group, shared_genes, visible_genes
 from musegnn.ranking import chance_level, retrieval_scores
 
 
@@ -50,15 +50,15 @@ def test_chance_of_a_thousand_candidates():
     assert recall == 0.01
 
 
-def two_datasets(make_task, n=400, shared=300, hidden=100):
+def two_datasets(make_graph, n=400, shared=300, hidden=100):
     keys_a = [f"s{i}" for i in range(shared)] + [f"a{i}" for i in range(n - shared)]
     keys_b = [f"b{i}" for i in range(n - shared)] + [f"s{i}" for i in range(shared)]
     held = {f"s{i}" for i in range(hidden)} | {"a0", "b1"}
-    return make_task("a", keys_a, hidden=held), make_task("b", keys_b, hidden=held)
+    return make_graph("a", keys_a, hidden=held), make_graph("b", keys_b, hidden=held)
 
 
-def test_null_gives_chance(make_task):
-    a, b = two_datasets(make_task, n=600, shared=500, hidden=400)
+def test_null_gives_chance(make_graph):
+    a, b = two_datasets(make_graph, n=600, shared=500, hidden=400)
     result = retrieve_pair(a, b, np.random.default_rng(5).normal(size=(600, 600)))
     scores = result.held_out
     spread = scores.reciprocal_rank.std() / np.sqrt(len(scores.key))
@@ -66,11 +66,11 @@ def test_null_gives_chance(make_task):
     assert abs(scores.recall.mean() - scores.chance_recall) < 4 * scores.recall.std() / np.sqrt(len(scores.key))
 
 
-def test_planted_identity_is_found_and_sets_are_disjoint(make_task):
-    a, b = two_datasets(make_task)
+def test_planted_identity_is_found_and_sets_are_disjoint(make_graph):
+    a, b = two_datasets(make_graph)
     truth = np.random.default_rng(0).normal(size=(600, 12))
-    place = {key: i for i, key in enumerate(sorted({*a.gene_key.tolist(), *b.gene_key.tolist()}))}
-    x, y = (truth[[place[k] for k in t.gene_key.tolist()]] for t in (a, b))
+    place = {key: i for i, key in enumerate(sorted({*a.keys.tolist(), *b.keys.tolist()}))}
+    x, y = (truth[[place[k] for k in t.keys.tolist()]] for t in (a, b))
     unit_x, unit_y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, y))
     result = retrieve_pair(a, b, unit_x @ unit_y.T)
     assert len(result.held_out.key) == 100
@@ -81,9 +81,9 @@ def test_planted_identity_is_found_and_sets_are_disjoint(make_task):
         assert scores.recall.min() == 1.0
 
 
-def test_both_directions_count(make_task):
-    a = make_task("a", ["x", "y", "p"], hidden={"x"})
-    b = make_task("b", ["x", "q"], hidden={"x"})
+def test_both_directions_count(make_graph):
+    a = make_graph("a", ["x", "y", "p"], hidden={"x"})
+    b = make_graph("b", ["x", "q"], hidden={"x"})
     similarity = np.array([[0.5, 0.4], [0.9, 0.0], [0.1, 0.2]])
     result = retrieve_pair(a, b, similarity)
     assert result.held_out.reciprocal_rank.tolist() == [(1 + 1 / 2) / 2]
@@ -92,9 +92,9 @@ def test_both_directions_count(make_task):
     assert swapped.held_out.reciprocal_rank.tolist() == result.held_out.reciprocal_rank.tolist()
 
 
-def test_candidates_are_all_genes_of_the_other_dataset(make_task):
-    a = make_task("a", ["x"], hidden={"x"})
-    b = make_task("b", ["x", "only_b"], hidden={"x"})
+def test_candidates_are_all_genes_of_the_other_dataset(make_graph):
+    a = make_graph("a", ["x"], hidden={"x"})
+    b = make_graph("b", ["x", "only_b"], hidden={"x"})
     assert retrieve_pair(a, b, np.array([[0.1, 0.9]])).held_out.reciprocal_rank.tolist() == [(1 / 2 + 1) / 2]
 
 
@@ -108,30 +108,30 @@ def test_candidates_are_all_genes_of_the_other_dataset(make_task):
         ({"species": "mouse", "modality": "spatial", "tissue": "brain"}, "across_species"),
     ],
 )
-def test_every_pair_is_in_one_group(make_task, labels, group):
-    one, two = make_task("a", "xy"), make_task("b", "xy", **labels)
+def test_every_pair_is_in_one_group(make_graph, labels, group):
+    one, two = make_graph("a", "xy"), make_graph("b", "xy", **labels)
     assert pair_group(one, two) == pair_group(two, one) == group
     assert group in PAIR_GROUPS
 
 
-def test_shared_and_visible_genes_match_by_key(make_task):
-    a = make_task("a", ["z", "x", "y"], hidden={"x"})
-    b = make_task("b", ["y", "w", "x", "z"], hidden={"x", "w"})
+def test_shared_and_visible_genes_match_by_key(make_graph):
+    a = make_graph("a", ["z", "x", "y"], hidden={"x"})
+    b = make_graph("b", ["y", "w", "x", "z"], hidden={"x", "w"})
     in_a, in_b = shared_genes(a, b)
-    assert a.gene_key[in_a].tolist() == b.gene_key[in_b].tolist() == ["x", "y", "z"]
+    assert a.keys[in_a].tolist() == b.keys[in_b].tolist() == ["x", "y", "z"]
     in_a, in_b = visible_genes(a, b)
-    assert a.gene_key[in_a].tolist() == b.gene_key[in_b].tolist() == ["y", "z"]
+    assert a.keys[in_a].tolist() == b.keys[in_b].tolist() == ["y", "z"]
 
 
-def test_summary_weighs_pairs_equally_and_keeps_groups_apart(make_task):
-    tasks = [
-        make_task("a", ["x", "y"], hidden={"x", "y"}),
-        make_task("b", ["x", "y"], hidden={"x", "y"}),
-        make_task("c", ["x", "q"], hidden={"x"}, tissue="brain"),
-        make_task("d", ["n", "m"], species="mouse"),
+def test_summary_weighs_pairs_equally_and_keeps_groups_apart(make_graph):
+    graphs = [
+        make_graph("a", ["x", "y"], hidden={"x", "y"}),
+        make_graph("b", ["x", "y"], hidden={"x", "y"}),
+        make_graph("c", ["x", "q"], hidden={"x"}, tissue="brain"),
+        make_graph("d", ["n", "m"], species="mouse"),
     ]
     good = {("a", "b"): np.eye(2), ("a", "c"): np.array([[0.0, 1.0], [1.0, 0.0]])}
-    pairs = retrieve_all(tasks, lambda a, b: good.get((a.name, b.name), np.zeros((2, 2))))
+    pairs = retrieve_all(graphs, lambda a, b: good.get((a.name, b.name), np.zeros((2, 2))))
     assert [(p.first, p.second) for p in pairs] == [
         ("a", "b"),
         ("a", "c"),
@@ -152,14 +152,14 @@ def test_summary_weighs_pairs_equally_and_keeps_groups_apart(make_task):
     assert np.isnan(summarize_pairs(pairs, anchors=True)["overall"]["mrr"])
 
 
-def test_wrong_similarities_are_refused(make_task):
-    a, b = make_task("a", "xy"), make_task("b", "xyz")
+def test_wrong_similarities_are_refused(make_graph):
+    a, b = make_graph("a", "xy"), make_graph("b", "xyz")
     with pytest.raises(ValueError, match=r"a, b: expected a finite similarity of shape \(2, 3\)"):
         retrieve_pair(a, b, np.zeros((3, 2)))
     with pytest.raises(ValueError, match="1 values not finite"):
         retrieve_pair(a, b, np.array([[0, 0, np.nan], [0, 0, 0.0]]))
 
 
-def test_repeated_keys_are_refused(make_task):
+def test_repeated_keys_are_refused(make_graph):
     with pytest.raises(ValueError, match="unique"):
-        make_task("a", ["x", "x"])
+        make_graph("a", ["x", "x"])

@@ -14,7 +14,7 @@ from musegnn.graph import EdgeSet
 from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.training.comm import LocalComm
 from musegnn.training.engine import Engine
-from musegnn.training.holdout import holdout, holdout_edges
+from musegnn.training.holdout import holdout_edges, trainable_genes
 from musegnn.training.initialize import initialize
 from musegnn.training.overlap import Overlaps
 from musegnn.training.prepare import make_model, prepare
@@ -48,9 +48,9 @@ def pairs(rows, columns):
 )
 def test_split_is_a_partition_with_clean_non_edges(n, density, share, seed):
     edges = graph(n, density, seed)
-    split = holdout_edges(edges, share, seed=seed, name="x")
+    seen, split = holdout_edges(edges, share, seed=seed, name="x")
     every = pairs(edges.rows, edges.indices.astype(np.int64))
-    train = pairs(split.train.rows, split.train.indices.astype(np.int64))
+    train = pairs(seen.rows, seen.indices.astype(np.int64))
     held = pairs(split.rows, split.columns)
     negative = pairs(split.negative_rows, split.negative_columns)
     assert train | held | {(b, a) for a, b in held} == every
@@ -69,59 +69,51 @@ def test_split_is_a_partition_with_clean_non_edges(n, density, share, seed):
 
 def test_non_edges_match_in_degree():
     edges = graph(200, 0.1, 3)
-    split = holdout_edges(edges, 0.1, seed=1, name="x")
+    _, split = holdout_edges(edges, 0.1, seed=1, name="x")
     uses = np.bincount(np.concatenate([split.rows, split.columns]), minlength=200)
     negative_uses = np.bincount(np.concatenate([split.negative_rows, split.negative_columns]), minlength=200)
     np.testing.assert_array_equal(uses, negative_uses)
 
 
-def test_a_split_depends_on_its_own_dataset_alone():
-    graphs = {name: graph(20, 0.3, k) for k, name in enumerate("abc")}
+def test_genes_are_held_out_by_their_key_alone():
     keys = {name: np.array([f"g{k + i}" for i in range(20)]) for k, name in enumerate("abc")}
-    config = EvaluationConfig(holdout_edges=0.2, holdout_genes=0.3)
-    alone = holdout({"b": graphs["b"]}, {"b": keys["b"]}, config)
-    together = holdout(graphs, keys, config)
-    np.testing.assert_array_equal(alone.datasets["b"].rows, together.datasets["b"].rows)
-    np.testing.assert_array_equal(alone.datasets["b"].negative_rows, together.datasets["b"].negative_rows)
-    np.testing.assert_array_equal(alone.trainable(keys["b"]), together.trainable(keys["b"]))
-    assert together.held_out_keys
-    assert 0 < alone.trainable(keys["b"]).sum() < 20
+    config = EvaluationConfig(holdout_genes=0.3)
+    masks = {name: dict(zip(k.tolist(), trainable_genes(k, config).tolist(), strict=True)) for name, k in keys.items()}
+    assert 0 < sum(masks["b"].values()) < 20
+    for other in ("a", "c"):
+        assert all(masks[other][key] == masks["b"][key] for key in masks[other].keys() & masks["b"].keys())
 
 
 def test_nothing_is_hidden_when_shares_are_zero():
     edges = graph(20, 0.3, 0)
-    split = holdout(
-        {"a": edges},
-        {"a": np.array([f"g{i}" for i in range(20)])},
-        EvaluationConfig(holdout_edges=0.0, holdout_genes=0.0),
-    )
-    assert not split.held_out_keys
-    assert len(split.datasets["a"].rows) == 0
-    np.testing.assert_array_equal(split.datasets["a"].train.z, edges.z)
+    train, held_out = holdout_edges(edges, 0.0, seed=0, name="a")
+    assert len(held_out.rows) == 0
+    np.testing.assert_array_equal(train.z, edges.z)
+    assert trainable_genes(np.array([f"g{i}" for i in range(20)]), EvaluationConfig(holdout_genes=0.0)).all()
 
 
 def test_held_out_edges_reach_no_input_of_training(atlas):
     data = prepare(*atlas(evaluation__holdout_edges=0.2))
     for g in data.graphs:
-        split = data.holdout.datasets[g.name]
+        split = g.held_out
         hidden = pairs(split.rows, split.columns) | pairs(split.columns, split.rows)
         assert hidden
         assert not hidden & pairs(g.edges.rows, g.edges.indices)
         assert not hidden & pairs(*g.positive.nonzero())
-        record, masked = data.records[g.name], (g.masked_rows, g.masked_columns)
+        record, masked = data.records[g.name], g.held_out.all
         related = relations(record.pairs, record.profile, masked, g.keys, data.anchors)
         column = {int(gene): k for k, gene in enumerate(related.genes)}
         for kind in np.split(related.values, 2, axis=1):
             assert kind.any()
             assert all(kind[a, column[b]] == 0 for a, b in hidden if b in column)
-        masked = pairs(g.masked_rows, g.masked_columns)
+        masked = pairs(*g.held_out.all)
         assert pairs(split.rows, split.columns) | pairs(split.negative_rows, split.negative_columns) == masked
 
 
 def test_held_out_genes_reach_no_comparison(atlas):
     data = prepare(*atlas(evaluation__holdout_genes=0.4))
     overlaps = Overlaps(data.graphs)
-    hidden = data.holdout.held_out_keys
+    hidden = {key for g in data.graphs for key in g.keys[~g.trainable].tolist()}
     assert hidden
     assert not hidden & set(data.anchors)
     assert not hidden & set(anchor_genes([g.keys for g in data.graphs], [g.trainable for g in data.graphs]))
@@ -158,7 +150,8 @@ def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, sequential):
     )
     data = prepare(store, config)
     n_free = 0
-    for name, split in data.holdout.datasets.items():
+    for g in data.graphs:
+        name, split = g.name, g.held_out
         record = store.records[name]
         table = record.pairs
         n = table.n_genes
@@ -177,7 +170,8 @@ def test_values_of_held_out_pairs_change_no_bit_of_training(atlas, sequential):
         store.records[name] = replace(record, pairs=replace(table, z=z, estimate=estimate))
     assert n_free > 0
     other = prepare(store, config)
-    assert (other.holdout.datasets["brain"].sign == -data.holdout.datasets["brain"].sign).all()
+    for mine, changed in zip(data.graphs, other.graphs, strict=True):
+        assert (changed.held_out.sign == -mine.held_out.sign).all()
     assert_same_training(trained_states(data, config), trained_states(other, config))
 
 

@@ -197,7 +197,7 @@ def test_the_signed_decoder_finds_the_coefficients_that_made_the_edges(atlas):
     z = np.random.default_rng(0).normal(size=(graph.n_genes, 8))
     fit_decoder(decoder, z, graph)
     rows, columns = np.triu_indices(graph.n_genes, 1)
-    hidden = set(zip(graph.masked_rows.tolist(), graph.masked_columns.tolist(), strict=True))
+    hidden = set(zip(*(ends.tolist() for ends in graph.held_out.all), strict=True))
     seen = np.array([(r, c) not in hidden for r, c in zip(rows.tolist(), columns.tolist(), strict=True)])
     rows, columns = rows[seen], columns[seen]
     is_edge = np.zeros((graph.n_genes, graph.n_genes))

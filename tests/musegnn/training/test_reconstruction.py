@@ -20,7 +20,7 @@ DIM = 6
 def graph(atlas):
     """A graph of 40 genes with held-out edges and non-edges."""
     graph = prepare(*atlas(1, evaluation__holdout_edges=0.1)).graphs[0]
-    assert len(graph.masked_rows) > 4
+    assert len(graph.held_out.all[0]) > 4
     return graph
 
 
@@ -41,7 +41,7 @@ def whole(graph, decoder, z):
     target = torch.zeros(n, n, dtype=torch.float64)
     target[graph.edges.rows, graph.edges.indices] = 1.0
     keep = ~torch.eye(n, dtype=torch.bool)
-    keep[graph.masked_rows, graph.masked_columns] = keep[graph.masked_columns, graph.masked_rows] = False
+    keep[graph.held_out.all] = keep[graph.held_out.all[::-1]] = False
     return functional.binary_cross_entropy_with_logits(decoder(z)[keep], target[keep])
 
 
@@ -118,7 +118,7 @@ def test_all_pairs_give_the_loss_of_the_whole(graph, kind, tile, monkeypatch):
 
 def test_drawn_pairs_are_what_they_are_called(graph):
     edges = set(zip(graph.edges.rows.tolist(), graph.edges.indices.tolist(), strict=True))
-    hidden = set(zip(graph.masked_rows.tolist(), graph.masked_columns.tolist(), strict=True))
+    hidden = set(zip(*(ends.tolist() for ends in graph.held_out.all), strict=True))
     hidden |= {(c, r) for r, c in hidden}
     for n in (None, 17):
         sampler = PairSampler(graph, seed=0, n=n)
@@ -151,7 +151,7 @@ def test_every_pair_is_drawn_in_proportion_and_the_loss_is_unbiased(graph, n):
     n_all = sampler.n_edges + sampler.n_others
     assert mass.sum() / rounds == pytest.approx(1.0)
     expected = np.triu(np.ones((size, size)), 1)
-    first = np.minimum(graph.masked_rows, graph.masked_columns), np.maximum(graph.masked_rows, graph.masked_columns)
+    first = np.minimum(*graph.held_out.all), np.maximum(*graph.held_out.all)
     expected[first] = 0.0
     assert not mass[expected == 0].any()
     # A pair of the rarest kind is drawn rounds * n / size times, a Poisson number at most; 6 deviations for 780 pairs.
