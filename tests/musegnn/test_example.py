@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import musegnn as mg
-from musegnn.evaluation.evaluate import dataset_tasks
 from musegnn.evaluation.joint import mixing, retrieve_jointly
 from musegnn.evaluation.retrieval import summarize_pairs
 
@@ -20,7 +19,7 @@ def test_the_example_raises_no_alarm_and_its_tissues_meet(tmp_path):
     atlas = mg.load_atlas(EXAMPLE)
     model = mg.MuSeGNN(mg.build_graphs(atlas, tmp_path / "store.zarr"), atlas).train()
     assert [problem for problem in model.problems() if problem.code in {"W501", "W502"}] == []
-    tasks, vectors = dataset_tasks(model), model.vectors()
-    found = summarize_pairs(retrieve_jointly(tasks, vectors))["overall"]
+    graphs, vectors = model.graphs, model.vectors()
+    found = summarize_pairs(retrieve_jointly(graphs, vectors))["overall"]
     assert found["mrr"] > 5 * found["chance_mrr"]
-    assert mixing(tasks, vectors)["within_tissue"] > 0.6
+    assert mixing(graphs, vectors)["within_tissue"] > 0.6
