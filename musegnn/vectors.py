@@ -20,13 +20,18 @@ Conneau, Lample, Ranzato, Denoyer and Jégou: Word translation without parallel 
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[Any]
@@ -35,7 +40,9 @@ if TYPE_CHECKING:
 Float = TypeVar("Float", bound=np.floating)
 Similarity = Literal["balanced", "csls", "cosine"]
 
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 16 << 20
+TILE_COLUMNS = 8192  # with the rows of a block it stays in the cache
+STRIP = 64  # similarities whose maximum is compared at once
 BLOCK_ENTRIES = 4_000_000
 TYPICAL_NEIGHBORS = 10
 
@@ -110,18 +117,8 @@ def neighborhood_similarity(
     result = np.zeros((len(wanted), len(columns)), dtype=unit.dtype)
     for column, code in enumerate(columns.tolist()):
         members = np.flatnonzero(group == code)
-        others = unit[members]
-        n_nearest = min(k, len(members))
-        step = _block_rows(len(members), unit.dtype.itemsize)
-        for start in range(0, len(wanted) if n_nearest else 0, step):
-            block = wanted[start : start + step]
-            cosine = unit[block] @ others.T
-            own = np.flatnonzero(group[block] == code)
-            cosine[own, np.searchsorted(members, block[own])] = -np.inf
-            top = np.sort(np.partition(cosine, -n_nearest, axis=1)[:, -n_nearest:], axis=1)
-            known = np.isfinite(top)
-            total = np.where(known, top, 0).sum(axis=1)
-            result[start : start + step, column] = total / np.maximum(known.sum(axis=1), 1)
+        if len(members):
+            _average_largest(unit, group, wanted, members, code, k, result[:, column])
     return result
 
 
@@ -170,7 +167,12 @@ def nearest(vectors: ArrayLike, k: int) -> Neighbors:
 
 
 def nearest_split(
-    vectors: ArrayLike, group: ArrayLike, k: int, *, typical: Floats | None = None
+    vectors: ArrayLike,
+    group: ArrayLike,
+    k: int,
+    *,
+    typical: Floats | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Neighbors, Neighbors]:
     """Return the k nearest rows of every row inside its own group, and the k nearest outside.
 
@@ -184,6 +186,8 @@ def nearest_split(
     typical
         Result of :func:`typical_similarity` for all groups, shape (T, T), which is subtracted from the cosines that
         rows are ranked by; plain cosines by default.
+    progress
+        Function that receives the number of blocks of rows done, and their number, after each block.
     """
     if k < 1:
         msg = f"expected k of at least 1, got {k}"
@@ -196,12 +200,16 @@ def nearest_split(
         raise ValueError(msg)
     index = np.full((2, n, k), -1, dtype=np.int32)
     score = np.full((2, n, k), -np.inf, dtype=np.float32)
-    step = _block_rows(n, unit.dtype.itemsize)
-    for start in range(0, n, step):
-        similarity = unit[start : start + step] @ unit.T
-        if typical is not None:
-            similarity -= typical[code[start : start + step]][:, code]
-        _scan(similarity, start, code, index, score)
+    size = np.bincount(code, minlength=1)
+    usual = np.zeros((len(size), len(size)), np.float32) if typical is None else typical.astype(np.float32, copy=False)
+    step = _block_rows(min(n, TILE_COLUMNS), unit.dtype.itemsize)
+
+    def scan(start: int) -> None:
+        for left in range(0, n, TILE_COLUMNS):
+            similarity = unit[start : start + step] @ unit[left : left + TILE_COLUMNS].T
+            _scan(similarity, start, left, _strips(code[left : left + TILE_COLUMNS]), code, size, usual, index, score)
+
+    _in_threads(scan, range(0, n, step), progress)
     score[index < 0] = np.nan
     if typical is None:
         np.clip(score, -1.0, 1.0, out=score)
@@ -270,30 +278,103 @@ def mean_cosine(x: NDArray[np.floating]) -> float:
     return float((total @ total - (u * u).sum()) / (n * (n - 1)))
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
 def _scan(
     block: NDArray[np.float32],
     start: int,
+    left: int,
+    strips: NDArray[np.int64],
     group: NDArray[np.int64],
+    size: NDArray[np.int64],
+    typical: NDArray[np.float32],
     index: NDArray[np.int32],
     score: NDArray[np.float32],
 ) -> None:
-    rows, points = block.shape
+    """Put similarities of rows from `start` with rows from `left` into the lists.
+
+    A strip of one group is passed over when its largest similarity is not above the last of the list.
+    """
     k = index.shape[2]
-    for r in prange(rows):
+    for r in range(len(block)):
         i = start + r
-        for j in range(points):
-            s = block[r, j]
-            side = 0 if group[j] == group[i] else 1
-            if s <= score[side, i, k - 1] or j == i:
+        row = block[r]
+        for strip in range(len(strips) - 1):
+            begin, end = strips[strip], strips[strip + 1]
+            other = group[left + begin]
+            side = 0 if other == group[i] else 1
+            usual = typical[group[i], other]
+            best = row[begin]
+            for s in row[begin:end]:
+                best = s if s > best else best  # max() is not vectorised
+            if best - usual <= score[side, i, k - 1]:
                 continue
-            at = k - 1
-            while at > 0 and score[side, i, at - 1] < s:
-                score[side, i, at] = score[side, i, at - 1]
-                index[side, i, at] = index[side, i, at - 1]
-                at -= 1
-            score[side, i, at] = s
-            index[side, i, at] = j
+            for c in range(begin, end):
+                s = row[c] - usual
+                if s <= score[side, i, k - 1] or left + c == i:
+                    continue
+                at = k - 1
+                while at > 0 and score[side, i, at - 1] < s:
+                    score[side, i, at] = score[side, i, at - 1]
+                    index[side, i, at] = index[side, i, at - 1]
+                    at -= 1
+                score[side, i, at] = s
+                index[side, i, at] = left + c
+
+
+@njit(nogil=True, cache=True, fastmath={"nnan", "nsz", "reassoc"})
+def _largest(block: Floats, top: Floats) -> None:
+    """Write the largest values of each row, ascending, over `top`, which holds -inf."""
+    k = top.shape[1]
+    for r in range(len(block)):
+        row = block[r]
+        for begin in range(0, len(row), STRIP):
+            strip = row[begin : begin + STRIP]
+            best = strip[0]
+            for s in strip:
+                best = s if s > best else best
+            if best <= top[r, 0]:
+                continue
+            for s in strip:
+                if s <= top[r, 0]:
+                    continue
+                at = 0
+                while at < k - 1 and top[r, at + 1] < s:
+                    top[r, at] = top[r, at + 1]
+                    at += 1
+                top[r, at] = s
+
+
+def _average_largest(unit: Floats, group: Ints, wanted: Ints, members: Ints, code: int, k: int, result: Floats) -> None:
+    """Write the mean cosine of rows to their k nearest members of one group."""
+    others = unit[members]
+    step = _block_rows(len(members), unit.dtype.itemsize)
+
+    def average(start: int) -> None:
+        block = wanted[start : start + step]
+        cosine = unit[block] @ others.T
+        own = np.flatnonzero(group[block] == code)
+        cosine[own, np.searchsorted(members, block[own])] = -np.inf
+        top = np.full((len(block), min(k, len(members))), -np.inf, dtype=unit.dtype)
+        _largest(cosine, top)
+        known = np.isfinite(top)
+        total = np.where(known, top, 0).sum(axis=1)
+        result[start : start + step] = total / np.maximum(known.sum(axis=1), 1)
+
+    _in_threads(average, range(0, len(wanted), step))
+
+
+def _in_threads(work: Callable[[int], None], starts: range, progress: Callable[[int, int], None] | None = None) -> None:
+    """Call `work` for the start of every block of rows; the threads of BLAS would mostly wait for one another."""
+    with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for done, _ in enumerate(pool.map(work, starts), 1):
+            if progress is not None:
+                progress(done, len(starts))
+
+
+def _strips(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bounds of strips of at most STRIP columns, each within one group."""
+    bounds = np.concatenate([np.arange(0, len(group), STRIP), np.flatnonzero(np.diff(group)) + 1, [len(group)]])
+    return np.unique(bounds)
 
 
 def _block_rows(n: int, itemsize: int) -> int:
