@@ -109,13 +109,12 @@ class TrainerActor:
         return self._result("done")
 
     def _train(self, task: TrainTask) -> None:
-        from musegnn.run_folder import RunFolder
         from musegnn.training.memory import check_memory
         from musegnn.training.spmd import connect
         from musegnn.training.torch_comm import find_members, make_group
         from musegnn.training.trainer import Trainer
 
-        config = RunFolder.open(self._folder).atlas()
+        config = task.config
         backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
         store = find_members(task.host, task.port, f"group_epoch-{task.group_epoch}")
         group = make_group(store, task.rank, task.size, backend=backend, host=_address())
@@ -137,21 +136,19 @@ class TrainerActor:
             wants_pause=self._pause.is_set,
         )
         self._trainer = trainer
-        trainer.restore(self._folder)
+        trainer.restore(self._folder, known=task.checkpoint)
         self._rounds = self._first = trainer.rounds
         trainer.run(self._folder, progress=self._record)
 
     def _read(self, task: TrainTask) -> Prepared:
         """Read the datasets, unless this actor has them already."""
         from musegnn.data_store import Store
-        from musegnn.run_folder import RunFolder
         from musegnn.training.prepare import prepare
 
         owned = frozenset(i for i, rank in enumerate(task.owner) if rank == task.rank)
         if self._data is None or self._data[0] != owned:
             self._data = None
-            folder = RunFolder.open(self._folder)
-            self._data = owned, prepare(Store.open(folder.store_path()), folder.atlas(), owned=owned)
+            self._data = owned, prepare(Store.open(task.store), task.config, owned=owned)
         return self._data[1]
 
     def _record(self, round_: int, rows: list[dict[str, Any]]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from musegnn.cluster.messages import TaskResult
     from musegnn.cluster.options import ClusterOptions
     from musegnn.cluster.run_monitor import RunMonitor
+    from musegnn.config import AtlasConfig
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,10 @@ class Controller:
         Costs of the datasets, in the order of the atlas.
     first_group_epoch
         Number of the first group_epoch, above those of earlier runs.
+    config, store
+        Configuration of the run and path of its store, which every task carries.
+    newest_checkpoint
+        Function that returns round and sha256 of the newest checkpoint, or ``None``.
     fence
         Function called with the number of each process group before it begins; fences older groups.
     address
@@ -89,6 +94,9 @@ class Controller:
         options: ClusterOptions,
         *,
         first_group_epoch: int,
+        config: AtlasConfig,
+        store: str,
+        newest_checkpoint: Callable[[], tuple[int, str] | None],
         fence: Callable[[int], None],
         address: tuple[str, int],
         monitor: RunMonitor,
@@ -100,6 +108,7 @@ class Controller:
         self._pool, self._costs, self._options, self._monitor = pool, list(costs), options, monitor
         self._target = options.actors or 1
         self._group_epoch = first_group_epoch - 1
+        self._config, self._store, self._newest_checkpoint = config, store, newest_checkpoint
         self._fence, self._address, self._memory = fence, address, memory
         self._timeouts, self._fixed_owner = timeouts or Timeouts(), owner
         self._left_out = set(left_out)
@@ -169,7 +178,7 @@ class Controller:
     ) -> tuple[list[TaskResult | None], Failure | None]:
         """Run one process group; return the result of each actor, and the root cause if the group broke."""
         host, port = self._address
-        left_out = sorted(self._left_out)
+        left_out, checkpoint = sorted(self._left_out), self._newest_checkpoint()
         running: dict[Any, int] = {}  # Ray's references
         for rank, actor in enumerate(group):
             task = TrainTask(
@@ -181,6 +190,9 @@ class Controller:
                 host=host,
                 port=port,
                 placement=placement.to_json() | {"left_out": left_out},
+                config=self._config,
+                store=self._store,
+                checkpoint=checkpoint,
             )
             running[self._pool.begin(actor, task)] = rank
         self._monitor.began(self._group_epoch, group, placement)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from musegnn.config import AtlasConfig
     from musegnn.errors import MuseGNNError
     from musegnn.training.phases import PhaseState
 
@@ -29,6 +30,11 @@ class TrainTask:
         Address of the key-value store in which the actors find one another.
     placement
         Record of the placement for checkpoints.
+    config, store
+        Configuration, and path of the store, as the controller reads them: no actor reads them from its own view of
+        the run folder.
+    checkpoint
+        Round and sha256 of the newest checkpoint that the controller sees; ``None``: it sees none.
     """
 
     group_epoch: int
@@ -39,6 +45,9 @@ class TrainTask:
     host: str
     port: int
     placement: dict[str, Any]  # JSON
+    config: AtlasConfig
+    store: str
+    checkpoint: tuple[int, str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,9 @@ def train_on_cluster(
                     pool,
                     costs,
                     options,
+                    config=config,
+                    store=str(folder.store_path()),
+                    newest_checkpoint=lambda: _newest(checkpoints),
                     first_group_epoch=newest_group_epoch(checkpoints) + 1,
                     fence=lambda group_epoch: announce(checkpoints, group_epoch),
                     address=address,
@@ -128,6 +131,11 @@ def train_on_cluster(
             monitor.stopped(error)
             raise
     return monitor
+
+
+def _newest(checkpoints: Path) -> tuple[int, str] | None:
+    found = manifests(checkpoints)
+    return (found[0].round, found[0].sha256) if found else None
 
 
 def _left_out(checkpoints: Path) -> list[int]:

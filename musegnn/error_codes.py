@@ -84,6 +84,7 @@ E441 | PeerLostError | Another process of the training was lost. | Look for the 
 E442 | RunError | Too few actors became ready. | See Ray's logs, or ask for fewer actors.
 E443 | RunError | Several actors failed on the same dataset. | See the last failure, or leave the dataset out.
 E444 | RunError | Newer processes have taken over this run. | Nothing: they go on with it.
+E446 | RunError | Hosts differ in data, settings, versions or clock. | Make the host named like the others.
 W205 | WARNING | All cells have the same number of counts. | Check that these are raw counts.
 W209 | WARNING | Version suffixes of Ensembl identifiers were stripped. | Nothing.
 W210 | WARNING | Repeated gene names were replaced by identifiers. | Nothing.

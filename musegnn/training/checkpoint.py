@@ -12,6 +12,9 @@ There is no other state: every random draw is a function of seed and round. Each
 unit that has not changed is not written again. One process writes the manifest when all units are on disk, so what a
 manifest names is complete unless damaged later. Units are read only after their digest has been checked, and no pickle
 is involved. A process that was frozen while others went on without it finds a newer group and commits nothing.
+
+Network file systems show what another host has written some seconds late. So a checkpoint is named by round and sha256,
+files are looked up by name and not only in listings, and what another process has seen is waited for.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import json
 import logging
 import re
 import threading
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,6 +50,9 @@ MANIFEST = re.compile(r"round-(\d{6,})\.json")
 OLD_FOLDER = re.compile(r"round-\d{6,}")
 SHARDS = "shards"
 GENERATION = "GENERATION"
+POLL_SECONDS = 0.2
+VISIBLE_SECONDS = 10.0
+"""Seconds to wait for a file that another host has written."""
 NEW_FOLDER = "train again into another folder if no older checkpoint is left"
 
 
@@ -74,8 +81,8 @@ class Manifest:
 
     Attributes
     ----------
-    round
-        Number of rounds trained.
+    round, sha256
+        Number of rounds trained, and digest of the manifest: together they name the checkpoint.
     fingerprint
         Fingerprint of data and configuration, see :meth:`musegnn.MuSeGNN.fingerprint`.
     plan
@@ -85,6 +92,7 @@ class Manifest:
     """
 
     round: int
+    sha256: str
     fingerprint: str
     plan: Mapping[str, Any]
     units: Mapping[str, Shard]
@@ -102,7 +110,7 @@ def write_shard(folder: Path, name: str, tensors: Tensors) -> Shard:
     digest = hashlib.sha256(data).hexdigest()
     file = f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:128]}-{digest}.safetensors"
     path = folder / SHARDS / file
-    if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
+    if not (_is_there(path, len(data)) and path.read_bytes() == data):
         write_file(path, data)
     return Shard(name, file, len(data), digest)
 
@@ -129,10 +137,12 @@ def commit(
     """
     _check_group_epoch(folder, group_epoch)
     units = {shard.name: shard for shard in sorted(shards, key=lambda shard: shard.name)}
+    until = time.monotonic() + VISIBLE_SECONDS
     for shard in units.values():
-        path = folder / SHARDS / shard.file
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            raise _damaged(folder, f"unit `{shard.name}` is not on disk")
+        while not _is_there(folder / SHARDS / shard.file, shard.bytes):
+            if time.monotonic() > until:
+                raise _damaged(folder, f"unit `{shard.name}` is not on disk")
+            time.sleep(POLL_SECONDS)
     body = {
         "format": FORMAT,
         "version": VERSION,
@@ -169,8 +179,35 @@ def manifests(folder: Path) -> list[Manifest]:
     return found
 
 
-def read_units(folder: Path, manifest: Manifest, names: Sequence[str] | None = None) -> dict[str, Tensors]:
-    """Read units of a checkpoint, or all, and check every byte of them.
+def find_manifest(folder: Path, round_: int, sha256: str, *, patience: float = 0.0) -> Manifest:
+    """Read the manifest of a round by its name and check that it is the one with a digest.
+
+    `patience` are the seconds to wait until it can be read.
+
+    Raises
+    ------
+    CheckpointDamagedError
+        E403 when it is not there, damaged, or of another training.
+    """
+    path, until = folder / f"round-{round_:06d}.json", time.monotonic() + patience
+    while True:
+        try:
+            found = _read_manifest(path)
+            if found.sha256 == sha256:
+                return found
+            error = _damaged(folder, f"{path.name} is not the one that other processes see")
+        except CheckpointDamagedError as unread:
+            error = unread
+        if time.monotonic() >= until:
+            raise error
+        _rounds(folder)  # listing a folder makes a network file system look again
+        time.sleep(POLL_SECONDS)
+
+
+def read_units(
+    folder: Path, manifest: Manifest, names: Sequence[str] | None = None, *, patience: float = 0.0
+) -> dict[str, Tensors]:
+    """Read units of a checkpoint, or all, and check every byte of them; wait up to `patience` seconds for files.
 
     Raises
     ------
@@ -178,10 +215,13 @@ def read_units(folder: Path, manifest: Manifest, names: Sequence[str] | None = N
         E403 naming the unit that is missing or damaged.
     """
     units: dict[str, Tensors] = {}
+    until = time.monotonic() + patience
     for name in manifest.units if names is None else names:
         if name not in manifest.units:
             raise _damaged(folder, f"unit `{name}` is not part of round {manifest.round}")
         shard = manifest.units[name]
+        while not _is_there(folder / SHARDS / shard.file, shard.bytes) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
         data = _read(folder / SHARDS / shard.file, folder, f"unit `{name}`")
         if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
             raise _damaged(folder, f"unit `{name}` of round {manifest.round} is not what was written")
@@ -277,7 +317,11 @@ def _read_manifest(path: Path) -> Manifest:
         msg = f"expected {FORMAT} version {VERSION}, got {body['format']} version {body['version']}"
         raise RunError(msg, code="E290", where=str(path), fix=version_fix(body["version"], VERSION))
     units = {entry["name"]: Shard.from_json(entry) for entry in body["units"]}
-    return Manifest(body["round"], body["fingerprint"], body["plan"], units)
+    return Manifest(body["round"], data["sha256"], body["fingerprint"], body["plan"], units)
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _prune(folder: Path, round_: int) -> None:

@@ -16,6 +16,7 @@ import socket
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import distributed
@@ -23,6 +24,7 @@ from torch import distributed
 from musegnn.errors import RunError
 from musegnn.training.comm import Reduction, largest
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
+from musegnn.training.gloo_sockets import GlooSockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
     from musegnn.training.comm import Contributions, Vectors
 
 Backend = Literal["gloo", "nccl"]
-TIMEOUT = timedelta(minutes=30)  # a peer that is alive but slow is no failure; who watches decides what is
+TIMEOUT = timedelta(minutes=30)  # a peer that is alive but slow is no failure; one that is silent is, see gloo_sockets
 JOIN_TIMEOUT = timedelta(seconds=20)
 JOINING = "joining the group"
+
+
+_sockets: WeakKeyDictionary[Any, GlooSockets] = WeakKeyDictionary()
+"""Sockets of the gloo groups of this process."""
 
 
 class PeerLostError(RunError):
@@ -77,7 +83,7 @@ def find_members(host: str, port: int, name: str) -> Any:  # torch publishes no 
 def make_group(
     store: Any, rank: int, size: int, *, backend: Backend = "gloo", host: str = "127.0.0.1"
 ) -> Any:  # torch publishes no types for stores and backends
-    """Join a group of processes; returns when all have.
+    """Join a group of processes; returns when all have. Leave it by :func:`leave_group`, from any thread.
 
     Parameters
     ----------
@@ -97,16 +103,28 @@ def make_group(
             options = kinds.ProcessGroupNCCL.Options()
             options._timeout = TIMEOUT
             group = kinds.ProcessGroupNCCL(store, rank, size, options)
+            group.barrier().wait()
         else:
             options = kinds.ProcessGroupGloo._Options()
-            options._devices = [kinds.ProcessGroupGloo.create_device(hostname=host)]
+            sockets = GlooSockets(lambda: kinds.ProcessGroupGloo.create_device(hostname=host))
+            options._devices = [sockets.device]
             options._timeout = JOIN_TIMEOUT
             group = kinds.ProcessGroupGloo(store, rank, size, options)
+            group.barrier().wait()
+            sockets.meet(store, rank, size)
+            _sockets[group] = sockets
             group._set_default_timeout(TIMEOUT)
-        group.barrier().wait()
     except RuntimeError as error:
         raise _lost(JOINING, error) from error
     return group
+
+
+def leave_group(group: Any) -> None:  # torch publishes no type for backends
+    """Leave a group at once: whoever waits for it, in any of its processes, gets an error."""
+    if group in _sockets:
+        _sockets[group].shut_down()
+    else:
+        group.abort()
 
 
 class TorchComm:

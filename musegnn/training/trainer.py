@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,12 @@ import torch
 
 from musegnn.errors import CheckpointDamagedError, RunError
 from musegnn.training.checkpoint import (
+    VISIBLE_SECONDS,
     Shard,
     Writer,
     announce,
     commit,
+    find_manifest,
     has_checkpoint,
     manifests,
     newest_group_epoch,
@@ -43,13 +46,12 @@ from musegnn.training.prepare import fingerprint, make_model
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from musegnn.config import AtlasConfig
-    from musegnn.training.checkpoint import Manifest
     from musegnn.training.comm import Comm
     from musegnn.training.diagnostics import Problem
     from musegnn.training.prepare import Prepared
@@ -123,41 +125,56 @@ class Trainer:
             self._fingerprint = fingerprint(self._data, self.config, self.model.dtype)
         return self._fingerprint
 
-    def restore(self, folder: Path) -> bool:
+    def restore(self, folder: Path, *, known: tuple[int, str] | None = None) -> bool:
         """Set weights and moments to the newest checkpoint that is whole for all processes, if there is one.
+
+        The processes agree on its round and digest; what one of them sees, the others wait for some seconds. `known`
+        are round and digest of a checkpoint that whoever started the processes has seen.
 
         Raises
         ------
         RunError
-            E402 when it is of other data or settings, E403 when there are checkpoints and none is whole.
+            E402 when it is of other data or settings, E403 when there are checkpoints and none is whole for all, E446
+            when processes read different data or settings.
         """
         self.phases.enter("load", self.rounds)
-        found = manifests(folder / "checkpoints")
-        failure: CheckpointDamagedError | None = None
-        for manifest in found:
+        checkpoints, host = folder / "checkpoints", socket.gethostname()
+        mine = [[manifest.round, manifest.sha256] for manifest in manifests(checkpoints)]
+        mine += [] if known is None else [list(known)]
+        rows = self.comm.gather([{"host": host, "fingerprint": self.fingerprint, "checkpoints": mine}])
+        _refuse_differences(rows)
+        patience = VISIBLE_SECONDS if self.comm.size > 1 or known is not None else 0.0
+        missing: list[str] = []
+        for round_, sha256 in sorted({(r, s) for row in rows for r, s in row["checkpoints"]}, reverse=True):
+            units, why = None, ""
             try:
-                units = self._read(folder, manifest)
+                units, left_out = self._read(folder, round_, sha256, patience)
             except CheckpointDamagedError as error:
-                units, failure = None, error
+                why = error.message
                 logger.warning("%s; trying the checkpoint before it", error)
-            if all(row["whole"] for row in self.comm.gather([{"whole": units is not None}])):
+            seen = self.comm.gather([{"host": host, "why": why}])
+            if not any(row["why"] for row in seen):
                 assert units is not None
                 for unit, state in units.items():
                     self.engine.load_state(unit, state)
-                self.engine.leave_out(manifest.plan.get("left_out", ()))
-                self.rounds, self._has_start = manifest.round, True
+                self.engine.leave_out(left_out)
+                self.rounds, self._has_start = round_, True
                 return True
-        if found:
-            msg = "no checkpoint is whole for all processes"
-            fix = "train again without --resume into another folder"
-            raise failure or CheckpointDamagedError(msg, code="E403", where=str(folder), fix=fix)
+            missing += [f"round {round_} on {row['host']}: {row['why']}" for row in seen if row["why"]]
+        if missing:
+            msg = f"no checkpoint is whole for all processes ({'; '.join(missing[:3])})"
+            fix = "see that all hosts mount the run folder, or train again into another folder"
+            raise CheckpointDamagedError(msg, code="E403", where=str(folder), fix=fix)
         return False
 
-    def _read(self, folder: Path, manifest: Manifest) -> Any:
+    def _read(self, folder: Path, round_: int, sha256: str, patience: float) -> tuple[dict[str, Any], Sequence[int]]:
+        """Read a checkpoint's units of this process, and the datasets that it leaves out."""
+        manifest = find_manifest(folder / "checkpoints", round_, sha256, patience=patience)
         if manifest.fingerprint != self.fingerprint or not set(self.model.units) <= set(manifest.units):
             msg = "the checkpoint was trained on other data or with other settings"
             raise RunError(msg, code="E402", where=str(folder), fix="use the store and the configuration of the run")
-        return read_units(folder / "checkpoints", manifest, list(self.model.units))
+        units = read_units(folder / "checkpoints", manifest, list(self.model.units), patience=patience)
+        return units, manifest.plan.get("left_out", ())
 
     def run(
         self, folder: Path | None = None, *, progress: Callable[[int, list[dict[str, Any]]], None] | None = None
@@ -203,7 +220,7 @@ class Trainer:
                     self._write(log)
                 if progress is not None:
                     progress(self.rounds, rows)
-            if folder is not None and self._saving is None and not manifests(folder / "checkpoints"):
+            if folder is not None and self._saving is None and not self._any(bool(manifests(folder / "checkpoints"))):
                 self._save(folder)
             self._commit_checkpoint(folder, log)
 
@@ -274,6 +291,10 @@ class Trainer:
         if round_ < self.config.training.rounds and any(report["pause"] for report in reports):
             raise PausedError
 
+    def _any(self, here: bool) -> bool:  # noqa: FBT001
+        """Return whether something holds in any process."""
+        return any(row["here"] for row in self.comm.gather([{"here": here}]))
+
     def _is_home(self, unit: str) -> bool:
         """Return whether this process writes a unit: that of its first dataset does."""
         members = self.model.shared.members.get(unit)
@@ -296,6 +317,15 @@ class Trainer:
         if self._problems is None:
             self._problems = problems(self.history, dim=self.config.model.dim)
         return self._problems
+
+
+def _refuse_differences(rows: Sequence[Mapping[str, Any]]) -> None:
+    first = rows[0]
+    for rank, row in enumerate(rows):
+        if row["fingerprint"] != first["fingerprint"]:
+            msg = f"{row['host']} (rank {rank}) reads other data or settings than {first['host']} (rank 0)"
+            fix = "give all hosts the same store and the same version of musegnn"
+            raise RunError(msg, code="E446", where="training", fix=fix)
 
 
 def refuse_old_checkpoints(folder: Path, *, resume: bool) -> None:

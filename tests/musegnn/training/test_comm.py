@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from datetime import timedelta
 from fractions import Fraction
 
@@ -13,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed
 
+from musegnn.training import torch_comm
 from musegnn.training.comm import LocalComm
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
-from musegnn.training.torch_comm import PeerLostError, TorchComm, make_group
+from musegnn.training.torch_comm import PeerLostError, TorchComm, leave_group, make_group
 
 D = 3
 MEMBERS = {"shared/all": [0, 1, 2, 3, 4], "shared/even": [0, 2, 4], "shared/odd": [1, 3]}
@@ -204,3 +207,53 @@ def test_a_fixed_point_sum_does_not_overflow(n, most):
     assert abs(int(one[0])) * n <= 2**62
     assert abs(int(one[0])) >= 2**40
     assert torch.equal(to_float(one, scale, torch.float32), largest)
+
+
+def test_a_group_that_one_leaves_breaks_for_all_who_wait_at_once():
+    """Without a word of the one that they wait for, who does nothing for a minute."""
+    store, seconds = distributed.HashStore(), {}
+    joined = threading.Barrier(4)
+    over = threading.Event()
+
+    def work(rank):
+        group = make_group(store, rank, 3)
+        comm = TorchComm(group, [0, 1, 2], [1] * 3, D)
+        joined.wait(60)
+        if rank == 2:
+            over.wait(60)
+            return
+        if rank == 0:
+            threading.Timer(0.5, leave_group, [group]).start()
+        began = time.monotonic()
+        with pytest.raises(PeerLostError, match="E441"):
+            comm.gather([])
+        seconds[rank] = time.monotonic() - began
+
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    joined.wait(60)
+    for thread in threads[:2]:
+        thread.join(timeout=30)
+    over.set()
+    threads[2].join(timeout=30)
+    assert seconds.keys() == {0, 1}
+    assert max(seconds.values()) < 5
+
+
+def test_connections_to_members_end_after_seconds_of_silence(in_ranks):
+    """The system asks members that say nothing once per second, and gives up on those that do not answer."""
+
+    def work(rank, group):
+        return [
+            (
+                each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                each.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                each.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            )
+            for each in torch_comm._sockets[group]._connections()
+        ]
+
+    for found in in_ranks(3, work):
+        assert len(found) >= 2
+        assert set(found) == {(1, 1, 7000)}
