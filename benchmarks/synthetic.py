@@ -39,7 +39,7 @@ class SyntheticCounts:
 
     def __init__(self, n_cells: int, n_genes: int, density: float, *, seed: int = 0) -> None:
         self.n_cells, self.n_genes = n_cells, n_genes
-        self.path = Path("synthetic")
+        self.path: Path | str = Path("synthetic")
         self.gene = np.array([f"G{j}" for j in range(n_genes)])
         self.gene_id = self.gene
         self.coords = None

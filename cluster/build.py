@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from musegnn.config import AtlasConfig, DatasetConfig, EdgeConfig, GraphConfig
     from musegnn.data_store import DatasetRecord, Store
-    from musegnn.data_store.readers import CountSource, H5adSource
+    from musegnn.data_store.readers import CountSource, FileSource
     from musegnn.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ DRIVERS = 4
 class _Job:
     """Dataset to build."""
 
-    file: H5adSource
+    file: FileSource
     dataset: DatasetConfig
     graph: GraphConfig
     edges: EdgeConfig
@@ -170,9 +170,9 @@ def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progre
     return jobs
 
 
-def _split_identity(file: H5adSource, dataset: DatasetConfig, block_rows: int) -> str | None:
+def _split_identity(file: FileSource, dataset: DatasetConfig, block_rows: int) -> str | None:
     """Return the identity of the copy of a file that is split or stored by columns, from all that it depends on."""
-    if dataset.by is None and not file.by_column:
+    if dataset.by is None and file.access == "rows":
         return None
     parameters = {
         "by": dataset.by,
@@ -253,7 +253,7 @@ def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
     else:
         labels, codes = label_codes(job.file, job.dataset.by)
     folder = stack.enter_context(site.store.split_workspace(job.split))
-    size = job.file.n_cells if job.file.by_column else site.block_rows
+    size = site.block_rows if job.file.access == "rows" else job.file.n_cells
     tasks = [
         Task(
             folder / f"{shard.index:05d}.npz",

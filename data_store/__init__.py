@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from musegnn.data_store.atlas_checks import SourceDataset, check_sources
     from musegnn.data_store.count_source import CountSource
-    from musegnn.data_store.readers import ArraySource, H5adSource, open_h5ad
+    from musegnn.data_store.readers import ArraySource, FileSource, open_h5ad, open_matrix
     from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
     from musegnn.data_store.split_counts import PackedSource, Piece, pack
     from musegnn.data_store.store import Store, build_id
@@ -19,8 +19,8 @@ __all__ = [
     "CountSource",
     "CountSummary",
     "DatasetRecord",
+    "FileSource",
     "GeneTable",
-    "H5adSource",
     "PackedSource",
     "PairTable",
     "Piece",
@@ -30,6 +30,7 @@ __all__ = [
     "check_sources",
     "label_codes",
     "open_h5ad",
+    "open_matrix",
     "pack",
     "slug",
     "stratum_labels",
@@ -39,7 +40,7 @@ __all__ = [
 _NAMES = {
     "atlas_checks": ("SourceDataset", "check_sources"),
     "count_source": ("CountSource",),
-    "readers": ("ArraySource", "H5adSource", "open_h5ad"),
+    "readers": ("ArraySource", "FileSource", "open_h5ad", "open_matrix"),
     "records": ("DatasetRecord", "GeneTable", "PairTable"),
     "split_counts": ("PackedSource", "Piece", "pack"),
     "store": ("Store", "build_id"),

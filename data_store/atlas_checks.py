@@ -68,10 +68,10 @@ def check_sources(datasets: Sequence[SourceDataset]) -> list[str]:
 
 
 def _refuse_copies(datasets: Sequence[SourceDataset]) -> None:
-    seen: dict[tuple[str, str | None], list[tuple[str | None, str | None, str]]] = {}
+    seen: dict[tuple[str, str | None, str | None], list[tuple[str | None, str | None, str]]] = {}
     for dataset in datasets:
         found = {"by": dataset.by, "stratum": dataset.stratum} | dataset.source.fingerprint()
-        matrix = (found["sha256"], dataset.layer)
+        matrix = (found["sha256"], dataset.layer, found.get("mod"))
         for by, stratum, name in seen.setdefault(matrix, []):
             if by == found["by"] and stratum != found["stratum"]:
                 continue

@@ -23,8 +23,8 @@ class CountSource(Protocol):
     """A matrix of raw counts, cells x genes, that is read in blocks of cells."""
 
     @property
-    def path(self) -> Path:
-        """Where the counts come from, for messages."""
+    def path(self) -> Path | str:
+        """Where the counts come from, for messages: a path, or a URL as text."""
 
     @property
     def n_cells(self) -> int:

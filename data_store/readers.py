@@ -1,4 +1,4 @@
-"""Sources of raw counts: AnnData files, and arrays in memory.
+"""Sources of raw counts: files of any format, and arrays in memory.
 
 Legend: C cells, G genes, d spatial dimensions.
 """
@@ -13,49 +13,70 @@ import numpy as np
 import scipy.sparse as sp
 
 from musegnn.data_store.blocks import check_range, cut_blocks, windows
-from musegnn.data_store.commit import file_digest
 from musegnn.data_store.count_source import MIN_CELLS, CountSource
-from musegnn.data_store.h5ad import H5adLayout, count_matrices, inspect, read_rows
-from musegnn.data_store.hdf5 import no_column, open_file, read_column
+from musegnn.data_store.description import count_layers, describe
+from musegnn.data_store.formats.opening import open_container
+from musegnn.data_store.hdf5 import no_column
+from musegnn.data_store.location import Location, fingerprint
 from musegnn.data_store.names import resolve_genes
-from musegnn.data_store.validate import CountCheck
+from musegnn.data_store.validate import CountCheck, raise_malformed
 from musegnn.errors import InputError
-from musegnn.text import short_path
+from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-__all__ = ["ArraySource", "CountSource", "H5adSource", "open_h5ad"]
+    from musegnn.data_store.description import MatrixDescription
+    from musegnn.data_store.formats.container import Access, Container
+
+__all__ = ["ArraySource", "CountSource", "FileSource", "open_matrix"]
 
 
-class H5adSource:
-    """Counts of an ``.h5ad`` file as a :class:`CountSource`; made by :func:`open_h5ad`.
+class FileSource:
+    """Counts of a file or folder as a :class:`CountSource`; made by :func:`open_matrix`.
 
     The object holds names and coordinates only and can be pickled; every pass opens the file anew.
 
     Attributes
     ----------
-    by_column
-        Whether every range costs a pass over the whole file, since it is stored by columns.
+    description
+        What the file holds, and what of it is used.
+    access
+        What a range of cells costs: ``rows``: in proportion to it; ``sequential``: all cells before it as well;
+        ``columns``: a pass over the whole file, and memory.
     """
 
     def __init__(
-        self, layout: H5adLayout, gene: NDArray[np.str_], gene_id: NDArray[np.str_], warnings: list[str]
+        self,
+        location: Location,
+        description: MatrixDescription,
+        gene: NDArray[np.str_],
+        gene_id: NDArray[np.str_],
+        *,
+        warnings: list[str],
+        mod: str | None,
+        transpose: bool,
+        stamps: dict[Location, tuple[int, str]],
     ) -> None:
-        self._layout = layout
-        self.path = layout.path
+        self._location, self.description = location, description
+        self._mod, self._transpose, self._stamps = mod, transpose, stamps
+        self.path: Path | str = location.path
         self.gene = gene
         self.gene_id = gene_id
-        self.n_cells = layout.n_used
+        self.n_cells = description.n_used
         self.n_genes = len(gene)
-        self.n_entries = layout.n_entries
-        self.coords = layout.coords
-        self.by_column = layout.kind == "csc"
+        self.n_entries = description.n_entries
+        self.coords = description.coords
+        # Many small requests to a server take longer than one pass, and each cell is asked for several times.
+        self.access: Access = (
+            "sequential" if location.is_remote and description.access == "rows" else description.access
+        )
         self._warnings = warnings
         self._merged: dict[tuple[int, int], int] = {}
-        self._sha256: str | None = None
+        self._fingerprint: dict[str, Any] | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -72,89 +93,108 @@ class H5adSource:
         """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`."""
         start, stop = check_range(rows, start, stop, self.n_cells)
         self._check_unchanged()
-        check = CountCheck(short_path(self.path), self._layout.names, values=validate)
-        yield from cut_blocks(self._parts(check, rows, start, stop), rows, start=start)
-        if check.failed:
-            check.finish(elsewhere=self._counts_elsewhere())
+        check = CountCheck(self._location.where, self.description.names, values=validate)
+        with self._open() as container:
+            yield from cut_blocks(self._parts(container, check, rows, start, stop), rows, start=start)
+            if check.failed:
+                check.finish(elsewhere=self._counts_elsewhere(container))
         self._check_unchanged()
         if validate:
             self._merged[start, stop] = check.n_merged
 
-    def _parts(self, check: CountCheck, rows: int, start: int, stop: int) -> Iterator[sp.csr_matrix]:
+    def _open(self) -> AbstractContextManager[Container]:
+        return open_container(self._location, mod=self._mod, transpose=self._transpose)
+
+    def _parts(
+        self, container: Container, check: CountCheck, rows: int, start: int, stop: int
+    ) -> Iterator[sp.csr_matrix]:
         """Read the rows of the file that hold these cells; those of cells left out belong to the cell before."""
-        layout = self._layout
+        used_cells, used_genes = self.description.used_cells, self.description.used_genes
         first, last = start, stop
-        if layout.used_cells is not None:
-            bounds = np.append(np.flatnonzero(layout.used_cells), layout.shape[0])
+        if used_cells is not None:
+            bounds = np.append(np.flatnonzero(used_cells), self.description.shape[0])
             bounds[0] = 0
             first, last = int(bounds[start]), int(bounds[stop])
-        for place, indptr, indices, data in read_rows(layout, first, last, rows):
+        matrix = container.matrix(self.description.layer)
+        if matrix.shape != self.description.shape:
+            raise self._changed()
+        for place, indptr, indices, data in matrix.rows(first, last, rows):
             part = check.add(place, indptr, indices, data)
             if part is None:
                 continue
-            if layout.used_cells is not None:
-                part = part[layout.used_cells[place : place + part.shape[0]]]
-            if layout.used_genes is not None:
-                part = part[:, layout.used_genes]
+            if used_cells is not None:
+                part = part[used_cells[place : place + part.shape[0]]]
+            if used_genes is not None:
+                part = part[:, used_genes]
             yield part
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
-        """Return a column of ``obs``; see :meth:`CountSource.obs`."""
+        """Return a column of the table of cells; see :meth:`CountSource.obs`."""
         self._check_unchanged()
-        with open_file(self.path) as file:
-            values = read_column(file, "obs", column, self._layout.shape[0], short_path(self.path))
-        return values if self._layout.used_cells is None else values[self._layout.used_cells]
+        with self._open() as container:
+            values = container.cells().values(column)
+        if values.shape != (self.description.shape[0],):
+            msg = f"`obs/{shorten(column, 30)}` has shape {values.shape}, expected {self.description.shape[0]} rows"
+            raise_malformed(msg, self._location.where)
+        return values if self.description.used_cells is None else values[self.description.used_cells]
 
     def fingerprint(self) -> dict[str, Any]:  # JSON
-        """Return name, size and SHA-256 of the file."""
-        if self._sha256 is None:
-            self._sha256 = file_digest(self.path)
+        """Return name, size and SHA-256 of the file, or of all files of a folder that are read."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._location, list(self._stamps))
+            if self._mod is not None:
+                self._fingerprint["mod"] = self._mod
+            if self._transpose:
+                self._fingerprint["transpose"] = True
             self._check_unchanged()
-        return {"name": self.path.name, "bytes": self._layout.stamp[0], "sha256": self._sha256}
+        return dict(self._fingerprint)
 
     def _check_unchanged(self) -> None:
-        try:
-            stat = self.path.stat()
-            same = (stat.st_size, stat.st_mtime_ns) == self._layout.stamp
-        except FileNotFoundError:
-            same = False
-        if not same:
-            msg = "the file changed while it was read"
-            raise InputError(msg, code="E291", where=short_path(self.path), fix="start again when nothing writes it")
+        for file, stamp in self._stamps.items():
+            if not file.exists() or file.stamp() != stamp:
+                raise self._changed()
 
-    def _counts_elsewhere(self) -> str:
+    def _changed(self) -> InputError:
+        msg = "the file changed while it was read"
+        return InputError(msg, code="E291", where=self._location.where, fix="start again when nothing writes it")
+
+    def _counts_elsewhere(self, container: Container) -> str:
         """Return the advice that names another matrix of the file with raw counts, if there is one."""
-        with open_file(self.path) as file:
-            found = count_matrices(file, besides=self._layout.key)
+        found = count_layers(container, besides=self.description.layer)
         if found and found[0] == "X":
             return "leave `layer` out: X holds counts"
         return f"set `layer: {found[0]}`, which holds raw counts" if found else ""
 
 
-def open_h5ad(
+def open_matrix(
     path: Path | str,
     *,
     layer: str | None = None,
     gene_id_key: str | None = None,
     spatial_key: str | None = None,
+    mod: str | None = None,
+    transpose: bool = False,
     min_cells: int = MIN_CELLS,
-) -> H5adSource:
-    """Open an AnnData file and check its structure; counts are checked when they are read.
+) -> FileSource:
+    """Open a file, folder or URL with counts and check its structure; counts are checked when they are read.
 
-    Compressed sparse rows and dense matrices are streamed; compressed sparse columns are turned into rows in memory,
-    those of the range that is read, with a warning. Where a Visium file marks spots that are not under tissue, or a
-    multi-modal file other features than genes, these are left out with a warning.
+    Where a Visium file marks spots that are not under tissue, or a multi-modal file other features than genes, these
+    are left out with a warning. ``docs/inputs.md`` lists the formats, and which of them are streamed.
 
     Parameters
     ----------
     path
-        The ``.h5ad`` file.
+        File, folder or URL.
     layer
-        ``None`` for ``X``, the name of an entry of ``layers``, or ``raw`` for ``raw.X``.
+        ``None`` for the main matrix, the name of a layer, or ``raw`` for ``raw.X``.
     gene_id_key
-        Column of ``var`` with gene identifiers, used where names are not unique.
+        Column of genes with identifiers, used where names are not unique.
     spatial_key
         Entry of ``obsm`` with coordinates; required for spatial data, ``None`` reads none.
+    mod
+        Modality, table or genome, in files of several.
+    transpose
+        Whether the matrix is genes x cells in a format of cells x genes.
     min_cells
         Smallest number of cells for which co-expression means anything.
 
@@ -163,20 +203,27 @@ def open_h5ad(
     InputError
         One line naming the file, what is wrong, where and how often, and one action that resolves it.
     """
-    layout = inspect(Path(path), layer=layer, gene_id_key=gene_id_key, spatial_key=spatial_key)
-    where = short_path(path)
-    used = range(len(layout.names)) if layout.used_genes is None else layout.used_genes.tolist()
+    location = Location.of(path)
+    where = location.where
+    with open_container(location, mod=mod, transpose=transpose) as container:
+        stamps = {file: file.stamp() for file in container.files}
+        found = describe(container, where=where, layer=layer, gene_id_key=gene_id_key, spatial_key=spatial_key)
+    used = range(len(found.names)) if found.used_genes is None else found.used_genes.tolist()
     gene, gene_id, warnings = resolve_genes(
-        [layout.names[i] for i in used],
-        [layout.ids[i] for i in used],
-        has_ids=gene_id_key is not None,
-        other_keys=layout.id_keys,
+        [found.names[i] for i in used],
+        [found.ids[i] for i in used],
+        has_ids=found.id_key is not None,
+        other_keys=found.id_keys,
         where=where,
     )
-    if layout.n_used < min_cells:
-        msg = f"{layout.n_used} cells, expected at least {min_cells} for co-expression"
+    if found.n_used < min_cells:
+        msg = f"{found.n_used} cells, expected at least {min_cells} for co-expression"
         raise InputError(msg, code="E251", where=where, fix="leave this dataset out or merge it with its replicates")
-    return H5adSource(layout, gene, gene_id, layout.warnings + warnings)
+    warnings = found.warnings + warnings
+    return FileSource(location, found, gene, gene_id, warnings=warnings, mod=mod, transpose=transpose, stamps=stamps)
+
+
+open_h5ad = open_matrix  # its name before there were other formats
 
 
 class ArraySource:
@@ -229,7 +276,7 @@ class ArraySource:
             if values.shape != (self.n_cells,):
                 msg = f"expected the column {key!r} of {self.n_cells} cells, got shape {values.shape}"
                 raise ValueError(msg)
-        self.path = Path(name)
+        self.path: Path | str = Path(name)
         self.gene, self.gene_id, self.warnings = resolve_genes(
             names, ids, has_ids=gene_id is not None, other_keys=(), where=name
         )

@@ -95,11 +95,13 @@ class DatasetConfig(_Section):
     Attributes
     ----------
     name, path
-        Unique name of letters, digits, dots, dashes and underscores; the ``.h5ad`` file, relative to the atlas file.
+        Unique name of letters, digits, dots, dashes and underscores; its file or folder, relative to the atlas file.
     modality, tissue, species
         What was measured, where, and in which organism (``human``, ``mouse``, ...).
     layer
         Where the raw counts are: ``None`` for ``X``, else a name in ``layers``, or ``raw`` for ``raw.X``.
+    mod, transpose
+        Modality of MuData (or genome of 10x version 2) where there are several; whether the matrix is genes x cells.
     gene_id_key
         Column of ``var`` with gene identifiers, used where gene names are not unique; ``None`` for ``var_names``.
     spatial_key, condition
@@ -116,6 +118,8 @@ class DatasetConfig(_Section):
     tissue: str = Field(min_length=1)
     species: str = Field(min_length=1)
     layer: str | None = None
+    mod: str | None = None
+    transpose: bool = False
     gene_id_key: str | None = None
     spatial_key: str = "spatial"
     condition: str | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musegnn.config import NAME_PATTERN
-from musegnn.data_store import open_h5ad
+from musegnn.data_store import open_matrix
 from musegnn.data_store.count_source import MIN_CELLS
 from musegnn.data_store.strata import slug, stratum_labels
 from musegnn.errors import InputError
@@ -16,20 +16,22 @@ from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, DatasetConfig
-    from musegnn.data_store.readers import H5adSource
+    from musegnn.data_store.readers import FileSource
 
 logger = logging.getLogger(__name__)
 
 NVIDIA = Path("/dev/nvidia0")
 
 
-def open_counts(dataset: DatasetConfig) -> H5adSource:
+def open_counts(dataset: DatasetConfig) -> FileSource:
     """Open the file of a dataset; all its cells, whatever the stratum."""
-    return open_h5ad(
+    return open_matrix(
         dataset.path,
         layer=dataset.layer,
         gene_id_key=dataset.gene_id_key,
         spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
+        mod=dataset.mod,
+        transpose=dataset.transpose,
     )
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 # code | class, or WARNING | meaning | what to do
 _TABLE = """
-E102 | InputError | The structure of an .h5ad file is malformed. | Write the file anew from its source with AnnData.
-E105 | InputError | A part of an .h5ad file lies in another file. | Write the data itself into the file.
+E102 | InputError | The structure of a file is malformed. | Write the file anew from its source.
+E105 | InputError | A part of a file or folder lies in another one. | Write the data itself into the file.
 E110 | InputError | A name cannot be that of a dataset. | Use letters, digits, dots, dashes and underscores.
 E120 | InputError | An array declares far more data than the file holds. | Write the file anew from its source.
 E130 | StoreError | A reference, manifest or FORMAT.json of the store is missing or damaged. | Restore it from a copy.
@@ -28,12 +28,13 @@ E211 | InputError | Datasets of one species name genes by Ensembl identifiers an
 E212 | InputError | An Ensembl identifier occurs in several versions. | Keep one row per gene.
 E213 | InputError | A matrix holds genes of several genomes. | Split the file by genome.
 E214 | InputError | Gene identifiers belong to another species than declared. | Correct `species`.
-E216 | InputError | The matrix is genes x cells. | Write its transpose to a file.
+E216 | InputError | The matrix is genes x cells. | Set `transpose: true`.
 E220 | InputError | There is no matrix of this name in the file. | Set `layer` to one of those listed.
 E221 | InputError | There is no matrix X, and several others could be meant. | Set `layer` to one of those listed.
+E222 | InputError | A file holds several modalities, tables or genomes. | Set `mod` to one of those listed.
 E226 | InputError | A matrix by columns does not fit into memory. | Write the file with adata.X = adata.X.tocsr().
-E230 | InputError | There is no such file, or it is not AnnData. | Correct `path`, or write a .h5ad file.
-E231 | InputError | An .h5ad file is truncated or damaged. | Copy or download the file again.
+E230 | InputError | There is no such file, or no format that is read. | Correct `path`, or see docs/inputs.md.
+E231 | InputError | A file is truncated or damaged. | Copy or download the file again.
 E232 | InputError | A scratch file of split counts is damaged or missing. | Run the same command again.
 E240 | InputError | A name is not UTF-8. | Write the names as UTF-8.
 E241 | InputError | A name holds a NUL character. | Correct the name.
@@ -54,6 +55,7 @@ E273 | GraphError | Fewer than two genes can be selected. | Check graph.genes an
 E275 | GraphError | Tasks of a build left no result. | Give a folder that all workers share, and run it again.
 E276 | GraphError | Workers of the dask cluster died. | Give less --memory or fewer workers, and run it again.
 E279 | InputError | The gene sets cannot be read. | Name a .gmt file.
+E280 | InputError | A server refuses a file, or does not answer. | Check the URL and credentials, or download the file.
 E290 | StoreError, RunError | The format version is not one that this program reads. | Update musegnn, or train again.
 E291 | InputError | A file changed while it was read. | Start again when nothing writes it.
 E292 | WriteError | A file cannot be written in this place. | Choose a folder that is writable.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
-    from musegnn.data_store.readers import H5adSource
+    from musegnn.data_store.readers import FileSource
     from musegnn.run_folder import RunFolder
 
 COUNTED_ENTRIES = 30_000_000  # stored counts of a file that are read to count the cells of one gene, about a second
@@ -94,7 +94,7 @@ def close_names(gene: str, names: Iterable[str]) -> list[str]:
 def _absences(gene: str, atlas: AtlasConfig, chosen: Collection[DatasetConfig], names: set[str]) -> list[Absence]:
     """Return why each dataset lacks the gene, and add the names of all readable files to `names`."""
     orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
-    opened: dict[tuple[Path, str | None, str | None], H5adSource | None] = {}
+    opened: dict[tuple[Path, str | None, str | None], FileSource | None] = {}
     found = []
     for dataset in chosen:
         which = (dataset.path, dataset.layer, dataset.gene_id_key)
@@ -131,7 +131,7 @@ def _find(gene: str, *columns: np.ndarray) -> int | None:
     return None
 
 
-def _judge(dataset: DatasetConfig, graph: GraphConfig, source: H5adSource, place: int) -> Absence:
+def _judge(dataset: DatasetConfig, graph: GraphConfig, source: FileSource, place: int) -> Absence:
     name = str(source.gene[place])
     if graph.drop_mitochondrial and name.upper().startswith(MITOCHONDRIAL):
         return Absence(dataset=dataset.name, reason="mitochondrial", detail=name)

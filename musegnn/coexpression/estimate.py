@@ -79,8 +79,9 @@ class BuildEstimate:
 def sample_source(source: CountSource) -> SourceSample:
     """Read up to 2048 cells in four places."""
     n = source.n_cells
-    whole = getattr(source, "by_column", False)  # every range of such a file costs a pass over it
-    windows = 1 if whole or n <= SAMPLE_CELLS else WINDOWS
+    access = getattr(source, "access", "rows")
+    whole = access == "columns"  # every range of such a file costs a pass over it
+    windows = 1 if access != "rows" or n <= SAMPLE_CELLS else WINDOWS
     size = min(n, SAMPLE_CELLS // windows)
     detected, total, squares = np.zeros((3, source.n_genes))
     seconds: list[float] = []

@@ -5,6 +5,7 @@ Legend: n cells kept, M genes kept by the scan, S genes of the first step of sct
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -78,7 +78,7 @@ def plan_selection(state: BuildState) -> SelectPlan:
 def _space(state: BuildState) -> SparkXBasis:
     source, config, keep, where = state.source, state.config, state.scan.keep, state.dataset.name
     if source.coords is None:
-        msg = f"selection of spatially variable genes needs coordinates, and {source.path.name} was read without"
+        msg = f"selection of spatially variable genes needs coordinates, and {Path(source.path).name} was read without"
         need = "give coordinates" if state.dataset.modality == "spatial" else "set modality: spatial"
         raise InputError(msg, code="E260", where=where, fix=f"{need} or graph.selection: hvg")
     coords = np.asarray(source.coords, np.float64)[keep]
@@ -102,7 +102,7 @@ def _covariates(source: CountSource, config: GraphConfig) -> NDArray[np.float64]
     for name, values in zip(config.covariates, columns, strict=True):
         if values.dtype.kind != "f":
             msg = f"covariate {name!r} of SPARK-X holds text, expected numbers"
-            raise InputError(msg, code="E263", where=source.path.name, fix="name columns of obs with numbers")
+            raise InputError(msg, code="E263", where=Path(source.path).name, fix="name columns of obs with numbers")
     return np.stack(columns, axis=1) if columns else None
 
 

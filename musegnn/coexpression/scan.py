@@ -8,6 +8,7 @@ Legend: C cells of the source, c cells of a range, n cells kept, G genes of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from musegnn.kernels.subset import subset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -243,7 +243,7 @@ def _judge_cells(
 def _refuse_too_little(
     source: CountSource, n_cells: int, n_genes: int, dropped: dict[str, int], config: GraphConfig
 ) -> None:
-    where = source.path.name
+    where = Path(source.path).name
     if n_cells < MIN_CELLS:
         why = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dropped.items() if count) or "none"
         msg = f"{n_cells} of {source.n_cells} cells pass quality control (dropped: {why}), expected {MIN_CELLS}"

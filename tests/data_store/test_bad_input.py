@@ -373,7 +373,7 @@ def test_unknown_layer(make_adata, save):
         (b"version https://git-lfs.github.com/spec/v1\noid x", "Git LFS"),
         (b"\n<!DOCTYPE html><html>404</html>", "HTML"),
         (b"%%MatrixMarket matrix coordinate integer general", "Matrix Market"),
-        (b"gene,cell1,cell2\n", "not an HDF5 file"),
+        (b"\x00\x01\x02binary", "no format that is read"),
     ],
 )
 def test_other_files_under_this_name(content, what, tmp_path):
@@ -391,7 +391,7 @@ def test_hdf5_that_is_not_anndata(tmp_path):
     path = tmp_path / "matrix.h5"
     with h5py.File(path, "w") as file:
         file.create_group("matrix")
-    refuse(path, "E230", "not AnnData: it holds matrix")
+    refuse(path, "E230", "no AnnData: it holds matrix")
 
 
 def test_truncated_file(make_adata, save):

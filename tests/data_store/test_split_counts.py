@@ -98,7 +98,7 @@ def test_a_file_by_columns_is_packed_once(rows, adata, save, tmp_path):
     by_row = open_h5ad(save(adata, name="rows.h5ad"))
     adata.X = adata.X.tocsc()
     source = open_h5ad(save(adata))
-    assert (source.by_column, by_row.by_column) == (True, False)
+    assert (source.access, by_row.access) == ("columns", "rows")
     pieces = split(source, None, tmp_path, edges=[50])
     mine = PackedSource(source, pieces, 0, cells=np.arange(120))
     same_blocks(mine, by_row, rows)

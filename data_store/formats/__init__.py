@@ -1,0 +1,1 @@
+"""File formats of count matrices, each as a :class:`~musegnn.data_store.formats.container.Container`."""
