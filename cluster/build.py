@@ -232,7 +232,9 @@ def _build(job: _Job, site: _Site) -> None:
         _check_edges(record, job.edges)
         for warning in record.report["warnings"]:
             logger.warning("%s: %s", name, warning)
-        site.store.commit(record, job.build, log={"path": public_path(job.file.path.absolute())})
+        path = job.file.path
+        place = public_path(path if isinstance(path, str) else path.absolute())
+        site.store.commit(record, job.build, log={"path": place})
     total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
     _tell(site, name, "", total, total)
 
