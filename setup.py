@@ -29,6 +29,6 @@ setup(
     package_dir=ROOTS,
     package_data={
         "musegnn": ["py.typed", "analysis/report/assets/*"],
-        "musegnn.data_store": ["FORMAT.md"],
+        "musegnn.data_store": ["FORMAT.md", "genes.tsv"],
     },
 )

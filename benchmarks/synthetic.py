@@ -42,6 +42,7 @@ class SyntheticCounts:
         self.path: Path | str = Path("synthetic")
         self.gene = np.array([f"G{j}" for j in range(n_genes)])
         self.gene_id = self.gene
+        self.mitochondrial = np.zeros(n_genes, dtype=np.bool_)
         self.coords = None
         self.warnings: list[str] = []
         self.n_entries: int | None = None

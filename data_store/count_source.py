@@ -43,6 +43,10 @@ class CountSource(Protocol):
         """Identifiers, equal to `gene` where the input has none, shape (G,)."""
 
     @property
+    def mitochondrial(self) -> NDArray[np.bool_]:
+        """Genes of mitochondria, shape (G,)."""
+
+    @property
     def coords(self) -> NDArray[np.float64] | None:
         """Coordinates of cells, shape (C, d) with d 2 or 3; ``None`` for data without space."""
 

@@ -5,19 +5,34 @@ Legend: C cells and G genes of the file, d spatial dimensions.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musegnn.data_store.genes import (
+    CHROMOSOME_COLUMNS,
+    KIND_COLUMNS,
+    MARK_COLUMNS,
+    SYMBOL_COLUMNS,
+    is_row_numbers,
+    mark_genes,
+    mark_mitochondrial,
+    on_mitochondrial_chromosome,
+    plain,
+    truth,
+)
 from musegnn.data_store.hdf5 import no_column
-from musegnn.data_store.names import looks_transposed
+from musegnn.data_store.names import looks_transposed, use_columns
 from musegnn.data_store.spatial import read_coords, tissue_mask
 from musegnn.data_store.validate import MAX_COUNT, raise_malformed
 from musegnn.errors import InputError
-from musegnn.text import shorten
+from musegnn.text import shorten, some_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from musegnn.data_store.formats.container import Access, Container, Matrix, Table
@@ -41,6 +56,8 @@ class MatrixDescription:
         Names and identifiers of all columns; the column of identifiers, and others with unique values.
     kinds
         Number of columns of each kind by the file, empty where it tells none.
+    marked
+        Columns that the table of genes says to be mitochondrial, as a mask.
     used_cells, used_genes
         Cells to read as a mask, and columns to read as indices; ``None``: all.
     coords, coordinates
@@ -63,6 +80,7 @@ class MatrixDescription:
     id_key: str | None
     id_keys: list[str]
     kinds: dict[str, int]
+    marked: NDArray[np.bool_]
     used_cells: NDArray[np.bool_] | None
     used_genes: NDArray[np.int64] | None
     coords: NDArray[np.float64] | None
@@ -98,7 +116,9 @@ def describe(
     if matrix.access == "columns":
         warnings.append(f"W226: {chosen} is stored by columns and has to be turned into rows, which takes longer")
     names = [name or gene_id for name, gene_id in zip(names, ids, strict=True)]
-    kinds, used_genes = _used_genes(genes, names, where, warnings)
+    kinds = _kinds(genes, len(names), where)
+    used_genes = use_columns(names, kinds, where, warnings)
+    warnings += _warn_of_larger_raw(container, chosen)
     coords = used_cells = None
     if spatial_key is not None:
         used_cells = tissue_mask(cells, len(cell_names), where, warnings)
@@ -108,7 +128,8 @@ def describe(
         n_entries = int(matrix.lengths[used_cells].sum())
     return MatrixDescription(
         format=container.format, layer=chosen, layers=layers, shape=matrix.shape, storage=matrix.storage,
-        access=matrix.access, n_entries=n_entries, names=names, ids=ids, id_key=id_key, id_keys=id_keys, kinds=kinds,
+        access=matrix.access, n_entries=n_entries, names=names, ids=ids, id_key=id_key, id_keys=id_keys,
+        kinds=dict(Counter(kinds or [])), marked=_marked(genes, len(names)),
         used_cells=used_cells, used_genes=used_genes, coords=coords, coordinates=container.coordinates(),
         labels={column: cells.n_labels(column) for column in cells.columns()}, warnings=warnings,
     )  # fmt: skip
@@ -135,7 +156,7 @@ def _identifiers(
     if key is None and usual in columns:
         key = usual
     if key is None:
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(names) and not is_row_numbers(names):
             return None, names, []
         return None, names, [column for column in columns if _is_unique_text(genes, column, len(names))]
     if key not in columns:
@@ -155,27 +176,51 @@ def _is_unique_text(genes: Table, column: str, n: int) -> bool:
     return values.dtype.kind == "U" and len(np.unique(values)) == n
 
 
-def _used_genes(
-    genes: Table, names: list[str], where: str, warnings: list[str]
-) -> tuple[dict[str, int], NDArray[np.int64] | None]:
-    """Leave out columns without a name and, in a multi-modal matrix, columns that are not genes."""
-    used = np.array([bool(name) for name in names], dtype=bool)
-    counted: dict[str, int] = {}
-    if not used.all():
-        first = int(np.flatnonzero(~used)[0])
-        warnings.append(f"W241: {(~used).sum()} columns without a gene name were left out (first: column {first})")
-    if "feature_types" in genes.columns():
-        kinds = genes.values("feature_types")
-        if len(kinds) != len(names):
-            raise_malformed(f"`feature_types` has {len(kinds)} rows for {len(names)} genes", where)
-        found, numbers = np.unique(kinds, return_counts=True)
-        counted = dict(zip(found.tolist(), numbers.tolist(), strict=True))
-        is_gene = kinds == "Gene Expression"
-        if is_gene.any() and not is_gene.all():
-            dropped = ", ".join(sorted({shorten(str(kind), 24) for kind in kinds[~is_gene]}))
-            warnings.append(f"W218: {(~is_gene).sum()} columns that are not genes were left out ({dropped})")
-            used &= is_gene
-    return counted, None if used.all() else np.flatnonzero(used).astype(np.int64)
+def _kinds(genes: Table, n: int, where: str) -> list[str] | None:
+    """Return the kinds of the columns, shape (n,), where the table of genes tells genes from other features."""
+    columns = [values.tolist() for values in _columns(genes, KIND_COLUMNS, n) if values.dtype.kind == "U"]
+    kinds = next((values for values in columns if mark_genes(values) is not None), None)
+    is_gene = None if kinds is None else mark_genes(kinds)
+    for values in _columns(genes, frozenset(["genome"]), n):
+        genomes = sorted({str(value) for value in (values if is_gene is None else values[is_gene])} - {""})
+        if len(genomes) > 1 and values.dtype.kind == "U":
+            msg = f"genes of {len(genomes)} genomes in one matrix ({some_of([shorten(g, 20) for g in genomes])})"
+            raise InputError(msg, code="E213", where=where, fix="split the file by genome")
+    return kinds
+
+
+def _marked(genes: Table, n: int) -> NDArray[np.bool_]:
+    """Mark the columns that the table of genes says to be mitochondrial, shape (n,)."""
+    marked = np.zeros(n, dtype=np.bool_)
+    for values in _columns(genes, SYMBOL_COLUMNS, n):
+        marked |= mark_mitochondrial(values.astype(np.str_).tolist())
+    for values in _columns(genes, CHROMOSOME_COLUMNS, n):
+        marked |= on_mitochondrial_chromosome(values.astype(np.str_).tolist())
+    for values in _columns(genes, MARK_COLUMNS, n):
+        marked |= truth(values) == 1.0
+    return marked
+
+
+def _columns(table: Table, wanted: frozenset[str], n: int) -> Iterator[NDArray[Any]]:
+    """Read the columns of a table with one of these names, in any spelling, that hold a value per row."""
+    for column in table.columns():
+        if plain(column) in wanted:
+            try:
+                values = table.values(column)
+            except InputError:
+                continue  # what is no column of this file is no help
+            if values.shape == (n,):
+                yield values
+
+
+def _warn_of_larger_raw(container: Container, layer: str) -> list[str]:
+    """Warn where the matrix that is used holds a part of the genes of ``raw``, so that depths miss the others."""
+    layers = container.matrices()
+    n_genes, whole = layers[layer][1], layers.get("raw", (0, 0))[1]
+    if layer == "raw" or whole <= n_genes:
+        return []
+    advice = ", which looks like counts: set `layer: raw`" if "raw" in count_layers(container, besides=layer) else ""
+    return [f"W217: {layer} holds {n_genes} of the {whole} genes of raw{advice}; depths are sums over {n_genes} genes"]
 
 
 def count_layers(container: Container, *, besides: str) -> list[str]:

@@ -109,6 +109,10 @@ def read_strings(group: Any, key: str, where: str) -> list[str]:  # a group of H
     if not is_group(node):
         if node.ndim != 1:
             raise_malformed(f"`{label}` is not a column", where)
+        old = _old_categories(group, key, where)
+        if old is not None and node.dtype.kind in "iu":
+            decoded: list[str] = decode_categories(node[:], old, label, where).tolist()
+            return decoded
         return decode_names([v if isinstance(v, bytes) else str(v) for v in node[:].tolist()], where=where, what=label)
     if "codes" in node and "categories" in node:
         names: list[str] = _categorical(node, label, where).tolist()
@@ -135,10 +139,10 @@ def read_values(group: Any, key: str, where: str) -> NDArray[Any]:  # text or fl
         E102 when it is malformed, E240 or E241 for text that cannot be used.
     """
     node = get_node(group, key, where)
-    old = get_node(group, "__categories", where) if "__categories" in group else None
+    old = _old_categories(group, key, where)
     if not is_group(node):
-        if node.dtype.kind in "iu" and old is not None and is_group(old) and key in old:
-            return decode_categories(node[:], read_strings(old, key, where), shorten(key, 30), where)
+        if node.dtype.kind in "iu" and old is not None:
+            return decode_categories(node[:], old, shorten(key, 30), where)
         if node.ndim == 1 and node.dtype.kind in "biuf":
             values: NDArray[Any] = node[:].astype(np.float64)
             return values
@@ -150,6 +154,12 @@ def read_values(group: Any, key: str, where: str) -> NDArray[Any]:  # text or fl
             values[absent] = np.nan if values.dtype.kind == "f" else ""
             return values
     return np.array(read_strings(group, key, where), dtype=np.str_)
+
+
+def _old_categories(group: Any, key: str, where: str) -> list[str] | None:
+    """Return the categories of a column of codes as AnnData before 0.8 wrote them, ``None`` for other columns."""
+    old = get_node(group, "__categories", where) if "__categories" in group else None
+    return read_strings(old, key, where) if old is not None and is_group(old) and key in old else None
 
 
 def no_column(column: str, columns: list[str], *, where: str, table: str = "obs") -> InputError:

@@ -18,7 +18,7 @@ from musegnn.data_store.description import count_layers, describe
 from musegnn.data_store.formats.opening import open_container
 from musegnn.data_store.hdf5 import no_column
 from musegnn.data_store.location import Location, fingerprint
-from musegnn.data_store.names import resolve_genes
+from musegnn.data_store.names import resolve_genes, use_columns
 from musegnn.data_store.validate import CountCheck, raise_malformed
 from musegnn.errors import InputError
 from musegnn.text import shorten
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from musegnn.data_store.description import MatrixDescription
     from musegnn.data_store.formats.container import Access, Container
+    from musegnn.data_store.names import GeneNames
 
 __all__ = ["ArraySource", "CountSource", "FileSource", "open_matrix"]
 
@@ -53,10 +54,8 @@ class FileSource:
         self,
         location: Location,
         description: MatrixDescription,
-        gene: NDArray[np.str_],
-        gene_id: NDArray[np.str_],
+        names: GeneNames,
         *,
-        warnings: list[str],
         mod: str | None,
         transpose: bool,
         stamps: dict[Location, tuple[int, str]],
@@ -64,17 +63,19 @@ class FileSource:
         self._location, self.description = location, description
         self._mod, self._transpose, self._stamps = mod, transpose, stamps
         self.path: Path | str = location.path
-        self.gene = gene
-        self.gene_id = gene_id
+        self.gene = names.gene
+        self.gene_id = names.gene_id
+        self.mitochondrial = names.mitochondrial
         self.n_cells = description.n_used
-        self.n_genes = len(gene)
+        self.n_genes = len(names.gene)
+        self._names = names
         self.n_entries = description.n_entries
         self.coords = description.coords
         # Many small requests to a server take longer than one pass, and each cell is asked for several times.
         self.access: Access = (
             "sequential" if location.is_remote and description.access == "rows" else description.access
         )
-        self._warnings = warnings
+        self._warnings = description.warnings + names.warnings
         self._merged: dict[tuple[int, int], int] = {}
         self._fingerprint: dict[str, Any] | None = None
 
@@ -124,9 +125,7 @@ class FileSource:
                 continue
             if used_cells is not None:
                 part = part[used_cells[place : place + part.shape[0]]]
-            if used_genes is not None:
-                part = part[:, used_genes]
-            yield part
+            yield take_genes(part, used_genes, self._names)
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
         """Return a column of the table of cells; see :meth:`CountSource.obs`."""
@@ -146,8 +145,16 @@ class FileSource:
                 self._fingerprint["mod"] = self._mod
             if self._transpose:
                 self._fingerprint["transpose"] = True
+            self._fingerprint |= self._recognised()
             self._check_unchanged()
         return dict(self._fingerprint)
+
+    def _recognised(self) -> dict[str, Any]:  # JSON
+        """Return a digest of the cells and genes that are used, where these are not simply all that the file names."""
+        used = (self.description.used_cells, self.description.used_genes)
+        digests = [hashlib.sha256(mask.tobytes()).hexdigest() for mask in used if mask is not None]
+        digests += [] if self._names.digest is None else [self._names.digest]
+        return {"used": digests} if digests else {}
 
     def _check_unchanged(self) -> None:
         for file, stamp in self._stamps.items():
@@ -208,19 +215,34 @@ def open_matrix(
     with open_container(location, mod=mod, transpose=transpose) as container:
         stamps = {file: file.stamp() for file in container.files}
         found = describe(container, where=where, layer=layer, gene_id_key=gene_id_key, spatial_key=spatial_key)
-    used = range(len(found.names)) if found.used_genes is None else found.used_genes.tolist()
-    gene, gene_id, warnings = resolve_genes(
+    used = np.arange(len(found.names)) if found.used_genes is None else found.used_genes
+    names = resolve_genes(
         [found.names[i] for i in used],
         [found.ids[i] for i in used],
         has_ids=found.id_key is not None,
         other_keys=found.id_keys,
         where=where,
+        marked=found.marked[used],
     )
     if found.n_used < min_cells:
         msg = f"{found.n_used} cells, expected at least {min_cells} for co-expression"
         raise InputError(msg, code="E251", where=where, fix="leave this dataset out or merge it with its replicates")
-    warnings = found.warnings + warnings
-    return FileSource(location, found, gene, gene_id, warnings=warnings, mod=mod, transpose=transpose, stamps=stamps)
+    return FileSource(location, found, names, mod=mod, transpose=transpose, stamps=stamps)
+
+
+def take_genes(part: sp.csr_matrix, columns: NDArray[np.int64] | None, names: GeneNames) -> sp.csr_matrix:
+    """Return the counts of genes from those of all columns of a matrix, canonical int32 CSR like `part`.
+
+    `columns` are those that are used (``None``: all), and `names` says which of them are copies of a gene.
+    """
+    if columns is not None:
+        part = part[:, columns]
+    if names.place is None:
+        return part
+    indices = names.place[part.indices].astype(np.int32)
+    moved = sp.csr_matrix((part.data, indices, part.indptr), (part.shape[0], len(names.gene)))
+    moved.sum_duplicates()
+    return moved
 
 
 open_h5ad = open_matrix  # its name before there were other formats
@@ -277,9 +299,15 @@ class ArraySource:
                 msg = f"expected the column {key!r} of {self.n_cells} cells, got shape {values.shape}"
                 raise ValueError(msg)
         self.path: Path | str = Path(name)
-        self.gene, self.gene_id, self.warnings = resolve_genes(
-            names, ids, has_ids=gene_id is not None, other_keys=(), where=name
+        warnings: list[str] = []
+        self._used = use_columns(names, None, name, warnings)
+        used = range(len(names)) if self._used is None else self._used
+        resolved = resolve_genes(
+            [names[i] for i in used], [ids[i] for i in used], has_ids=gene_id is not None, other_keys=(), where=name
         )
+        self.gene, self.gene_id, self.warnings = resolved.gene, resolved.gene_id, warnings + resolved.warnings
+        self.mitochondrial = resolved.mitochondrial
+        self._columns, self._names, self.n_genes = names, resolved, len(resolved.gene)
         self.coords = coords
 
     def n_merged(self, start: int = 0, stop: int | None = None) -> int:
@@ -292,7 +320,7 @@ class ArraySource:
     ) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Read the cells [start, stop) in order; see :meth:`CountSource.blocks`."""
         start, stop = check_range(rows, start, stop, self.n_cells)
-        check = CountCheck(str(self.path), self.gene, values=validate)
+        check = CountCheck(str(self.path), self._columns, values=validate)
         yield from cut_blocks(self._parts(check, rows, start, stop), rows, start=start)
         check.finish()
 
@@ -303,7 +331,7 @@ class ArraySource:
             indices, data = self._counts.indices[inside].copy(), self._counts.data[inside].copy()
             part = check.add(start + a, indptr[a : b + 1] - indptr[a], indices, data)
             if part is not None:
-                yield part
+                yield take_genes(part, self._used, self._names)
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
         """Return a column of the table of cells; see :meth:`CountSource.obs`."""

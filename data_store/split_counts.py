@@ -206,6 +206,7 @@ class PackedSource:
     ) -> None:
         self._source = source
         self.path, self.gene, self.gene_id = source.path, source.gene, source.gene_id
+        self.mitochondrial = source.mitochondrial
         self.n_cells, self.n_genes = len(cells), source.n_genes
         self._pieces = [(piece.path, int(piece.n_cells[code])) for piece in pieces]
         self._code = code

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MAX_COUNT = 2**24
 """Largest count that float32 holds exactly."""
+BINARY = 12
+"""Largest count of data that may have been binarised, or normalised and rounded."""
+FEW_COUNTS = 100
+"""Counts of a cell below which it may be an empty droplet."""
 PLACES = 3
 MAX_LINE = 300
 FROM_SOURCE = "write the file anew from its source"
@@ -288,20 +292,28 @@ def validate_counts(source: CountSource, rows: int = 16384) -> CountSummary:
     if summary.total == 0:
         msg = "every count is zero"
         raise InputError(msg, code="E207", where=short_path(source.path), fix="give the raw counts of this dataset")
-    summary.warnings.extend(_count_warnings(summary, depth))
+    about = {"empty_cells": summary.empty_cells, "empty_genes": summary.empty_genes, "largest": largest}
+    summary.warnings.extend(count_warnings(depth, n_cells=source.n_cells, n_genes=source.n_genes, **about))
     return summary
 
 
-def _count_warnings(summary: CountSummary, depth: NDArray[np.int64]) -> list[str]:
+def count_warnings(
+    depth: NDArray[Any], *, n_cells: int, n_genes: int, empty_cells: int, empty_genes: int, largest: int
+) -> list[str]:
+    """Return lines ``W###: ...`` about counts that are hardly raw counts of filtered cells.
+
+    `depth` is of all cells but some of those without counts, float64 or int64.
+    """
     warnings = []
-    if summary.largest <= 12 and depth.min() == depth.max():
-        warnings.append(f"W205: all cells have {depth[0]} counts; binarised or normalised and rounded data?")
-    if summary.empty_cells:
-        warnings.append(f"W229: {summary.empty_cells} of {summary.n_cells} cells have no counts and are dropped")
-    if summary.empty_genes > summary.n_genes / 2:
-        warnings.append(
-            f"W230: {summary.empty_genes} of {summary.n_genes} genes have no counts; an unfiltered raw matrix?"
-        )
-    if summary.median_depth < 100:
-        warnings.append(f"W250: the median cell has {summary.median_depth:g} counts; unfiltered droplets?")
+    filled = depth[depth > 0]
+    if largest <= BINARY and len(filled) and filled.min() == filled.max():
+        warnings.append(f"W205: all cells have {filled[0]:g} counts; binarised or normalised and rounded data?")
+    if empty_cells:
+        warnings.append(f"W229: {empty_cells} of {n_cells} cells have no counts and were dropped")
+    if empty_genes > n_genes / 2:
+        warnings.append(f"W230: {empty_genes} of {n_genes} genes have no counts; an unfiltered raw matrix?")
+    median = float(np.median(np.concatenate([np.zeros(empty_cells), filled])))
+    if median < FEW_COUNTS:
+        advice = "unfiltered droplets? graph.qc.min_counts leaves cells out"
+        warnings.append(f"W250: the median cell has {median:g} counts; {advice}")
     return warnings

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from musegnn.config import AtlasConfig
 from musegnn.errors import ConfigError
-from musegnn.text import one_line, shorten
+from musegnn.text import one_line, read_text, shorten
 
 MAX_YAML_BYTES = 1_000_000
 
@@ -114,16 +114,20 @@ def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
     datasets = tuple(d.model_copy(update={"path": (base / d.path)}) for d in atlas.datasets)
     orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
     graph = atlas.graph
-    if isinstance(graph.genes, Path):
-        graph = graph.model_copy(update={"genes": read_genes(base / graph.genes)})
+    lists = {"genes": graph.genes, "mitochondrial": graph.mitochondrial}
+    read = {name: read_genes(base / path) for name, path in lists.items() if isinstance(path, Path)}
+    graph = graph.model_copy(update=read)
     return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs, "graph": graph})
 
 
 def read_genes(path: Path) -> tuple[str, ...]:
-    """Read a gene list in UTF-8, one name or identifier per line, so that the configuration holds the names."""
+    """Read a gene list, one name or identifier per line or first in it, so that the configuration holds the names."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"the gene list cannot be read ({one_line(error)})"
         raise ConfigError(msg, code="E300", where=str(path), fix="name a text file with one gene per line") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    names = [
+        re.split(r"[,;\t]", line, maxsplit=1)[0].strip().strip("\"'") for line in lines if not line.startswith("#")
+    ]
+    return tuple(name for name in names if name)

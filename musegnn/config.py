@@ -200,7 +200,11 @@ class GraphConfig(_Section):
         Names or identifiers for ``selection: list``, or the path of a file with one per line. A dataset's missing genes
         are left out there and counted in a warning.
     drop_mitochondrial
-        Leave mitochondrial genes (``MT-``, ``mt-``) out before depths are summed, as the method does.
+        Leave mitochondrial genes out before depths are summed, as the method does.
+    mitochondrial
+        Names or identifiers of mitochondrial genes, or the path of a file with one per line, besides those that are
+        known: symbols with ``MT-`` in any spelling, Ensembl identifiers of human and mouse, and genes that columns of
+        ``var`` such as ``mt`` or ``chromosome`` mark.
     residuals
         Model behind residual variances and profiles: ``sctransform`` (v2) or ``pearson`` (analytic, theta 100).
     covariates
@@ -220,6 +224,7 @@ class GraphConfig(_Section):
     genes: tuple[str, ...] | Path | None = None
     min_cells: int = Field(default=5, ge=1)
     drop_mitochondrial: bool = True
+    mitochondrial: tuple[str, ...] | Path | None = None
     residuals: Literal["sctransform", "pearson"] = "sctransform"
     covariates: tuple[str, ...] = ()
     z_store: float = Field(default=1.96, ge=0.0)

@@ -29,6 +29,8 @@ E212 | InputError | An Ensembl identifier occurs in several versions. | Keep one
 E213 | InputError | A matrix holds genes of several genomes. | Split the file by genome.
 E214 | InputError | Gene identifiers belong to another species than declared. | Correct `species`.
 E216 | InputError | The matrix is genes x cells. | Set `transpose: true`.
+E218 | InputError | No column is a gene, but a peak or another feature. | Give gene expression or activities.
+E219 | InputError | Gene names are numbers of rows. | Set `gene_id_key`, or write the names of genes.
 E220 | InputError | There is no matrix of this name in the file. | Set `layer` to one of those listed.
 E221 | InputError | There is no matrix X, and several others could be meant. | Set `layer` to one of those listed.
 E222 | InputError | A file holds several modalities, tables or genomes. | Set `mod` to one of those listed.
@@ -41,7 +43,7 @@ E241 | InputError | A name holds a NUL character. | Correct the name.
 E251 | InputError | There are too few cells for co-expression. | Leave the dataset out, or merge it with its replicates.
 E252 | InputError | Two datasets hold the same cells or the same graph. | Leave one of the two out.
 E253 | InputError | Too few genes are detected. | Lower graph.min_cells, or leave the dataset out.
-E254 | InputError | qc.max_mito is set, but no gene is mitochondrial. | Name genes by symbols, or leave it out.
+E254 | InputError | qc.max_mito is set, but no gene is mitochondrial. | List such in graph.mitochondrial.
 E255 | InputError | A column that the atlas file names is not in the file. | Name one of the columns listed.
 E256 | InputError | A column does not group cells. | Name a column of labels.
 E257 | InputError | A label cannot become part of a dataset name. | Rename the labels with letters and digits.
@@ -88,13 +90,16 @@ E443 | RunError | Several actors failed on the same dataset. | See the last fail
 E444 | RunError | Newer processes have taken over this run. | Nothing: they go on with it.
 E446 | RunError | Hosts differ in data, settings, versions or clock. | Make the host named like the others.
 W205 | WARNING | All cells have the same number of counts. | Check that these are raw counts.
+W208 | WARNING | Copies of genes on Y (PAR_Y) were added to their genes. | Nothing.
 W209 | WARNING | Version suffixes of Ensembl identifiers were stripped. | Nothing.
-W210 | WARNING | Repeated gene names were replaced by identifiers. | Nothing.
+W210 | WARNING | Repeated gene names, or numbers of rows, were replaced by identifiers. | Nothing.
 W211 | WARNING | Gene names look like dates made by a spreadsheet. | Correct the names.
 W212 | WARNING | Gene names start or end with a space. | Correct the names.
-W213 | WARNING | Gene names carry the prefix of a genome. | Remove it, so that they match other datasets.
+W213 | WARNING | The prefix of a genome was removed from gene names. | Nothing.
 W214 | WARNING | The case of gene symbols is that of another species. | Check `species`.
 W215 | WARNING | Two datasets share no genes. | Check the names of genes.
+W216 | WARNING | Gene names that join a symbol and an identifier were split. | Nothing.
+W217 | WARNING | The matrix holds a part of the genes of raw, so that depths miss the others. | Set `layer: raw`.
 W218 | WARNING | Columns that are not genes were left out. | Nothing.
 W226 | WARNING | The matrix is stored by columns, which takes longer. | Write the file with adata.X = adata.X.tocsr().
 W229 | WARNING | Cells without counts were dropped. | Nothing.

@@ -58,3 +58,20 @@ def public_path(path: object) -> str:
     if home != "/" and (text == home or text.startswith(home + "/")):
         return "~" + text[len(home) :]
     return re.sub(r"^(?:/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\]+", "~", text)
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a text file that people or spreadsheets write: UTF-8 or marked UTF-16, without the mark."""
+    raw = path.read_bytes()
+    return raw.decode("utf-16" if raw[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+
+
+def separator(header: str) -> str:
+    """Return the separator of the fields of a table by its first line: a comma, semicolon or tab.
+
+    Examples
+    --------
+    >>> separator("human;mouse")
+    ';'
+    """
+    return max(",;\t", key=header.count)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from musegnn.coexpression.scan import MITOCHONDRIAL
+from musegnn.coexpression.scan import mitochondrial_genes
 from musegnn.data_store import Store
 from musegnn.datasets import open_counts
 from musegnn.errors import MuseGNNError
@@ -132,9 +132,8 @@ def _find(gene: str, *columns: np.ndarray) -> int | None:
 
 
 def _judge(dataset: DatasetConfig, graph: GraphConfig, source: FileSource, place: int) -> Absence:
-    name = str(source.gene[place])
-    if graph.drop_mitochondrial and name.upper().startswith(MITOCHONDRIAL):
-        return Absence(dataset=dataset.name, reason="mitochondrial", detail=name)
+    if graph.drop_mitochondrial and mitochondrial_genes(source, graph)[place]:
+        return Absence(dataset=dataset.name, reason="mitochondrial", detail=str(source.gene[place]))
     entries = source.n_entries if source.n_entries is not None else source.n_cells * source.n_genes
     if dataset.stratum is not None or entries > COUNTED_ENTRIES:
         return Absence(dataset=dataset.name, reason="not selected")

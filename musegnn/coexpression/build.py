@@ -79,6 +79,8 @@ def build_parameters(
     rank = config.profile_rank
     graph = with_removed(config.model_dump(mode="json"), "graph") | {"block_rows": block_rows, "device": device}
     graph |= {"profile": "gram", "profile_rank": 256} if rank is None else {"profile": "randomized"}
+    if config.mitochondrial is None:  # a setting that earlier versions did not have
+        del graph["mitochondrial"]
     return {
         "dataset": with_removed(dataset.model_dump(mode="json", exclude={"path"}), "datasets"),
         "graph": graph,
@@ -150,6 +152,8 @@ def build_dataset(
     """
     if isinstance(config.genes, Path):
         config = config.model_copy(update={"genes": read_genes(config.genes)})
+    if isinstance(config.mitochondrial, Path):
+        config = config.model_copy(update={"mitochondrial": read_genes(config.mitochondrial)})
     check_genes(source, config)
     parameters = build_parameters(dataset, config, block_rows=block_rows, device=device)
     if work is not None:
@@ -347,6 +351,7 @@ def _report(state: BuildState, pairs: PairTable) -> dict[str, Any]:  # JSON
         "genes_kept": len(scan.genes),
         "genes_dropped": scan.genes_dropped,
         "genes_selected": len(fit.mu),
+        "shares": scan.shares,
         "negative_variance": int((fit.sigma < 0.0).sum()),
         "depth": {
             "min": float(scan.depth.min()),
@@ -372,7 +377,7 @@ def _report(state: BuildState, pairs: PairTable) -> dict[str, Any]:  # JSON
 def _warnings(state: BuildState) -> list[str]:
     scan, fit, config, selection = state.scan, state.fit, state.config, state.selection
     negative, n_genes = int((fit.sigma < 0.0).sum()), len(fit.mu)
-    warnings = list(state.source.warnings)
+    warnings = [*state.source.warnings, *scan.warnings]
     if scan.merged:
         warnings.append(f"W236: {scan.merged} duplicate entries of the sparse matrix were summed")
     if negative > UNDER_DISPERSED * n_genes:

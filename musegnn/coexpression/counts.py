@@ -118,6 +118,12 @@ class CountTable:
         return self._small
 
     @property
+    def largest(self) -> int:
+        """Largest count, 0 without any."""
+        _, count, _ = self.large()
+        return int(max(count.max(initial=0), np.flatnonzero(self._small.any(axis=0)).max(initial=0)))
+
+    @property
     def n_detected(self) -> NDArray[np.int64]:
         """Cells with a count, shape (G,), int64."""
         gene, _, times = self.large()

@@ -250,6 +250,8 @@ def _refuse_empty(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: floa
         raise NoEdgesError(msg, code="E270", where="edges", fix="use rule `default`, more genes or more cells")
     kind = " of positive sign" if config.sign == "positive" else ""
     needs = f"it needs a pair{kind} with abs(z) >= {cutoff:.4g}"
+    if np.isinf(cutoff):
+        needs = f"no pair{kind} passes a false discovery rate of {config.fdr:g}"
     if config.rule == "min_abs_est":
         needs += f" and abs(estimate) >= {config.min_abs_est:.4g}"
         accepted = np.abs(pairs.estimate[magnitude >= cutoff])

@@ -16,6 +16,8 @@ import numpy as np
 from musegnn.coexpression.counts import CountTable
 from musegnn.coexpression.tasks import load
 from musegnn.data_store.count_source import MIN_CELLS
+from musegnn.data_store.genes import mark_ribosomal
+from musegnn.data_store.validate import count_warnings
 from musegnn.errors import InputError
 from musegnn.kernels.subset import subset
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 16384
 MIN_GENES = 2
-MITOCHONDRIAL = "MT-"
 REASONS = ("no_counts", "few_counts", "few_genes", "many_genes", "mitochondrial")
 
 
@@ -88,6 +89,10 @@ class ScanResult:
         Duplicate entries of the source that were summed.
     cells_dropped, genes_dropped
         Cells by the first reason that applied, and genes left out by name or detected in too few cells.
+    shares
+        Shares of all counts of the kept cells in ``mitochondrial`` genes and in those of ``ribosomal`` proteins.
+    warnings
+        Lines ``W###: ...`` of counts that are hardly those of filtered cells.
     """
 
     keep: NDArray[np.bool_]
@@ -99,6 +104,8 @@ class ScanResult:
     merged: int
     cells_dropped: dict[str, int]
     genes_dropped: dict[str, int]
+    shares: dict[str, float]
+    warnings: list[str]
 
     @property
     def n_cells(self) -> int:
@@ -173,7 +180,7 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
     InputError
         When too few cells (E251) or genes (E253) are left.
     """
-    _, counted = _by_name(source, config)
+    mitochondrial, counted = _by_name(source, config)
     table = CountTable(source.n_genes)
     reasons, depths, merged = [], [], 0
     for path in paths:
@@ -187,6 +194,17 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
     dropped = {name: int((against == code).sum()) for code, name in enumerate(REASONS, start=1)}
     genes = np.flatnonzero(counted & (detected >= config.min_cells))
     _refuse_too_little(source, len(depth), len(genes), dropped, config)
+    total = table.stats(len(depth)).total
+    kinds = {"mitochondrial": mitochondrial, "ribosomal": mark_ribosomal(source.gene.tolist(), source.gene_id.tolist())}
+    shares = {kind: float(total[marked].sum() / max(total.sum(), 1.0)) for kind, marked in kinds.items()}
+    warnings = count_warnings(
+        depth,
+        n_cells=source.n_cells,
+        n_genes=source.n_genes,
+        empty_cells=dropped["no_counts"],
+        empty_genes=int((detected == 0).sum()),
+        largest=table.largest,
+    )
     table = table.take(genes)
     return ScanResult(
         keep=against == 0,
@@ -201,6 +219,8 @@ def merge_scans(source: CountSource, config: GraphConfig, paths: Sequence[Path])
             "mitochondrial": int((~counted).sum()),
             "detected_in_few_cells": int((counted & (detected < config.min_cells)).sum()),
         },
+        shares=shares,
+        warnings=warnings,
     )
 
 
@@ -208,13 +228,24 @@ def check_genes(source: CountSource, config: GraphConfig) -> None:
     """Refuse with E254 a bound on mitochondrial counts where no gene is called mitochondrial."""
     mitochondrial, _ = _by_name(source, config)
     if config.qc.max_mito is not None and not mitochondrial.any():
-        msg = "qc.max_mito is set, but no gene name starts with MT-"
-        raise InputError(msg, code="E254", where=str(source.path), fix="name genes by symbols, or leave max_mito out")
+        msg = "qc.max_mito is set, but no gene is known to be mitochondrial"
+        raise InputError(
+            msg, code="E254", where=str(source.path), fix="list them in graph.mitochondrial, or leave max_mito out"
+        )
+
+
+def mitochondrial_genes(source: CountSource, config: GraphConfig) -> NDArray[np.bool_]:
+    """Mark the mitochondrial genes, shape (G,): those that the source knows, and those that the settings list."""
+    if not isinstance(config.mitochondrial, tuple):
+        return source.mitochondrial
+    listed = np.array(config.mitochondrial, dtype=np.str_)
+    marked: NDArray[np.bool_] = source.mitochondrial | np.isin(source.gene, listed) | np.isin(source.gene_id, listed)
+    return marked
 
 
 def _by_name(source: CountSource, config: GraphConfig) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Mark the mitochondrial genes and those that count towards the depth."""
-    mitochondrial = np.char.startswith(np.char.upper(source.gene), MITOCHONDRIAL)
+    mitochondrial = mitochondrial_genes(source, config)
     return mitochondrial, ~mitochondrial if config.drop_mitochondrial else np.ones(source.n_genes, dtype=np.bool_)
 
 

@@ -21,7 +21,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from musegnn.errors import InputError
 from musegnn.random import stream
-from musegnn.text import one_line
+from musegnn.text import one_line, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -58,7 +58,7 @@ class FunctionScores:
 
 
 def read_gmt(path: Path) -> dict[str, frozenset[str]]:
-    """Read a .gmt file: per line a name, a description and genes, separated by tabs.
+    """Read a .gmt file: per line a name, a description and genes, separated by tabs; weights after a comma are ignored.
 
     Raises
     ------
@@ -66,12 +66,13 @@ def read_gmt(path: Path) -> dict[str, frozenset[str]]:
         E279 when the file cannot be read or holds no gene set.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"the gene sets cannot be read ({one_line(error)})"
         raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file") from None
     fields = [line.split("\t") for line in lines]
-    sets = {row[0]: frozenset(gene for gene in row[2:] if gene) for row in fields if len(row) > 2}
+    members = {row[0]: (field.partition(",")[0].strip() for field in row[2:]) for row in fields if len(row) > 2}
+    sets = {name: frozenset(gene for gene in genes if gene) for name, genes in members.items()}
     if not sets:
         msg = "expected lines of a name, a description and genes between tabs"
         raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file")

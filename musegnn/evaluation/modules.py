@@ -63,7 +63,7 @@ def coexpression_modules(estimates: csr_matrix, *, power: int = POWER, min_size:
         return label
     adjacency = soft[linked][:, linked].toarray()
     np.fill_diagonal(adjacency, 0.0)
-    distance = 1.0 - topological_overlap(adjacency)
+    distance = np.maximum(1.0 - topological_overlap(adjacency), 0.0)  # an overlap of 1 may round to more
     np.fill_diagonal(distance, 0.0)
     tree = average(squareform(distance, checks=False))
     best, best_merit = label[linked], (0, 0.0)

@@ -7,6 +7,7 @@ Within a species genes match by exact name; across species only through an ortho
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musegnn.errors import ConfigError
+from musegnn.text import one_line, read_text, separator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +38,10 @@ class OrthologTable:
 
 
 def read_orthologs(path: Path) -> OrthologTable:
-    """Read a CSV with one column of gene names per species, such as ``human,mouse,human_id,mouse_id``.
+    """Read a table with one column of gene names per species, such as ``human,mouse,human_id,mouse_id``.
 
-    Columns that end in ``_id`` hold identifiers and are not read. Empty fields mean that a species has no such gene.
+    Fields are separated by commas, semicolons or tabs; blank lines are skipped. Columns that end in ``_id`` hold
+    identifiers and are not read. Empty fields mean that a species has no such gene.
     Rows that share a gene with another row are not one-to-one and are left out whole.
 
     Raises
@@ -48,20 +51,21 @@ def read_orthologs(path: Path) -> OrthologTable:
     """
     fix = "give a CSV with a header such as human,mouse and one gene name per field"
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            header, *rows = csv.reader(handle)
-    except (OSError, ValueError) as error:
-        msg = f"the ortholog table cannot be read ({error})"
+        text = read_text(path).lstrip()
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator(text.partition("\n")[0]))
+        header, *rows = [(lines.line_num, row) for row in lines if any(field.strip() for field in row)]
+    except (OSError, ValueError, csv.Error) as error:
+        msg = f"the ortholog table cannot be read ({one_line(error)})"
         raise ConfigError(msg, code="E306", where=str(path), fix=fix) from None
-    columns = [(i, name.strip()) for i, name in enumerate(header) if not name.strip().endswith("_id")]
+    columns = [(i, name.strip()) for i, name in enumerate(header[1]) if not name.strip().endswith("_id")]
     species = tuple(name for _, name in columns)
     if len(species) < 2 or len(set(species)) < len(species):
         msg = f"expected two or more species as columns, each once, got {', '.join(species) or 'none'}"
         raise ConfigError(msg, code="E306", where=str(path), fix=fix)
     groups: list[tuple[str, ...]] = []
-    for line, row in enumerate(rows, start=2):
-        if len(row) < len(header):
-            msg = f"line {line} has {len(row)} fields, the header {len(header)}"
+    for line, row in rows:
+        if len(row) < len(header[1]):
+            msg = f"line {line} has {len(row)} fields, the header {len(header[1])}"
             raise ConfigError(msg, code="E306", where=str(path), fix=fix)
         groups.append(tuple(row[i].strip() for i, _ in columns))
     groups = [group for group in dict.fromkeys(groups) if sum(map(bool, group)) > 1]

@@ -374,7 +374,7 @@ def test_the_size_of_a_pickled_source_does_not_grow_with_the_cells(save, make_ad
 
 @pytest.mark.parametrize("wrong", [{"start": -1}, {"stop": 121}, {"start": 7, "stop": 6}, {"rows": 0}])
 def test_ranges_outside_the_cells_are_refused(wrong, counts, make_adata, save):
-    for source in (open_h5ad(save(make_adata())), ArraySource(counts, [str(i) for i in range(30)])):
+    for source in (open_h5ad(save(make_adata())), ArraySource(counts, [f"g{i}" for i in range(30)])):
         with pytest.raises(ValueError, match=r"expected a range|rows must"):
             list(source.blocks(**({"rows": 5} | wrong)))
 

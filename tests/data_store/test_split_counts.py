@@ -117,7 +117,7 @@ def test_arrays_are_packed_in_the_smallest_types(tmp_path):
     with np.load(piece.path) as arrays:
         assert arrays["pages"][:, :5].tolist() == [[0, 2, 2, 0, 1], [1, 2, 2, 18, 2], [2, 2, 2, 38, 4]]
         assert len(arrays["counts"]) == 62
-    wide = ArraySource(sp.csr_matrix(([3], ([0], [2**16])), shape=(1, 2**16 + 1)), [str(i) for i in range(2**16 + 1)])
+    wide = ArraySource(sp.csr_matrix(([3], ([0], [2**16])), shape=(1, 2**16 + 1)), [f"g{i}" for i in range(2**16 + 1)])
     (piece,) = split(wide, None, tmp_path, edges=[])
     ((_, block),) = PackedSource(wide, [piece], 0, cells=np.arange(1)).blocks(5)
     assert (block.indices.tolist(), block.data.tolist()) == ([2**16], [3])

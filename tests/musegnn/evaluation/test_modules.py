@@ -85,3 +85,14 @@ def test_vectors_are_asked_for_modules_of_other_datasets(make_graph):
     assert document["n_modules"] == {"a": MODULES, "b": 0}
     assert abs(document["models"]["noise"]["auroc"] - 0.5) < 0.1
     assert abs(document["models"]["knows"]["permuted"] - 0.5) < 0.1
+
+
+def test_an_overlap_that_rounds_above_one_is_no_negative_distance():
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.1, 0.9, (20, 20))
+    values = (values + values.T) / 2
+    values[0] = values[:, 0] = 1.0
+    np.fill_diagonal(values, 0.0)
+    label = coexpression_modules(csr_matrix(values), min_size=2)
+    assert label.shape == (20,)
+    assert label.max() >= 0
