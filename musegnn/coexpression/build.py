@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     Call = tuple[Callable[..., Fields], tuple[Any, ...]]  # a task's function and its arguments
 
 ALGORITHM = "coexpression-4"
+NEW = {"mod": None, "transpose": False, "mitochondrial": None}
 MARK = "build.npz"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
@@ -79,12 +80,15 @@ def build_parameters(
     rank = config.profile_rank
     graph = with_removed(config.model_dump(mode="json"), "graph") | {"block_rows": block_rows, "device": device}
     graph |= {"profile": "gram", "profile_rank": 256} if rank is None else {"profile": "randomized"}
-    if config.mitochondrial is None:  # a setting that earlier versions did not have
-        del graph["mitochondrial"]
     return {
-        "dataset": with_removed(dataset.model_dump(mode="json", exclude={"path"}), "datasets"),
-        "graph": graph,
+        "dataset": _without_new(with_removed(dataset.model_dump(mode="json", exclude={"path"}), "datasets")),
+        "graph": _without_new(graph),
     }
+
+
+def _without_new(settings: dict[str, Any]) -> dict[str, Any]:
+    """Drop settings that earlier versions did not have, where builds are as theirs."""
+    return {name: value for name, value in settings.items() if name not in NEW or value != NEW[name]}
 
 
 def stages_of(config: GraphConfig, modality: str) -> tuple[str, ...]:
