@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test chaos lint bench scatter
+.PHONY: demo test chaos crash lint bench scatter
 
 $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ test: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos -rP tests/cluster
+
+crash: $(STAMP)
+	$(BIN)/python -m benchmarks crash
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 # code | class, or WARNING | meaning | what to do
 _TABLE = """
+E101 | InputError | The HDF5 library crashes on a file, does not end, or takes too much memory. | Copy or write it anew.
 E102 | InputError | The structure of a file is malformed. | Write the file anew from its source.
 E105 | InputError | A part of a file or folder lies in another one. | Write the data itself into the file.
 E110 | InputError | A name cannot be that of a dataset. | Use letters, digits, dots, dashes and underscores.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from musegnn.data_store.formats.anndata_groups import AnnDataContainer, choose_part
@@ -12,6 +13,7 @@ from musegnn.data_store.formats.container import TransposedContainer
 from musegnn.data_store.formats.loom import LoomContainer
 from musegnn.data_store.formats.tenx_h5 import TenxContainer, genomes_of
 from musegnn.data_store.hdf5 import open_file
+from musegnn.data_store.hdf5_probe import probe_hdf5
 from musegnn.errors import InputError, MuseGNNError
 from musegnn.text import one_line
 
@@ -79,6 +81,8 @@ def _open(location: Location, mod: str | None) -> Iterator[Container]:
         _refuse(head, location)
     if importlib.util.find_spec("hdf5plugin") is not None:
         importlib.import_module("hdf5plugin")  # registers the filters of which some files are made
+    if not location.is_remote:
+        probe_hdf5(Path(location.text))
     with open_file(location) as file:
         yield _in_hdf5(file, mod, location)
 

@@ -1,0 +1,1 @@
+"""What happens to stores and checkpoints when machines, disks and files fail; the case ``crash`` runs all of it."""
