@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MEMORY = 4 * 2**30
 """Address space of the reading process, with libraries."""
 BUILD_EVERY = 10
+WEIGHTS = (0.25, 0.15, 0.15, 0.2, 0.15, 0.05, 0.05)
+"""Shares of the kinds of mutation; those that move what follows break a file at once."""
 MARKS = (b"TREE", b"HEAP", b"SNOD", b"OHDR", b"FRHP", b"GCOL", b"FADB", b"EAHD", b"BTHD")
 
 
@@ -96,7 +98,7 @@ def mutate(raw: bytes, rng: np.random.Generator) -> bytes:
         else:
             at = int(rng.integers(len(data) + 1))
         at = min(at, max(len(data) - 9, 0))
-        match rng.integers(7):
+        match rng.choice(7, p=WEIGHTS):
             case 0:
                 data[at : at + 1] = bytes([data[at] ^ (1 << int(rng.integers(8)))]) if data else b""
             case 1:

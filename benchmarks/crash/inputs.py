@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -42,5 +44,66 @@ def h5ad_files(folder: Path) -> list[Path]:
     return paths
 
 
-KINDS: dict[str, Callable[[Path], list[Path]]] = {"h5ad": h5ad_files}
+def h5mu_files(folder: Path) -> list[Path]:
+    """Write MuData files of one modality by their description: an AnnData below ``mod``."""
+    import anndata as ad
+
+    path = folder / "counts.h5mu"
+    with h5py.File(path, "w") as file:
+        file.create_group("obs")
+        ad.io.write_elem(file, "mod/rna", counts())
+    return [path]
+
+
+def tenx_files(folder: Path) -> list[Path]:
+    """Write matrices of Cell Ranger 2 and 3."""
+    adata = counts()
+    paths = [folder / f"v{version}.h5" for version in (2, 3)]
+    for path in paths:
+        new = path.stem == "v3"
+        with h5py.File(path, "w") as file:
+            group = file.create_group("matrix" if new else "GRCh38")
+            group["barcodes"] = np.array(adata.obs_names, dtype="S")
+            for key in ("data", "indices", "indptr"):
+                part = getattr(adata.X, key).astype(np.int32)
+                group.create_dataset(key, data=part, chunks=(len(part) // 3,), compression="gzip")
+            group["shape"] = np.array(adata.shape[::-1])
+            features = group.create_group("features") if new else group
+            features["id" if new else "genes"] = np.array(adata.var["gene_ids"], dtype="S")
+            features["name" if new else "gene_names"] = np.array(adata.var_names, dtype="S")
+            if new:
+                features["feature_type"] = np.array(["Gene Expression"] * adata.n_vars, dtype="S")
+    return paths
+
+
+def loom_files(folder: Path) -> list[Path]:
+    """Write a loom file."""
+    adata, path = counts(), folder / "counts.loom"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("matrix", data=adata.X.toarray().T, chunks=(16, 16), compression="gzip")
+        file["row_attrs/Gene"] = np.array(adata.var_names, dtype="S")
+        file["col_attrs/CellID"] = np.array(adata.obs_names, dtype="S")
+        file["col_attrs/label"] = np.array(adata.obs["label"], dtype="S")
+    return [path]
+
+
+def zarr_folders(folder: Path) -> list[Path]:
+    """Write AnnData as zarr of both versions."""
+    import anndata as ad
+
+    paths = [folder / f"v{version}.zarr" for version in (2, 3)]
+    for path, version in zip(paths, (2, 3), strict=True):
+        with ad.settings.override(zarr_write_format=version), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about what will change
+            counts().write_zarr(path)
+    return paths
+
+
+KINDS: dict[str, Callable[[Path], list[Path]]] = {
+    "h5ad": h5ad_files,
+    "h5mu": h5mu_files,
+    "10x h5": tenx_files,
+    "loom": loom_files,
+    "zarr": zarr_folders,
+}
 """Makers of whole files in a folder, by the name of the format."""

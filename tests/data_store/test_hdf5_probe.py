@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from musegnn.data_store import hdf5_probe, open_h5ad
+from musegnn.data_store import hdf5_probe, open_matrix
 from musegnn.errors import InputError
 
 
@@ -44,10 +44,10 @@ def test_whole_files_pass_and_are_read_once_per_state(fresh, save, make_adata, m
     ask = fresh._ask
     monkeypatch.setattr(fresh, "_ask", lambda place: asked.append(place) or ask(place))
     for _ in range(2):
-        assert open_h5ad(path).n_cells == 120
+        assert open_matrix(path).n_cells == 120
     process = fresh._process.pid
     os.utime(path, ns=(1, 1))
-    open_h5ad(path)
+    open_matrix(path)
     assert asked == [str(path)] * 2
     assert fresh._process.pid == process
 
@@ -58,23 +58,23 @@ def test_a_crash_is_one_line_and_the_next_file_is_read(fresh, program, save, mak
     program(f"os.kill(os.getpid(), signal.{name})")
     path = save(make_adata())
     with pytest.raises(InputError, match=rf"E101.*dies \({name}\).*Fix: ") as caught:
-        open_h5ad(path)
+        open_matrix(path)
     assert "\n" not in caught.value.line()
     monkeypatch.setattr(hdf5_probe, "__file__", whole)
-    assert open_h5ad(path).n_cells == 120
+    assert open_matrix(path).n_cells == 120
 
 
 def test_a_file_without_end_is_refused(program, save, make_adata, monkeypatch):
     program("time.sleep(60)")
     monkeypatch.setattr(hdf5_probe, "WALL_SECONDS", 0.2)
     with pytest.raises(InputError, match=r"E101.*does not come to an end"):
-        open_h5ad(save(make_adata()))
+        open_matrix(save(make_adata()))
 
 
 def test_too_much_cpu_time_is_refused(program, save, make_adata):
     program("os.kill(os.getpid(), signal.SIGXCPU)")
     with pytest.raises(InputError, match=r"E101.*does not come to an end"):
-        open_h5ad(save(make_adata()))
+        open_matrix(save(make_adata()))
 
 
 def test_a_name_that_declares_gigabytes_is_refused_before_they_are_allocated(fresh, save, make_adata):
@@ -86,16 +86,16 @@ def test_a_name_that_declares_gigabytes_is_refused_before_they_are_allocated(fre
     raw[at : at + 4] = (3 * 10**9).to_bytes(4, "little")
     path.write_bytes(raw)
     with pytest.raises(InputError, match=r"E101.*takes too much memory"):
-        open_h5ad(path)
+        open_matrix(path)
 
 
 def test_other_faults_are_left_to_the_reader(fresh, tmp_path):
     path = tmp_path / "text.h5ad"
     path.write_text("no HDF5")
     with pytest.raises(InputError, match="E230"):
-        open_h5ad(path)
+        open_matrix(path)
     with pytest.raises(InputError, match="E230"):
-        open_h5ad(tmp_path / "absent.h5ad")
+        open_matrix(tmp_path / "absent.h5ad")
 
 
 def test_the_process_ends_with_its_parent(tmp_path, save, make_adata):
