@@ -159,7 +159,7 @@ def _read(path: str) -> None:
 
     with h5py.File(path, "r") as file:
         waiting: list[Any] = [file]  # groups and arrays
-        seen = set()
+        seen: set[int] = set()
         while waiting and len(seen) < MAX_OBJECTS:
             node = waiting.pop()
             place = h5py.h5o.get_info(node.id).addr
