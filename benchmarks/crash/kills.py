@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +46,14 @@ def work(atlas: Path, folder: Path, scheduler: str = "threads") -> None:
     pipeline.train(run, store, resume=True)
 
 
-def kill_at_random(kills: int, *, seed: int = 0) -> Kills:
+def kill_at_random(kills: int) -> Kills:
+    """Kill process groups at random moments, from a new process, which has one thread and forks those to be killed."""
+    command = [sys.executable, "-m", "benchmarks.crash.kills", str(kills)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Kills(**json.loads(done.stdout))
+
+
+def _kill_here(kills: int, *, seed: int = 0) -> Kills:
     """Kill process groups at random moments; after each kill look at what was committed, and go on.
 
     A process that comes to its end begins another life in an empty folder, once its results are compared with those of
@@ -182,4 +190,7 @@ def _wait(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]), "distributed")
+    if len(sys.argv) == 2:
+        print(json.dumps(asdict(_kill_here(int(sys.argv[1])))))
+    else:
+        work(Path(sys.argv[1]), Path(sys.argv[2]), "distributed")

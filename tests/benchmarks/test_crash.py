@@ -14,14 +14,14 @@ from musegnn.errors import StoreError
 
 
 def test_power_failures_lose_nothing():
-    found = store_power_losses(60)
-    assert (found.states, found.lost) == (60, [])
+    found = store_power_losses(30)
+    assert (found.states, found.lost) == (30, [])
 
 
 @pytest.mark.parametrize("module", [arrays, store], ids=["folders of a build", "folders above the store"])
 def test_the_simulation_finds_what_is_not_synchronised(monkeypatch, module):
     monkeypatch.setattr(module, "sync_folders", lambda *_: None)
-    assert store_power_losses(60).lost != []
+    assert store_power_losses(30).lost != []
 
 
 def test_every_flipped_bit_is_found():
