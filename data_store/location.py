@@ -172,7 +172,9 @@ def fingerprint(location: Location, files: list[Location]) -> dict[str, Any]:  #
     for file in files:
         size, digest = _digest(file)
         total += size
-        whole.update(f"{file.text.removeprefix(location.text).strip('/')}\0{digest}\n".encode())
+        below = file.text.startswith(f"{location.text.rstrip('/')}/")
+        name = file.text.removeprefix(location.text).strip("/") if below else file.name
+        whole.update(f"{name}\0{digest}\n".encode())
     return {"name": location.name, "bytes": total, "sha256": whole.hexdigest()}
 
 

@@ -39,6 +39,9 @@ E226 | InputError | A matrix by columns does not fit into memory. | Write the fi
 E230 | InputError | There is no such file, or no format that is read. | Correct `path`, or see docs/inputs.md.
 E231 | InputError | A file is truncated or damaged. | Copy or download the file again.
 E232 | InputError | A scratch file of split counts is damaged or missing. | Run the same command again.
+E233 | InputError | Files of a matrix are missing, or several could be meant. | Keep those of a sample in one folder.
+E234 | InputError | Sizes of a text matrix and its tables or lines differ. | Copy all files of one run again.
+E235 | InputError | A line of a text matrix is no count of the kind that its header says. | Correct the line or header.
 E240 | InputError | A name is not UTF-8. | Write the names as UTF-8.
 E241 | InputError | A name holds a NUL character. | Correct the name.
 E251 | InputError | There are too few cells for co-expression. | Leave the dataset out, or merge it with its replicates.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
+import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.formats.anndata_groups import AnnDataContainer, choose_part
 from musegnn.data_store.formats.container import TransposedContainer
 from musegnn.data_store.formats.loom import LoomContainer
+from musegnn.data_store.formats.positions import PlacedContainer, find_positions
+from musegnn.data_store.formats.table import TableContainer
 from musegnn.data_store.formats.tenx_h5 import TenxContainer, genomes_of
+from musegnn.data_store.formats.text_files import GZIP, open_text
+from musegnn.data_store.formats.text_matrix import TextMatrixContainer, find_matrix
 from musegnn.data_store.hdf5 import open_file
 from musegnn.data_store.hdf5_probe import probe_hdf5
 from musegnn.errors import InputError, MuseGNNError
-from musegnn.text import one_line
+from musegnn.text import one_line, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +42,17 @@ FOREIGN = (
     (b"\x93NUMPY", "a numpy file", WRITE_H5AD),
 )
 SUFFIXES = {(".rds", ".rda", ".rdata", ".qs"): ("an R file", R_FIX)}
+FOLDER_MATRICES = [
+    re.compile(pattern)
+    for pattern in (
+        "outs",
+        r".*filtered_(?:feature|peak|gene)_bc_matri(?:x|ces)(?:_h5)?\.h5|cell_feature_matrix\.h5|.*sample_filtered_.*\.h5",
+        r"filtered_(?:feature|peak|gene)_bc_matri(?:x|ces)|cell_feature_matrix",
+        r".*raw_(?:feature|peak|gene)_bc_matri(?:x|ces)(?:_h5)?\.h5",
+        r"raw_(?:feature|peak|gene)_bc_matri(?:x|ces)",
+    )
+]
+"""Names by which the matrix in a folder of Cell Ranger or Space Ranger is found, the preferred first."""
 
 
 @contextmanager
@@ -67,24 +82,69 @@ def _open(location: Location, mod: str | None) -> Iterator[Container]:
     if not location.exists():
         msg = "there is no such file"
         raise InputError(msg, code="E230", where=location.where, fix="correct `path` in the atlas file")
-    if location.is_folder():
-        names = location.children()
-        if not any(name in ZARR_FILES for name in names):
-            msg = "a folder that is neither zarr nor of Cell Ranger or Space Ranger"
-            raise InputError(msg, code="E230", where=location.where, fix="name the folder that holds the matrix")
+    if not location.is_folder():
+        with _open_file(location, mod) as container:
+            yield container if location.is_remote else _placed(container, location)
+        return
+    names = location.children()
+    if any(name in ZARR_FILES for name in names):
         with _zarr(location) as root:
             part, kind = choose_part(root, mod, location.where)
             yield AnnDataContainer(part, f"{kind or 'AnnData'} zarr", location)
         return
+    inside = _matrix_in(location, names)
+    if inside is None:
+        msg = "a folder that holds no matrix: neither zarr nor of Cell Ranger or Space Ranger"
+        raise InputError(msg, code="E230", where=location.where, fix="name the folder or file that holds the matrix")
+    with _open_file(inside, mod) as container:
+        yield _placed(container, inside)
+
+
+def _matrix_in(folder: Location, names: list[str]) -> Location | None:
+    """Return the matrix in a folder of Cell Ranger or Space Ranger, filtered rather than raw."""
+    for pattern in FOLDER_MATRICES:
+        found = sorted(name for name in names if pattern.fullmatch(name))
+        if len(found) > 1:
+            msg = f"{len(found)} matrices in one folder ({some_of(found)})"
+            raise InputError(msg, code="E233", where=folder.where, fix="name the file of each dataset as its `path`")
+        if found and found[0].endswith(".h5"):
+            return folder / found[0]
+        if found:
+            below = folder / found[0]
+            return _matrix_in(below, below.children())
+    text = find_matrix(folder, names)
+    if text is None and len(names) == 1 and (folder / names[0]).is_folder():  # a genome of version 2
+        below = folder / names[0]
+        return find_matrix(below, below.children())
+    return text
+
+
+def _placed(container: Container, matrix: Location) -> Container:
+    if not isinstance(container, TenxContainer | TextMatrixContainer):
+        return container
+    positions = find_positions(matrix)
+    return container if positions is None else PlacedContainer(container, positions)
+
+
+@contextmanager
+def _open_file(location: Location, mod: str | None) -> Iterator[Container]:
     head = location.head()
-    if not head.startswith(HDF5_SIGNATURE):
-        _refuse(head, location)
-    if importlib.util.find_spec("hdf5plugin") is not None:
-        importlib.import_module("hdf5plugin")  # registers the filters of which some files are made
-    if not location.is_remote:
-        probe_hdf5(Path(location.text))
-    with open_file(location) as file:
-        yield _in_hdf5(file, mod, location)
+    if head.startswith(HDF5_SIGNATURE):
+        if importlib.util.find_spec("hdf5plugin") is not None:
+            importlib.import_module("hdf5plugin")  # registers the filters of which some files are made
+        if not location.is_remote:
+            probe_hdf5(Path(location.text))
+        with open_file(location) as file:
+            yield _in_hdf5(file, mod, location)
+        return
+    _refuse_foreign(head, location)
+    with open_text(location) as text:
+        inside = text.read(4096)
+    _refuse_foreign(inside, location)
+    if mod is not None:
+        msg = "`mod` is set, but the file holds no modalities"
+        raise InputError(msg, code="E222", where=location.where, fix="leave `mod` out")
+    yield TextMatrixContainer(location) if inside.startswith(b"%%MatrixMarket") else TableContainer(location)
 
 
 def _in_hdf5(file: Any, mod: str | None, location: Location) -> Container:  # h5py publishes no types
@@ -115,7 +175,8 @@ def _zarr(location: Location) -> Iterator[Any]:
         raise InputError(msg, code="E231", where=location.where, fix="copy or download the folder again") from error
 
 
-def _refuse(head: bytes, location: Location) -> NoReturn:
+def _refuse_foreign(head: bytes, location: Location) -> None:
+    """Refuse what is neither HDF5 nor text, by its first bytes, decompressed or not."""
     where = location.where
     if not head:
         msg = "the file is empty"
@@ -124,23 +185,20 @@ def _refuse(head: bytes, location: Location) -> NoReturn:
         if location.name.lower().endswith(suffixes):
             msg = f"{what}, which is not read"
             raise InputError(msg, code="E230", where=where, fix=fix)
-    inside = b""
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with location.open() as file, gzip.open(file) as unpacked:
-                inside = unpacked.read(512)
-        except (OSError, EOFError) as error:
-            msg = f"a gzip file that cannot be decompressed ({one_line(error, 60)})"
-            raise InputError(msg, code="E230", where=where, fix="download the file again") from None
     for start, what, fix in FOREIGN:
-        if head.startswith(start) or inside.startswith(start):
+        if head.startswith(start):
             msg = f"{what}, which is not read"
             raise InputError(msg, code="E230", where=where, fix=fix)
-    if inside.startswith(HDF5_SIGNATURE):
+    if head.startswith(HDF5_SIGNATURE):
         msg = "an HDF5 file that was compressed with gzip"
         raise InputError(msg, code="E230", where=where, fix="decompress it with gunzip")
-    if (inside or head).lstrip()[:1] == b"<":
+    if head.lstrip()[:1] == b"<":
         msg = "an HTML or XML page, not counts"
         raise InputError(msg, code="E230", where=where, fix="download the file itself")
-    what = "a Matrix Market file" if (inside or head).startswith(b"%%MatrixMarket") else "no format that is read"
-    raise InputError(what, code="E230", where=where, fix=WRITE_H5AD)
+    if b"\0" in head and not head.startswith(GZIP):
+        tar = head[257:262] == b"ustar"
+        msg = "a tar archive, which is not read" if tar else "no format that is read"
+        fix = (
+            "extract it and name the folder" if tar else "write a .h5ad file from it; docs/inputs.md lists the formats"
+        )
+        raise InputError(msg, code="E230", where=where, fix=fix)
