@@ -21,12 +21,13 @@ from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.memory import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import BLOCK_ROWS, cut_ranges
 from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
+from musegnn.config import IN_MEMORY
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
 from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, open_counts, resolve_device
-from musegnn.errors import GraphError
+from musegnn.errors import ConfigError, GraphError
 from musegnn.text import public_path
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DRIVERS = 4
+IN_THIS_PROCESS = ("threads", "synchronous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ def build_graphs(
     """
     check_scheduler(scheduler)
     device = resolve_device(device)
+    if scheduler not in IN_THIS_PROCESS and any(dataset.adata is not None for dataset in atlas.datasets):
+        msg = f"AnnData objects in memory cannot be read by the workers of `{scheduler}`"
+        raise ConfigError(msg, code="E303", fix="leave `scheduler` out, or write the objects to files")
     jobs = _plan(atlas, store, device, block_rows, progress)
     if not jobs:
         return []
@@ -232,8 +237,8 @@ def _build(job: _Job, site: _Site) -> None:
         _check_edges(record, job.edges)
         for warning in record.report["warnings"]:
             logger.warning("%s: %s", name, warning)
-        path = job.file.path
-        place = public_path(path if isinstance(path, str) else path.absolute())
+        path = job.file.path if dataset.adata is None else dataset.path
+        place = public_path(path if isinstance(path, str) or path == IN_MEMORY else path.absolute())
         site.store.commit(record, job.build, log={"path": place})
     total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
     _tell(site, name, "", total, total)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from musegnn.data_store.genes import (
     truth,
 )
 from musegnn.data_store.hdf5 import no_column
-from musegnn.data_store.names import looks_transposed, use_columns
+from musegnn.data_store.names import ENSEMBL_GENE, looks_transposed, use_columns
 from musegnn.data_store.spatial import read_coords, tissue_mask
 from musegnn.data_store.validate import MAX_COUNT, raise_malformed
 from musegnn.errors import InputError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.data_store.formats.container import Access, Container, Matrix, Table
+
+MOST_NAMES = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,9 @@ class MatrixDescription:
         Cells and genes of the file; kind, type and chunks in words; what reading a range costs.
     n_entries
         Stored entries of the cells used, in all columns; ``None`` where they are not known.
-    names, ids, id_key, id_keys
-        Names and identifiers of all columns; the column of identifiers, and others with unique values.
+    names, ids, id_key, id_keys, name_key
+        Names and identifiers of all columns; the column of identifiers, and others with unique values; the column of
+        names, ``None`` for the index.
     kinds
         Number of columns of each kind by the file, empty where it tells none.
     marked
@@ -79,6 +83,7 @@ class MatrixDescription:
     ids: list[str]
     id_key: str | None
     id_keys: list[str]
+    name_key: str | None
     kinds: dict[str, int]
     marked: NDArray[np.bool_]
     used_cells: NDArray[np.bool_] | None
@@ -95,7 +100,13 @@ class MatrixDescription:
 
 
 def describe(
-    container: Container, *, where: str, layer: str | None, gene_id_key: str | None, spatial_key: str | None
+    container: Container,
+    *,
+    where: str,
+    layer: str | None,
+    gene_id_key: str | None,
+    gene_name_key: str | None,
+    spatial_key: str | None,
 ) -> MatrixDescription:
     """Read names and structure of an open file; an error for all but counts of cells x genes."""
     layers = container.matrices()
@@ -107,12 +118,18 @@ def describe(
         raise InputError(msg, code="E216", where=where, fix="set `transpose: true`, or leave it out where it is set")
     matrix = container.matrix(chosen)
     id_key, ids, id_keys = _identifiers(genes, names, gene_id_key, container.id_column, where)
+    warnings = []
+    name_key = gene_name_key or _symbol_column(genes, names)
+    if name_key is not None:
+        index, names = names, _column(genes, name_key, "gene_name_key", len(names), where)
+        ids, id_keys = (index if id_key is None else ids), []
+        if gene_name_key is None:
+            warnings.append(f"W219: the index holds Ensembl identifiers; genes are named by the column `{name_key}`")
     if matrix.shape != (len(cell_names), len(names)):
         msg = (
             f"{chosen} has shape {matrix.shape}, but there are {len(cell_names)} cell names and {len(names)} gene names"
         )
         raise_malformed(msg, where)
-    warnings = []
     if matrix.access == "columns":
         warnings.append(f"W226: {chosen} is stored by columns and has to be turned into rows, which takes longer")
     names = [name or gene_id for name, gene_id in zip(names, ids, strict=True)]
@@ -129,7 +146,7 @@ def describe(
     return MatrixDescription(
         format=container.format, layer=chosen, layers=layers, shape=matrix.shape, storage=matrix.storage,
         access=matrix.access, n_entries=n_entries, names=names, ids=ids, id_key=id_key, id_keys=id_keys,
-        kinds=dict(Counter(kinds or [])), marked=_marked(genes, len(names)),
+        name_key=name_key, kinds=dict(Counter(kinds or [])), marked=_marked(genes, len(names)),
         used_cells=used_cells, used_genes=used_genes, coords=coords, coordinates=container.coordinates(),
         labels={column: cells.n_labels(column) for column in cells.columns()}, warnings=warnings,
     )  # fmt: skip
@@ -159,13 +176,39 @@ def _identifiers(
         if len(set(names)) == len(names) and not is_row_numbers(names):
             return None, names, []
         return None, names, [column for column in columns if _is_unique_text(genes, column, len(names))]
+    return key, _column(genes, key, "gene_id_key", len(names), where), []
+
+
+def _column(genes: Table, key: str, setting: str, n_genes: int, where: str) -> list[str]:
+    """Return the texts of a column of genes; E255 with the column that was meant where there is none."""
+    columns = genes.columns()
     if key not in columns:
         error = no_column(key, columns, where=where, table="var")
-        raise InputError(error.message, code="E255", where=where, fix="correct `gene_id_key`")
-    ids = [str(value) for value in genes.values(key).tolist()]
-    if len(ids) != len(names):
-        raise_malformed(f"`{key}` has {len(ids)} rows for {len(names)} genes", where)
-    return key, ids, []
+        near = get_close_matches(key.casefold(), [name.casefold() for name in columns], n=1)
+        meant = next((name for name in columns if near and name.casefold() == near[0]), "")
+        fix = f"write `{setting}: {shorten(meant, 30)}`" if meant else f"correct `{setting}`"
+        raise InputError(error.message, code="E255", where=where, fix=fix)
+    values = [str(value) for value in genes.values(key).tolist()]
+    if len(values) != n_genes:
+        raise_malformed(f"`{key}` has {len(values)} rows for {n_genes} genes", where)
+    return values
+
+
+def _symbol_column(genes: Table, names: list[str]) -> str | None:
+    """Return the column of gene symbols where the genes are Ensembl identifiers; ``None`` without one."""
+    if not names or sum(ENSEMBL_GENE.match(name) is not None for name in names) < MOST_NAMES * len(names):
+        return None
+    for column in genes.columns():
+        if plain(column) not in SYMBOL_COLUMNS:
+            continue
+        try:
+            values = genes.values(column)
+        except InputError:
+            continue  # a column that is not text
+        named = {value for value in values.tolist() if value and not ENSEMBL_GENE.match(str(value))}
+        if values.dtype.kind == "U" and len(values) == len(names) and len(named) > len(names) / 2:
+            return column
+    return None
 
 
 def _is_unique_text(genes: Table, column: str, n: int) -> bool:

@@ -6,8 +6,9 @@ Legend: C cells, G genes, d spatial dimensions.
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 from musegnn.data_store.blocks import check_range, cut_blocks, windows
 from musegnn.data_store.count_source import MIN_CELLS, CountSource
 from musegnn.data_store.description import count_layers, describe
+from musegnn.data_store.formats.container import TransposedContainer
 from musegnn.data_store.formats.opening import open_container
 from musegnn.data_store.hdf5 import no_column
 from musegnn.data_store.location import Location, fingerprint
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from anndata import AnnData
     from numpy.typing import NDArray
 
     from musegnn.data_store.description import MatrixDescription
     from musegnn.data_store.formats.container import Access, Container
     from musegnn.data_store.names import GeneNames
+
+HASHED_ROWS = 16384
 
 __all__ = ["ArraySource", "CountSource", "FileSource", "open_matrix"]
 
@@ -141,13 +146,14 @@ class FileSource:
         """Return name, size and SHA-256 of the file, or of all files of a folder that are read."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self._location, list(self._stamps))
-            if self._mod is not None:
-                self._fingerprint["mod"] = self._mod
-            if self._transpose:
-                self._fingerprint["transpose"] = True
-            self._fingerprint |= self._recognised()
+            self._fingerprint |= self._options() | self._recognised()
             self._check_unchanged()
         return dict(self._fingerprint)
+
+    def _options(self) -> dict[str, Any]:  # JSON
+        """Return what decides how the input is read, where it is not what is usual."""
+        options = {"mod": self._mod, "transpose": self._transpose, "gene_names": self.description.name_key}
+        return {key: value for key, value in options.items() if value}
 
     def _recognised(self) -> dict[str, Any]:  # JSON
         """Return a digest of the cells and genes that are used, where these are not simply all that the file names."""
@@ -173,17 +179,59 @@ class FileSource:
         return f"set `layer: {found[0]}`, which holds raw counts" if found else ""
 
 
+class MemorySource(FileSource):
+    """Counts of an AnnData object as a :class:`CountSource`; made by :func:`open_matrix`."""
+
+    def __init__(
+        self, adata: AnnData, name: str, description: MatrixDescription, names: GeneNames, **options: Any
+    ) -> None:
+        super().__init__(Location.of(name), description, names, **options)
+        self._adata = adata
+
+    def _open(self) -> AbstractContextManager[Container]:
+        return _open_memory(self._adata, self._location.where, transpose=self._transpose)
+
+    def fingerprint(self) -> dict[str, Any]:  # JSON
+        """Return size and SHA-256 of the counts, of all names and labels, and of the coordinates."""
+        if self._fingerprint is None:
+            digest, size = hashlib.sha256(), 0
+            with self._open() as container:
+                for table in (container.genes(self.description.layer), container.cells()):
+                    digest.update("\0".join([*table.names(), *table.columns()]).encode())
+                    for column in table.columns():
+                        digest.update(np.ascontiguousarray(table.values(column)).tobytes())
+                matrix = container.matrix(self.description.layer)
+                for _, *parts in matrix.rows(0, matrix.shape[0], HASHED_ROWS):
+                    for part, kind in zip(parts, ("<i8", "<i8", "<f8"), strict=True):
+                        digest.update(part.astype(kind).tobytes())
+                        size += part.nbytes
+            digest.update(b"" if self.coords is None else self.coords.tobytes())
+            self._fingerprint = {"name": "AnnData in memory", "bytes": size, "sha256": digest.hexdigest()}
+            self._fingerprint |= self._options() | self._recognised()
+        return dict(self._fingerprint)
+
+
+@contextmanager
+def _open_memory(adata: AnnData, where: str, *, transpose: bool) -> Iterator[Container]:
+    from musegnn.data_store.formats.in_memory import MemoryContainer
+
+    container = MemoryContainer(adata, where)
+    yield TransposedContainer(container) if transpose else container
+
+
 def open_matrix(
-    path: Path | str,
+    path: Path | str | AnnData,
     *,
+    name: str = "AnnData",
     layer: str | None = None,
     gene_id_key: str | None = None,
+    gene_name_key: str | None = None,
     spatial_key: str | None = None,
     mod: str | None = None,
     transpose: bool = False,
     min_cells: int = MIN_CELLS,
 ) -> FileSource:
-    """Open a file, folder or URL with counts and check its structure; counts are checked when they are read.
+    """Open a file, folder, URL or AnnData object with counts and check its structure; counts are checked when read.
 
     Where a Visium file marks spots that are not under tissue, or a multi-modal file other features than genes, these
     are left out with a warning. ``docs/inputs.md`` lists the formats, and which of them are streamed.
@@ -191,11 +239,17 @@ def open_matrix(
     Parameters
     ----------
     path
-        File, folder or URL.
+        File, folder or URL; or an AnnData object, which is read where it is and must not be changed while it is in use,
+        a backed one from its file.
+    name
+        Name of an AnnData object for messages.
     layer
         ``None`` for the main matrix, the name of a layer, or ``raw`` for ``raw.X``.
     gene_id_key
         Column of genes with identifiers, used where names are not unique.
+    gene_name_key
+        Column of genes with their names; ``None``: the index, or, where that holds Ensembl identifiers, the usual
+        column of symbols if there is one.
     spatial_key
         Entry of ``obsm`` with coordinates; required for spatial data, ``None`` reads none.
     mod
@@ -210,16 +264,31 @@ def open_matrix(
     InputError
         One line naming the file, what is wrong, where and how often, and one action that resolves it.
     """
-    location = Location.of(path)
+    adata = None if isinstance(path, (Path, str)) else path
+    if adata is not None and adata.isbacked:
+        adata, path = (adata.to_memory(), path) if adata.is_view else (None, Path(str(adata.filename)))
+    location = Location.of(name if adata is not None else cast("Path | str", path))
     where = location.where
-    with open_container(location, mod=mod, transpose=transpose) as container:
+    opened = (
+        open_container(location, mod=mod, transpose=transpose)
+        if adata is None
+        else _open_memory(adata, where, transpose=transpose)
+    )
+    with opened as container:
         stamps = {file: file.stamp() for file in container.files}
-        found = describe(container, where=where, layer=layer, gene_id_key=gene_id_key, spatial_key=spatial_key)
+        found = describe(
+            container,
+            where=where,
+            layer=layer,
+            gene_id_key=gene_id_key,
+            gene_name_key=gene_name_key,
+            spatial_key=spatial_key,
+        )
     used = np.arange(len(found.names)) if found.used_genes is None else found.used_genes
     names = resolve_genes(
         [found.names[i] for i in used],
         [found.ids[i] for i in used],
-        has_ids=found.id_key is not None,
+        has_ids=found.id_key is not None or found.name_key is not None,
         other_keys=found.id_keys,
         where=where,
         marked=found.marked[used],
@@ -227,7 +296,10 @@ def open_matrix(
     if found.n_used < min_cells:
         msg = f"{found.n_used} cells, expected at least {min_cells} for co-expression"
         raise InputError(msg, code="E251", where=where, fix="leave this dataset out or merge it with its replicates")
-    return FileSource(location, found, names, mod=mod, transpose=transpose, stamps=stamps)
+    options: dict[str, Any] = {"mod": mod, "transpose": transpose, "stamps": stamps}
+    if adata is not None:
+        return MemorySource(adata, name, found, names, **options)
+    return FileSource(location, found, names, **options)
 
 
 def take_genes(part: sp.csr_matrix, columns: NDArray[np.int64] | None, names: GeneNames) -> sp.csr_matrix:

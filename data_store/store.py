@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 FORMAT_FILE = "FORMAT.json"
 FORMAT_CONTENT = {"created_by": "musegnn", "format": FORMAT, "min_reader": 1, "version": VERSION}
 SPLIT = "_split"  # no dataset can have this name
+SHOWN = 10
 SOFTWARE = ("musegnn", "numpy", "scipy", "numba", "zarr", "numcodecs")
 
 
@@ -91,7 +92,13 @@ class Store:
         self._check_format()
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r})"
+        names = self.datasets()
+        lines = [f"Store({str(self.path)!r}): {len(names)} datasets"]
+        for name in names[:SHOWN]:
+            about = self.info(name)
+            labels = ", ".join(str(about[key]) for key in ("modality", "tissue", "species"))
+            lines.append(f"  {name}: {about['n_genes']} genes, {about['n_cells']} cells, {labels}")
+        return "\n".join([*lines, *([f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else [])])
 
     @classmethod
     def open(cls, path: Path | str) -> Store:

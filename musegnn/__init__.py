@@ -13,25 +13,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musegnn.api import MuSeGNN
-    from musegnn.atlas_file import load_atlas
+    from musegnn.atlas_file import atlas, load_atlas
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
-    from musegnn.errors import MuseGNNError
+    from musegnn.errors import ConfigError, InputError, MuseGNNError
     from musegnn.pipeline import build_graphs, run
 
 __version__ = "0.1.0"
 
-__all__ = ["AtlasConfig", "MuSeGNN", "MuseGNNError", "Store", "build_graphs", "load_atlas", "run"]
-
 _HOMES = {
     "AtlasConfig": "musegnn.config",
+    "ConfigError": "musegnn.errors",
+    "InputError": "musegnn.errors",
     "MuSeGNN": "musegnn.api",
     "MuseGNNError": "musegnn.errors",
     "Store": "musegnn.data_store",
+    "atlas": "musegnn.atlas_file",
     "build_graphs": "musegnn.pipeline",
     "load_atlas": "musegnn.atlas_file",
     "run": "musegnn.pipeline",
 }
+
+__all__ = [
+    "AtlasConfig",
+    "ConfigError",
+    "InputError",
+    "MuSeGNN",
+    "MuseGNNError",
+    "Store",
+    "atlas",
+    "build_graphs",
+    "load_atlas",
+    "run",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:  # the type depends on the name; TYPE_CHECKING imports above give it

@@ -1,4 +1,7 @@
-"""Read ``ATLAS.yaml`` strictly: no aliases, tags or repeated keys; ``yes``, ``no``, ``on`` and ``off`` are text."""
+"""Read ``ATLAS.yaml`` strictly, or the same from Python.
+
+There are no aliases, tags or repeated keys in the file; ``yes``, ``no``, ``on`` and ``off`` are text.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from musegnn.config import AtlasConfig
+from musegnn.dataset_entries import SHEETS, expand_path, list_datasets
 from musegnn.errors import ConfigError
-from musegnn.text import one_line, read_text, shorten
+from musegnn.text import one_line, read_text
 
 MAX_YAML_BYTES = 1_000_000
 
@@ -42,7 +45,7 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:t
 
 
 def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> AtlasConfig:
-    """Return the configuration in ``ATLAS.yaml``, with absolute paths.
+    """Return the configuration in ``ATLAS.yaml``, or of a sample sheet (CSV or TSV), with absolute paths.
 
     Dotted settings such as ``{"training.rounds": 20}`` in `overrides` replace those of the file.
 
@@ -59,13 +62,50 @@ def load_atlas(path: Path | str, overrides: dict[str, Any] | None = None) -> Atl
     if len(raw) > MAX_YAML_BYTES:
         msg = f"expected at most {MAX_YAML_BYTES} bytes, got {len(raw)}"
         raise ConfigError(msg, code="E301", where=str(path), fix="move long lists into files of their own")
-    data = parse_yaml(raw, where=str(path))
+    if path.suffix.casefold() in SHEETS:
+        data: Any = {"datasets": path.resolve()}
+    else:
+        data = parse_yaml(raw, where=str(path))
     if not isinstance(data, dict):
         msg = "expected a mapping with the key `datasets`"
         raise ConfigError(msg, code="E302", where=str(path), fix="see examples/atlas/atlas.yaml")
-    return _resolve_paths(
-        validate_atlas(apply_overrides(data, overrides or {}), where=str(path)), path.resolve().parent
-    )
+    return _finish(apply_overrides(data, overrides or {}), path.resolve().parent, where=str(path))
+
+
+def atlas(datasets: Any, *, base: Path | str = ".", **settings: Any) -> AtlasConfig:  # see the docstring
+    """Describe an atlas in Python: AnnData objects, paths and settings, mixed.
+
+    Parameters
+    ----------
+    datasets
+        Mapping of names to datasets, list of datasets, path of a sample sheet, or a whole atlas as the file
+        ``ATLAS.yaml`` has it, with the key ``datasets``. A dataset is an AnnData object, a path, or a mapping of
+        settings (:class:`musegnn.config.DatasetConfig`) in which `path` is either.
+    base
+        Folder to which paths are relative.
+    settings
+        Settings of all datasets that say nothing else (``modality="scrna"``), and sections of the atlas
+        (``graph={"n_genes": 2000}``, ``orthologs="orthologs.csv"``).
+
+    Raises
+    ------
+    ConfigError
+        E300 and E302, when paths or settings do not fit.
+
+    Examples
+    --------
+    >>> found = atlas({"a": "a.h5ad", "b": {"path": "b.h5ad", "tissue": "liver"}}, modality="RNA", tissue="lung",
+    ...               species="Homo sapiens", graph={"n_genes": 500})
+    >>> [(d.name, d.modality, d.tissue, d.species) for d in found.datasets], found.graph.n_genes
+    ([('a', 'scrna', 'lung', 'human'), ('b', 'scrna', 'liver', 'human')], 500)
+    """
+    whole = isinstance(datasets, dict) and "datasets" in datasets
+    data: dict[str, Any] = dict(datasets) if whole else {"datasets": datasets}
+    sections = AtlasConfig.model_fields.keys() | {"defaults"}
+    own = {key: value for key, value in settings.items() if key not in sections}
+    data |= {key: value for key, value in settings.items() if key in sections}
+    data["defaults"] = (data.get("defaults") or {}) | own
+    return _finish(data, Path(base).resolve(), where="atlas")
 
 
 def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
@@ -78,16 +118,11 @@ def parse_yaml(raw: bytes, *, where: str) -> Any:  # any YAML value
 
 
 def validate_atlas(data: dict[str, Any], *, where: str) -> AtlasConfig:
-    """Turn plain data into a configuration; the error E302 names the first setting that does not fit."""
+    """Turn plain data into a configuration; the error E302 names the settings that do not fit."""
     try:
         return AtlasConfig.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        got = "" if first["type"] in {"missing", "extra_forbidden"} else f" (got {shorten(repr(first['input']), 80)})"
-        more = f"; {error.error_count() - 1} more" if error.error_count() > 1 else ""
-        msg = f"`{place}`: {first['msg']}{got}{more}"
-        raise ConfigError(msg, code="E302", where=where, fix=f"correct `{place}`") from None
+    except ConfigError as error:
+        raise ConfigError(error.message, code=error.code, where=where, fix=error.fix) from None
 
 
 def apply_overrides(data: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -110,14 +145,13 @@ def _set_dotted(data: dict[str, Any], dotted: str, value: object) -> None:
     node[last] = value
 
 
-def _resolve_paths(atlas: AtlasConfig, base: Path) -> AtlasConfig:
-    datasets = tuple(d.model_copy(update={"path": (base / d.path)}) for d in atlas.datasets)
-    orthologs = base / atlas.orthologs if atlas.orthologs is not None else None
-    graph = atlas.graph
-    lists = {"genes": graph.genes, "mitochondrial": graph.mitochondrial}
-    read = {name: read_genes(base / path) for name, path in lists.items() if isinstance(path, Path)}
-    graph = graph.model_copy(update=read)
-    return atlas.model_copy(update={"datasets": datasets, "orthologs": orthologs, "graph": graph})
+def _finish(data: dict[str, Any], base: Path, *, where: str) -> AtlasConfig:
+    """Return the configuration with all datasets written out and absolute paths."""
+    found = validate_atlas(list_datasets(data, base, where=where), where=where)
+    orthologs = expand_path(found.orthologs, base) if found.orthologs is not None else None
+    lists = {"genes": found.graph.genes, "mitochondrial": found.graph.mitochondrial}
+    read = {name: read_genes(expand_path(path, base)) for name, path in lists.items() if isinstance(path, Path)}
+    return found.model_copy(update={"orthologs": orthologs, "graph": found.graph.model_copy(update=read)})
 
 
 def read_genes(path: Path) -> tuple[str, ...]:

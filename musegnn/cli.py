@@ -87,6 +87,30 @@ _RESULTS = ("report.html", "embeddings.h5ad", "embeddings.parquet", "evaluation.
 
 
 @app.command
+def init(files: Annotated[tuple[Path, ...], Parameter(negative=())], /, *, out: Path = Path("atlas.yaml")) -> int:
+    """Write a first atlas file from what files say about themselves: labels, gene names, coordinates, counts.
+
+    Parameters
+    ----------
+    files
+        Files of counts, such as .h5ad.
+    out
+        The atlas file to write, which must not exist.
+    """
+    from musegnn.data_store.atomic_files import write_file
+    from musegnn.guesses import first_atlas
+
+    if out.exists():
+        msg = "the file exists"
+        raise WriteError(msg, code="E292", where=str(out), fix="name another file with --out")
+    text = first_atlas(files, out)
+    write_file(out, text)
+    print(text, end="")
+    print(f"Wrote {_shown(out)}. Correct it, then: musegnn run {_shown(out)} --out RUN")
+    return 0
+
+
+@app.command
 def build(
     atlas: Path,
     *,
@@ -173,12 +197,13 @@ def train(
     """
     from musegnn import pipeline
     from musegnn.data_store import Store
-    from musegnn.datasets import expand_strata
+    from musegnn.datasets import atlas_of_store, expand_strata
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     opened = Store.open(store)
-    config = expand_strata(_load(atlas, settings)) if atlas is not None else _config_of_store(opened.path, settings)
+    overrides = _overrides(settings)
+    config = expand_strata(_load(atlas, settings)) if atlas is not None else atlas_of_store(opened, overrides)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         limit = None if memory is None else parse_bytes(memory)
@@ -430,17 +455,6 @@ def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAM
     if settings.seed is not None:
         overrides["training.seed"] = settings.seed
     return overrides
-
-
-def _config_of_store(store: Path, settings: Settings) -> AtlasConfig:
-    from musegnn.atlas_file import apply_overrides, validate_atlas
-    from musegnn.data_store import Store
-
-    opened = Store.open(store)
-    keys = ("name", "modality", "tissue", "species", "condition")
-    about = [opened.info(name) for name in opened.datasets()]
-    data: dict[str, Any] = {"datasets": [{**{k: a[k] for k in keys}, "path": str(store)} for a in about]}
-    return validate_atlas(apply_overrides(data, _overrides(settings)), where=str(store))
 
 
 def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use

@@ -7,12 +7,20 @@ refused, so a typing mistake cannot become a silent default.
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path  # noqa: TC003  pydantic reads annotations
+from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+
+from musegnn.aliases import modality_name, species_name
+from musegnn.removed_settings import REMOVED
+from musegnn.setting_errors import setting_error
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from pydantic import ModelWrapValidatorHandler
 
 Modality = Literal["scrna", "scatac", "spatial"]
 ShareKey = Literal["modality", "tissue", "species"]
@@ -20,59 +28,30 @@ DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-
-
-REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
-    "edges": {
-        "n0": (3000, "3000 cells are a constant of the default rule"),
-        "mean_degree": (10.0, "set `edges.degree`"),
-        "k": (50, "set `edges.degree`"),
-        "min_mean_degree": (2.0, "2 is a constant of the default rule; `edges.rule: bh` fills no graph up"),
-    },
-    "graph": {
-        "sct_cells": ("all", "all cells are used"),
-        "sct_genes": (2000, "2000 genes are fitted one by one"),
-        "negative_variance": ("clamp", "such genes are tested with the Poisson variance"),
-        "chebyshev_order": (None, "it follows from the range of depths"),
-        "profile": ("gram", "set `graph.profile_rank` for the leading directions alone"),
-        "device": ("auto", "use the option `--device` of the command that builds"),
-        "block_rows": (16384, "it is an argument of `musegnn.cluster.build.build_graphs`"),
-    },
-    "model": {
-        "decoder_width": (32, "the `pairwise` decoder has 32 hidden units"),
-        "edge_dropout": (0.0, "use `model.feature_dropout`"),
-    },
-    "training": {
-        "order": ("parallel", "the published code's order comes with `published: true`"),
-        "weight_decay": (0.0, "there is no weight decay"),
-        "dtype": ("float32", "give `dtype` to musegnn.MuSeGNN"),
-        "partners": ("cycle", "every dataset is partner once per round"),
-        "exchange": ("exact", "gradients go back to the owners of vectors"),
-        "reduce": ("fixed", "sums are in fixed point"),
-    },
-    "training.loss": {
-        "alignment_temperature": (0.07, "use `training.loss.temperature`, of both contrasts"),
-        "n_alignment": (None, "all shared genes are compared"),
-        "normalize": ("sum", "the similarity is the mean over shared genes"),
-        "include_diagonal": (False, "the published code's entries come with `training.published`"),
-        "exclude_neighbours": (True, "the published code's negatives come with `published: true`"),
-    },
-    "evaluation": {
-        "leiden_resolutions": ([0.5, 1.0, 2.0], "metrics are averaged over these"),
-        "min_datasets": (2, "shared genes are those of two datasets"),
-    },
-}
-"""Settings of earlier versions, by section: the only value still accepted, as YAML holds it, and what replaces it."""
-
-
-def with_removed(settings: dict[str, Any], section: str) -> dict[str, Any]:
-    """Return the settings of a section together with those that earlier versions had."""
-    return {key: default for key, (default, _) in REMOVED.get(section, {}).items()} | settings
+IN_MEMORY = Path("<memory>")
+"""The `path` of a dataset whose counts are an AnnData object."""
+SHOWN = 10
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     section: ClassVar[str] = ""
+
+    def __init__(self, **settings: Any) -> None:  # whatever the fields of the section take
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise setting_error(error, type(self)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # sections inside others are validated as before
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:  # as pydantic's, but for the error
+        """Make the section from plain data; ``ConfigError`` E302 names what does not fit."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise setting_error(error, cls) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -96,14 +75,19 @@ class DatasetConfig(_Section):
     ----------
     name, path
         Unique name of letters, digits, dots, dashes and underscores; its file or folder, relative to the atlas file.
+        From Python `path` may be an AnnData object, which is then read in memory (`adata`).
     modality, tissue, species
-        What was measured, where, and in which organism (``human``, ``mouse``, ...).
+        What was measured, where, and in which organism (``human``, ``mouse``, ...). Other usual words, such as ``rna``,
+        ``Visium`` and ``Homo sapiens``, mean the same (:mod:`musegnn.aliases`).
     layer
         Where the raw counts are: ``None`` for ``X``, else a name in ``layers``, or ``raw`` for ``raw.X``.
     mod, transpose
         Modality of MuData (or genome of 10x version 2) where there are several; whether the matrix is genes x cells.
     gene_id_key
         Column of ``var`` with gene identifiers, used where gene names are not unique; ``None`` for ``var_names``.
+    gene_name_key
+        Column of ``var`` with the names by which genes are matched; ``None``: ``var_names``, or, where these are
+        Ensembl identifiers, the usual column of symbols if there is one.
     spatial_key, condition
         Entry of ``obsm`` with coordinates (spatial data only); free label, e.g. ``healthy``, carried into the results.
     by, stratum
@@ -121,10 +105,41 @@ class DatasetConfig(_Section):
     mod: str | None = None
     transpose: bool = False
     gene_id_key: str | None = None
+    gene_name_key: str | None = None
     spatial_key: str = "spatial"
     condition: str | None = None
     by: str | None = None
     stratum: str | None = None
+    _adata: Any = PrivateAttr(default=None)  # AnnData, which takes long to import
+
+    @property
+    def adata(self) -> AnnData | None:
+        """The AnnData object that holds the counts, where they are in memory."""
+        held: AnnData | None = self._adata
+        return held
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _hold_counts(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keep an AnnData object given as `path` or `adata` beside the settings, which stay plain text."""
+        adata = None
+        if isinstance(data, dict):
+            adata = next((data[key] for key in ("adata", "path") if hasattr(data.get(key), "obs_names")), None)
+        if adata is None:
+            return handler(data)
+        dataset = handler({key: value for key, value in data.items() if key != "adata"} | {"path": IN_MEMORY})
+        dataset._adata = adata
+        return dataset
+
+    @field_validator("modality", mode="before")
+    @classmethod
+    def _know_modality(cls, text: Any) -> Any:  # what the caller gave
+        return modality_name(text) if isinstance(text, str) else text
+
+    @field_validator("species")
+    @classmethod
+    def _know_species(cls, text: str) -> str:
+        return species_name(text)
 
     @model_validator(mode="after")
     def _a_stratum_needs_a_column(self) -> Self:
@@ -529,9 +544,29 @@ class AtlasConfig(_Section):
             raise ValueError(msg)
         return self
 
+    def __repr__(self) -> str:
+        lines = [f"AtlasConfig: {len(self.datasets)} datasets"]
+        for d in self.datasets[:SHOWN]:
+            place = "in memory" if d.path == IN_MEMORY else str(d.path)
+            lines.append(f"  {d.name}: {d.modality}, {d.tissue}, {d.species}; {place}")
+        if len(self.datasets) > SHOWN:
+            lines.append(f"  and {len(self.datasets) - SHOWN} more")
+        changed = _changed(self.model_dump(exclude={"datasets"}, exclude_defaults=True))
+        return "\n".join([*lines, "  settings: " + (", ".join(changed) or "defaults")])
+
+    __str__ = __repr__
+
     def to_yaml(self) -> str:
         """Write the complete configuration, defaults included, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _changed(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return settings as ``section.name=value``."""
+    lines = []
+    for key, value in settings.items():
+        lines += _changed(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"]
+    return lines
 
 
 def _without_switches(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from musegnn.config import NAME_PATTERN
+from musegnn.atlas_file import apply_overrides, validate_atlas
+from musegnn.config import IN_MEMORY, NAME_PATTERN
 from musegnn.data_store import open_matrix
 from musegnn.data_store.count_source import MIN_CELLS
 from musegnn.data_store.strata import slug, stratum_labels
@@ -16,6 +17,7 @@ from musegnn.text import shorten
 
 if TYPE_CHECKING:
     from musegnn.config import AtlasConfig, DatasetConfig
+    from musegnn.data_store import Store
     from musegnn.data_store.readers import FileSource
 
 logger = logging.getLogger(__name__)
@@ -24,15 +26,28 @@ NVIDIA = Path("/dev/nvidia0")
 
 
 def open_counts(dataset: DatasetConfig) -> FileSource:
-    """Open the file of a dataset; all its cells, whatever the stratum."""
+    """Open the counts of a dataset, in a file or in memory; all its cells, whatever the stratum."""
+    if dataset.adata is None and dataset.path == IN_MEMORY:
+        msg = "the counts of this dataset were an AnnData object, which is gone"
+        raise InputError(msg, code="E230", where=dataset.name, fix="give it again as `path`, or write it to a file")
     return open_matrix(
-        dataset.path,
+        dataset.path if dataset.adata is None else dataset.adata,
+        name=dataset.name,
         layer=dataset.layer,
         gene_id_key=dataset.gene_id_key,
+        gene_name_key=dataset.gene_name_key,
         spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
         mod=dataset.mod,
         transpose=dataset.transpose,
     )
+
+
+def atlas_of_store(store: Store, settings: dict[str, Any] | None = None) -> AtlasConfig:
+    """Return the atlas of all datasets of a store, under dotted settings and else the defaults."""
+    keys = ("name", "modality", "tissue", "species", "condition")
+    about = [store.info(name) for name in store.datasets()]
+    data: dict[str, Any] = {"datasets": [{**{k: a[k] for k in keys}, "path": str(store.path)} for a in about]}
+    return validate_atlas(apply_overrides(data, settings or {}), where=str(store.path))
 
 
 def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
@@ -66,7 +81,7 @@ def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
             update = {"name": f"{dataset.name}.{slug(label)}", "stratum": label, "condition": label}
             datasets.append(dataset.model_copy(update=update))
     _check_names(datasets)
-    return type(atlas).model_validate(atlas.model_copy(update={"datasets": tuple(datasets)}).model_dump())
+    return atlas.model_copy(update={"datasets": tuple(datasets)})
 
 
 def _check_names(datasets: list[DatasetConfig]) -> None:

@@ -105,6 +105,7 @@ W215 | WARNING | Two datasets share no genes. | Check the names of genes.
 W216 | WARNING | Gene names that join a symbol and an identifier were split. | Nothing.
 W217 | WARNING | The matrix holds a part of the genes of raw, so that depths miss the others. | Set `layer: raw`.
 W218 | WARNING | Columns that are not genes were left out. | Nothing.
+W219 | WARNING | Genes are named by a column of symbols, as the index holds Ensembl identifiers. | Nothing.
 W226 | WARNING | The matrix is stored by columns, which takes longer. | Write the file with adata.X = adata.X.tocsr().
 W229 | WARNING | Cells without counts were dropped. | Nothing.
 W230 | WARNING | Most genes have no counts. | Give the filtered matrix.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from musegnn.errors import ConfigError
+from musegnn.progress import reporting
 from musegnn.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
     from musegnn.api import MuSeGNN
@@ -20,15 +25,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ATLAS_FILES = (".yaml", ".yml", ".csv", ".tsv")
+
 
 def build_graphs(
-    atlas: AtlasConfig,
+    atlas: AtlasConfig | AnnData | Path | str | Sequence[Any] | Mapping[str, Any],
     store: Store | Path | str,
     *,
     scheduler: str = "threads",
     memory: int | None = None,
     device: str = "auto",
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
+    **settings: Any,
 ) -> Store:
     """Build the co-expression graph of every dataset of an atlas into a store, and return the store.
 
@@ -36,8 +44,12 @@ def build_graphs(
 
     Parameters
     ----------
-    atlas, store
-        Datasets and ``graph`` settings; a store, or its path, created when missing.
+    atlas
+        An atlas, the path of its file, or its datasets: an AnnData object, the path of a file, or several of these as a
+        list or by name. What is not said of these in `settings` is taken from their labels, gene names and
+        coordinates (:func:`musegnn.guesses.guess_entry`) and logged.
+    store
+        A store, or its path, created when missing.
     scheduler
         Place of the work: ``threads``, ``synchronous``, ``distributed``, ``ray``, or the address of a dask scheduler
         such as ``tcp://host:8786``. The result is the same.
@@ -46,20 +58,62 @@ def build_graphs(
     device
         Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it. The last bits
         differ, so that a graph of the other device is built anew.
+    progress
+        Whether to show progress, or the function that is called with it.
+    settings
+        Settings of the datasets and sections of the atlas, see :func:`musegnn.atlas`; not beside an atlas.
 
     Raises
     ------
     InputError
         When a dataset cannot be used; nothing of it is written.
     ConfigError
-        For an unknown scheduler, or too little memory.
+        For an unknown scheduler, settings that do not fit, or too little memory.
     """
     from musegnn.cluster.build import build_graphs as build
     from musegnn.data_store import Store
 
+    config = _as_atlas(atlas, settings)
     opened = store if isinstance(store, Store) else Store.open_or_create(Path(store))
-    build(atlas, opened, scheduler=scheduler, memory=memory, device=device, progress=progress)
+    with reporting(progress) as report:
+        build(config, opened, scheduler=scheduler, memory=memory, device=device, progress=report)
     return opened
+
+
+def _as_atlas(given: Any, settings: dict[str, Any]) -> AtlasConfig:  # as build_graphs takes it
+    from musegnn.atlas_file import atlas, load_atlas
+    from musegnn.config import AtlasConfig, DatasetConfig
+
+    is_file = isinstance(given, (str, Path)) and Path(given).suffix.casefold() in ATLAS_FILES
+    if isinstance(given, AtlasConfig) or is_file:
+        if settings:
+            msg = f"`{next(iter(settings))}` is given beside an atlas, which has its own settings"
+            raise ConfigError(msg, code="E303", where="build_graphs", fix="set it in the atlas")
+        return given if isinstance(given, AtlasConfig) else load_atlas(given)
+    if isinstance(given, Mapping):
+        named = list(given.items())
+    else:
+        several = list(given) if isinstance(given, (list, tuple)) else [given]
+        named = [(f"dataset_{k}" if hasattr(each, "obs_names") else "", each) for k, each in enumerate(several, 1)]
+    own = {key: value for key, value in settings.items() if key in DatasetConfig.model_fields}
+    entries = [_guessed(name, each, own) for name, each in named]
+    return atlas(entries, **{key: value for key, value in settings.items() if key not in own})
+
+
+def _guessed(name: str, given: Any, settings: dict[str, Any]) -> dict[str, Any]:  # an AnnData object, path or settings
+    from musegnn.guesses import guess_entry, require_known
+
+    entry = settings | (dict(given) if isinstance(given, Mapping) else {"path": given})
+    if name:
+        entry.setdefault("name", name)
+    if {"modality", "tissue", "species"} <= entry.keys():
+        return entry
+    counts = entry.get("path", entry.get("adata"))
+    counts = counts if hasattr(counts, "obs_names") else Path(str(counts)).expanduser()
+    guessed = guess_entry(counts, entry.get("name", ""))
+    found = {key: value for key, value in guessed.items() if key not in entry and key != "path"}
+    logger.info("%s: taken from the data: %s", guessed["name"], ", ".join(f"{k} {v}" for k, v in found.items()))
+    return require_known(guessed | entry, where=guessed["name"])
 
 
 def run(
@@ -70,7 +124,7 @@ def run(
     memory: int | None = None,
     device: str = "auto",
     cluster: ClusterOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> RunFolder:
     """Build graphs, train, and write embeddings, evaluation and report; on the same folder, continue where it stopped.
 
@@ -80,12 +134,12 @@ def run(
 
     atlas = expand_strata(atlas)
     folder = RunFolder.create(out, atlas)
-    with folder.logging():
+    with folder.logging(), reporting(progress) as report:
         store = build_graphs(
-            atlas, folder.store_path(), scheduler=scheduler, memory=memory, device=device, progress=progress
+            atlas, folder.store_path(), scheduler=scheduler, memory=memory, device=device, progress=report
         )
-        model = train(folder, store, progress=progress, resume=True, memory=memory, cluster=cluster)
-        write_results(folder, model, progress=progress)
+        model = train(folder, store, progress=report, resume=True, memory=memory, cluster=cluster)
+        write_results(folder, model, progress=report)
     return folder
 
 
@@ -160,10 +214,9 @@ def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | Non
 
 def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
     """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``."""
-    from musegnn.analysis.annotate import annotate
     from musegnn.analysis.export import export
 
-    adata = annotate(model.embeddings())
+    adata = model.embeddings()
     export(adata, folder.path / "embeddings.h5ad", format="h5ad")
     export(adata, folder.path / "embeddings.parquet", format="parquet")
     return adata

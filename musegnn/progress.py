@@ -7,13 +7,15 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from rich.progress import TaskID
+    from tqdm.auto import tqdm
 
 logger = logging.getLogger("musegnn")
 
@@ -30,8 +32,49 @@ class Progress(Protocol):
         """Report that `done` of `total` steps of `task` are finished."""
 
 
+@contextmanager
+def reporting(progress: Progress | bool | None) -> Iterator[Progress | None]:  # noqa: FBT001  as users give it
+    """Return the function that reports progress: the one given, bars or lines for true, none for false."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        with TerminalProgress() as bars:
+            yield bars
+    else:
+        yield None
+
+
+def _in_notebook() -> bool:
+    """Return whether a notebook shows what this process prints; without importing IPython."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
+
+
+class _NotebookBars:
+    """Bars of tqdm, as widgets where a notebook has them."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tqdm[Any]] = {}
+
+    def update(self, task: str, done: int, total: int, note: str) -> None:
+        from tqdm.auto import tqdm
+
+        if task not in self._bars:
+            self._bars[task] = tqdm(total=total, desc=task, initial=done, unit=" steps")
+        bar = self._bars[task]
+        bar.total = total
+        bar.set_postfix_str(note, refresh=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+
 class TerminalProgress:
-    """Progress, rate and time left: bars on a terminal, at most one plain line per task and ten seconds elsewhere."""
+    """Progress, rate and time left: bars on a terminal and in a notebook, elsewhere at most a line per ten seconds."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -40,7 +83,8 @@ class TerminalProgress:
         self._last: dict[str, float] = {}
         self._first: dict[str, tuple[float, int]] = {}
         self._bars = None
-        if not quiet and sys.stderr.isatty():
+        self._notebook = _NotebookBars() if not quiet and _in_notebook() else None
+        if not quiet and self._notebook is None and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bars
@@ -62,12 +106,17 @@ class TerminalProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bars is not None:
             self._bars.stop()
+        if self._notebook is not None:
+            self._notebook.close()
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         """Report that `done` of `total` steps of `task` are finished."""
         if self._quiet:
             return
         with self._lock:
+            if self._notebook is not None:
+                self._notebook.update(task, done, total, note)
+                return
             now = time.monotonic()
             first, before = self._first.setdefault(task, (now, done))
             pace = describe_pace(done - before, total - done, now - first)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from musegnn.atlas_file import load_atlas
+from musegnn.config import IN_MEMORY
 from musegnn.data_store.atomic_files import write_file
 from musegnn.errors import RunError, version_fix
 
@@ -153,7 +154,8 @@ class RunFolder:
     def _relative(self, atlas: AtlasConfig) -> dict[str, Any]:  # JSON
         data: dict[str, Any] = atlas.model_dump(mode="json")
         for entry in data["datasets"]:
-            entry["path"] = os.path.relpath(Path(entry["path"]).resolve(), self.path)
+            if Path(entry["path"]) != IN_MEMORY:
+                entry["path"] = os.path.relpath(Path(entry["path"]).resolve(), self.path)
         if data["orthologs"] is not None:
             data["orthologs"] = "orthologs.csv"
         return data

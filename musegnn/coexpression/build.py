@@ -33,11 +33,12 @@ from musegnn.coexpression.memory import check_profile_memory
 from musegnn.coexpression.scan import BLOCK_ROWS, ScannedCells, check_genes, cut_ranges, merge_scans, scan_range
 from musegnn.coexpression.state import BuildState
 from musegnn.coexpression.tasks import DAMAGE, Task, load, run_here, run_stage, save
-from musegnn.config import EdgeConfig, with_removed
+from musegnn.config import EdgeConfig
 from musegnn.data_store import build_id
 from musegnn.data_store.records import DatasetRecord, GeneTable
 from musegnn.errors import ConfigError, GraphError
 from musegnn.kernels.gram import scattered_genes
+from musegnn.removed_settings import with_removed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     Call = tuple[Callable[..., Fields], tuple[Any, ...]]  # a task's function and its arguments
 
 ALGORITHM = "coexpression-4"
-NEW = {"mod": None, "transpose": False, "mitochondrial": None}
+NEW = {"mod": None, "transpose": False, "gene_name_key": None, "mitochondrial": None}
 MARK = "build.npz"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
@@ -75,7 +76,8 @@ def build_parameters(
 ) -> dict[str, Any]:  # JSON
     """Return everything but the counts that a build depends on, for :func:`musegnn.data_store.build_id`.
 
-    Settings that earlier versions had are among them, so that what these built is recognised.
+    Settings that earlier versions had are among them, and those they did not have only where they say something, so
+    that what these built is recognised.
     """
     rank = config.profile_rank
     graph = with_removed(config.model_dump(mode="json"), "graph") | {"block_rows": block_rows, "device": device}

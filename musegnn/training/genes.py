@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.aliases import species_name
 from musegnn.errors import ConfigError
 from musegnn.text import one_line, read_text, separator
 
@@ -57,7 +58,7 @@ def read_orthologs(path: Path) -> OrthologTable:
     except (OSError, ValueError, csv.Error) as error:
         msg = f"the ortholog table cannot be read ({one_line(error)})"
         raise ConfigError(msg, code="E306", where=str(path), fix=fix) from None
-    columns = [(i, name.strip()) for i, name in enumerate(header[1]) if not name.strip().endswith("_id")]
+    columns = [(i, species_name(name)) for i, name in enumerate(header[1]) if not name.strip().endswith("_id")]
     species = tuple(name for _, name in columns)
     if len(species) < 2 or len(set(species)) < len(species):
         msg = f"expected two or more species as columns, each once, got {', '.join(species) or 'none'}"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from musegnn.aliases import species_name
 from musegnn.coexpression.edges import select_edges
-from musegnn.config import with_removed
 from musegnn.errors import ConfigError, InputError
 from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.model.relational_features import anchor_genes, relations
+from musegnn.removed_settings import with_removed
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import holdout_edges, trainable_genes
 
@@ -90,7 +91,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         name, record = dataset.name, store.read(dataset.name)
         _check_labels(dataset, record)
         _refuse_copy(record, seen)
-        keys = gene_keys(record.genes.gene, record.species, orthologs)
+        keys = gene_keys(record.genes.gene, species_name(record.species), orthologs)
         whole = select_edges(record.pairs, record.n_cells, config.edges)
         seen_edges, held_out = holdout_edges(
             whole, config.evaluation.holdout_edges, seed=config.evaluation.seed, name=name
@@ -99,7 +100,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
             name=name,
             modality=record.modality,
             tissue=record.tissue,
-            species=record.species,
+            species=species_name(record.species),
             keys=keys,
             trainable=trainable_genes(keys, config.evaluation),
             edges=seen_edges,
@@ -120,7 +121,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
 
 
 def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
-    there = (record.modality, record.tissue, record.species)
+    there = (record.modality, record.tissue, species_name(record.species))
     here = (dataset.modality, dataset.tissue, dataset.species)
     if there != here:
         msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"

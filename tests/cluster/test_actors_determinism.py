@@ -23,7 +23,7 @@ def alone(tmp_path_factory):
     config = load_atlas(ATLAS, {"training.rounds": 20})
     store = build_graphs(config, folder / "store.zarr")
     model = MuSeGNN(store, config).train(folder / "run")
-    return store, config, model.embeddings().X, folder / "run"
+    return store, config, model.embeddings(layout=False).X, folder / "run"
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_the_example_atlas_has_the_bits_of_one_process(ray_cluster, alone, helpe
 
     assert helpers.units(folder.path) == helpers.units(run)
     assert helpers.units(run)[0] == 20
-    np.testing.assert_array_equal(MuSeGNN.load(folder.path, store).embeddings().X, expected)
+    np.testing.assert_array_equal(MuSeGNN.load(folder.path, store).embeddings(layout=False).X, expected)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import musegnn as mg
 from musegnn.api import MuSeGNN
 from musegnn.errors import ConfigError, RunError
 
@@ -79,7 +81,7 @@ def test_a_saved_model_comes_back_with_the_same_bits(model, tmp_path):
     folder = model.save(tmp_path / "saved")
     loaded = MuSeGNN.load(folder, model.store)
     assert loaded.rounds == 12
-    np.testing.assert_array_equal(loaded.embeddings().X, model.embeddings().X)
+    np.testing.assert_array_equal(loaded.embeddings(layout=False).X, model.embeddings(layout=False).X)
     rows, cols = np.array([0, 3]), np.array([1, 0])
     scores = model.decoder_scores("brain", rows, cols)
     np.testing.assert_array_equal(loaded.decoder_scores("brain", rows, cols), scores)
@@ -87,16 +89,16 @@ def test_a_saved_model_comes_back_with_the_same_bits(model, tmp_path):
 
 
 def test_untrained_is_the_start_and_leaves_the_trained_alone(model):
-    start = model.embeddings().X.copy()
+    start = model.embeddings(layout=False).X.copy()
     model.train()
-    trained = model.embeddings().X.copy()
+    trained = model.embeddings(layout=False).X.copy()
     untrained = model.untrained()
-    np.testing.assert_array_equal(untrained.embeddings().X, start)
-    np.testing.assert_array_equal(model.embeddings().X, trained)
+    np.testing.assert_array_equal(untrained.embeddings(layout=False).X, start)
+    np.testing.assert_array_equal(model.embeddings(layout=False).X, trained)
     assert not np.array_equal(start, trained)
     assert (untrained.rounds, untrained.history) == (0, [])
     untrained.train()
-    np.testing.assert_array_equal(untrained.embeddings().X, trained)
+    np.testing.assert_array_equal(untrained.embeddings(layout=False).X, trained)
 
 
 def test_training_more_rounds_continues(model, tmp_path):
@@ -115,14 +117,14 @@ def test_no_rounds_leave_the_closed_form_and_a_finished_run(tmp_path):
     config = synthetic.make_atlas(tmp_path, 3, training__rounds=0)
     store = synthetic.make_store(tmp_path, config)
     model, run = MuSeGNN(store, config), tmp_path / "run"
-    random = model.embeddings().X
+    random = model.embeddings(layout=False).X
     model.train(run)
     start = model.untrained().started()
-    np.testing.assert_array_equal(model.embeddings().X, start.embeddings().X)
-    assert not np.allclose(model.embeddings().X, random)
+    np.testing.assert_array_equal(model.embeddings(layout=False).X, start.embeddings(layout=False).X)
+    assert not np.allclose(model.embeddings(layout=False).X, random)
     loaded = MuSeGNN.load(run, store)
     assert loaded.rounds == 0
-    np.testing.assert_array_equal(loaded.embeddings().X, model.embeddings().X)
+    np.testing.assert_array_equal(loaded.embeddings(layout=False).X, model.embeddings(layout=False).X)
     rows, cols = np.array([0, 3]), np.array([1, 0])
     np.testing.assert_array_equal(loaded.decoder_scores("brain", rows, cols), model.decoder_scores("brain", rows, cols))
     kinds = [(row["kind"], row["round"]) for row in loaded.history]
@@ -150,16 +152,16 @@ def test_records_of_a_stop_before_the_first_checkpoint_are_not_kept(tmp_path):
 def test_rounds_after_none_go_on_from_the_closed_form(tmp_path):
     config = synthetic.make_atlas(tmp_path, 2, training__rounds=3)
     store, run = synthetic.make_store(tmp_path, config), tmp_path / "run"
-    expected = MuSeGNN(store, config).train().embeddings().X
+    expected = MuSeGNN(store, config).train().embeddings(layout=False).X
     none = config.model_copy(update={"training": config.training.model_copy(update={"rounds": 0})})
     MuSeGNN(store, none).train(run)
     longer = MuSeGNN(store, config).train(run, resume=True)
-    np.testing.assert_array_equal(longer.embeddings().X, expected)
+    np.testing.assert_array_equal(longer.embeddings(layout=False).X, expected)
 
 
 def test_training_a_trained_model_again_changes_nothing(model):
-    trained = model.train().embeddings().X
-    np.testing.assert_array_equal(model.train().embeddings().X, trained)
+    trained = model.train().embeddings(layout=False).X
+    np.testing.assert_array_equal(model.train().embeddings(layout=False).X, trained)
 
 
 def test_one_dataset_alone_trains(tmp_path):
@@ -187,3 +189,58 @@ def test_labels_that_differ_from_the_store_are_refused(model):
 def test_a_folder_without_a_run_is_refused(model, tmp_path):
     with pytest.raises(RunError, match="E401"):
         MuSeGNN.load(tmp_path / "nothing", model.store)
+
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def test_a_model_is_loaded_without_naming_its_store():
+    known = MuSeGNN.load(DATA / "closed_form", mg.Store.open(DATA / "store"))
+    for folder in (DATA / "closed_form", str(DATA / "closed_form")):
+        loaded = MuSeGNN.load(folder)
+        assert loaded.store.path == DATA / "store"
+        for name, vectors in known.vectors().items():
+            np.testing.assert_array_equal(loaded.vectors()[name], vectors)
+
+
+def test_a_store_alone_makes_a_model():
+    model = MuSeGNN(str(DATA / "store"))
+    assert [d.name for d in model.config.datasets] == model.store.datasets()
+    assert model.config.training.rounds == 0
+
+
+def test_what_is_printed_says_what_it_is():
+    store = mg.Store.open(DATA / "store")
+    names, model = store.datasets(), MuSeGNN.load(DATA / "closed_form")
+    rows = sum(store.info(name)["n_genes"] for name in names)
+    assert repr(model).startswith(f"MuSeGNN: {len(names)} datasets ({model.graphs[0].name}, ")
+    assert f", {rows} vectors of {model.config.model.dim} dimensions, closed form; store " in repr(model)
+    assert "untrained" in repr(MuSeGNN(store))
+    assert repr(store).startswith(f"Store('{store.path}'): {len(names)} datasets\n  {names[0]}: ")
+    shown = repr(model.config)
+    assert shown.startswith(f"AtlasConfig: {len(names)} datasets\n")
+    assert f"model.dim={model.config.model.dim}" in shown
+
+
+def test_progress_is_shown_and_can_be_silenced(model, capsys):
+    model.train(progress=False)
+    assert capsys.readouterr().err == ""
+    model.untrained().train()
+    assert "train: 12/12" in capsys.readouterr().err
+
+
+def test_scanpy_draws_the_embeddings(model):
+    sc = pytest.importorskip("scanpy")
+    adata = model.train(progress=False).embeddings()
+    assert adata.obsm["X_umap"].shape == (160, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = sc.pl.umap(adata, color=["cluster", "dataset"], show=False, return_fig=True)
+    assert len(figure.axes) >= 2
+
+
+def test_tab_shows_the_public_names():
+    assert set(mg.__all__) <= set(dir(mg))
+    assert not [name for name in dir(mg) if name.startswith("_") and name != "__version__"]
+    for name in mg.__all__:
+        assert getattr(mg, name) is not None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import anndata as ad
+import numpy as np
 import pytest
 import yaml
 
+import musegnn as mg
 from musegnn.atlas_file import load_atlas
-from musegnn.config import REMOVED
+from musegnn.config import AtlasConfig, EdgeConfig, GraphConfig
 from musegnn.errors import ConfigError
+from musegnn.removed_settings import REMOVED
+from musegnn.training.genes import read_orthologs
 
 GOOD = """
 datasets:
@@ -49,7 +54,7 @@ def test_lock_reads_back_to_the_same_configuration(tmp_path):
     [
         ("datasets: []", "E302", "datasets"),
         (GOOD + "traning: {rounds: 7}\n", "E302", "traning"),
-        (GOOD.replace("scatac", "atac"), "E302", "datasets.1.modality"),
+        (GOOD.replace("scatac", "proteins"), "E302", "datasets.1.modality"),
         (GOOD.replace("name: no", "name: ../x"), "E302", "datasets.1.name"),
         (GOOD.replace("name: no", "name: lung_1"), "E302", "unique"),
         (GOOD.replace("rounds: 7", "rounds: -1"), "E302", "training.rounds"),
@@ -135,3 +140,128 @@ def test_a_published_run_of_an_earlier_version_is_read(tmp_path):
     data["training"]["order"] = "parallel"
     with pytest.raises(ConfigError, match=r"E302.*`order`"):
         load_atlas(write(tmp_path, yaml.safe_dump(data)))
+
+
+def refusal(tmp_path, text):
+    with pytest.raises(ConfigError) as caught:
+        load_atlas(write(tmp_path, text))
+    assert "\n" not in caught.value.line()
+    return caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "meant"),
+    [
+        ("training: {rounds", "trainings: {rounds", "`training`"),
+        ("rounds: 7", "round: 7", "`rounds`"),
+        ("rounds: 7", "n_genes: 7", "`graph.n_genes`"),
+        ("species: human", "specie: human", "`species`"),
+        ("tissue: lung", "tissue: lung, layr: raw", "`layer`"),
+        ("modality: scrna", "modality: spatal", "`modality: spatial`"),
+    ],
+)
+def test_a_misspelling_is_one_error_with_what_was_meant(tmp_path, old, new, meant):
+    line = refusal(tmp_path, GOOD.replace(old, new, 1))
+    assert meant in line
+    assert "; " not in line
+    assert " more" not in line
+
+
+def test_several_errors_are_all_named(tmp_path):
+    line = refusal(tmp_path, GOOD.replace("tissue: lung, ", "").replace("rounds: 7", "rounds: -1, sed: 3"))
+    assert line.count("`datasets.0.tissue` is missing") == 1
+    assert "did you mean `seed`?" in line
+    assert "training.rounds" in line
+
+
+def test_python_gets_the_same_error():
+    for make in (lambda: AtlasConfig(datasets=[]), lambda: GraphConfig(n_gene=3), lambda: EdgeConfig(rule="tops")):
+        with pytest.raises(ConfigError, match="E302"):
+            make()
+        with pytest.raises(ValueError, match="E302"):
+            make()
+
+
+def test_other_words_for_modality_and_species_mean_the_same(tmp_path):
+    atlas = load_atlas(write(tmp_path, GOOD.replace("scrna", "10x Visium").replace("human", "Homo sapiens")))
+    assert (atlas.datasets[0].modality, atlas.datasets[0].species) == ("spatial", "human")
+    table = tmp_path / "orthologs.csv"
+    table.write_text("hsapiens,Mus musculus,human_id\nACTB,Actb,1\n")
+    assert read_orthologs(table).species == ("human", "mouse")
+
+
+DEFAULTS = """
+defaults: {species: Human, modality: rna, tissue: lung, layer: counts}
+datasets:
+  - lung_?.h5ad
+  - {name: x, path: "~/x.h5ad", tissue: liver}
+  - {path: "$FOLDER/y.raw.h5ad", layer: null}
+"""
+
+
+def test_defaults_wildcards_home_and_variables(tmp_path, monkeypatch):
+    for letter in "ba":
+        (tmp_path / f"lung_{letter}.h5ad").touch()
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv("FOLDER", str(tmp_path / "sub"))
+    atlas = load_atlas(write(tmp_path, DEFAULTS))
+    assert [(d.name, str(d.path), d.tissue, d.layer) for d in atlas.datasets] == [
+        ("lung_a", str(tmp_path / "lung_a.h5ad"), "lung", "counts"),
+        ("lung_b", str(tmp_path / "lung_b.h5ad"), "lung", "counts"),
+        ("x", "/nowhere/x.h5ad", "liver", "counts"),
+        ("y.raw", str(tmp_path / "sub" / "y.raw.h5ad"), "lung", None),
+    ]
+    monkeypatch.delenv("FOLDER")
+    assert "$FOLDER" in refusal(tmp_path, DEFAULTS)
+    assert "no file fits" in refusal(tmp_path, GOOD.replace("path: lung.h5ad", 'path: "*lung.h5ad"'))
+    assert "did you mean `tissue`" in refusal(tmp_path, DEFAULTS.replace("tissue: lung", "tisue: lung"))
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("csv", ";"), ("tsv", "\t")])
+def test_a_sample_sheet_has_one_row_per_dataset(tmp_path, suffix, delimiter):
+    rows = [
+        ["name", "path", "modality", "tissue", "species", "condition", "donor"],
+        ["a", "sub/a.h5ad", "rna", "lung", "human", "", "3"],
+        [""] * 7,
+        ["", "b.h5ad", "rna", "upper lung", "human", "healthy", "4"],
+    ]
+    sheet = tmp_path / "sheets" / f"samples.{suffix}"
+    sheet.parent.mkdir()
+    sheet.write_text("\ufeff" + "\r\n".join(delimiter.join(row) for row in rows) + "\r\n", encoding="utf-8")
+    named = load_atlas(write(tmp_path, f"datasets: sheets/samples.{suffix}\ngraph: {{n_genes: 30}}\n"))
+    assert [(d.name, d.path, d.tissue, d.condition) for d in named.datasets] == [
+        ("a", tmp_path / "sheets" / "sub" / "a.h5ad", "lung", None),
+        ("b", tmp_path / "sheets" / "b.h5ad", "upper lung", "healthy"),
+    ]
+    assert named.graph.n_genes == 30
+    assert load_atlas(sheet).datasets == named.datasets
+    sheet.write_text(sheet.read_text().replace("tissue", "tissues"))
+    with pytest.raises(ConfigError, match="did you mean `tissue`"):
+        load_atlas(sheet)
+
+
+def test_an_atlas_from_python_mixes_objects_paths_and_settings(tmp_path):
+    adata = ad.AnnData(np.ones((3, 2), dtype=np.float32))
+    found = mg.atlas(
+        {"held": adata, "filed": "b.h5ad", "told": {"path": adata, "tissue": "liver", "by": "cell"}},
+        base=tmp_path,
+        modality="RNA",
+        tissue="lung",
+        species="Homo sapiens",
+        graph={"n_genes": 500},
+    )
+    assert [d.adata for d in found.datasets] == [adata, None, adata]
+    assert [(d.name, d.tissue, d.by) for d in found.datasets] == [
+        ("held", "lung", None), ("filed", "lung", None), ("told", "liver", "cell")
+    ]  # fmt: skip
+    assert found.datasets[1].path == tmp_path / "b.h5ad"
+    assert found.graph.n_genes == 500
+    entries = [{"name": d.name, "path": d.path if d.adata is None else d.adata} for d in found.datasets]
+    entries[2] |= {"tissue": "liver", "by": "cell"}
+    defaults = {"modality": "scrna", "tissue": "lung", "species": "human"}
+    assert mg.atlas({"datasets": entries, "defaults": defaults, "graph": {"n_genes": 500}}) == found
+    whole = mg.AtlasConfig(datasets=[defaults | entry for entry in entries], graph={"n_genes": 500})
+    assert whole == found
+    assert "AnnData" not in found.to_yaml()
+    with pytest.raises(ConfigError, match="did you mean `tissue`"):
+        mg.atlas({"a": adata}, tisue="lung")

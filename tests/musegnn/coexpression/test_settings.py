@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 import musegnn as mg
 from musegnn.coexpression.build import ALGORITHM, build_parameters
-from musegnn.config import REMOVED, EdgeConfig, GraphConfig, with_removed
+from musegnn.config import EdgeConfig, GraphConfig
 from musegnn.data_store import build_id
+from musegnn.errors import ConfigError
+from musegnn.removed_settings import REMOVED, with_removed
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -45,7 +46,7 @@ def test_defaults_of_earlier_versions_are_today_s():
 )
 def test_other_values_name_what_to_use(section, key, value, instead):
     kind = {"edges": EdgeConfig, "graph": GraphConfig}[section]
-    with pytest.raises(ValidationError, match=rf"`{section}.{key}` was removed .*{instead}"):
+    with pytest.raises(ConfigError, match=rf"`{section}.{key}` was removed .*{instead}"):
         kind.model_validate({key: value})
 
 
