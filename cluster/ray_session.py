@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.errors import ConfigError, MissingDependencyError
+from musegnn.errors import ConfigError, MissingDependencyError, MuseGNNError, RunError
+from musegnn.text import one_line, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OBJECT_STORE_BYTES = 256 * 2**20
+CONNECT_SECONDS = 5.0
 
 
 @contextmanager
@@ -24,20 +27,24 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     Parameters
     ----------
     address
-        ``auto`` or ``host:port`` of a running cluster; ``None``: the one that ``RAY_ADDRESS`` names, else a local
-        cluster, which has no dashboard and listens on the loopback interface only (unless the program has imported
-        Ray before).
+        ``auto`` or ``host:port`` of a running cluster; ``None``: the one that ``RAY_ADDRESS`` names, else, or for
+        ``local``, a cluster of this process alone, whatever else runs on this machine. It has no dashboard and listens
+        on the loopback interface only (unless the program has imported Ray before).
     cpus, metrics_port
         CPUs of a local cluster, and port of its Prometheus metrics; ``None``: Ray chooses.
 
     Raises
     ------
     ConfigError
-        E305 when no cluster answers.
+        E305 when no cluster answers, which takes a few seconds at most.
+    RunError
+        E445 when Ray does not start here.
     MissingDependencyError
         E430 when Ray is missing.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address == "local":
+        address = None
     if address is None and "ray" not in sys.modules:
         # Read when Ray is imported; without the second Ray listens on all interfaces, except on other systems.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -54,17 +61,45 @@ def ray_session(address: str | None, *, cpus: int, metrics_port: int | None = No
     if address is None:
         options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         options |= {"_metrics_export_port": metrics_port}
+    else:
+        _refuse_dead(address)
     try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        msg = f"no Ray cluster answers at {address} ({error})"
-        raise ConfigError(msg, code="E305", where="address", fix="start one with `ray start --head`") from None
+        ray.init(address=address or "local", **options)
+    except Exception as error:  # Ray raises many types, bare ones among them
+        raise _not_started(address, one_line(error, 160)) from error
     try:
         # Ray writes its messages to standard output, which is for results.
         with redirect_stdout(sys.stderr), _survivors_ended() if address is None else nullcontext():
             yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_dead(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would try for a quarter of an hour."""
+    place = address
+    if address == "auto":
+        known = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")  # noqa: S108  where Ray is
+        try:
+            place = known.read_text(encoding="utf-8").strip()
+        except OSError:
+            return  # Ray looks for a cluster on this machine, which is quick
+    host, _, port = place.rpartition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            return
+    except (OSError, ValueError) as error:
+        raise _not_started(address, f"{shorten(place, 60)}: {one_line(error, 80)}") from None
+
+
+def _not_started(address: str | None, why: str) -> MuseGNNError:
+    if address is None:
+        fix = "run it again; where Ray was slow to start, set RAY_raylet_start_wait_time_s=120"
+        return RunError(f"Ray did not start on this machine ({why})", code="E445", where="ray", fix=fix)
+    fix = "correct the address or RAY_ADDRESS, or leave it out for a cluster of this process alone"
+    return ConfigError(
+        f"no Ray cluster answers at {shorten(address, 60)} ({why})", code="E305", where="address", fix=fix
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
@@ -147,14 +148,15 @@ def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers
         place: Any = address  # distributed publishes no types
         if address is None:
             stack.enter_context(_only_errors("distributed"))
-            place = LocalCluster(  # type: ignore[no-untyped-call]  # as above
-                n_workers=cores(),
-                threads_per_worker=1,
-                dashboard_address=None,
-                host="127.0.0.1",
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                silence_logs=logging.ERROR,
-            )
+            with _without_main():
+                place = LocalCluster(  # type: ignore[no-untyped-call]  # as above
+                    n_workers=cores(),
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    host="127.0.0.1",
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                    silence_logs=logging.ERROR,
+                )
             stack.callback(place.close)
         try:
             client = stack.enter_context(Client(place, set_as_default=False))  # type: ignore[no-untyped-call]  # as above
@@ -166,6 +168,20 @@ def _distributed(address: str | None, stop: threading.Event) -> Iterator[Workers
         threads = list(client.nthreads().values())
         run = _dask_runner(client.get, stop, remote=True)
         yield Workers(_explained(run), max(sum(threads), 1), max(threads, default=1), stop)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep new processes from running the user's script again, which may have no main guard; tasks need none of it."""
+    main = sys.modules["__main__"]
+    hidden = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def _leave_stopping_to_the_client() -> None:

@@ -26,7 +26,7 @@ from musegnn.data_store.genes import (
 )
 from musegnn.data_store.hdf5 import no_column
 from musegnn.data_store.names import ENSEMBL_GENE, looks_transposed, use_columns
-from musegnn.data_store.spatial import read_coords, tissue_mask
+from musegnn.data_store.spatial import check_slides, read_coords, tissue_mask
 from musegnn.data_store.validate import MAX_COUNT, raise_malformed
 from musegnn.errors import InputError
 from musegnn.text import shorten, some_of
@@ -107,8 +107,12 @@ def describe(
     gene_id_key: str | None,
     gene_name_key: str | None,
     spatial_key: str | None,
+    by: str | None = None,
 ) -> MatrixDescription:
-    """Read names and structure of an open file; an error for all but counts of cells x genes."""
+    """Read names and structure of an open file; an error for all but counts of cells x genes.
+
+    Parameters are those of :func:`~musegnn.data_store.readers.open_matrix`.
+    """
     layers = container.matrices()
     chosen = choose_layer(layers, layer, where)
     cells, genes = container.cells(), container.genes(chosen)
@@ -139,7 +143,8 @@ def describe(
     coords = used_cells = None
     if spatial_key is not None:
         used_cells = tissue_mask(cells, len(cell_names), where, warnings)
-        coords = read_coords(container, cells, spatial_key, len(cell_names), used_cells, where)
+        coords = read_coords(container, spatial_key, len(cell_names), used_cells, where)
+        warnings += check_slides(cells, coords, used_cells, by, where)
     n_entries = matrix.n_entries
     if matrix.lengths is not None and used_cells is not None:
         n_entries = int(matrix.lengths[used_cells].sum())

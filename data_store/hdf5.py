@@ -6,6 +6,7 @@ reads groups and columns takes those of zarr as well.
 
 from __future__ import annotations
 
+import errno
 import re
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def open_file(location: Location, *, chunk_cache: int | None = None) -> Iterator
     ------
     InputError
         E231 when the file is truncated, or when the HDF5 library meets damage while the file is open, which it reports
-        by many types of errors.
+        by many types of errors; E237 when another program holds a lock on it, E238 when a filter is not installed.
     """
     fix = "copy or download the file again"
     options = {} if chunk_cache is None else {"rdcc_nbytes": chunk_cache}
@@ -56,11 +57,26 @@ def open_file(location: Location, *, chunk_cache: int | None = None) -> Iterator
     except MuseGNNError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        _raise_for_no_damage(error, location.where)
         sizes = re.search(r"eof = (\d+).*stored_eof = (\d+)", str(error))
         msg = f"damaged file ({one_line(error, 80)})"
         if sizes:
             msg = f"truncated file: it has {sizes[1]} bytes and says {sizes[2]}"
         raise InputError(msg, code="E231", where=location.where, fix=fix) from error
+
+
+def _raise_for_no_damage(error: Exception, where: str) -> None:
+    """Raise what the library reports of files that are whole."""
+    text = str(error)
+    if "unable to lock file" in text or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        msg = "the file is locked: another program has it open for writing"
+        fix = "close it there or copy the file; where a file system has no locks, set HDF5_USE_FILE_LOCKING=FALSE"
+        raise InputError(msg, code="E237", where=where, fix=fix) from error
+    missing = re.search(r"required filter '([^']+)' is not registered|filter .*(\d{3,}).* (?:not|un)available", text)
+    if missing or "filter plugin" in text or "plugin directory" in text or "can't open directory" in text:
+        name = f" `{shorten(missing[1] or missing[2], 30)}`" if missing else ""
+        msg = f"the data are compressed by a filter{name} of HDF5 that is not installed"
+        raise InputError(msg, code="E238", where=where, fix="pip install hdf5plugin") from error
 
 
 def is_group(node: object) -> bool:

@@ -229,6 +229,7 @@ def open_matrix(
     spatial_key: str | None = None,
     mod: str | None = None,
     transpose: bool = False,
+    by: str | None = None,
     min_cells: int = MIN_CELLS,
 ) -> FileSource:
     """Open a file, folder, URL or AnnData object with counts and check its structure; counts are checked when read.
@@ -256,6 +257,8 @@ def open_matrix(
         Modality, table or genome, in files of several.
     transpose
         Whether the matrix is genes x cells in a format of cells x genes.
+    by
+        Column of cells whose labels become datasets of their own, so that slides among them may lie over one another.
     min_cells
         Smallest number of cells for which co-expression means anything.
 
@@ -283,6 +286,7 @@ def open_matrix(
             gene_id_key=gene_id_key,
             gene_name_key=gene_name_key,
             spatial_key=spatial_key,
+            by=by,
         )
     used = np.arange(len(found.names)) if found.used_genes is None else found.used_genes
     names = resolve_genes(

@@ -5,10 +5,14 @@ Legend: C cells or spots of the file, d spatial dimensions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from musegnn.data_store.genes import plain, truth
+from musegnn.data_store.strata import has_label
 from musegnn.errors import InputError
 from musegnn.text import shorten
 
@@ -17,32 +21,53 @@ if TYPE_CHECKING:
 
     from musegnn.data_store.formats.container import Container, Table
 
-TRUE = ("1", "1.0", "true", "t", "yes")
+TISSUE_COLUMNS = frozenset(["intissue", "isintissue", "istissue", "undertissue", "ontissue"])
+SLIDE_COLUMN = re.compile(
+    r"(?:^|[^a-z])(?:library|slides?|sections?|samples?|batch|donor|patient|puck|array|capture|replicate|mouse|animal"
+    r"|subject|individual|specimen|orig|dataset|experiment|chip|image|block|core|bregma|run)(?:id)?(?:[^a-z]|$)",
+    re.IGNORECASE,
+)
+"""Names of columns that tell slides apart."""
+MAX_SLIDES = 200
+SLIDE_SPOTS = 20
+"""Spots of a label below which it is no slide."""
+MIXED_SLIDES, MIXED_LABELS = 0.1, 0.9
+"""Shares of spots beside one of another label, relative to random labels, above which labels lie over one another."""
+SAMPLED = 2000
+REGULAR = 0.8
 
 
 def tissue_mask(cells: Table, n_cells: int, where: str, warnings: list[str]) -> NDArray[np.bool_] | None:
     """Return the spots under tissue where the file marks them (``in_tissue``), ``None`` where all are."""
-    if "in_tissue" not in cells.columns():
+    column = next((name for name in cells.columns() if plain(name) in TISSUE_COLUMNS), None)
+    if column is None:
         return None
-    marks = cells.values("in_tissue")
-    mask: NDArray[np.bool_]
-    mask = np.isin(np.char.lower(marks), TRUE) if marks.dtype.kind == "U" else np.nan_to_num(marks) != 0
+    marks = cells.values(column)
+    if marks.dtype.kind == "f":
+        mask: NDArray[np.bool_] = np.nan_to_num(marks) != 0
+    else:
+        meaning = truth(marks)
+        unknown = np.unique(marks[np.isnan(meaning) & has_label(marks)])
+        if len(unknown):
+            msg = f"obs {shorten(column, 30)} holds {shorten(str(unknown[0]), 20)!r}, expected truth values"
+            raise InputError(msg, code="E262", where=where, fix="write True and False there, or remove the column")
+        mask = meaning == 1.0
     outside = int((~mask).sum())
     if outside == 0:
         return None
     if outside == n_cells:
-        msg = "no spot is under tissue (obs in_tissue is 0 everywhere)"
-        raise InputError(msg, code="E262", where=where, fix="correct or remove obs['in_tissue']")
+        msg = f"no spot is under tissue (obs {shorten(column, 30)} is 0 everywhere)"
+        raise InputError(msg, code="E262", where=where, fix=f"correct or remove obs[{shorten(column, 30)!r}]")
     warnings.append(f"W260: {outside} of {n_cells} spots are not under tissue and were left out")
     return mask
 
 
 def read_coords(
-    container: Container, cells: Table, key: str, n_cells: int, used: NDArray[np.bool_] | None, where: str
+    container: Container, key: str, n_cells: int, used: NDArray[np.bool_] | None, where: str
 ) -> NDArray[np.float64]:
     """Read the coordinates of the spots used, shape (n_used, d), in the unit of the file.
 
-    They are E260 when missing, of another shape, not finite or all equal, and E261 when slides lie over one another.
+    They are E260 when missing, of another shape, not finite or all equal.
     """
     shapes = container.coordinates()
     keys = list(shapes)
@@ -71,17 +96,90 @@ def read_coords(
     if (coords == coords[:1]).all():
         msg = f"all spots have the same coordinates obsm[{key!r}]"
         raise InputError(msg, code="E260", where=where, fix=fix)
-    _refuse_overlaid_slides(cells, coords, rows, where)
     return coords
 
 
-def _refuse_overlaid_slides(cells: Table, coords: NDArray[np.float64], rows: NDArray[np.intp], where: str) -> None:
-    if "library_id" not in cells.columns():
-        return
-    slide = cells.values("library_id")[rows]
-    boxes = [(coords[slide == s].min(axis=0), coords[slide == s].max(axis=0)) for s in np.unique(slide)]
-    for i, (low, high) in enumerate(boxes):
-        for other_low, other_high in boxes[:i]:
-            if (low <= other_high).all() and (other_low <= high).all():
-                msg = f"{len(boxes)} slides (obs library_id) lie over one another in one coordinate system"
-                raise InputError(msg, code="E261", where=where, fix="make each slide a dataset of its own")
+def check_slides(
+    cells: Table, coords: NDArray[np.float64], used: NDArray[np.bool_] | None, by: str | None, where: str
+) -> list[str]:
+    """Look for slides that lie over one another in one coordinate system.
+
+    Labels are slides if the name of their column says so. Other columns count where the places of spots say so: those
+    of each label are a regular grid and those of all are not, or labels are at random among places that are no grid.
+
+    Parameters
+    ----------
+    cells
+        Table of the cells.
+    coords, used
+        Coordinates of the cells used, shape (n_used, d), and these cells as a mask; ``None``: all.
+    by
+        Column whose labels become datasets of their own, so that their spots never meet.
+    where
+        File for messages.
+
+    Returns
+    -------
+    list of str
+        A warning ``W261: ...`` where the name of the column does not say that it holds slides.
+
+    Raises
+    ------
+    InputError
+        E261 where it does.
+    """
+    if by in cells.columns():
+        _, parts = np.unique(_labels(cells.values(by), used)[0], return_inverse=True)
+        extent = float(np.ptp(coords, axis=0).max())
+        coords = np.column_stack([coords, parts * 10.0 * extent])
+    suspect = ""
+    for column in cells.columns():
+        slides = SLIDE_COLUMN.search(column) is not None
+        n_labels = cells.n_labels(column)
+        if column == by or (n_labels is not None and not 2 <= n_labels <= MAX_SLIDES):
+            continue
+        values, named = _labels(cells.values(column), used)
+        if values.dtype.kind == "f" and not slides:
+            continue
+        labels, codes, counts = np.unique(values[named], return_inverse=True, return_counts=True)
+        large = counts >= SLIDE_SPOTS
+        if not 2 <= large.sum() <= len(labels) <= MAX_SLIDES:
+            continue
+        inside = large[codes]
+        places, codes = coords[named][inside], codes[inside]
+        mixed = _mixing(places, codes)
+        if slides and mixed > MIXED_SLIDES:
+            msg = f"{large.sum()} slides (obs {shorten(column, 30)}) lie over one another in one coordinate system"
+            fix = f"make each slide a dataset of its own, `by: {shorten(column, 30)}`"
+            raise InputError(msg, code="E261", where=where, fix=fix)
+        if mixed > MIXED_LABELS and not suspect and _is_overlaid(places, codes):
+            suspect = column
+    if not suspect:
+        return []
+    advice = f"if these are slides, set `by: {shorten(suspect, 30)}`"
+    return [f"W261: spots of different labels of obs {shorten(suspect, 30)} lie over one another; {advice}"]
+
+
+def _labels(
+    values: NDArray[Any], used: NDArray[np.bool_] | None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:  # text or float64
+    values = values if used is None else values[used]
+    return values, ~np.isnan(values) if values.dtype.kind == "f" else has_label(values)
+
+
+def _mixing(places: NDArray[np.float64], codes: NDArray[np.intp]) -> float:
+    """Return how often the nearest spot has another label, relative to labels at random."""
+    some = np.unique(np.linspace(0, len(places) - 1, SAMPLED).astype(np.intp))
+    # Of spots in one place, any of which may be first, the second is another one.
+    near = cKDTree(places).query(places[some], k=2)[1]
+    other = np.where(near[:, 0] == some, near[:, 1], near[:, 0])
+    share = np.bincount(codes) / len(codes)
+    return float((codes[other] != codes[some]).mean() / (1.0 - (share**2).sum()))
+
+
+def _is_overlaid(places: NDArray[np.float64], codes: NDArray[np.intp]) -> bool:
+    """Return whether spots of all labels together are no regular grid."""
+    some = np.unique(np.linspace(0, len(places) - 1, SAMPLED).astype(np.intp))
+    distance = cKDTree(places).query(places[some], k=2)[0][:, 1]
+    typical = float(np.median(distance))
+    return typical == 0.0 or bool(np.quantile(distance, 0.05) < REGULAR * typical)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_NUMBERS = 100
 """Most distinct values of a column of numbers that still looks like a grouping."""
+MISSING = frozenset(["", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"])
+"""What tables hold where a label is missing, in small letters."""
 
 
 def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np.int32]]:
@@ -35,7 +37,8 @@ def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np
     Returns
     -------
     tuple of list of str and numpy.ndarray
-        Labels in ascending order, and the number of each cell's label, shape (C,), int32; -1 for cells without.
+        Labels in ascending order, and the number of each cell's label, shape (C,), int32; -1 for cells without, or with
+        a word for a missing one such as ``nan``.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np
     values = source.obs(column)
     where, shown = short_path(source.path), shorten(column, 30)
     numbers = values.dtype.kind == "f"
-    used = np.flatnonzero(~np.isnan(values) if numbers else values != "")
+    used = np.flatnonzero(~np.isnan(values) if numbers else has_label(values))
     distinct, numbered = np.unique(values[used], return_inverse=True)
     if len(distinct) == 0 or (numbers and len(distinct) > MAX_NUMBERS):
         what = f"{len(distinct)} different numbers" if len(distinct) else "no values"
@@ -64,6 +67,14 @@ def label_codes(source: CountSource, column: str) -> tuple[list[str], NDArray[np
     codes = np.full(len(values), -1, dtype=np.int32)
     codes[used] = numbered
     return labels, codes
+
+
+def has_label(values: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Mark the cells of a column of text that have a label, shape (C,)."""
+    found, codes = np.unique(values, return_inverse=True)
+    named = np.array([label.strip().lower() not in MISSING for label in found.tolist()], dtype=np.bool_)
+    marked: NDArray[np.bool_] = named[codes]
+    return marked
 
 
 def stratum_labels(source: CountSource, column: str) -> dict[str, NDArray[np.intp]]:

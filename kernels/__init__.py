@@ -5,3 +5,7 @@ implementations, TypeError for other dtypes, memory orders, kinds of matrices an
 not take, ImportError for one whose package is missing. An implementation that is named is used or refused, never
 replaced; ``auto`` is ``numba`` where nothing else is said.
 """
+
+from musegnn.kernels.compile_cache import ensure_cache
+
+ensure_cache()  # before the first kernel is imported

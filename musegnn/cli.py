@@ -366,7 +366,7 @@ def report(run: Path, *, common: Common = Common()) -> int:
     if not folder.evaluation.is_file():
         msg = "the run has no evaluation.json yet"
         raise RunError(msg, code="E405", where=str(run), fix=f"musegnn evaluate {run}")
-    evaluation = json.loads(folder.evaluation.read_text())
+    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     model, adata = pipeline.load_model(folder), _read_embeddings(run)
     if adata.uns["musegnn"]["rounds"] != model.rounds:
         msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
@@ -497,7 +497,7 @@ def _estimate_table(found: AtlasEstimate) -> str:
 def _print_evaluation(path: Path) -> None:
     from musegnn.evaluation.table import to_table
 
-    print(to_table(json.loads(path.read_text())))
+    print(to_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def _shown(path: Path) -> str:

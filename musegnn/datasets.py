@@ -39,6 +39,7 @@ def open_counts(dataset: DatasetConfig) -> FileSource:
         spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
         mod=dataset.mod,
         transpose=dataset.transpose,
+        by=dataset.by,
     )
 
 

@@ -39,7 +39,7 @@ def examine() -> list[Finding]:
     found = [Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", "ok")]
     found += [_package(name, required=True) for name in REQUIRED]
     found += [_package(name, required=False) for name in OPTIONAL]
-    found += [_device(), _kernels(), *_resources()]
+    found += [_device(), _kernels(), _compiled(), *_resources()]
     return found
 
 
@@ -88,13 +88,20 @@ def _kernels() -> Finding:
     return Finding("attention kernels", ", ".join(api.available()), "ok")
 
 
+def _compiled() -> Finding:
+    folder = importlib.import_module("musegnn.kernels.compile_cache").ensure_cache()
+    if folder is None:
+        return Finding("compiled kernels", "are kept for later processes", "ok")
+    return Finding(
+        "compiled kernels", f"are kept in {folder} for now; name a lasting folder in NUMBA_CACHE_DIR", "note"
+    )
+
+
 def _resources() -> list[Finding]:
     found = [Finding("cores", str(len(os.sched_getaffinity(0))), "ok")] if hasattr(os, "sched_getaffinity") else []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 2**10
-        found.append(Finding("free memory", format_bytes(free), "ok" if free >= 3 * 2**30 else "problem"))
+    memory = importlib.import_module("musegnn.coexpression.memory")
+    free = memory.available_memory()
+    found.append(Finding("free memory", format_bytes(free), "ok" if free >= 3 * 2**30 else "problem"))
     disk = shutil.disk_usage(Path.cwd()).free
     found.append(Finding("free disk here", format_bytes(disk), "ok" if disk >= 2**30 else "problem"))
     return found

@@ -42,6 +42,8 @@ E232 | InputError | A scratch file of split counts is damaged or missing. | Run 
 E233 | InputError | Files of a matrix are missing, or several could be meant. | Keep those of a sample in one folder.
 E234 | InputError | Sizes of a text matrix and its tables or lines differ. | Copy all files of one run again.
 E235 | InputError | A line of a text matrix is no count of the kind that its header says. | Correct the line or header.
+E237 | InputError | Another program has a file open for writing. | Close it there, or copy the file.
+E238 | InputError | A filter of HDF5 is not installed. | pip install hdf5plugin.
 E240 | InputError | A name is not UTF-8. | Write the names as UTF-8.
 E241 | InputError | A name holds a NUL character. | Correct the name.
 E251 | InputError | There are too few cells for co-expression. | Leave the dataset out, or merge it with its replicates.
@@ -92,6 +94,7 @@ E441 | PeerLostError | Another process of the training was lost. | Look for the 
 E442 | RunError | Too few actors became ready. | See Ray's logs, or ask for fewer actors.
 E443 | RunError | Several actors failed on the same dataset. | See the last failure, or leave the dataset out.
 E444 | RunError | Newer processes have taken over this run. | Nothing: they go on with it.
+E445 | RunError | Ray does not start on this machine. | Run it again, or give Ray more time to start.
 E446 | RunError | Hosts differ in data, settings, versions or clock. | Make the host named like the others.
 W205 | WARNING | All cells have the same number of counts. | Check that these are raw counts.
 W208 | WARNING | Copies of genes on Y (PAR_Y) were added to their genes. | Nothing.
@@ -120,9 +123,11 @@ W257 | WARNING | Kernels of SPARK-X were left out for these coordinates. | Check
 W258 | WARNING | Edges were filled up with pairs that are expected by chance. | See docs/coexpression.md.
 W259 | WARNING | Names of the gene list are of no gene detected. | Check the names.
 W260 | WARNING | Spots that are not under tissue were left out. | Nothing.
+W261 | WARNING | Spots of different labels lie over one another. | Set `by` where the labels are slides.
 W270 | WARNING | The default rule leaves a graph without edges. | See E270.
 W274 | WARNING | The graph is nearly complete. | Set edges.max_degree: 50.
 W304 | WARNING | Species share no genes without a table of orthologs. | Set `orthologs`.
+W311 | WARNING | Compiled kernels are kept in a temporary folder. | Name a lasting one in NUMBA_CACHE_DIR.
 W501 | WARNING | The vectors of a dataset collapse. | See docs/evaluation.md.
 W502 | WARNING | Anchor genes are memorised. | See docs/evaluation.md.
 W503 | WARNING | Nothing aligns a dataset. | See docs/evaluation.md.

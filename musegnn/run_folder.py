@@ -129,7 +129,7 @@ class RunFolder:
         """Read the logged metrics; empty before training."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -148,7 +148,7 @@ class RunFolder:
             handler.close()
 
     def _about(self) -> dict[str, Any]:  # JSON
-        about: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        about: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return about
 
     def _relative(self, atlas: AtlasConfig) -> dict[str, Any]:  # JSON

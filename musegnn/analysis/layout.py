@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.kernels.compile_cache import ensure_cache
 from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+ensure_cache()  # umap compiles functions when it is imported
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
     from umap import UMAP

@@ -251,7 +251,7 @@ def newest_group_epoch(folder: Path) -> int:
     """Return the number of the newest group of processes; 0 before the first."""
     path = folder / GENERATION
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return 0
     except (OSError, ValueError):

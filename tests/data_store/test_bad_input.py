@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import subprocess
@@ -453,3 +454,38 @@ def test_slides_that_lie_over_one_another(make_adata, save):
     refuse(path, "E261", "2 slides", spatial_key="spatial")
     adata.obsm["spatial"][1::2] += 10
     assert open_h5ad(save(adata, name="apart.h5ad"), spatial_key="spatial").coords.shape == (120, 2)
+
+
+# Files that are whole, but cannot be read here
+
+
+def test_a_filter_that_is_not_installed_is_named(tmp_path, counts, make_adata, monkeypatch):
+    path = tmp_path / "zstd.h5ad"
+    make_adata().write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        data = file["X/data"][()]
+        del file["X/data"]
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((len(data),))
+        plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((len(data),))
+        dataset = h5py.h5d.create(file["X"].id, b"data", h5py.h5t.IEEE_F32LE, space, plist)
+        dataset.write_direct_chunk((0,), data.tobytes(), 0)
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, real=importlib.util.find_spec: None if name == "hdf5plugin" else real(name),
+    )
+    line = refuse(path, "E238", "compressed by a filter", "pip install hdf5plugin")
+    assert "damaged" not in line
+
+
+def test_a_file_that_is_being_written_elsewhere_is_named(make_adata, save):
+    path = save(make_adata())
+    script = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout.readline() == "open\n"
+        refuse(path, "E237", "another program has it open for writing", "HDF5_USE_FILE_LOCKING")
+        writer.stdin.close()
+    open_h5ad(path)

@@ -1,0 +1,179 @@
+"""Containers, read-only installations and other locales."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from musegnn.coexpression.memory import available_memory, memory_budget
+
+GIB = 2**30
+
+
+def machine(root, *, free=7 * GIB, cgroup="0::/\n", **files):
+    """Write the files of a machine with so much free memory."""
+    files = {"proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {free // 1024} kB\n", "proc/self/cgroup": cgroup} | files
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+V2 = "sys/fs/cgroup"
+V1 = "sys/fs/cgroup/memory"
+LIMITS = {
+    "version 2": ("0::/\n", {f"{V2}/memory.max": f"{2 * GIB}\n", f"{V2}/memory.current": "0\n"}),
+    "version 2 in a group": ("0::/a/b\n", {f"{V2}/a/b/memory.max": f"{2 * GIB}\n"}),
+    "version 2 in the group above": (
+        "0::/a/b\n",
+        {f"{V2}/a/memory.max": f"{2 * GIB}\n", f"{V2}/a/b/memory.max": "max\n"},
+    ),
+    "version 2 with the place of the host": ("0::/docker/x\n", {f"{V2}/memory.max": f"{2 * GIB}\n"}),
+    "version 1": ("4:memory:/\n1:name=systemd:/\n", {f"{V1}/memory.limit_in_bytes": f"{2 * GIB}\n"}),
+    "version 1 in a group": ("4:cpu,memory:/job\n", {f"{V1}/job/memory.limit_in_bytes": f"{2 * GIB}\n"}),
+    "both": ("5:memory:/job\n0::/\n", {f"{V1}/job/memory.limit_in_bytes": f"{2 * GIB}\n"}),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_limits_of_containers_are_seen(case, tmp_path):
+    cgroup, files = LIMITS[case]
+    assert available_memory(machine(tmp_path, cgroup=cgroup, **files)) == 2 * GIB
+
+
+def test_what_a_container_uses_is_taken_off_but_for_caches(tmp_path):
+    files = {
+        f"{V2}/memory.max": f"{2 * GIB}",
+        f"{V2}/memory.current": f"{GIB}",
+        f"{V2}/memory.stat": f"anon 5\ninactive_file {GIB // 2}\n",
+    }
+    assert available_memory(machine(tmp_path, **files)) == 3 * GIB // 2
+    assert available_memory(machine(tmp_path, **files | {f"{V2}/memory.current": f"{9 * GIB}"})) == 0
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files"),
+    [
+        ("0::/\n", {f"{V2}/memory.max": "max\n"}),
+        ("4:memory:/\n", {f"{V1}/memory.limit_in_bytes": "9223372036854771712\n"}),
+        ("", {}),
+    ],
+)
+def test_machines_without_a_limit_give_what_is_free(cgroup, files, tmp_path):
+    assert available_memory(machine(tmp_path, cgroup=cgroup, **files)) == 7 * GIB
+
+
+def test_the_budget_is_half_of_the_limit(tmp_path, monkeypatch):
+    root = machine(tmp_path, **{f"{V2}/memory.max": f"{2 * GIB}"})
+    monkeypatch.setattr("musegnn.coexpression.memory.available_memory", lambda: available_memory(root))
+    assert memory_budget(None) == GIB
+
+
+READ_ONLY = """
+mount --bind {package} {package} && mount -o remount,bind,ro {package} || exit 77
+mount --bind {site} {site} && mount -o remount,bind,ro {site} || exit 77
+mount -t tmpfs -o ro tmpfs {home} || exit 77
+export HOME={home}
+unset NUMBA_CACHE_DIR XDG_CACHE_HOME
+cd /
+{python} -c '
+import logging
+logging.basicConfig()
+from musegnn.kernels.count_table.impl import numba as kernels
+from musegnn.doctor import _compiled
+import os
+print(os.environ["NUMBA_CACHE_DIR"])
+print(_compiled().state)
+'
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, of util-linux")
+def test_a_read_only_installation_and_home(root, tmp_path):
+    import numba
+
+    home = tmp_path / "home"
+    home.mkdir()
+    site = Path(numba.__file__).parent.parent
+    script = READ_ONLY.format(package=root, site=site, home=home, python=sys.executable)
+    command = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else []), "sh", "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False
+    )
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("this machine lets nobody mount")
+    assert done.returncode == 0, done.stderr
+    folder, state = done.stdout.splitlines()
+    assert Path(folder) == tmp_path / f"musegnn-numba-{os.getuid()}"
+    assert folder in state
+    assert "NUMBA_CACHE_DIR" in state
+    assert done.stderr.count("W311") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_writable_installation_needs_no_other_cache(monkeypatch):
+    from musegnn.kernels import compile_cache
+
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert compile_cache.ensure_cache() is None
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+def test_a_shared_temporary_folder_is_not_trusted(tmp_path, monkeypatch):
+    from musegnn.kernels import compile_cache
+
+    taken = tmp_path / "x"
+    taken.mkdir(mode=0o777)
+    taken.chmod(0o777)
+    assert not compile_cache._make_private(taken)
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert not compile_cache._make_private(tmp_path / "link")
+    assert compile_cache._make_private(tmp_path / "own")
+
+
+LATIN = """
+import locale, sys
+assert locale.getpreferredencoding(False).lower().replace("-", "") not in {"utf8"}, locale.getpreferredencoding(False)
+from pathlib import Path
+from musegnn.atlas_file import load_atlas, read_genes
+from musegnn.training.genes import read_orthologs
+from musegnn.evaluation.gene_sets import read_gmt
+from musegnn.run_folder import RunFolder
+here = Path(sys.argv[1])
+atlas = load_atlas(here / "atlas.yaml")
+assert atlas.datasets[0].tissue == "na\\u00efve-\\u03b2"
+assert read_genes(here / "genes.txt") == ("\\u03b2-catenin",)
+assert read_orthologs(here / "orthologs.csv").keys["mouse"] == {"\\u03b2": "human:\\u03b2"}
+assert read_gmt(here / "sets.gmt") == {"\\u03b2": frozenset(["A"])}
+folder = RunFolder.create(here / "run", atlas)
+assert RunFolder.open(here / "run").atlas().datasets[0].tissue == "na\\u00efve-\\u03b2"
+"""
+
+
+def test_text_files_are_utf8_in_every_locale(tmp_path):
+    texts = {
+        "atlas.yaml": "datasets:\n  - {name: a, path: a.h5ad, modality: scrna, tissue: naïve-β, species: human}\n",
+        "genes.txt": "β-catenin\n",
+        "orthologs.csv": "human,mouse\nβ,β\n",
+        "sets.gmt": "β\tx\tA\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+    latin = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [
+        sys.executable,
+        "-X",
+        "warn_default_encoding",
+        "-W",
+        "error::EncodingWarning:musegnn",
+        "-c",
+        LATIN,
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | latin, check=False)
+    assert done.returncode == 0, done.stderr
