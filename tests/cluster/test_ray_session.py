@@ -13,7 +13,8 @@ import pytest
 OWN = """
 from musegnn.cluster.ray_session import ray_session
 with ray_session(None, cpus=1) as ray:
-    print(len(ray.nodes()), int(ray.cluster_resources()["CPU"]))
+    found = len(ray.nodes()), int(ray.cluster_resources()["CPU"])
+print(*found)
 """
 ASK = """
 import sys
