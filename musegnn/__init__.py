@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musegnn.api import MuSeGNN
     from musegnn.atlas_file import atlas, load_atlas
+    from musegnn.coexpression.on_anndata import cscore, sctransform, sparkx
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.errors import ConfigError, InputError, MuseGNNError
@@ -30,8 +31,11 @@ _HOMES = {
     "Store": "musegnn.data_store",
     "atlas": "musegnn.atlas_file",
     "build_graphs": "musegnn.pipeline",
+    "cscore": "musegnn.coexpression.on_anndata",
     "load_atlas": "musegnn.atlas_file",
     "run": "musegnn.pipeline",
+    "sctransform": "musegnn.coexpression.on_anndata",
+    "sparkx": "musegnn.coexpression.on_anndata",
 }
 
 __all__ = [
@@ -43,8 +47,11 @@ __all__ = [
     "Store",
     "atlas",
     "build_graphs",
+    "cscore",
     "load_atlas",
     "run",
+    "sctransform",
+    "sparkx",
 ]
 
 

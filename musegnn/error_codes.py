@@ -58,6 +58,7 @@ E261 | InputError | Slides lie over one another in one coordinate system. | Make
 E262 | InputError | No spot is under tissue. | Correct or remove obs["in_tissue"].
 E263 | InputError | A covariate is not numeric. | Name columns of obs with numbers.
 E270 | NoEdgesError | An edge rule leaves a graph without edges. | Use a looser rule, more genes or more cells.
+E271 | InputError | A function in memory was asked for too many genes. | Choose fewer with `genes`.
 E272 | GraphError | An edge rule needs pairs that are not stored. | Use a stricter rule, or lower graph.z_store.
 E273 | GraphError | Fewer than two genes can be selected. | Check graph.genes and the limits of quality control.
 E275 | GraphError | Tasks of a build left no result. | Give a folder that all workers share, and run it again.
