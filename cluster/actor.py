@@ -1,22 +1,21 @@
-"""Ray actors of a training run: trainers, which own datasets, and one agent per node.
+"""Ray actors of a training run, which own datasets and train them.
 
 A trainer joins a group, builds the part of the model that it owns, restores the newest checkpoint and runs the same
-program as all others. When its group breaks it leaves at once, so that those who still wait for it notice, and
-reports; process, device and datasets stay for the next group.
+program as all others. When its group breaks, or the controller says so, it leaves at once, so that those who still
+wait for it notice, and reports; process, device and datasets stay for the next group. An actor that its controller
+does not ask for a heartbeat any more ends itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import os
-import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,17 @@ from musegnn.errors import MuseGNNError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from musegnn.cluster.links import Address
     from musegnn.cluster.messages import Outcome, TrainTask
+    from musegnn.cluster.preflight import Question
     from musegnn.training.phases import PhaseState
     from musegnn.training.prepare import Prepared
     from musegnn.training.torch_comm import Backend
     from musegnn.training.trainer import Trainer
+
+
+FORGOTTEN_SECONDS = 30.0
+"""Seconds without a question of the controller after which an actor ends itself."""
 
 
 class TrainerActor:
@@ -68,19 +73,29 @@ class TrainerActor:
         self._pause = threading.Event()
         self._loss = math.nan
         self._rounds = self._first = 0
+        self._group: Any = None  # torch publishes no type for backends
+        self._left_epoch = 0
+        self._asked_at = math.inf
 
-    def info(self) -> ActorInfo:
-        """Return the location of this actor, once it is ready to work."""
+    def info(self, question: Question, name: str) -> ActorInfo:
+        """Return the location of this actor, and what it finds there, once it is ready to work."""
         import torch
+
+        from musegnn.cluster.links import PingListener
+        from musegnn.cluster.preflight import gather_evidence
 
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
+        self._listener = PingListener(_address())
+        self._asked_at = time.monotonic()
+        threading.Thread(target=self._end_when_forgotten, name="musegnn-controller", daemon=True).start()
         return ActorInfo(
             pid=os.getpid(),
-            started=started(os.getpid()),
-            node=ray.get_runtime_context().get_node_id(),
             host=_address(),
+            hostname=socket.gethostname(),
+            ping_port=self._listener.port,
             device=self._device,
+            evidence=gather_evidence(question, name),
         )
 
     def run(self, task: TrainTask) -> TaskResult:
@@ -90,7 +105,7 @@ class TrainerActor:
         from musegnn.training.trainer import PausedError
 
         self._rounds, self._first, self._loss = 0, 0, math.nan
-        self._phases = Phases(None if self._on_phase is None else partial(self._on_phase, task))
+        self._phases = Phases(self._enter)
         self._task = task
         self._pause.clear()
         try:
@@ -104,7 +119,7 @@ class TrainerActor:
         except BaseException as error:
             return self._result("failed", error)
         finally:
-            self._trainer = None
+            self._trainer = self._group = None
             gc.collect()  # closes the sockets of the group
         return self._result("done")
 
@@ -117,7 +132,7 @@ class TrainerActor:
         config = task.config
         backend: Backend = "nccl" if self._device.startswith("cuda") else "gloo"
         store = find_members(task.host, task.port, f"group_epoch-{task.group_epoch}")
-        group = make_group(store, task.rank, task.size, backend=backend, host=_address())
+        self._group = group = make_group(store, task.rank, task.size, backend=backend, host=_address())
         # After joining: some load for longer than others would wait, and a death while loading closes sockets.
         self._phases.enter("load", 0)
         data = self._read(task)
@@ -139,6 +154,17 @@ class TrainerActor:
         trainer.restore(self._folder, known=task.checkpoint)
         self._rounds = self._first = trainer.rounds
         trainer.run(self._folder, progress=self._record)
+
+    def _enter(self, now: PhaseState) -> None:
+        """Leave between two phases where the controller has said so."""
+        from musegnn.training.torch_comm import PeerLostError
+
+        assert self._task is not None
+        if self._left_epoch >= self._task.group_epoch:
+            msg = "the controller has ended the group"
+            raise PeerLostError(msg, code="E441", where="training", fix="see the failure of another actor")
+        if self._on_phase is not None:
+            self._on_phase(self._task, now)
 
     def _read(self, task: TrainTask) -> Prepared:
         """Read the datasets, unless this actor has them already."""
@@ -171,6 +197,7 @@ class TrainerActor:
         """Return the progress of this actor; answers while it works."""
         from musegnn.training.trainer import peak_bytes
 
+        self._asked_at = time.monotonic()
         trainer, task, now = self._trainer, self._task, self._phases.now
         return Heartbeat(
             group_epoch=0 if task is None else task.group_epoch,
@@ -194,6 +221,30 @@ class TrainerActor:
         self._pause.set()
 
     @ray.method(concurrency_group="control")
+    def leave(self, group_epoch: int) -> None:
+        """Leave a group, and those before it, even while waiting for other members."""
+        from musegnn.training.torch_comm import leave_group
+
+        self._left_epoch = max(self._left_epoch, group_epoch)
+        task, group = self._task, self._group
+        if group is not None and task is not None and task.group_epoch <= group_epoch:
+            leave_group(group)
+
+    @ray.method(concurrency_group="control")
+    def unreachable(self, addresses: list[Address]) -> list[int]:
+        """Return the indices of those addresses that do not answer this host."""
+        from musegnn.cluster.links import Answer, ping
+
+        return [k for k, answer in enumerate(ping(addresses)) if answer is Answer.SILENT]
+
+    def _end_when_forgotten(self) -> None:
+        while time.monotonic() - self._asked_at < FORGOTTEN_SECONDS:
+            time.sleep(1.0)
+        print(f"musegnn: no word of the controller for {FORGOTTEN_SECONDS:.0f} s; this actor ends", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
+
+    @ray.method(concurrency_group="control")
     def stacks(self) -> str:
         """Return the stack of every thread."""
         names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -203,30 +254,6 @@ class TrainerActor:
         return "\n".join(parts)
 
 
-class NodeAgent:
-    """Agent of a node, which ends processes of that node that no longer answer."""
-
-    def kill(self, pid: int, ticks: int) -> bool:
-        """Send SIGKILL to a process and return whether it was there.
-
-        Parameters
-        ----------
-        pid, ticks
-            Process id, and start of the process as in :class:`musegnn.cluster.messages.ActorInfo`.
-        """
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            if started(pid) == ticks:
-                os.kill(pid, signal.SIGKILL)
-                return True
-        return False
-
-
 def _address() -> str:
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray publishes no type here
     return address
-
-
-def started(pid: int) -> int:
-    """Return the time at which a process started, in clock ticks since boot."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text.rpartition(")")[2].split()[19])

@@ -1,28 +1,40 @@
 """Actors of a training run: started, watched, and ended.
 
-Ray places actors and reports those that have died. Frozen actors are found here: each is asked for a heartbeat again
-and again, and one that does not answer for long is frozen.
+Ray places actors and reports those that have died. Each is asked for a heartbeat again and again here; one that does
+not answer for long is frozen, or its host is cut off. Time in which nobody asked does not count as silence.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from musegnn.cluster.links import PING_SECONDS, Answer, ping
+from musegnn.cluster.messages import TaskResult
+from musegnn.training.phases import PhaseState
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult, TrainTask
-    from musegnn.training.phases import PhaseState
+    from musegnn.cluster.links import Address
+    from musegnn.cluster.messages import ActorInfo, Heartbeat, TrainTask
+    from musegnn.cluster.preflight import Preflight
+    from musegnn.errors import MuseGNNError
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+DEAF_SECONDS = 1.0
+"""Seconds between two polls from which on the controller was busy itself."""
 STACKS_SECONDS = 2.0
+RECHECK_SECONDS = 5.0
+QUICK_PING_SECONDS = 0.3
+END_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +51,10 @@ class ActorHandle:
         Indices of the datasets that it has loaded.
     dead
         Reason why it is no longer used; empty while it is.
+    refused
+        The error where the preflight turned it down.
+    aside
+        Reason why it gets no work for now although it is alive; empty while it may.
     """
 
     name: str
@@ -48,8 +64,13 @@ class ActorHandle:
     last_heartbeat: float = field(default_factory=time.monotonic)
     owned: frozenset[int] = frozenset()
     dead: str = ""
+    refused: MuseGNNError | None = None
+    aside: str = ""
+    asked_at: float = field(default_factory=time.time)
     _asked: Any = None  # Ray publishes no type
     _starting: Any = None  # as above
+    _rechecked: Any = None  # as above
+    _recheck_at: float = 0.0
 
     @property
     def silent(self) -> float:
@@ -64,7 +85,13 @@ class ActorHandle:
     @property
     def ready(self) -> bool:
         """Whether it can be given a task."""
-        return self.info is not None and not self.dead
+        return self.info is not None and not self.dead and not self.aside
+
+    @property
+    def address(self) -> Address:
+        """Where it can be asked for a sign of life."""
+        assert self.info is not None
+        return self.info.host, self.info.ping_port
 
     def heartbeat_of(self, group_epoch: int) -> Heartbeat | None:
         """Return the newest heartbeat if it is of a given process group."""
@@ -88,6 +115,8 @@ class ActorPool:
         Resources that Ray sets aside for each actor.
     folder, device, memory, on_phase
         As in :class:`musegnn.cluster.actor.TrainerActor`.
+    preflight
+        What every actor has to prove before it gets work.
     environment
         Environment variables of the actors.
     """
@@ -97,6 +126,7 @@ class ActorPool:
         ray: Any,  # an untyped module
         folder: str,
         *,
+        preflight: Preflight,
         cpus: float = 1.0,
         gpus: float = 0.0,
         device: str = "auto",
@@ -104,16 +134,17 @@ class ActorPool:
         environment: Mapping[str, str] | None = None,
         on_phase: Callable[[TrainTask, PhaseState], None] | None = None,
     ) -> None:
-        self._ray, self._arguments = ray, (folder, device, memory, on_phase)
+        self._ray, self._arguments, self._preflight = ray, (folder, device, memory, on_phase), preflight
         self._options = {
             "num_cpus": cpus,
             "num_gpus": gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
+            "scheduling_strategy": "SPREAD",  # Ray would fill the first host before it takes a second one
             "runtime_env": {"env_vars": dict(environment or {})},
         }
         self._count = itertools.count()
-        self._agents: dict[str, Any] = {}  # Ray's handles
+        self._listened = time.monotonic()
         self.actors: list[ActorHandle] = []
 
     def __enter__(self) -> Self:
@@ -122,12 +153,10 @@ class ActorPool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """End all actors."""
-        for actor in self.actors:
-            if not actor.dead:
-                actor.dead = "the run is over"
-                self._ray.kill(actor.handle)
-        for agent in self._agents.values():
-            self._ray.kill(agent)
+        ending = [self.end(actor, "the run is over") for actor in self.actors if not actor.dead]
+        until = time.monotonic() + END_SECONDS
+        for thread in ending:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def start_actors(self, n: int) -> None:
         """Start actors; they are ready later."""
@@ -136,7 +165,9 @@ class ActorPool:
         remote = self._ray.remote(concurrency_groups={"control": 2})(TrainerActor)
         for _ in range(n):
             handle = remote.options(**self._options).remote(*self._arguments)
-            self.actors.append(ActorHandle(f"actor {next(self._count)}", handle, _starting=handle.info.remote()))
+            name = f"actor {next(self._count)}"
+            starting = handle.info.remote(self._preflight.question, name)
+            self.actors.append(ActorHandle(name, handle, _starting=starting))
 
     @property
     def ready(self) -> list[ActorHandle]:
@@ -148,6 +179,11 @@ class ActorPool:
         """Actors that are not ready yet."""
         return [actor for actor in self.actors if actor.info is None and not actor.dead]
 
+    @property
+    def aside(self) -> list[ActorHandle]:
+        """Actors that live and get no work for now."""
+        return [actor for actor in self.actors if actor.aside and not actor.dead]
+
     def begin(self, actor: ActorHandle, task: TrainTask) -> Any:  # Ray's reference
         """Begin a task; the reference becomes a :class:`TaskResult`."""
         actor.last_heartbeat = time.monotonic()
@@ -155,6 +191,7 @@ class ActorPool:
 
     def poll(self, seconds: float) -> None:
         """Ask all actors for heartbeats, wait for answers, and note which are ready and which have died."""
+        self._forget_deafness()
         waiting: dict[Any, ActorHandle] = {}  # Ray's references
         for actor in self.actors:
             if actor.dead:
@@ -165,50 +202,144 @@ class ActorPool:
             if actor._asked is None:
                 actor._asked = actor.handle.heartbeat.remote()
             waiting[actor._asked] = actor
-        until = time.monotonic() + seconds
+        until, unavailable = time.monotonic() + seconds, []
         while waiting and (left := until - time.monotonic()) > 0:
             done, _ = self._ray.wait(list(waiting), num_returns=1, timeout=left)
             for ref in done:
-                self._receive(waiting.pop(ref), ref)
+                actor = waiting.pop(ref)
+                if not self._receive(actor, ref):
+                    unavailable.append(actor)
+        self._end_refused(unavailable)
+        self._recheck_aside()
         time.sleep(max(0.0, until - time.monotonic()))
+        self._listened = time.monotonic()
 
-    def _receive(self, actor: ActorHandle, ref: Any) -> None:  # Ray's reference
+    def _forget_deafness(self) -> None:
+        """Take time in which this process did not listen off the silence of the actors."""
+        deaf = time.monotonic() - self._listened
+        if deaf > DEAF_SECONDS:
+            for actor in self.actors:
+                actor.last_heartbeat += deaf
+
+    def _receive(self, actor: ActorHandle, ref: Any) -> bool:  # Ray's reference
+        """Take an answer, and return false when the connection to a ready actor has failed."""
         try:
             answer = self._ray.get(ref)
+        except self._ray.exceptions.ActorUnavailableError as error:
+            if actor.info is None:
+                actor.dead = reason(error)
+            actor._asked = None
+            return actor.info is None
         except self._ray.exceptions.RayError as error:
             actor.dead = reason(error)
-            return
+            return True
         actor.last_heartbeat = time.monotonic()
         if actor.info is None:
-            actor.info = answer
+            self._admit(actor, answer)
         else:
             actor.heartbeat, actor._asked = answer, None
+        return True
 
-    def finished(self, running: Iterable[Any]) -> list[Any]:  # Ray's references
-        """Return those references of :meth:`begin` whose tasks or actors have ended."""
-        refs = list(running)
-        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-        return list(done)
+    def _admit(self, actor: ActorHandle, info: ActorInfo) -> None:
+        actor.info = info
+        where = f"{info.hostname} ({info.host})"
+        actor.refused = self._preflight.check(info.evidence, name=actor.name, host=where, asked=actor.asked_at)
+        if actor.refused is not None:
+            logger.warning("%s is not used: %s", actor, actor.refused)
+            self.end(actor, actor.refused.message)
+
+    def _end_refused(self, actors: Sequence[ActorHandle]) -> None:
+        """Count actors as dead whose host is there but refuses connections; others may be cut off for a while."""
+        for actor, answer in zip(actors, ping([a.address for a in actors], QUICK_PING_SECONDS), strict=True):
+            if answer is Answer.REFUSED:
+                actor.dead = "its process is gone"
+
+    def hears_nobody(self) -> bool:
+        """Return whether no actor has answered for long and none of their hosts does: the cause may be this host."""
+        known = [actor for actor in self.actors if actor.info is not None and not actor.dead]
+        if any(actor.silent <= DEAF_SECONDS for actor in known):
+            return False
+        return all(answer is Answer.SILENT for answer in ping([a.address for a in known], QUICK_PING_SECONDS))
+
+    def broken_links(self, group: Sequence[ActorHandle]) -> list[tuple[int, int]]:
+        """Return the pairs of ranks in a group of living actors that do not reach each other."""
+        asked = {
+            actor.handle.unreachable.remote([peer.address for peer in group[:rank]]): rank
+            for rank, actor in enumerate(group)
+            if rank
+        }
+        pairs = []
+        refs = list(asked)
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=2 * PING_SECONDS) if refs else ([], [])
+        for ref in done:
+            try:
+                pairs += [(peer, asked[ref]) for peer in self._ray.get(ref)]
+            except self._ray.exceptions.RayError as error:
+                logger.info("%s could not be asked for its links: %s", group[asked[ref]], reason(error))
+        return sorted(pairs)
+
+    def _recheck_aside(self) -> None:
+        """Ask actors that were put aside, every few seconds, whether they reach all others now."""
+        for actor in self.aside:
+            others = self.ready
+            if actor._rechecked is not None:
+                done, _ = self._ray.wait([actor._rechecked], timeout=0)
+                if not done:
+                    continue
+                try:
+                    reached = not self._ray.get(actor._rechecked)
+                except self._ray.exceptions.RayError:
+                    reached = False
+                actor._rechecked, actor._recheck_at = None, time.monotonic() + RECHECK_SECONDS
+                if reached:
+                    logger.warning("%s reaches the others again", actor)
+                    actor.aside = ""
+            elif others and time.monotonic() > actor._recheck_at:
+                actor._rechecked = actor.handle.unreachable.remote([other.address for other in others])
+
+    def leave(self, actors: Iterable[ActorHandle], group_epoch: int) -> None:
+        """Let actors leave a group that has broken; their processes stay."""
+        for actor in actors:
+            if not actor.dead:
+                actor.handle.leave.remote(group_epoch)
+
+    def finished(self, running: Mapping[Any, ActorHandle]) -> list[Any]:  # by Ray's references
+        """Return those references of :meth:`begin` whose tasks or actors have ended.
+
+        One whose connection has failed has not: it counts again when the actor answers, or is given up for its silence.
+        """
+        dead = [ref for ref, actor in running.items() if actor.dead]
+        refs = [ref for ref, actor in running.items() if not actor.dead]
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0) if refs else ([], [])
+        return dead + [ref for ref in done if not (running[ref].silent > DEAF_SECONDS and self._is_unavailable(ref))]
+
+    def _is_unavailable(self, ref: Any) -> bool:  # Ray's reference
+        try:
+            self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            return isinstance(error, self._ray.exceptions.ActorUnavailableError)
+        return False
 
     def result(self, actor: ActorHandle, ref: Any) -> TaskResult | None:  # Ray's reference
         """Return the result of a task, or ``None`` when the actor has died."""
+        if actor.dead:
+            return None
         try:
             found: TaskResult = self._ray.get(ref)
+        except self._ray.exceptions.ActorUnavailableError as error:
+            now = PhaseState(0, "load", None, 0.0, 0) if actor.heartbeat is None else actor.heartbeat.now
+            return TaskResult(outcome="lost", now=now, message=f"the connection to it was lost ({reason(error)})")
         except self._ray.exceptions.RayError as error:
             actor.dead = reason(error)
             return None
         return found
 
-    def end(self, actor: ActorHandle, why: str) -> None:
-        """End an actor at once, even when it no longer answers."""
+    def end(self, actor: ActorHandle, why: str) -> threading.Thread:
+        """End an actor, without waiting for a host that may not answer; the thread ends when Ray has taken note."""
         actor.dead = actor.dead or why
-        if actor.info is not None:
-            try:
-                agent = self._agent(actor.info.node)
-                self._ray.get(agent.kill.remote(actor.info.pid, actor.info.started), timeout=5)
-            except self._ray.exceptions.RayError as error:
-                logger.warning("%s could not be ended by its node: %s", actor, reason(error))
-        self._ray.kill(actor.handle)
+        thread = threading.Thread(target=self._ray.kill, args=[actor.handle], name="musegnn-end", daemon=True)
+        thread.start()
+        return thread
 
     def stacks(self, actor: ActorHandle) -> str:
         """Return the stacks of an actor's threads, or why there are none."""
@@ -219,23 +350,6 @@ class ActorPool:
         except self._ray.exceptions.RayError as error:
             return reason(error)
         return text
-
-    def _agent(self, node: str) -> Any:  # Ray's handle
-        if node not in self._agents:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-            from musegnn.cluster.actor import NodeAgent
-
-            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-            options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": strategy}
-            self._agents[node] = self._ray.remote(NodeAgent).options(**options).remote()
-        return self._agents[node]
-
-    def prepare_agents(self) -> None:
-        """Start the agents of all nodes of ready actors, so that they are there when an actor freezes."""
-        for actor in self.ready:
-            assert actor.info is not None
-            self._agent(actor.info.node)
 
 
 def reason(error: BaseException) -> str:

@@ -2,9 +2,10 @@
 
 A *group epoch* is one group of processes, from the newest checkpoint to the end of the run,
 or until one of them is lost. Then all others leave the group, and a new one begins with the living actors and
-the spares that are ready; replacements join at a later checkpoint. Since random numbers are a function of seed, round
-and dataset, and sums do not depend on the order of their terms, no failure and no change of the number of actors
-changes a bit of the result.
+the spares that are ready; replacements join at a later checkpoint. The cause is judged when all have told what they
+saw: who died or fell silent, else which two do not reach each other. An actor that answers and moves is not killed.
+Since random numbers are a function of seed, round and dataset, and sums do not depend on the order of their terms, no
+failure and no change of the number of actors changes a bit of the result.
 
 The controller computes nothing and holds no state that a checkpoint does not: when it dies, its actors die with it,
 and the same command goes on from the newest checkpoint.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.actor_pool import POLL_SECONDS
 from musegnn.cluster.cost import measured
+from musegnn.cluster.links import fewest_to_leave_out
 from musegnn.cluster.messages import Failure, FailureKind, TrainTask
 from musegnn.cluster.placement import Placement, place_datasets
 from musegnn.errors import RunError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
+PORTS = "open all TCP ports between the hosts of the cluster, or leave one of the two out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +56,22 @@ class Timeouts:
     stall
         In one phase of computing before an actor is killed; ten times the median round where that is longer.
     leave
-        Until the other actors have left a broken group; those that have not are killed.
+        In waiting for others after the group has broken and the actor was told to leave, before it is killed.
+    doubt
+        Without a heartbeat of any actor before the controller gives all of them up: it may be the one that is cut off.
+    grace
+        Until the rest of the actors are ready, where a group has to begin with new ones alone.
+    links
+        Until actors that were put aside reach the others again, where the run cannot go on without them.
     """
 
     start: float = 120.0
-    silent: float = 8.0
+    silent: float = 7.0
     stall: float = 300.0
-    leave: float = 20.0
+    leave: float = 60.0
+    doubt: float = 30.0
+    grace: float = 10.0
+    links: float = 30.0
 
 
 class Controller:
@@ -107,7 +119,7 @@ class Controller:
     ) -> None:
         self._pool, self._costs, self._options, self._monitor = pool, list(costs), options, monitor
         self._target = options.actors or 1
-        self._group_epoch = first_group_epoch - 1
+        self._first_group_epoch, self._group_epoch = first_group_epoch, first_group_epoch - 1
         self._config, self._store, self._newest_checkpoint = config, store, newest_checkpoint
         self._fence, self._address, self._memory = fence, address, memory
         self._timeouts, self._fixed_owner = timeouts or Timeouts(), owner
@@ -122,11 +134,12 @@ class Controller:
         ------
         RunError
             The actors' own error where it would come again (such as E410); E442 when too few actors start, E443
-            when actors fail repeatedly at the same place.
+            when actors fail repeatedly at the same place; E446 to E448 when hosts do not see the same files, differ,
+            or do not reach one another.
         """
-        self._wait_for_actors(self._target)
+        self._put_aside(self._wait_for_actors(self._target))
         while True:
-            group = self._wait_for_actors(self._options.min_actors)[: self._target]
+            group = self._choose_group()
             self._group_epoch += 1
             self._fence(self._group_epoch)
             results, failure = self._run_group(group, self._place(group))
@@ -142,12 +155,30 @@ class Controller:
             self._start_missing(self._target)
 
     def _start_missing(self, n: int) -> None:
-        self._pool.start_actors(max(n - len(self._pool.ready) - len(self._pool.starting), 0))
+        pool = self._pool
+        pool.start_actors(max(n - len(pool.ready) - len(pool.starting) - len(pool.aside), 0))
+
+    def _choose_group(self) -> list[ActorHandle]:
+        """Wait for enough actors; those that have worked together go on at once, new ones wait for one another."""
+        ready = self._wait_for_actors(self._options.min_actors)
+        until = time.monotonic() + self._timeouts.grace
+        if not any(actor.owned for actor in ready):
+            while self._pool.starting and len(self._pool.ready) < self._target and time.monotonic() < until:
+                self._monitor.waiting(self._pool, self._target)
+                self._pool.poll(POLL_SECONDS)
+        return self._pool.ready[: self._target]
 
     def _wait_for_actors(self, n: int) -> list[ActorHandle]:
         """Wait until enough actors are ready."""
-        until, before = time.monotonic() + self._timeouts.start, set(map(id, self._pool.actors))
+        began, before = time.monotonic(), set(map(id, self._pool.actors))
+        until = began + self._timeouts.start
         while len(self._pool.ready) < n:
+            aside = self._pool.aside
+            if len(self._pool.ready) + len(aside) >= n and time.monotonic() - began > self._timeouts.links:
+                raise RunError(aside[0].aside, code="E447", where=str(aside[0]), fix=PORTS)
+            refused = [a.refused for a in self._pool.actors if a.refused is not None]
+            if refused and self._group_epoch < self._first_group_epoch:
+                raise refused[0]
             if time.monotonic() > until:
                 msg = f"{len(self._pool.ready)} of {n} actors were ready after {self._timeouts.start:.0f} s"
                 fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
@@ -159,8 +190,20 @@ class Controller:
             self._start_missing(n)
             self._monitor.waiting(self._pool, n)
             self._pool.poll(POLL_SECONDS)
-        self._pool.prepare_agents()
         return self._pool.ready
+
+    def _put_aside(self, group: Sequence[ActorHandle]) -> Failure | None:
+        """Leave out the fewest actors such that all others reach one another; return the failure, if it is one."""
+        broken = self._pool.broken_links(group)
+        failure = None
+        for rank in fewest_to_leave_out(broken):
+            one, other = next(pair for pair in broken if rank in pair)
+            peer = group[one if rank == other else other]
+            group[rank].aside = f"it and {peer} do not reach each other"
+            logger.warning("%s gets no work for now: %s", group[rank], group[rank].aside)
+            failure = failure or self._failure(group[rank], rank, None, FailureKind.LINK, group[rank].aside)
+        self._monitor.put_aside([f"{actor}: {actor.aside}" for actor in self._pool.aside])
+        return failure
 
     def _place(self, group: Sequence[ActorHandle]) -> Placement:
         costs = measured(self._costs, self._seconds)
@@ -203,20 +246,40 @@ class Controller:
             self._pool.poll(POLL_SECONDS)
             self._monitor.update(self._pool, group)
             self._record_seconds(group)
-            for ref in self._pool.finished(running):
+            for ref in self._pool.finished({ref: group[rank] for ref, rank in running.items()}):
                 rank = running.pop(ref)
                 results[rank] = result = self._pool.result(group[rank], ref)
                 if result is None or result.outcome not in {"done", "paused"}:
                     failures.append(self._failure(group[rank], rank, result))
-                    broken_at = broken_at or time.monotonic()
             failures += self._kill_unresponsive(group, set(running.values()), broken_at)
+            self._forget_passed_failures(group)
             if failures:
-                broken_at = broken_at or time.monotonic()
+                if broken_at is None:
+                    broken_at = time.monotonic()
+                    self._pool.leave([group[rank] for rank in running.values()], self._group_epoch)
                 self._monitor.broke()
             elif len(group) < min(self._target, len(self._pool.ready)):
                 group[0].handle.pause.remote()  # a larger group begins at the next checkpoint
+        return results, self._root_cause(group, failures)
+
+    def _root_cause(self, group: Sequence[ActorHandle], failures: Sequence[Failure]) -> Failure | None:
+        """Return the failure that the others follow from; where no actor is to blame, living ones ping each other."""
+        if not failures:
+            return None
         kinds = list(FailureKind)
-        return results, min(failures, key=lambda f: (kinds.index(f.kind), f.rank)) if failures else None
+        first = min(failures, key=lambda f: (kinds.index(f.kind), f.rank))
+        if first.kind is FailureKind.PEER_LOST and not any(actor.dead for actor in group):
+            return self._put_aside(group) or first
+        return first
+
+    def _forget_passed_failures(self, group: Sequence[ActorHandle]) -> None:
+        """Count failures at a place anew once a group has trained past it."""
+        heartbeats = [actor.heartbeat_of(self._group_epoch) for actor in group]
+        done = [h.rounds for h in heartbeats if h is not None and h.dataset_seconds]
+        if len(done) == len(group):
+            passed = [place for place in self._failure_counts if place[1] <= min(done)]
+            for place in passed:
+                del self._failure_counts[place]
 
     def _record_seconds(self, group: Sequence[ActorHandle]) -> None:
         """Keep the measured seconds of datasets for the next placement."""
@@ -228,38 +291,54 @@ class Controller:
     def _kill_unresponsive(
         self, group: Sequence[ActorHandle], working: set[int], broken_at: float | None
     ) -> list[Failure]:
-        """Kill actors that are frozen, stalled, or do not leave a broken group."""
-        found = []
+        """Kill actors that are frozen, stalled, or cannot leave a broken group."""
+        found: list[Failure] = []
+        silent = max((group[rank].silent for rank in working), default=0.0)
+        if self._timeouts.silent < silent < self._timeouts.doubt and self._pool.hears_nobody():
+            self._monitor.note(f"no actor has answered for {silent:.0f} s, which may be due to this host's own network")
+            return found
+        self._monitor.note("")
         for rank in sorted(working):
             actor = group[rank]
             reason = self._reason_to_kill(actor, broken_at)
             if reason and not actor.dead:
                 logger.warning("%s %s; its stacks:\n%s", actor, reason, self._pool.stacks(actor))
                 self._pool.end(actor, reason)
-                found.append(self._failure(actor, rank, None))
+                found.append(self._failure(actor, rank, None, FailureKind.DIED, reason))
         return found
 
     def _reason_to_kill(self, actor: ActorHandle, broken_at: float | None) -> str:
         if actor.silent > self._timeouts.silent:
             return f"sent no heartbeat for {actor.silent:.0f} s"
-        if broken_at is not None and time.monotonic() - broken_at > self._timeouts.leave:
-            return "did not leave the broken group"
         heartbeat = actor.heartbeat_of(self._group_epoch)
+        waits = heartbeat is not None and heartbeat.now.phase in WAITS
+        if broken_at is not None and waits and time.monotonic() - broken_at > self._timeouts.leave:
+            return "did not leave the broken group"
         stall = max(self._timeouts.stall, 10 * self._monitor.median_round_seconds())
-        if heartbeat is not None and heartbeat.now.phase not in WAITS and actor.spent > stall:
+        if heartbeat is not None and not waits and actor.spent > stall:
             return f"was in one phase for {actor.spent:.0f} s"
         return ""
 
-    def _failure(self, actor: ActorHandle, rank: int, result: TaskResult | None) -> Failure:
+    def _failure(
+        self,
+        actor: ActorHandle,
+        rank: int,
+        result: TaskResult | None,
+        kind: FailureKind | None = None,
+        message: str | None = None,
+    ) -> Failure:
         heartbeat = actor.heartbeat_of(self._group_epoch)
         now = result.now if result is not None else heartbeat.now if heartbeat is not None else None
-        kind = FailureKind.DIED if result is None else FailureKind(result.outcome)
+        if kind is None:
+            kind = FailureKind.DIED if result is None else FailureKind(result.outcome)
+        if message is None:
+            message = actor.dead if result is None else result.message
         return Failure(
             group_epoch=self._group_epoch,
             rank=rank,
             actor=str(actor),
             kind=kind,
-            message=actor.dead if result is None else result.message,
+            message=message,
             round=0 if now is None else now.round,
             phase="load" if now is None else now.phase,
             dataset=None if now is None else now.dataset,
@@ -274,6 +353,8 @@ class Controller:
                 self._monitor.refused(result)
                 error = result.error
                 raise type(error)(error.message, code=error.code, where=failure.actor, fix=error.fix)
+        if failure.kind is FailureKind.LINK:
+            return
         place = (failure.dataset, failure.round)
         self._failure_counts[place] += 1
         if self._failure_counts[place] < MAX_FAILURES:

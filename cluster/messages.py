@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from musegnn.cluster.preflight import Evidence
     from musegnn.config import AtlasConfig
     from musegnn.errors import MuseGNNError
     from musegnn.training.phases import PhaseState
@@ -56,17 +57,22 @@ class ActorInfo:
 
     Attributes
     ----------
-    pid, started
-        Process id, and start of the process in clock ticks since boot, which tells it from a later one with this id.
-    node, host
-        Ray's id of the node, and its address.
+    pid
+        Process id.
+    host, hostname
+        Address and name of its host.
+    ping_port
+        Port at which it can be asked for a sign of life, see :mod:`musegnn.cluster.links`.
+    evidence
+        What it found before work, see :mod:`musegnn.cluster.preflight`.
     """
 
     pid: int
-    started: int
-    node: str
     host: str
+    hostname: str
+    ping_port: int
     device: str
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,7 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     DIED = "died"
+    LINK = "link"
     PEER_LOST = "lost"
 
 
@@ -142,7 +149,8 @@ class Failure:
         Group, and rank and name of the actor in it.
     kind
         ``refused``: an error that would come again; ``failed``: another error; ``died``: the process ended or was
-        killed because it did not respond; ``lost``: the actor lost another one.
+        killed because it did not respond; ``link``: the actor and another one, both alive, do not reach each other;
+        ``lost``: the actor lost another one.
     message, trace
         Error or reason in one line, and its traceback.
     round, phase, dataset

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 FILE = "status.json"
 WRITE_SECONDS = 1.0
 STALL_SECONDS = 30.0
+QUIET_SECONDS = 3.0
+"""Silence of an actor from which on the status names it."""
 RECENT_ROUNDS = 50
 
 
@@ -63,6 +65,8 @@ class RunMonitor:
         self._owned: list[list[str]] = []
         self._failures: list[dict[str, Any]] = []  # JSON
         self._quarantined: list[str] = []
+        self._aside: list[str] = []
+        self._note = ""
         self._round = 0
         self._round_at: float | None = None
         self._furthest = 0
@@ -152,6 +156,14 @@ class RunMonitor:
         """Record that a dataset is left out from now on."""
         self._quarantined.append(dataset)
 
+    def put_aside(self, lines: Sequence[str]) -> None:
+        """Record which actors get no work for now, and why."""
+        self._aside = list(lines)
+
+    def note(self, text: str) -> None:
+        """Record what the controller waits for while a group works; empty: nothing."""
+        self._note = text
+
     def finished(self) -> None:
         """Record that all rounds are trained."""
         self._state, self._round = "done", self._total
@@ -186,10 +198,11 @@ class RunMonitor:
             if heartbeat is None:
                 continue
             now = heartbeat.now
-            if (now.phase not in WAITS and actor.spent > after) or actor.silent > after:
+            quiet = actor.silent > min(after, QUIET_SECONDS)
+            if quiet or (now.phase not in WAITS and actor.spent > after):
                 what = f" of dataset {now.dataset}" if now.dataset else ""
                 line = f"{actor}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {actor.spent:.0f} s"
-                found.append((actor, line + (f", silent for {actor.silent:.0f} s" if actor.silent > after else "")))
+                found.append((actor, line + (f", silent for {actor.silent:.0f} s" if quiet else "")))
         return found
 
     def _describe(self, group: Sequence[ActorHandle]) -> dict[str, Any]:  # JSON
@@ -214,7 +227,9 @@ class RunMonitor:
             "failures": self._failures[-20:],
             "recovery_seconds": self.recoveries[-20:],
             "quarantined": self._quarantined,
-            "stalled": [line for _, line in self._stalled(group)],
+            "stalled": [self._note] * bool(self._note) + [line for _, line in self._stalled(group)],
+            "aside": self._aside,
+            "hosts": sorted({about["host"] for about in actors if about["host"]}),
         }
 
     def _describe_actor(self, rank: int, actor: ActorHandle) -> dict[str, Any]:  # JSON

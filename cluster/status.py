@@ -66,13 +66,30 @@ def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
         "recovery_seconds": [],
         "quarantined": [],
         "stalled": [],
+        "aside": [],
+        "hosts": [],
     }
+
+
+def is_silent(status: dict[str, Any]) -> bool:  # JSON
+    """Return whether the controller of a run that is not over has reported nothing for long."""
+    return status["state"] in {"starting", "training", "recovering"} and status["age_seconds"] > OLD_SECONDS
+
+
+def is_well(status: dict[str, Any]) -> bool:  # JSON
+    """Return whether a run is over or goes on: it has not stopped, nothing stalls, and its controller reports.
+
+    A training in one process says nothing during a round, however long.
+    """
+    silent = bool(status["hosts"]) and is_silent(status)
+    return status["state"] != "stopped" and not status["stalled"] and not silent
 
 
 def show_status(status: dict[str, Any]) -> str:  # JSON
     """Format a status for a terminal."""
-    old = status["state"] in {"starting", "training", "recovering"} and status["age_seconds"] > OLD_SECONDS
-    state = f"{status['state']}, but no news for {status['age_seconds']:.0f} s" if old else status["state"]
+    state = status["state"]
+    if is_silent(status):
+        state += f", but its controller has been silent for {status['age_seconds']:.0f} s"
     lines = [
         f"{state}: round {status['rounds']} of {status['total']}, group epoch {status['group_epoch']}"
         + (f", {status['note']}" if status.get("note") else "")
@@ -82,6 +99,8 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
             f"{status['seconds_per_round']:.2f} s per round, {status['datasets_per_second']:.1f} datasets per second, "
             f"imbalance {status['imbalance']:.2f}"
         )
+    if len(status.get("hosts", [])) > 1:
+        lines.append(f"{len(status['actors'])} actors on {len(status['hosts'])} hosts: {some_of(status['hosts'], 8)}")
     for actor in status["actors"]:
         doing = "no heartbeat yet"
         if "phase" in actor:
@@ -91,6 +110,7 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         place = f"{actor['host']} pid {actor['pid']}"
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])
+    lines += shorten_warnings([f"put aside: {line}" for line in status.get("aside", [])])
     if status["quarantined"]:
         lines.append(f"left out: {some_of(status['quarantined'])}")
     lines += shorten_warnings(status.get("problems", []))

@@ -74,7 +74,8 @@ def train_on_cluster(
         E303 for sequential order, E305 when no cluster answers.
     RunError
         E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
-        need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly.
+        need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly; E446 to E448 when
+        hosts do not see the same files, differ, or do not reach one another.
     """
     config = folder.atlas()
     if config.training.published.sequential:
@@ -90,14 +91,17 @@ def train_on_cluster(
     with ray_session(options.address, cpus=offered, metrics_port=options.metrics_port) as ray:
         from musegnn.cluster.actor_pool import ActorPool
         from musegnn.cluster.controller import Controller
+        from musegnn.cluster.preflight import Preflight
         from musegnn.cluster.prometheus import Metrics
 
         gpus = options.gpus
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= actors else 0.0
+        preflight = Preflight(folder.path, folder.store_path(), names)
         pool = ActorPool(
             ray,
             str(folder.path),
+            preflight=preflight,
             cpus=cpus,
             gpus=gpus,
             memory=memory,
@@ -109,7 +113,7 @@ def train_on_cluster(
         checkpoints = folder.path / "checkpoints"
         checkpoints.mkdir(parents=True, exist_ok=True)
         try:
-            with pool, rendezvous(ray.util.get_node_ip_address()) as address:
+            with preflight, pool, rendezvous(ray.util.get_node_ip_address()) as address:
                 pool.start_actors(actors + options.spares)
                 Controller(
                     pool,

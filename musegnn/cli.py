@@ -215,7 +215,7 @@ def train(
 
 @app.command
 def status(run: Path, *, common: Common = Common()) -> int:
-    """Show the state of a training: rounds, actors, phases, failures. Exit code 1 when it has stopped or stalls.
+    """Show the state of a training: rounds, actors, phases, failures. Exit code 1 unless all is well.
 
     Parameters
     ----------
@@ -225,9 +225,9 @@ def status(run: Path, *, common: Common = Common()) -> int:
     from musegnn import pipeline
     from musegnn.run_folder import RunFolder
 
-    found, text = pipeline.status(RunFolder.open(run))
+    found, text, well = pipeline.status(RunFolder.open(run))
     print_result(common, found, text)
-    return int(found["state"] == "stopped" or bool(found["stalled"]))
+    return int(not well)
 
 
 Seeds = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))]

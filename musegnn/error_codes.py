@@ -97,6 +97,8 @@ E443 | RunError | Several actors failed on the same dataset. | See the last fail
 E444 | RunError | Newer processes have taken over this run. | Nothing: they go on with it.
 E445 | RunError | Ray does not start on this machine. | Run it again, or give Ray more time to start.
 E446 | RunError | Hosts differ in data, settings, versions or clock. | Make the host named like the others.
+E447 | RunError | Two hosts of a cluster do not reach each other. | Open all TCP ports between the hosts.
+E448 | RunError | A host does not see the files that the command sees. | Mount one shared folder under one path.
 W205 | WARNING | All cells have the same number of counts. | Check that these are raw counts.
 W208 | WARNING | Copies of genes on Y (PAR_Y) were added to their genes. | Nothing.
 W209 | WARNING | Version suffixes of Ensembl identifiers were stripped. | Nothing.

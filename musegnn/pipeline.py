@@ -184,12 +184,12 @@ def train(
     return model
 
 
-def status(folder: RunFolder) -> tuple[dict[str, Any], str]:  # JSON
-    """Return the state of the training of a run folder, as data and as text for a terminal."""
-    from musegnn.cluster.status import read_status, show_status
+def status(folder: RunFolder) -> tuple[dict[str, Any], str, bool]:  # JSON
+    """Return the state of the training of a run folder, as data, as text for a terminal, and whether it is well."""
+    from musegnn.cluster.status import is_well, read_status, show_status
 
     found = read_status(folder)
-    return found, show_status(found)
+    return found, show_status(found), is_well(found)
 
 
 def load_model(folder: RunFolder) -> MuSeGNN:

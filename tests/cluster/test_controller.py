@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from musegnn.cluster.actor_pool import ActorHandle
-from musegnn.cluster.controller import MAX_FAILURES, Controller
+from musegnn.cluster.controller import MAX_FAILURES, Controller, Timeouts
 from musegnn.cluster.cost import DatasetCost
 from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult
 from musegnn.cluster.options import ClusterOptions
@@ -26,18 +26,27 @@ def ended(outcome, **about):
 class Pool:
     """Actors that end every process group as listed; ``None``: the actor dies."""
 
-    def __init__(self, *groups, seconds=None):
+    def __init__(self, *groups, seconds=None, actors_reach=()):
         self.actors, self.tasks = [], []
         self._groups, self._seconds = list(groups), seconds or {}
-        self.prepare_agents = self.poll = lambda *_: None
+        self.poll = self.leave = lambda *_: None
+        self.hears_nobody = lambda: False
         self.starting = ()
+        self.broken = list(actors_reach)
 
     @property
     def ready(self):
         return [actor for actor in self.actors if actor.ready]
 
+    @property
+    def aside(self):
+        return [actor for actor in self.actors if actor.aside]
+
+    def broken_links(self, group):
+        return self.broken.pop(0) if self.broken else []
+
     def start_actors(self, n):
-        info = ActorInfo(pid=1, started=1, node="n", host="h", device="cpu")
+        info = ActorInfo(pid=1, host="h", hostname="h", ping_port=1, device="cpu", evidence=None)
         self.actors += [ActorHandle(f"actor {len(self.actors) + k}", None, info=info) for k in range(n)]
 
     def begin(self, actor, task):
@@ -59,7 +68,7 @@ class Pool:
         return found
 
 
-def run(pool, *, actors=2, **options):
+def run(pool, *, actors=2, timeouts=None, **options):
     monitor, fenced = MagicMock(), []
     monitor.median_round_seconds.return_value = 0.0
     Controller(
@@ -73,6 +82,7 @@ def run(pool, *, actors=2, **options):
         fence=fenced.append,
         address=("h", 1),
         monitor=monitor,
+        timeouts=timeouts,
     ).run()
     assert fenced == list(range(1, len(fenced) + 1))
     return [call.args[0] for call in monitor.failed.call_args_list]
@@ -108,6 +118,46 @@ def test_failures_at_one_place_stop_the_run_or_leave_the_dataset_out():
     pool = Pool(*failing, (DONE, DONE))
     assert len(run(pool, on_repeated_failure="skip")) == MAX_FAILURES
     assert [task.left_out for task in pool.tasks[::2]] == [()] * MAX_FAILURES + [(1,)]
+
+
+def test_of_two_actors_that_do_not_reach_each_other_one_is_put_aside():
+    lost = (ended("lost"), ended("lost"), ended("lost"))
+    pool = Pool(lost, (DONE, DONE), actors_reach=[[], [(0, 2)]])
+    (failure,) = run(pool, actors=3)
+
+    assert (failure.rank, failure.kind) == (2, "link")
+    assert "actor 2" in str(failure)
+    assert "actor 0" in str(failure)
+    assert [actor.name for actor in pool.actors if actor.dead] == []
+    assert pool.tasks[-1].size == 2
+    assert len(pool.actors) == 3  # nobody is started in its place
+
+
+def test_links_that_are_broken_from_the_start_cost_no_group():
+    pool = Pool((DONE, DONE), actors_reach=[[(0, 1), (1, 2)]])
+    assert run(pool, actors=3) == []
+    assert [actor.name for actor in pool.actors if actor.aside] == ["actor 1"]
+
+
+def test_a_run_that_cannot_go_on_without_a_link_names_both_ends():
+    pool = Pool(actors_reach=[[(0, 1)]])
+    with pytest.raises(RunError, match=r"E447.*actor 1.*actor 0.*do not reach each other.*TCP ports"):
+        run(pool, actors=2, min_actors=2, timeouts=Timeouts(links=0.0))
+
+
+def test_members_are_told_to_leave_and_those_that_answer_are_not_killed():
+    pool = Pool((ended("lost"), None, ended("lost")), (DONE, DONE, DONE))
+    (failure,) = run(pool, actors=3)
+
+    assert (failure.rank, failure.kind) == (1, "died")
+    assert [actor.name for actor in pool.actors if actor.dead] == ["actor 1"]
+
+
+def test_failures_at_a_place_that_was_passed_count_anew():
+    """Loading fails once in each of many groups, all of which train on."""
+    failing = [(ended("lost"), None)] * (MAX_FAILURES + 2)
+    pool = Pool(*failing, (DONE, DONE), seconds={f"d{k}": 1.0 for k in range(6)})
+    assert len(run(pool)) == MAX_FAILURES + 2
 
 
 def test_datasets_stay_with_living_actors():

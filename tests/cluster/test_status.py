@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from musegnn.cluster.status import show_status
+import pytest
+
+from musegnn.cluster.status import is_well, show_status
 
 
 def test_many_problems_take_few_lines():
@@ -24,3 +26,19 @@ def test_many_problems_take_few_lines():
         "W501: and 77 more",
         *problems[80:],
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "well"),
+    [
+        ({}, True),
+        ({"state": "done", "age_seconds": 1e6}, True),
+        ({"age_seconds": 16.0}, False),
+        ({"age_seconds": 16.0, "hosts": []}, True),  # one process says nothing during a round
+        ({"stalled": ["actor 1 is silent"]}, False),
+        ({"state": "stopped"}, False),
+    ],
+)
+def test_a_run_is_well_as_long_as_its_controller_is_heard(changes, well):
+    status = {"state": "training", "age_seconds": 1.0, "stalled": [], "hosts": ["10.0.0.2"]} | changes
+    assert is_well(status) is well
