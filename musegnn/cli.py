@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,8 +24,10 @@ from musegnn.units import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from musegnn.api import MuSeGNN
     from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.config import AtlasConfig
+    from musegnn.run_folder import RunFolder
 
 Cluster = Annotated[ClusterOptions, Parameter(name="*", negative=())]
 
@@ -351,29 +354,71 @@ def neighbors(
 
 
 @app.command
-def report(run: Path, *, common: Common = Common()) -> int:
+def report(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> int:
     """Write report.html of a trained run from its results.
 
     Parameters
     ----------
     run
         The run folder.
+    gmt
+        File of gene sets with human names: they name the clusters, and the page finds them enriched among any genes.
     """
     from musegnn import pipeline
+    from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
-    if not folder.evaluation.is_file():
-        msg = "the run has no evaluation.json yet"
-        raise RunError(msg, code="E405", where=str(run), fix=f"musegnn evaluate {run}")
-    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    model, adata = pipeline.load_model(folder), _read_embeddings(run)
-    if adata.uns["musegnn"]["rounds"] != model.rounds:
-        msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
-        raise RunError(msg, code="E406", where=str(run), fix="finish the run with the command that started it")
-    pipeline.write_report(folder, model, adata, evaluation)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        pipeline.write_report(folder, *_results(folder), gmt=gmt, progress=progress)
     print_result(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
     return 0
+
+
+Port = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=0, lte=65535))]
+
+
+@app.command
+def explore(run: Path, *, port: Port = 0, gmt: Path | None = None, common: Common = Common()) -> int:
+    """Serve the page of a trained run to this computer alone, with fresh answers from the whole vectors and graphs.
+
+    Parameters
+    ----------
+    run
+        The run folder; it is only read.
+    port
+        Port on 127.0.0.1; by default a free one.
+    gmt
+        File of gene sets with human names, as for the report.
+    """
+    from musegnn import pipeline
+    from musegnn.progress import TerminalProgress
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        server = pipeline.explore(folder, *_results(folder), port=port, gmt=gmt, progress=progress)
+    with server:
+        print_result(common, {"url": server.url}, f"Open {server.url} in a browser of this computer. Ctrl+C ends it.")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
+
+
+def _results(folder: RunFolder) -> tuple[MuSeGNN, Any, dict[str, Any]]:  # AnnData, JSON
+    """Return model, embeddings and evaluation of a finished run."""
+    from musegnn import pipeline
+
+    if not folder.evaluation.is_file():
+        msg = "the run has no evaluation.json yet"
+        raise RunError(msg, code="E405", where=str(folder.path), fix=f"musegnn evaluate {_shown(folder.path)}")
+    evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    model, adata = pipeline.load_model(folder), _read_embeddings(folder.path)
+    if adata.uns["musegnn"]["rounds"] != model.rounds:
+        msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
+        raise RunError(msg, code="E406", where=str(folder.path), fix="finish the run with the command that started it")
+    return model, adata, evaluation
 
 
 @app.command

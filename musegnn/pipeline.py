@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from musegnn.analysis.explore import ExploreServer
+    from musegnn.analysis.report import ReportData
     from musegnn.api import MuSeGNN
     from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.cluster.options import ClusterOptions
@@ -208,7 +210,7 @@ def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | Non
     report("results", 1, 3, "evaluation")
     evaluation = evaluate(folder, model)
     report("results", 2, 3, "report")
-    write_report(folder, model, adata, evaluation)
+    write_report(folder, model, adata, evaluation, progress=progress)
     report("results", 3, 3, "")
 
 
@@ -250,17 +252,62 @@ def evaluate(
     return evaluation
 
 
-def write_report(folder: RunFolder, model: MuSeGNN, adata: AnnData, evaluation: dict[str, Any]) -> None:  # JSON
-    """Write ``report.html``: one self-contained page."""
-    from musegnn.analysis.report import ReportData
+def write_report(
+    folder: RunFolder,
+    model: MuSeGNN,
+    adata: AnnData,
+    evaluation: dict[str, Any],  # JSON
+    *,
+    gmt: Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write ``report.html``: one self-contained page, with the gene sets of a .gmt file (human names) where given."""
     from musegnn.analysis.report import write_report as write
 
-    data = ReportData(
+    write(folder.report, report_data(folder, model, adata, evaluation, gmt=gmt), progress=progress)
+
+
+def explore(
+    folder: RunFolder,
+    model: MuSeGNN,
+    adata: AnnData,
+    evaluation: dict[str, Any],  # JSON
+    *,
+    port: int = 0,
+    gmt: Path | None = None,
+    progress: Progress | None = None,
+) -> ExploreServer:
+    """Return a server of the page on 127.0.0.1, not serving yet; parameters are those of :func:`write_report`."""
+    from musegnn.analysis.explore import Explorer, ExploreServer
+    from musegnn.analysis.report.page import render
+
+    data = report_data(folder, model, adata, evaluation, gmt=gmt)
+    page = render(data, live=True, progress=progress).encode()
+    pairs = {name: record.pairs for name, record in model.records.items()}
+    return ExploreServer(Explorer(page=page, adata=adata, pairs=pairs), port)
+
+
+def report_data(
+    folder: RunFolder,
+    model: MuSeGNN,
+    adata: AnnData,
+    evaluation: dict[str, Any],  # JSON
+    *,
+    gmt: Path | None = None,
+) -> ReportData:
+    """Collect what the page shows of a run."""
+    from musegnn.analysis.report import ReportData
+    from musegnn.evaluation.gene_sets import read_gmt, set_titles
+
+    titles = {} if gmt is None else set_titles(gmt)
+    sets = {} if gmt is None else model.gene_sets({titles[name]: genes for name, genes in read_gmt(gmt).items()})
+    return ReportData(
         adata=adata,
         evaluation=evaluation,
         history=folder.history(),
         graphs=model.graph_reports(),
         config=folder.lock.read_text(encoding="utf-8"),
         title=folder.path.name,
+        pairs={name: record.pairs for name, record in model.records.items()},
+        sets=sets,
     )
-    write(folder.report, data)

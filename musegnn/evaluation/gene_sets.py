@@ -13,6 +13,7 @@ Legend: N genes of a dataset, d dimensions, S gene sets.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 FOLDS = 5
 MIN_GENES = 10
 MAX_SHARE = 0.3
+IDENTIFIER = re.compile(r"[A-Za-z-]+[:_]?\d+")
+SIZE_BEHIND = re.compile(r"\s*\(\d+\)$")
 ALPHAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
 
@@ -77,6 +80,20 @@ def read_gmt(path: Path) -> dict[str, frozenset[str]]:
         msg = "expected lines of a name, a description and genes between tabs"
         raise InputError(msg, code="E279", where=str(path), fix="name a .gmt file")
     return sets
+
+
+def set_titles(path: Path) -> dict[str, str]:
+    """Return what people call each set of a .gmt file that :func:`read_gmt` has read, by its name.
+
+    A set named by an identifier, such as ``GO:0042221``, is called by its description with the identifier, without the
+    size that may stand behind it; any other set by its name.
+    """
+    rows = [line.split("\t")[:2] for line in path.read_text(encoding="utf-8").splitlines() if line.count("\t") > 1]
+    titles = {}
+    for name, about in rows:
+        described = IDENTIFIER.fullmatch(name) and about and not about.startswith(("http://", "https://"))
+        titles[name] = f"{SIZE_BEHIND.sub('', about)} ({name})" if described else name
+    return titles
 
 
 def function_scores(

@@ -6,180 +6,24 @@ network request is seen.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import select
-import shutil
-import signal
-import time
-from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.browser import Browser, find_browser
 from musegnn.analysis.report import ReportData, write_report
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-    "--disable-dev-shm-usage", "--window-size=1360,860", "--force-color-profile=srgb", "--remote-debugging-pipe",
-)  # fmt: skip
-KEYS = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "ArrowLeft": 37, "ArrowRight": 39}
 STRANGE = "<script>alert(1)</script>"
 
 pytestmark = pytest.mark.browser
 
 
-class Browser:
-    """A headless browser with one page."""
-
-    def __init__(self, program: str, profile: Path) -> None:
-        to_browser, from_browser = os.pipe(), os.pipe()
-        # The protocol wants descriptors 3 and 4; lift ours out of the way first.
-        there = [fcntl.fcntl(fd, fcntl.F_DUPFD, 30) for fd in (to_browser[0], from_browser[1])]
-        quiet = os.open(os.devnull, os.O_RDWR)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, fd, place) for fd, place in ((quiet, 1), (quiet, 2), (there[0], 3), (there[1], 4))
-        ]
-        self.process = os.posix_spawn(
-            program,
-            [program, *FLAGS, f"--user-data-dir={profile}"],
-            dict(os.environ),
-            file_actions=actions,
-            setpgroup=0,
-        )
-        for fd in (to_browser[0], from_browser[1], *there, quiet):
-            os.close(fd)
-        self.writer, self.reader = to_browser[1], from_browser[0]
-        self.buffer, self.number, self.events, self.session = b"", 0, [], None
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
-
-    def close(self):
-        with contextlib.suppress(BrokenPipeError, EOFError, TimeoutError):
-            self.session = None
-            self.call("Browser.close", wait=5.0)
-        deadline = time.monotonic() + 5.0
-        while os.waitpid(self.process, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.killpg(self.process, signal.SIGKILL)
-                os.waitpid(self.process, 0)
-                break
-            time.sleep(0.02)
-        os.close(self.writer)
-        os.close(self.reader)
-
-    def call(self, method, *, wait=60.0, **parameters):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.writer, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + wait
-        while True:
-            answer = self._receive(deadline)
-            if answer.get("id") == self.number:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
-            self.events.append(answer)
-
-    def _receive(self, deadline):
-        while b"\0" not in self.buffer:
-            if not select.select([self.reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                msg = "the browser does not answer"
-                raise TimeoutError(msg)
-            chunk = os.read(self.reader, 1 << 16)
-            if not chunk:
-                msg = "the browser has gone"
-                raise EOFError(msg)
-            self.buffer += chunk
-        message, self.buffer = self.buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def open(self, path, fragment=""):
-        self.events.clear()
-        self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=path.as_uri() + fragment)
-        self.until("document.body && document.body.classList.contains('ready')")
-
-    def run(self, code):
-        result = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-    def until(self, code, wait=20.0):
-        deadline = time.monotonic() + wait
-        while not self.run(code):
-            assert time.monotonic() < deadline, f"never true: {code}"
-            time.sleep(0.03)
-
-    def text(self, selector):
-        return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
-
-    def texts(self, selector):
-        return self.run(f"[...document.querySelectorAll({json.dumps(selector)})].map((e) => e.innerText)")
-
-    def type(self, text):
-        for letter in text:
-            self.call("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
-            self.call("Input.dispatchKeyEvent", type="keyUp", key=letter)
-
-    def press(self, key):
-        code = KEYS.get(key, 0)
-        kind = {"text": "\r"} if key == "Enter" else ({"text": key} if len(key) == 1 else {})
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **kind)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
-
-    def mouse(self, kind, x, y, **more):
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
-
-    def click_at(self, x, y):
-        self.mouse("mouseMoved", x, y)
-        self.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
-        self.mouse("mouseReleased", x, y, button="left", clickCount=1)
-
-    def click(self, selector):
-        code = (
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'nearest'});"
-            " const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]; })()"
-        )
-        self.click_at(*self.run(code))
-
-    def drag(self, points):
-        (x, y), *rest = points
-        self.mouse("mouseMoved", x, y)
-        self.mouse("mousePressed", x, y, button="left", buttons=1, clickCount=1)
-        for x, y in rest:
-            self.mouse("mouseMoved", x, y, button="left", buttons=1)
-        self.mouse("mouseReleased", x, y, button="left", clickCount=1)
-
-    def requests(self):
-        urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
-        return [url for url in urls if not url.startswith(("about:", "data:"))]
-
-    def complaints(self):
-        errors = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
-        thrown = [
-            e["params"]["exceptionDetails"]["text"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"
-        ]
-        alerts = [e["params"]["message"] for e in self.events if e.get("method") == "Page.javascriptDialogOpening"]
-        return errors + thrown + alerts
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+@pytest.fixture(scope="module", params=[True, False], ids=["webgl", "canvas"])
+def browser(request, tmp_path_factory):
+    program = find_browser()
     if program is None:
-        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+        pytest.skip("Chromium is not installed")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"), webgl=request.param)
     yield opened
     opened.close()
 

@@ -28,8 +28,8 @@ function trainingView(atlas, page, datasetColor) {
     el("h1", {}, "Training"),
     el("p", { class: "soft" }, `${plural(history.total, "round")}. Thin lines are datasets, the strong line is their mean.`),
     el("div", { class: "charts" }, history.measures.map(({ label, every }, m) => {
-      const rounds = atlas.arrays[`rounds:${m}`];
-      const flat = atlas.arrays[`history:${m}`];
+      const rounds = atlas.lists.array(`rounds:${m}`);
+      const flat = atlas.lists.array(`history:${m}`);
       const lines = history.lines.map((name, l) => ({ name, values: flat.subarray(l * rounds.length, (l + 1) * rounds.length) }));
       return lossChart(label, every, rounds, lines.filter((l) => l.values.some(Number.isFinite)), datasetColor, atlas);
     })));
@@ -37,7 +37,7 @@ function trainingView(atlas, page, datasetColor) {
 
 function startTable(atlas) {
   const { lines, measures } = atlas.history;
-  const rows = lines.map((name, l) => ({ name, values: measures.map((_, m) => atlas.arrays[`history:${m}`][l]) }));
+  const rows = lines.map((name, l) => ({ name, values: measures.map((_, m) => atlas.lists.array(`history:${m}`)[l]) }));
   const columns = [{ label: "dataset", text: true, head: true, value: (row) => row.name, cell: (row) => row.name }];
   measures.forEach(({ label }, m) => {
     const known = (row) => (Number.isFinite(row.values[m]) ? row.values[m] : null);

@@ -25,10 +25,12 @@ function oklch(lightness, chroma, hue) {
   });
 }
 
+// The first ten are chosen by hand; further ones go round the hues by the golden angle, in lightness and strength as well.
 function categoryColors(n) {
-  if (n <= CURATED.length) return CURATED.slice(0, n).map((c) => pack(...hex(c)));
-  const lightness = [0.64, 0.74, 0.56];
-  return Array.from({ length: n }, (_, i) => pack(...oklch(lightness[i % 3], 0.13, 250 + i * 137.508)));
+  const turn = 137.508;
+  const more = Array.from({ length: Math.max(0, n - CURATED.length) }, (_, i) =>
+    oklch([0.58, 0.72, 0.49, 0.8][i % 4], [0.14, 0.1, 0.12][i % 3], 25 + i * turn));
+  return [...CURATED.slice(0, n).map(hex), ...more].map((c) => pack(...c));
 }
 
 function rampColor(t) {
