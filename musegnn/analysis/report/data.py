@@ -221,6 +221,8 @@ def _pack_categories(
             column = column.map({True: "held out", False: "in training"})
         codes, texts = pd.factorize(column.astype(str))
         known = [str(c) for c in column.cat.categories] if hasattr(column, "cat") else sorted(map(str, texts))
+        if all(value.isdecimal() for value in known):
+            known.sort(key=int)
         values = [v for v in (datasets if name == "dataset" else known) if v in set(map(str, texts))]
         if name not in REQUIRED and len(values) < 2:
             continue

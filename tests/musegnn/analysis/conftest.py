@@ -62,6 +62,35 @@ def annotated():
     return fake_annotation(make_embeddings())
 
 
+def make_pairs(adata, seed=0):
+    """Return random pairs of each dataset; GENE3 goes with GENE4 in lung_rna alone, and with GENE5 in brain_visium."""
+    from musegnn.data_store.records import PairTable
+
+    pairs = {}
+    for n, (dataset, *_) in enumerate(DATASETS):
+        names = adata.obs.loc[(adata.obs["dataset"] == dataset).to_numpy(), "gene_key"].tolist()
+        z = stream(seed, "test pairs", n).normal(size=(len(names), len(names)))
+        z = np.round(np.triu(z, 1) * 2, 2)
+        if "GENE3" in names:
+            a, b = names.index("GENE3"), names.index("GENE4" if dataset == "lung_rna" else "GENE5")
+            z[min(a, b), max(a, b)] = 12.5 if dataset != "brain_atac" else 0.5
+        z = z + z.T
+        stored = np.abs(z) >= 2.0
+        pairs[dataset] = PairTable(
+            indptr=np.concatenate([[0], np.cumsum(stored.sum(axis=1))]), indices=np.nonzero(stored)[1].astype(np.int32),
+            z=z[stored].astype(np.float32), estimate=(z[stored] / 50).astype(np.float32), n_tests=len(names),
+            z_store=2.0, histogram=np.zeros(801, np.int64),
+        )  # fmt: skip
+    return pairs
+
+
+SETS = {
+    "HALLMARK_FIRST_TWENTY": [f"GENE{g}" for g in range(20)],
+    "cell thing (GO:0000001)": [f"GENE{g}" for g in range(0, 40, 3)],
+    "HALLMARK_TOO_SMALL": ["GENE1", "NOSUCHGENE"],
+}
+
+
 @pytest.fixture
 def make_atlas():
     return lambda **sizes: fake_annotation(make_embeddings(**sizes))
@@ -102,9 +131,11 @@ def graphs():
 def report_data(annotated, evaluation, history, graphs):
     from musegnn.analysis.report import ReportData
 
+    annotated.obs["certainty"] = np.linspace(0.2, 1.0, annotated.n_obs).astype(np.float32)
     return ReportData(
-        adata=annotated, evaluation=evaluation, history=history, graphs=graphs, config="seed: 0\n", title="A <b> test"
-    )
+        adata=annotated, evaluation=evaluation, history=history, graphs=graphs, config="seed: 0\n", title="A <b> test",
+        pairs=make_pairs(annotated), sets=SETS,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from musegnn.analysis.colors import dataset_colors, tissue_colors
-from musegnn.analysis.report import ReportData, write_report
-from musegnn.analysis.report.data import copy_scores
+from musegnn.analysis.report import ReportData, data, write_report
+from musegnn.analysis.report.packing import place
 from musegnn.analysis.report.page import render
 from musegnn.analysis.report.tables import MAX_ROUNDS, evaluation_tables, graph_rows, loss_curves
 from musegnn.vectors import nearest_split, typical_similarity, unit_rows
@@ -22,41 +22,88 @@ STRANGE = "<script>alert(1)</script>"
 
 
 def payload(page):
-    """Read the payload back, as the page does."""
-    text = re.search(r'<script type="text/plain" id="payload">([^<]*)</script>', page)[1]
-    body = zlib.decompress(base64.b64decode(text))
-    length = int.from_bytes(body[:4], "little")
-    header, at, arrays = json.loads(body[4 : 4 + length]), 4 + length, {}
-    for entry in header["arrays"]:
-        dtype, size = np.dtype("<" + entry["type"]), int(np.prod(entry["shape"], dtype=int))
-        planes = np.frombuffer(body, np.uint8, size * dtype.itemsize, at).reshape(dtype.itemsize, size)
-        values = np.ascontiguousarray(planes.T).view(dtype).reshape(entry["shape"])
-        if entry["delta"]:
-            signs = np.where(np.arange(values.shape[1]) == 0, 1, -1)
-            values = np.cumsum(values.astype(np.int64) * signs, axis=1) % 2**16
-        arrays[entry["name"]] = values
-        at += size * dtype.itemsize
-    assert at == len(body)
+    """Read the two blocks back, as the page does."""
+    header, arrays = {}, {}
+    for block in ("points", "lists"):
+        text = re.search(rf'<script type="text/plain" id="data-{block}">([^<]*)</script>', page)[1]
+        body = zlib.decompress(base64.b64decode(text))
+        length = int.from_bytes(body[:4], "little")
+        head, at = json.loads(body[4 : 4 + length]), 4 + length
+        for entry in head.pop("arrays"):
+            dtype, size = np.dtype("<" + entry["type"]), entry["size"]
+            planes = np.frombuffer(body, np.uint8, size * dtype.itemsize, at).reshape(dtype.itemsize, size)
+            arrays[entry["name"]] = np.ascontiguousarray(planes.T).view(dtype).ravel()
+            at += size * dtype.itemsize
+        assert at == len(body)
+        header |= head
     return header, arrays
 
 
-def test_payload_holds_points_and_neighbours(report_data):
+def order_of(report_data):
+    return place(np.asarray(report_data.adata.obsm["X_umap"], dtype=np.float64))[1]
+
+
+def unzigzag(code):
+    wide = code.astype(np.int64)
+    return (wide >> 1) ^ -(wide & 1)
+
+
+def test_payload_holds_names_places_and_labels(report_data):
     header, arrays = payload(render(report_data, k=6))
-    obs = report_data.adata.obs
-    assert [header["genes"][g] for g in arrays["gene"]] == obs["gene"].tolist()
-    assert [header["ids"][g] for g in arrays["gene_id"]] == obs["gene_id"].tolist()
+    obs = report_data.adata.obs.iloc[order_of(report_data)]
+    assert [header["genes"][g] for g in arrays["name"]] == obs["gene"].tolist()
+    ids = [header["ids"][g] or header["genes"][g] for g in arrays["name"]]
+    assert ids == obs["gene_id"].tolist()
+    keys = arrays["key_of"][arrays["name"]]
+    assert len(set(zip(keys, obs["gene_key"], strict=True))) == obs["gene_key"].nunique() == header["n_keys"]
     for name, category in header["categories"].items():
-        assert [category["values"][c] for c in arrays[name]] == obs[name].astype(str).tolist()
-    group, unit = arrays["dataset"].astype(np.int64), unit_rows(report_data.adata.X, dtype=np.float32)
+        codes = np.array(category["by_dataset"])[arrays["dataset"]] if "by_dataset" in category else arrays[name]
+        assert [category["values"][c] for c in codes] == obs[name].astype(str).tolist()
+    for number in header["numbers"]:
+        code = arrays["n:" + number["name"]].astype(float)
+        values = np.where(code > 0, number["start"] + (code - 1) * number["step"], np.nan)
+        np.testing.assert_allclose(values, obs[number["name"]].to_numpy(float), atol=number["step"] / 2 + 1e-6)
+    code = np.cumsum(arrays["place"], dtype=np.uint64)
+    bits = np.arange(16, dtype=np.uint64)
+    x, y = ((((code[:, None] >> (2 * bits + np.uint64(a))) & np.uint64(1)) << bits).sum(axis=1) for a in (0, 1))
+    layout = report_data.adata.obsm["X_umap"]
+    back = np.stack([x, y], axis=1) / 65535 * header["span"] + layout.min(axis=0)
+    np.testing.assert_allclose(back, layout[order_of(report_data)], atol=np.max(header["span"]) / 65535)
+
+
+def test_payload_holds_neighbours(report_data):
+    header, arrays = payload(render(report_data, k=6))
+    order = order_of(report_data)
+    group, unit = arrays["dataset"].astype(np.int64), unit_rows(report_data.adata.X[order], dtype=np.float32)
     typical = typical_similarity(unit, group)
     np.testing.assert_allclose(np.reshape(header["typical"], typical.shape), typical, atol=1e-5)
     for name, found in zip(("within", "across"), nearest_split(unit, group, 6, typical=typical), strict=True):
-        np.testing.assert_array_equal(arrays[f"{name}_index"].astype(np.int64) - 1, found.index)
+        code = arrays[f"{name}_index"].reshape(-1, 6)
+        index = np.where(code > 0, np.arange(len(unit))[:, None] + unzigzag(code), -1)
+        np.testing.assert_array_equal(index, found.index)
         cosine = np.einsum("pd,pkd->pk", unit, unit[found.index])
-        np.testing.assert_allclose(arrays[f"{name}_score"] / 65535 * 2 - 1, cosine, atol=2e-5)
-    x = report_data.adata.obsm["X_umap"]
-    back = np.stack([arrays["x"], arrays["y"]], axis=1) / 65535 * header["span"] + x.min(axis=0)
-    np.testing.assert_allclose(back, x, atol=np.max(header["span"]) / 65535)
+        step = arrays[f"{name}_score"].reshape(-1, 6).astype(np.int64)
+        score = np.cumsum(np.where(np.arange(6) == 0, step, -step), axis=1) % 2**16
+        np.testing.assert_allclose(score / 4095 * 2 - 1, cosine, atol=1 / 4095 + 1e-6)
+
+
+def test_payload_holds_partners_and_sets(report_data):
+    header, arrays = payload(render(report_data))
+    obs = report_data.adata.obs.iloc[order_of(report_data)]
+    starts = np.concatenate([[0], np.cumsum(arrays["partner_count"], dtype=int)])
+    for point in (0, 50, len(obs) - 1):
+        mine = np.flatnonzero(obs["dataset"] == obs["dataset"].iloc[point])
+        part = slice(starts[point], starts[point + 1])
+        code, drop = arrays["partner_index"][part], arrays["partner_z"][part].astype(int)
+        size = np.cumsum(np.where(np.arange(len(drop)) == 0, drop, -drop))
+        found = {obs["gene"].iloc[mine[c // 2]]: s / 20 * (-1) ** int(c % 2) for c, s in zip(code, size, strict=True)}
+        rows = report_data.adata.obs[(report_data.adata.obs["dataset"] == obs["dataset"].iloc[point]).to_numpy()]
+        pairs, row = report_data.pairs[obs["dataset"].iloc[point]], rows["gene"].tolist().index(obs["gene"].iloc[point])
+        entries = slice(pairs.indptr[row], pairs.indptr[row + 1])
+        expected = dict(zip(rows["gene"].iloc[pairs.indices[entries]], pairs.z[entries].tolist(), strict=True))
+        assert found == pytest.approx(expected, abs=0.0251)
+    assert header["sets"] == ["HALLMARK_FIRST_TWENTY", "cell thing (GO:0000001)"]
+    assert arrays["set_size"].tolist() == [19, 14]  # the gene with a strange name is not called GENE7
 
 
 def test_datasets_of_a_tissue_stand_together_in_shades_of_its_colour(report_data):
@@ -70,12 +117,42 @@ def test_datasets_of_a_tissue_stand_together_in_shades_of_its_colour(report_data
     assert payload(render(report_data))[0]["colors"] == {}
 
 
-def test_copy_scores_go_point_by_point():
-    unit = unit_rows(np.random.default_rng(0).normal(size=(5, 4)))
-    flat = copy_scores(unit, np.array([0, 1, 0, 0, 2]))
-    expected = [unit[a] @ unit[b] for a, b in [(0, 2), (0, 3), (2, 0), (2, 3), (3, 0), (3, 2)]]
-    np.testing.assert_allclose(flat, expected, atol=1e-6)
-    assert copy_scores(unit[:0], np.zeros(0, np.int64)).shape == (0,)
+def test_cosines_of_copies_are_those_of_pairs_in_the_order_of_datasets(report_data):
+    header, arrays = payload(render(report_data))
+    order = order_of(report_data)
+    unit = unit_rows(report_data.adata.X[order], dtype=np.float32)
+    keys, expected = arrays["key_of"][arrays["name"]], []
+    for key in range(header["n_keys"]):
+        members = np.flatnonzero(keys == key)
+        members = members[np.argsort(arrays["dataset"][members])]
+        expected += [unit[a] @ unit[b] for n, a in enumerate(members) for b in members[n + 1 :]]
+    np.testing.assert_allclose(arrays["copy_score"] / 4095 * 2 - 1, expected, atol=1 / 4095 + 1e-6)
+
+
+def test_points_lie_in_morton_order():
+    grid = np.stack(np.meshgrid(np.arange(4), np.arange(4)), axis=-1).reshape(-1, 2).astype(float)
+    code, order = place(grid)
+    assert (np.diff(code.astype(np.int64)) > 0).all()
+    assert grid[order][:4].tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    code, order = place(np.zeros((3, 2)))
+    assert (code.tolist(), order.tolist()) == ([0, 0, 0], [0, 1, 2])
+    assert place(np.zeros((0, 2)))[1].shape == (0,)
+
+
+def test_many_points_have_fewer_neighbours_each(make_atlas, monkeypatch):
+    monkeypatch.setattr(data, "NEIGHBOR_ENTRIES", 1000)
+    header, arrays = payload(render(ReportData(adata=make_atlas(), evaluation={}, history=[], graphs=[], config="")))
+    assert header["k"] == 5  # 1000 entries for 180 points
+    assert len(arrays["within_index"]) == 5 * header["n"]
+
+
+def test_progress_is_told(report_data, tmp_path):
+    told = []
+    write_report(tmp_path / "page.html", report_data, progress=lambda *step: told.append(step))
+    assert {task for task, *_ in told} == {"page"}
+    done = [step[1] for step in told]
+    assert done == sorted(done)
+    assert (done[0], told[-1][1], told[-1][2]) == (0, 100, 100)
 
 
 def test_equal_data_give_equal_bytes(report_data, tmp_path):
@@ -89,7 +166,7 @@ def test_no_text_of_the_data_is_in_the_markup(report_data):
     page = render(report_data)
     assert STRANGE not in page
     assert "<title>A &lt;b&gt; test</title>" in page
-    assert len(re.findall(r"<script\b", page)) == 2
+    assert len(re.findall(r"<script\b", page)) == 3
     assert STRANGE in payload(page)[0]["genes"]
 
 

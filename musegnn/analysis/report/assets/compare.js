@@ -52,9 +52,9 @@ function comparison(atlas, i, handlers) {
   const choose = (id, label, value, change) => el("select", { id, "aria-label": label, onchange: change },
     copies.map((p) => el("option", { value: p, selected: p === value }, name(p))));
   const body = el("div", { id: "comparison", "aria-live": "polite" });
-  const fill = (pairs) => body.replaceChildren(...compared(atlas, i, chosen, comparePairs(atlas, i, chosen, pairs), handlers));
-  if (atlas.partnerLists?.k) fill(embeddedPairs(atlas, i, chosen));
-  handlers.live?.contrast(i, chosen).then((pairs) => pairs && body.isConnected && fill(pairs));
+  const show = (pairs) => fill(body, compared(atlas, i, chosen, comparePairs(atlas, i, chosen, pairs), handlers));
+  if (atlas.partnerLists?.k) show(embeddedPairs(atlas, i, chosen));
+  handlers.live?.contrast(i, chosen).then((pairs) => pairs && body.isConnected && show(pairs));
   return el("section", { class: "compare", "aria-label": "Comparison of two contexts" }, el("h3", {}, "Gained and lost partners"),
     el("div", { class: "versus" }, choose("from", "From this context", i, (event) => handlers.compare(Number(event.target.value), name(chosen))),
       el("span", { class: "soft", "aria-hidden": "true" }, "→"),

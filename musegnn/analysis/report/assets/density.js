@@ -1,7 +1,8 @@
 // Contours of the density of the points that are shown: lines that enclose fixed shares of them.
 
-const CONTOUR_SHARES = [0.95, 0.8, 0.6, 0.4, 0.2];
-const BLUR = [3, 3, 2];
+const CONTOUR_SHARES = [0.9, 0.7, 0.45, 0.2];
+const MARGIN = 20; // squares around the map, in which outer lines close
+const FIELD = GRID + 2 * MARGIN;
 
 class Density {
   constructor(grid, view) {
@@ -30,15 +31,17 @@ class Density {
   }
 
   trace(counts) {
-    let field = Float32Array.from(counts);
-    for (const reach of BLUR) field = blur(transpose(blur(transpose(field), reach)), reach);
+    let field = new Float32Array(FIELD * FIELD);
+    for (let y = 0; y < GRID; y++) field.set(counts.subarray(y * GRID, (y + 1) * GRID), (y + MARGIN) * FIELD + MARGIN);
+    const few = counts.reduce((a, b) => a + b, 0) < 20000;
+    for (const reach of few ? [6, 5, 4] : [3, 3, 2]) field = blur(transpose(blur(transpose(field), reach)), reach);
     const sorted = Float32Array.from(field).sort();
     let total = 0;
     for (const v of sorted) total += v;
     const { width, height } = this.view;
-    const place = (cx, cy) => [((cx + 0.5) / GRID) * width, (1 - (cy + 0.5) / GRID) * height];
+    const place = (cx, cy) => [((cx - MARGIN + 0.5) / GRID) * width, (1 - (cy - MARGIN + 0.5) / GRID) * height];
     return CONTOUR_SHARES.map((share) => {
-      let [sum, at] = [0, GRID * GRID - 1];
+      let [sum, at] = [0, sorted.length - 1];
       while (at > 0 && sum < share * total) sum += sorted[at--];
       return contour(field, sorted[at], place);
     });
@@ -47,7 +50,7 @@ class Density {
 
 function transpose(field) {
   const turned = new Float32Array(field.length);
-  for (let y = 0; y < GRID; y++) for (let x = 0; x < GRID; x++) turned[x * GRID + y] = field[y * GRID + x];
+  for (let y = 0; y < FIELD; y++) for (let x = 0; x < FIELD; x++) turned[x * FIELD + y] = field[y * FIELD + x];
   return turned;
 }
 
@@ -55,11 +58,11 @@ function transpose(field) {
 function blur(field, reach) {
   const out = new Float32Array(field.length);
   const span = 2 * reach + 1;
-  for (let y = 0; y < GRID; y++) {
-    const row = y * GRID;
+  for (let y = 0; y < FIELD; y++) {
+    const row = y * FIELD;
     let sum = 0;
-    for (let x = -reach; x < GRID; x++) {
-      if (x + reach < GRID) sum += field[row + x + reach];
+    for (let x = -reach; x < FIELD; x++) {
+      if (x + reach < FIELD) sum += field[row + x + reach];
       if (x - reach - 1 >= 0) sum -= field[row + x - reach - 1];
       if (x >= 0) out[row + x] = sum / span;
     }
@@ -73,14 +76,14 @@ const short = ([x, y]) => `${x.toFixed(5)} ${y.toFixed(5)}`;
 function contour(field, level, place) {
   let text = "";
   const cross = (ax, ay, bx, by) => {
-    const [a, b] = [field[ay * GRID + ax], field[by * GRID + bx]];
+    const [a, b] = [field[ay * FIELD + ax], field[by * FIELD + bx]];
     const t = (level - a) / (b - a || 1);
     return place(ax + (bx - ax) * t, ay + (by - ay) * t);
   };
-  for (let y = 0; y < GRID - 1; y++)
-    for (let x = 0; x < GRID - 1; x++) {
+  for (let y = 0; y < FIELD - 1; y++)
+    for (let x = 0; x < FIELD - 1; x++) {
       const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]];
-      const above = corners.map(([cx, cy]) => field[cy * GRID + cx] > level);
+      const above = corners.map(([cx, cy]) => field[cy * FIELD + cx] > level);
       if (above.every((v) => v === above[0])) continue;
       const ends = [];
       for (let side = 0; side < 4; side++) {

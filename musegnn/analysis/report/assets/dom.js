@@ -14,6 +14,11 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Replace what is in a node; what is null or false is left out.
+function fill(node, ...children) {
+  node.replaceChildren(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+}
+
 function svg(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);

@@ -24,7 +24,7 @@ class GenePanel {
     this.cursor = -1;
     this.list = el("ol", { class: "near", id: "near", "aria-label": `Genes nearest to ${atlas.gene(i)}` });
     const id = atlas.geneId(i);
-    this.node.replaceChildren(
+    fill(this.node,
       el("div", { class: "title" },
         el("h2", { id: "gene-name" }, atlas.gene(i)),
         el("button", { class: "icon", title: "Copy the link to this view", "aria-label": "Copy link", onclick: () => copyText(location.href, "Link") }, "#"),

@@ -5,6 +5,19 @@ const GENES_FROM = 1.8;
 const PATCH = [120, 30];
 const FINEST = 512;
 
+// A long name in two or three lines of about equal length.
+function lines(text) {
+  const words = text.split(" ");
+  const count = Math.min(3, Math.ceil(text.length / 22));
+  const found = [""];
+  for (const word of words) {
+    const line = found.at(-1);
+    if (line && found.length < count && line.length + word.length / 2 > text.length / count) found.push(word);
+    else found[found.length - 1] = line ? `${line} ${word}` : word;
+  }
+  return found;
+}
+
 class Labels {
   constructor(atlas, grid, view) {
     Object.assign(this, { atlas, grid, view });
@@ -39,15 +52,15 @@ class Labels {
     }).filter((g) => g.size && g.name).sort((a, b) => b.size - a.size);
   }
 
-  begin(pen, ink, paper) {
+  begin(pen, ink, paper, covers) {
     Object.assign(this, { pen, ink, paper });
-    this.boxes = [];
+    this.boxes = covers.map((c) => [c.left, c.top, c.right, c.bottom]);
     pen.textBaseline = "middle";
     pen.lineJoin = "round";
   }
 
   // Write a name unless it would cover another one or leave the stage; say whether it was written.
-  write(text, x, y, { weight = 400, size = 11.5, gap = 0, alpha = 1, middle = false } = {}) {
+  write(text, x, y, { weight = 400, size = 11.5, gap = 0, alpha = 1, middle = false, test = false, over = false } = {}) {
     const { pen } = this;
     const shown = text.length > 30 ? text.slice(0, 29) + "…" : text;
     pen.font = `${weight} ${size}px ${this.font}`;
@@ -55,7 +68,8 @@ class Labels {
     const left = middle ? Math.min(this.view.w - wide - 4, Math.max(4, x - wide / 2)) : x + gap + wide + 6 > this.view.w ? x - gap - 3 - wide : x + gap + 3;
     const half = size * 0.72;
     const box = [left - 3, y - half, left + wide + 3, y + half];
-    if (this.boxes.some((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1])) return false;
+    if (!over && this.boxes.some((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1])) return false;
+    if (test) return true;
     this.boxes.push(box);
     pen.globalAlpha = alpha;
     pen.lineWidth = 3.5;
@@ -67,6 +81,15 @@ class Labels {
     return true;
   }
 
+  // A name in lines around its middle, all or none of them.
+  writeLines(texts, x, y) {
+    const kept = this.boxes.length;
+    const style = { weight: 600, size: 12.5, middle: true };
+    const written = texts.every((text, n) => this.write(text, x, y + (n - (texts.length - 1) / 2) * 15, { ...style, test: true }));
+    this.boxes.length = kept;
+    if (written) texts.forEach((text, n) => this.write(text, x, y + (n - (texts.length - 1) / 2) * 15, { ...style, over: true }));
+  }
+
   writeGroups() {
     const { closeness, w, h } = this.view;
     if (closeness > GROUPS_UNTIL) return;
@@ -74,7 +97,7 @@ class Labels {
     for (const { name, size, place } of this.groups) {
       const [x, y] = this.view.screen(...place);
       if (size < least || x < 0 || y < 0 || x > w || y > h) continue;
-      this.write(name, x, y, { weight: 600, size: 12.5, middle: true });
+      this.writeLines(lines(name), x, y);
     }
   }
 

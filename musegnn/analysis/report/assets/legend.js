@@ -24,6 +24,7 @@ class Legend {
   unfold(open) {
     $("legend-card").classList.toggle("open", open);
     $("fold-legend").setAttribute("aria-expanded", String(open));
+    this.handlers.folded();
   }
 
   name(category, v) {

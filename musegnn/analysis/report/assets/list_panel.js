@@ -14,7 +14,7 @@ class ListPanel {
     const { atlas } = this;
     const names = this.names(points);
     const enriched = this.enrichment(points);
-    this.node.replaceChildren(
+    fill(this.node,
       el("div", { class: "title" }, el("h2", { class: title.length > 24 ? "long" : null }, title),
         el("button", { class: "icon", title: "Copy the link to this view", "aria-label": "Copy link", onclick: () => copyText(location.href, "Link") }, "#"),
         el("button", { class: "icon", title: "Close (Esc)", "aria-label": "Close", onclick: () => this.handlers.clear() }, "×")),
@@ -22,8 +22,8 @@ class ListPanel {
       missing.length ? el("p", { class: "missing small", id: "missing" }, `Not here: ${missing.slice(0, 30).join(", ")}${missing.length > 30 ? ` and ${missing.length - 30} more` : ""}`) : null,
       el("p", { class: "actions" },
         el("button", { class: "strong", id: "copy-genes", onclick: () => copyText(names.map((n) => atlas.genes[n]).join("\n") + "\n", plural(names.length, "gene")) }, "Copy genes"),
-        el("button", { id: "save-table", onclick: () => saveText(this.table(points), "genes.tsv") }, "Save TSV"),
-        enriched ? el("button", { id: "save-enrichment", onclick: () => saveText(this.enrichedTable(enriched.rows), "enrichment.tsv") }, "Save enrichment") : null),
+        el("button", { id: "save-table", onclick: () => saveText(this.table(points), "genes.tsv") }, "Genes TSV"),
+        enriched ? el("button", { id: "save-enrichment", onclick: () => saveText(this.enrichedTable(enriched.rows), "enrichment.tsv") }, "Sets TSV") : null),
       ...(enriched ? [el("h3", {}, "Enriched gene sets"), enriched.node] : []),
       el("h3", {}, "What it is made of"),
       el("p", { class: "soft small tight" }, "Share of the selection; × compares it with the whole atlas."),

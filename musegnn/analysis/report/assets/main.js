@@ -12,7 +12,7 @@ class Page {
     this.tab = "map";
     this.sets = { any: false };
     this.live = atlas.live ? new Live(atlas) : null;
-    this.legend = new Legend(atlas, { color: (name) => { this.setColoring(name); this.write(); }, filter: () => { this.refresh(); this.write(); }, light: () => this.refresh(false) });
+    this.legend = new Legend(atlas, { color: (name) => { this.setColoring(name); this.write(); }, filter: () => { this.refresh(); this.write(); }, light: () => this.refresh(false), folded: () => this.map.draw() });
     this.map = new ScatterMap(atlas, {
       hover: (i, x, y) => this.tip(i, x, y), pick: (i) => (i >= 0 ? this.pick(i) : this.clear()),
       select: (polygon) => this.lasso(polygon), moved: () => this.moved() });
@@ -126,6 +126,7 @@ class Page {
     this.chosen = i;
     Object.assign(this.map.marks, { focus: i, copies: atlas.copies(i).filter((j) => j !== i) });
     this.genePanel.show(i);
+    if (this.map.view.w < NARROW) this.legend.unfold(false);
     this.refresh(false);
     this.map.reveal([i]);
     document.title = `${atlas.gene(i)} – ${atlas.title}`;

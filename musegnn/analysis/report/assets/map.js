@@ -1,6 +1,7 @@
 // The scatter: points below, everything else above.
 
 const HIDDEN = 0, DIM = 1, SHOWN = 2;
+const NARROW = 760; // pixels, below which the legend folds
 
 class ScatterMap {
   constructor(atlas, handlers) {
@@ -30,7 +31,7 @@ class ScatterMap {
     const [w, h] = [Math.round(box.width * this.ratio), Math.round(box.height * this.ratio)];
     this.points.resize(w, h);
     Object.assign(this.overlay.canvas, { width: w, height: h });
-    this.view.resize(box.width, box.height, box.width > 760 ? 200 : 0);
+    this.view.resize(box.width, box.height, box.width > NARROW ? 200 : 0);
     this.draw();
   }
 
@@ -46,7 +47,8 @@ class ScatterMap {
   radius() {
     const n = this.atlas.n;
     const base = n < 3000 ? 3.2 : n < 12000 ? 2.5 : n < 40000 ? 1.9 : n < 200000 ? 1.3 : 0.8;
-    return Math.min(8, base * this.view.closeness ** (n < 200000 ? 0.35 : 0.5));
+    const small = Math.min(1, Math.max(0.6, this.view.home().scale / 600)); // on small screens points would hide one another
+    return Math.min(8, small * base * this.view.closeness ** (n < 200000 ? 0.35 : 0.5));
   }
 
   draw() {
@@ -75,15 +77,17 @@ class ScatterMap {
 
   inside(polygon) { return this.grid.inside(polygon, this.state); }
 
-  // Bring points into view, out of the way of the legend.
-  reveal(points) {
+  // What covers the map: legend and tools.
+  covers() {
     const box = this.stage.getBoundingClientRect();
-    const covers = [...this.stage.querySelectorAll(".card")].map((card) => {
+    return [...this.stage.querySelectorAll(".card")].map((card) => {
       const c = card.getBoundingClientRect();
       return { left: c.left - box.left, right: c.right - box.left, top: c.top - box.top, bottom: c.bottom - box.top };
     });
-    this.view.reveal(points.map((i) => this.grid.place(i)), covers);
   }
+
+  // Bring points into view, out of the way of the legend.
+  reveal(points) { this.view.reveal(points.map((i) => this.grid.place(i)), this.covers()); }
 
   hover(i, x = 0, y = 0) {
     if (i !== this.hovered) {

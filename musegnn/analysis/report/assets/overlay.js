@@ -18,7 +18,7 @@ class Overlay {
     if (pen === this.pen) pen.clearRect(0, 0, view.w, view.h);
     map.density.paint(pen, ink, state);
     const labels = map.labels;
-    labels.begin(pen, ink, paper);
+    labels.begin(pen, ink, paper, map.covers());
     const r = Math.max(4, map.radius() + 1.6);
     const { focus, copies, near, many } = marks;
     for (const i of many) this.disc(pen, i, r - 0.5, paper, 1.2);

@@ -1,7 +1,7 @@
 // Gene sets that came with the page: which of them a gene belongs to, and which are enriched among some genes.
 
 const PREFIX = /^(HALLMARK|GO|GOBP|GOMF|GOCC|REACTOME|KEGG|KEGG_MEDICUS|WP|BIOCARTA|PID)_/;
-const CLUSTER_Q = 0.01;
+const CLUSTER_Q = 0.05;
 
 // "HALLMARK_INTERFERON_ALPHA_RESPONSE" and "immune response (GO:0006955)" as people write them.
 function setLabel(name) {
