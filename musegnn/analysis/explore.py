@@ -54,8 +54,10 @@ class Explorer:
     def neighbors(self, values: Mapping[str, str]) -> dict[str, Any]:  # JSON
         """Return the nearest genes of ``gene`` in ``dataset``: ``k`` of them, by a ranking, on one ``side`` or both."""
         k = _whole(values.get("k", "50"), MOST_NEIGHBORS)
-        by, side = values.get("by", "balanced"), values.get("side", "all")
-        if by not in get_args(Similarity) or side not in {"all", "within", "across"}:
+        known = {name: name for name in get_args(Similarity)}
+        by: Similarity | None = known.get(values.get("by", "balanced"))
+        side = values.get("side", "all")
+        if by is None or side not in {"all", "within", "across"}:
             msg = f"expected by of {', '.join(get_args(Similarity))}, and side of all, within or across"
             raise InputError(msg, code="E302", where="neighbors", fix="correct the request")
         dataset = values.get("dataset", "")

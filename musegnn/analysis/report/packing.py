@@ -70,7 +70,9 @@ def _spread(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 def gaps(rising: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the first value and then the differences of a sorted array."""
-    return np.diff(rising.astype(np.int64), prepend=np.int64(0))
+    wide = np.concatenate([[0], rising.astype(np.int64)])
+    found: NDArray[np.int64] = wide[1:] - wide[:-1]
+    return found
 
 
 def zigzag(values: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -82,7 +84,8 @@ def zigzag(values: NDArray[np.integer]) -> NDArray[np.int64]:
 def cosine_code(cosine: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return cosines as whole numbers from 0 (for -1, and for unknown) to COSINE_STEPS."""
     known = np.clip(np.nan_to_num(cosine, nan=-1.0).astype(np.float64), -1.0, 1.0)
-    return np.round((known + 1.0) * (COSINE_STEPS / 2)).astype(np.int64)
+    code: NDArray[np.int64] = np.round((known + 1.0) * (COSINE_STEPS / 2)).astype(np.int64)
+    return code
 
 
 def falling(values: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -72,8 +72,9 @@ def make_pairs(adata, seed=0):
         z = stream(seed, "test pairs", n).normal(size=(len(names), len(names)))
         z = np.round(np.triu(z, 1) * 2, 2)
         if "GENE3" in names:
-            a, b = names.index("GENE3"), names.index("GENE4" if dataset == "lung_rna" else "GENE5")
-            z[min(a, b), max(a, b)] = 12.5 if dataset != "brain_atac" else 0.5
+            a, *others = (names.index(name) for name in ("GENE3", "GENE4", "GENE5"))
+            for b, where in zip(others, ("lung_rna", "brain_visium"), strict=True):
+                z[min(a, b), max(a, b)] = 12.5 if dataset == where else 0.5
         z = z + z.T
         stored = np.abs(z) >= 2.0
         pairs[dataset] = PairTable(
@@ -89,6 +90,11 @@ SETS = {
     "cell thing (GO:0000001)": [f"GENE{g}" for g in range(0, 40, 3)],
     "HALLMARK_TOO_SMALL": ["GENE1", "NOSUCHGENE"],
 }
+
+
+@pytest.fixture
+def gene_sets():
+    return SETS
 
 
 @pytest.fixture

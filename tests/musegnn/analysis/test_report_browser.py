@@ -109,7 +109,7 @@ def test_a_click_on_a_point_opens_it_and_hovering_names_it(page):
 def test_a_box_selects_genes_and_copies_them(page, report_data):
     page.press("b")
     left, top, right, bottom = page.run(
-        "(() => { const b = musegnn.map.overlay.canvas.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })()"
+        "(() => { const b = musegnn.map.stage.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })()"
     )
     page.drag([(left + 250, top + 5), (left + 400, top + 90), (right - 70, bottom - 5)])
     page.until("document.getElementById('selected') !== null")
@@ -136,7 +136,7 @@ def test_a_lasso_selects_what_it_encloses(page):
     page.until("musegnn.many !== null")
     wrong = page.run(
         "(() => { const m = musegnn.map, over = m.overlay.canvas, b = over.getBoundingClientRect(); let wrong = 0;"
-        f" musegnn.many.mask.forEach((on, i) => {{ const [px, py] = m.screen(i); const dx = Math.abs(px + b.left - {x}),"
+        f" musegnn.many.mask.forEach((on, i) => {{ const [px, py] = m.screen(i), dx = Math.abs(px + b.left - {x}),"
         f" dy = Math.abs(py + b.top - {y}); if (dx < 147 && dy < 147 && !on) wrong++;"
         " if ((dx > 153 || dy > 153) && on) wrong++; });"
         " return wrong; })()"
@@ -187,7 +187,7 @@ def test_filters_colours_zoom_and_theme(page):
     assert page.text("#count").startswith("120 of 180")
     before = page.run("musegnn.map.view.closeness")
     x, y = page.run(
-        "(() => { const b = musegnn.map.overlay.canvas.getBoundingClientRect(); return [b.left + 500, b.top + 300]; })()"
+        "(() => { const b = musegnn.map.stage.getBoundingClientRect(); return [b.left + 500, b.top + 300]; })()"
     )
     page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-240)
     page.until(f"musegnn.map.view.closeness > {before} * 1.2")

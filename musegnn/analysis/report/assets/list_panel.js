@@ -13,12 +13,13 @@ class ListPanel {
   show({ title, points, missing = [], about = "" }) {
     const { atlas } = this;
     const names = this.names(points);
+    const genes = new Set(Array.from(names, (code) => atlas.keyOf[code])).size;
     const enriched = this.enrichment(points);
     fill(this.node,
       el("div", { class: "title" }, el("h2", { class: title.length > 24 ? "long" : null }, title),
         el("button", { class: "icon", title: "Copy the link to this view", "aria-label": "Copy link", onclick: () => copyText(location.href, "Link") }, "#"),
         el("button", { class: "icon", title: "Close (Esc)", "aria-label": "Close", onclick: () => this.handlers.clear() }, "×")),
-      el("p", { class: "soft", id: "selected" }, `${plural(points.length, "point")}, ${plural(names.length, "gene")}`, about ? ` · ${about}` : ""),
+      el("p", { class: "soft", id: "selected" }, `${plural(points.length, "point")}, ${plural(genes, "gene")}`, about ? ` · ${about}` : ""),
       missing.length ? el("p", { class: "missing small", id: "missing" }, `Not here: ${missing.slice(0, 30).join(", ")}${missing.length > 30 ? ` and ${missing.length - 30} more` : ""}`) : null,
       el("p", { class: "actions" },
         el("button", { class: "strong", id: "copy-genes", onclick: () => copyText(names.map((n) => atlas.genes[n]).join("\n") + "\n", plural(names.length, "gene")) }, "Copy genes"),
