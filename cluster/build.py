@@ -26,7 +26,7 @@ from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
 from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
-from musegnn.datasets import expand_strata, open_counts, resolve_device
+from musegnn.datasets import expand_strata, log_inputs, open_counts, resolve_device
 from musegnn.errors import ConfigError, GraphError
 from musegnn.text import public_path
 
@@ -152,6 +152,7 @@ def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progre
         SourceDataset(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
         for d, file in zip(atlas.datasets, files, strict=True)
     ]
+    log_inputs(atlas.datasets, files)
     for warning in check_sources(members):
         logger.warning("%s", warning)
     jobs = []

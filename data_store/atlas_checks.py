@@ -90,12 +90,26 @@ def _check_prefix(dataset: SourceDataset, ensembl: list[str]) -> None:
 
 
 def _check_case(dataset: SourceDataset, genes: list[str]) -> list[str]:
+    looks = _species_by_case(genes)
+    if looks and dataset.species in {"human", "mouse", "rat"} and dataset.species not in looks:
+        return [f"W214: {dataset.name} is declared as {dataset.species}, but its gene symbols look like {looks}"]
+    return []
+
+
+def _species_by_case(genes: Sequence[str]) -> str:
     """Human symbols are upper case, those of mouse and rat are capitalised."""
     lettered = [gene for gene in genes if gene[:1].isalpha() and any(c.isalpha() for c in gene[1:])]
     upper = sum(gene == gene.upper() for gene in lettered)
     capital = sum(gene[0].isupper() and gene[1:] == gene[1:].lower() for gene in lettered)
-    looks = "human" if upper >= MOST * len(lettered) else "mouse or rat" if capital >= MOST * len(lettered) else ""
-    known = {"human", "mouse", "rat"}
-    if lettered and looks and dataset.species in known and dataset.species not in looks:
-        return [f"W214: {dataset.name} is declared as {dataset.species}, but its gene symbols look like {looks}"]
-    return []
+    if not lettered:
+        return ""
+    return "human" if upper >= MOST * len(lettered) else "mouse or rat" if capital >= MOST * len(lettered) else ""
+
+
+def guess_species(genes: Sequence[str], ids: Sequence[str]) -> str:
+    """Return the species that identifiers or the case of symbols look like, ``""`` where they do not say."""
+    names = [name for name in (*genes, *ids) if ENSEMBL_GENE.match(name)]
+    prefixes = {name.partition("_")[0].partition(".")[0].rstrip("0123456789") for name in names}
+    if prefixes:
+        return " and ".join(sorted({ENSEMBL_SPECIES.get(prefix, "another species") for prefix in prefixes}))
+    return _species_by_case(genes)

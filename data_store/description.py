@@ -272,19 +272,24 @@ def _warn_of_larger_raw(container: Container, layer: str) -> list[str]:
 
 
 def count_layers(container: Container, *, besides: str) -> list[str]:
-    """Name the matrices that look like raw counts, in the words of the setting `layer`.
-
-    A sample of stored values has to be whole, not negative and not all ones.
-    """
-    return [name for name in container.matrices() if name != besides and _looks_like_counts(container, name)]
+    """Name the matrices that look like raw counts, in the words of the setting `layer`; not those of ones alone."""
+    others = [name for name in container.matrices() if name != besides]
+    return [name for name in others if looks_like_counts(container, name) and _sample(container, name).max() > 1]
 
 
-def _looks_like_counts(container: Container, layer: str) -> bool:
+def looks_like_counts(container: Container, layer: str) -> bool | None:
+    """Return whether a sample of stored values is whole, not negative and not too large; ``None`` without a sample."""
+    sample = _sample(container, layer)
+    if len(sample) == 0:
+        return None
+    if sample.dtype.kind not in "biuf" or not np.isfinite(sample).all():
+        return False
+    return bool((sample == np.floor(sample)).all() and sample.min() >= 0 and sample.max() <= MAX_COUNT)
+
+
+def _sample(container: Container, layer: str) -> NDArray[Any]:
     try:
         matrix: Matrix = container.matrix(layer)
-        sample: NDArray[Any] = matrix.sample()
+        return matrix.sample()
     except InputError:
-        return False
-    if len(sample) == 0 or sample.dtype.kind not in "iuf" or not np.isfinite(sample).all():
-        return False
-    return bool((sample == np.floor(sample)).all() and sample.min() >= 0 and 1 < sample.max() <= MAX_COUNT)
+        return np.array([np.nan])  # what cannot be read holds no counts

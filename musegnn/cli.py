@@ -114,6 +114,25 @@ def init(files: Annotated[tuple[Path, ...], Parameter(negative=())], /, *, out: 
 
 
 @app.command
+def inspect(files: Annotated[tuple[str, ...], Parameter(negative=())], /, *, common: Common = Common()) -> int:
+    """Show what of files would be used, what would be left out and why, from their headers. Exit code 1 for problems.
+
+    Parameters
+    ----------
+    files
+        Files, folders or URLs of counts, or an atlas file, whose datasets are shown with their settings.
+    """
+    from musegnn.datasets import inspect_inputs
+
+    found = inspect_inputs(files)
+    if common.json:
+        print_json([entry.to_json() for entry in found])
+    else:
+        print("\n".join(entry.to_text() for entry in found))
+    return int(any(entry.problem for entry in found))
+
+
+@app.command
 def build(
     atlas: Path,
     *,
@@ -135,6 +154,8 @@ def build(
     from musegnn.progress import TerminalProgress
 
     config = _load(atlas, settings)
+    if not (common.quiet or common.json):
+        logging.getLogger("musegnn.datasets").setLevel(logging.INFO)  # what of each file is used
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         opened = pipeline.build_graphs(
             config,

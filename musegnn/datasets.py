@@ -16,8 +16,11 @@ from musegnn.errors import InputError
 from musegnn.text import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from musegnn.config import AtlasConfig, DatasetConfig
     from musegnn.data_store import Store
+    from musegnn.data_store.inspection import Inspection
     from musegnn.data_store.readers import FileSource
 
 logger = logging.getLogger(__name__)
@@ -30,17 +33,21 @@ def open_counts(dataset: DatasetConfig) -> FileSource:
     if dataset.adata is None and dataset.path == IN_MEMORY:
         msg = "the counts of this dataset were an AnnData object, which is gone"
         raise InputError(msg, code="E230", where=dataset.name, fix="give it again as `path`, or write it to a file")
-    return open_matrix(
-        dataset.path if dataset.adata is None else dataset.adata,
-        name=dataset.name,
-        layer=dataset.layer,
-        gene_id_key=dataset.gene_id_key,
-        gene_name_key=dataset.gene_name_key,
-        spatial_key=dataset.spatial_key if dataset.modality == "spatial" else None,
-        mod=dataset.mod,
-        transpose=dataset.transpose,
-        by=dataset.by,
-    )
+    where = dataset.path if dataset.adata is None else dataset.adata
+    return open_matrix(where, name=dataset.name, **_reading(dataset))
+
+
+def _reading(dataset: DatasetConfig) -> dict[str, Any]:
+    """Return the settings of a dataset that say how its file is read."""
+    return {
+        "layer": dataset.layer,
+        "gene_id_key": dataset.gene_id_key,
+        "gene_name_key": dataset.gene_name_key,
+        "spatial_key": dataset.spatial_key if dataset.modality == "spatial" else None,
+        "mod": dataset.mod,
+        "transpose": dataset.transpose,
+        "by": dataset.by,
+    }
 
 
 def atlas_of_store(store: Store, settings: dict[str, Any] | None = None) -> AtlasConfig:
@@ -49,6 +56,36 @@ def atlas_of_store(store: Store, settings: dict[str, Any] | None = None) -> Atla
     about = [store.info(name) for name in store.datasets()]
     data: dict[str, Any] = {"datasets": [{**{k: a[k] for k in keys}, "path": str(store.path)} for a in about]}
     return validate_atlas(apply_overrides(data, settings or {}), where=str(store.path))
+
+
+def inspect_inputs(files: Sequence[str]) -> list[Inspection]:
+    """Describe files, or the datasets of atlas files with their settings, for ``musegnn inspect``."""
+    from musegnn.atlas_file import load_atlas
+    from musegnn.data_store.inspection import inspect
+
+    found = []
+    for file in files:
+        if file.lower().endswith((".yaml", ".yml")):
+            for dataset in load_atlas(file).datasets:
+                found += inspect(dataset.path, **_reading(dataset))
+        else:
+            found += inspect(file)
+    return found
+
+
+def log_inputs(datasets: Sequence[DatasetConfig], sources: Sequence[FileSource]) -> None:
+    """Log a line per dataset with what of its file is used, before anything is built."""
+    from musegnn.data_store.inspection import kind_of_names
+
+    for dataset, source in zip(datasets, sources, strict=True):
+        about = source.description
+        codes = " ".join(dict.fromkeys(warning.partition(":")[0] for warning in source.warnings))
+        logger.info(
+            "%s: %s, %d of %d cells%s, %d of %d genes (%s), %s, %s%s",
+            dataset.name, about.format, source.n_cells, about.shape[0],
+            f" before `{shorten(dataset.stratum, 30)}`" if dataset.stratum else "", source.n_genes, about.shape[1],
+            kind_of_names(source.gene.tolist()), dataset.modality, dataset.species, f"; {codes}" if codes else "",
+        )  # fmt: skip
 
 
 def expand_strata(atlas: AtlasConfig) -> AtlasConfig:

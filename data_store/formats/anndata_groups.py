@@ -187,6 +187,16 @@ def _shape(node: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in node.shape or ())
 
 
+def list_parts(root: Any) -> list[str]:
+    """Return the modalities of MuData or the tables of SpatialData, where there are several."""
+    for key in PARTS:
+        parts = root.get(key)
+        if parts is not None and is_group(parts) and "X" not in root:
+            names = sorted(str(name) for name in parts if is_group(parts.get(name)))
+            return names if len(names) > 1 else []
+    return []
+
+
 def choose_part(root: Any, mod: str | None, where: str) -> tuple[Any, str]:
     """Return the AnnData of a file that may hold several, and what the file is.
 

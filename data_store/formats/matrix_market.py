@@ -62,6 +62,8 @@ class MatrixMarket:
         self.n_entries: int | None = n_entries
         self.lengths: NDArray[np.int64] | None = None
         self.access: Access = "sequential" if self._is_by_cell(lines) else "columns"
+        values = [match[3] for line in lines.splitlines() if (match := LINE.match(line))]
+        self._sample = np.array([1.0 if value is None else float(value) for value in values])
         order = "in order of cells" if self.access == "sequential" else "not in order of cells"
         self.storage = f"Matrix Market, {self._field}, {order}"
 
@@ -86,8 +88,8 @@ class MatrixMarket:
         yield from held.parts(place, last, rows)
 
     def sample(self) -> NDArray[Any]:
-        """Return nothing: there is one matrix."""
-        return np.zeros(0)
+        """Return the values of the first lines."""
+        return self._sample
 
     def transposed(self) -> MatrixMarket:
         """Return the matrix with rows and columns turned."""

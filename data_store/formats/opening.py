@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.data_store.formats.anndata_groups import AnnDataContainer, choose_part
+from musegnn.data_store.formats.anndata_groups import AnnDataContainer, choose_part, list_parts
 from musegnn.data_store.formats.container import TransposedContainer
 from musegnn.data_store.formats.loom import LoomContainer
 from musegnn.data_store.formats.positions import PlacedContainer, find_positions
@@ -100,6 +100,20 @@ def _open(location: Location, mod: str | None) -> Iterator[Container]:
         yield _placed(container, inside)
 
 
+def parts_of(location: Location) -> list[str]:
+    """Return the values that `mod` may have, where one has to be chosen."""
+    if location.exists() and location.is_folder():
+        if not any(name in ZARR_FILES for name in location.children()):
+            return []
+        with _zarr(location) as root:
+            return list_parts(root)
+    if not location.exists() or not location.head().startswith(HDF5_SIGNATURE):
+        return []
+    with _hdf5(location) as file:
+        genomes = [] if "obs" in file or "matrix" in file else genomes_of(file)
+        return list_parts(file) or (genomes if len(genomes) > 1 else [])
+
+
 def _matrix_in(folder: Location, names: list[str]) -> Location | None:
     """Return the matrix in a folder of Cell Ranger or Space Ranger, filtered rather than raw."""
     for pattern in FOLDER_MATRICES:
@@ -130,11 +144,7 @@ def _placed(container: Container, matrix: Location) -> Container:
 def _open_file(location: Location, mod: str | None) -> Iterator[Container]:
     head = location.head()
     if head.startswith(HDF5_SIGNATURE):
-        if importlib.util.find_spec("hdf5plugin") is not None:
-            importlib.import_module("hdf5plugin")  # registers the filters of which some files are made
-        if not location.is_remote:
-            probe_hdf5(Path(location.text))
-        with open_file(location) as file:
+        with _hdf5(location) as file:
             yield _in_hdf5(file, mod, location)
         return
     _refuse_foreign(head, location)
@@ -145,6 +155,16 @@ def _open_file(location: Location, mod: str | None) -> Iterator[Container]:
         msg = "`mod` is set, but the file holds no modalities"
         raise InputError(msg, code="E222", where=location.where, fix="leave `mod` out")
     yield TextMatrixContainer(location) if inside.startswith(b"%%MatrixMarket") else TableContainer(location)
+
+
+@contextmanager
+def _hdf5(location: Location) -> Iterator[Any]:
+    if importlib.util.find_spec("hdf5plugin") is not None:
+        importlib.import_module("hdf5plugin")  # registers the filters of which some files are made
+    if not location.is_remote:
+        probe_hdf5(Path(location.text))
+    with open_file(location) as file:
+        yield file
 
 
 def _in_hdf5(file: Any, mod: str | None, location: Location) -> Container:  # h5py publishes no types
