@@ -143,7 +143,7 @@ def inspect(path: Path | str, **options: Any) -> list[Inspection]:  # those of o
         parts = parts_of(location) if options.get("mod") is None else []
     except MuseGNNError as error:
         return [_refused(location, error)]
-    return [_inspect(location, options | ({"mod": mod} if mod else {})) for mod in parts or [None]]
+    return [_inspect(location, options | {"mod": mod}) for mod in parts] or [_inspect(location, options)]
 
 
 def _inspect(location: Location, options: dict[str, Any]) -> Inspection:
