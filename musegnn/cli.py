@@ -8,15 +8,16 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
 
+from musegnn.analysis_cli import export, neighbors, read_embeddings
 from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, Common, Settings
-from musegnn.output import print_json, print_result
+from musegnn.output import HeldWarnings, print_json, print_result, warnings_in_words
 from musegnn.store_cli import store_app
 from musegnn.text import one_line
 from musegnn.units import format_bytes, parse_bytes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Cluster = Annotated[ClusterOptions, Parameter(name="*", negative=())]
 
+HELD = HeldWarnings()
 app = cyclopts.App(
     name="musegnn",
     help="Joint gene embeddings from many single-cell and spatial datasets, from raw counts.",
@@ -76,17 +78,27 @@ def run(
             cluster=cluster,
             progress=progress,
         )
-    results = {name: str(folder.path / name) for name in _RESULTS}
-    if common.json:
-        print_json({"run": str(folder.path), "files": results})
-    else:
-        _print_evaluation(folder.evaluation)
-        print(f"Results in {_shown(folder.path)}: {', '.join(_RESULTS)}")
-        print(f"Open {_shown(folder.report)} in a browser.")
+    _print_run(folder, common)
     return 0
 
 
-_RESULTS = ("report.html", "embeddings.h5ad", "embeddings.parquet", "evaluation.json", "metrics.jsonl")
+def _print_run(folder: RunFolder, common: Common) -> None:
+    about: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+    HELD.lines += [line for line in about["warnings"] if line not in HELD.lines]
+    warnings = warnings_in_words(HELD.lines)
+    HELD.lines.clear()
+    if common.json:
+        files = {name: str(folder.path / name) for name in _RESULTS}
+        print_json({"run": str(folder.path), "files": files, "summary": about["sentences"], "warnings": warnings})
+        return
+    print("\n".join(["", *about["sentences"], "", *about["table"], ""]))
+    if warnings:
+        print("\n".join(["Worth knowing (`musegnn explain CODE` says more, run.log which numbers):", *warnings, ""]))
+    print(f"Results in {_shown(folder.path)}: {', '.join(_RESULTS)}")
+    print(f"Next: open {_shown(folder.report)} in a browser, or `musegnn neighbors {_shown(folder.path)} GENE`.")
+
+
+_RESULTS = ("report.html", "summary.json", "embeddings.h5ad", "embeddings.parquet", "evaluation.json", "metrics.jsonl")
 
 
 @app.command
@@ -151,11 +163,12 @@ def build(
         The store; created when missing.
     """
     from musegnn import pipeline
+    from musegnn.datasets import expand_strata
     from musegnn.progress import TerminalProgress
 
-    config = _load(atlas, settings)
     if not (common.quiet or common.json):
         logging.getLogger("musegnn.datasets").setLevel(logging.INFO)  # what of each file is used
+    config = expand_strata(_load(atlas, settings))
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         opened = pipeline.build_graphs(
             config,
@@ -198,7 +211,7 @@ def train(
     *,
     out: Path,
     atlas: Path | None = None,
-    resume: bool = False,
+    resume: Annotated[bool, Parameter(negative="--no-resume")] = True,
     memory: str | None = None,
     cluster: Cluster = ClusterOptions(),
     settings: Settings = Settings(),
@@ -215,7 +228,7 @@ def train(
     atlas
         Atlas file with settings and the choice and order of datasets; by default all datasets and default settings.
     resume
-        Continue from the newest checkpoint in the run folder.
+        Continue from the newest checkpoint in the run folder; --no-resume refuses a folder that has one.
     memory
         Memory that each training process may use, such as 6GB; by default half of what is free. Changes no result.
     """
@@ -233,7 +246,7 @@ def train(
         limit = None if memory is None else parse_bytes(memory)
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=cluster, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
-    print_result(common, {"run": str(folder.path)}, f"Results in {_shown(folder.path)}")
+    _print_run(folder, common)
     return 0
 
 
@@ -291,11 +304,15 @@ def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: C
 
 def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, trained_baselines: bool) -> int:
     from musegnn import pipeline
+    from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     model = pipeline.load_model(folder)
-    evaluation = pipeline.evaluate(folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        evaluation = pipeline.evaluate(
+            folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds, progress=progress
+        )
     if common.json:
         print_json(evaluation)
     else:
@@ -303,75 +320,8 @@ def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, traine
     return 0
 
 
-@app.command
-def export(
-    run: Path,
-    *,
-    format: Literal["h5ad", "parquet", "word2vec"],  # noqa: A002  the option is called --format
-    to: Path | None = None,
-    common: Common = Common(),
-) -> int:
-    """Write the embeddings of a run in another format.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    format
-        h5ad (AnnData), parquet (one row per dataset and gene), or word2vec (text).
-    to
-        The file; by default embeddings.* in the run folder.
-    """
-    from musegnn.analysis.export import SUFFIXES
-    from musegnn.analysis.export import export as write
-
-    adata = _read_embeddings(run)
-    path = to or run / f"embeddings{SUFFIXES[format]}"
-    if path.is_dir():
-        msg = "this is a folder"
-        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
-    write(adata, path, format=format)
-    print_result(
-        common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}"
-    )
-    return 0
-
-
-@app.command
-def neighbors(
-    run: Path,
-    gene: str,
-    *,
-    dataset: str | None = None,
-    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 10,
-    by: Literal["balanced", "csls", "cosine"] = "balanced",
-    common: Common = Common(),
-) -> int:
-    """List the genes nearest to a gene.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    gene
-        Gene name, as in the input (upper and lower case count as equal when that is unambiguous).
-    dataset
-        Dataset of the query; by default one list per dataset that has the gene.
-    k
-        Length of each list.
-    by
-        Ranking: balanced, the cosine less what is typical for the two datasets, so that genes of all datasets are
-        listed; csls, corrected for both genes as well; or cosine.
-    """
-    from musegnn.analysis.neighbors import query
-    from musegnn.run_folder import RunFolder
-
-    table = query(_read_embeddings(run), gene, dataset=dataset, k=k, by=by, run=RunFolder.open(run))
-    if common.json:
-        print_json(json.loads(table.to_json(orient="records")))
-    else:
-        print(table.to_string(index=False, float_format="%.3f"))
-    return 0
+for command in (export, neighbors):
+    app.command(command)
 
 
 @app.command
@@ -435,11 +385,36 @@ def _results(folder: RunFolder) -> tuple[MuSeGNN, Any, dict[str, Any]]:  # AnnDa
         msg = "the run has no evaluation.json yet"
         raise RunError(msg, code="E405", where=str(folder.path), fix=f"musegnn evaluate {_shown(folder.path)}")
     evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    model, adata = pipeline.load_model(folder), _read_embeddings(folder.path)
+    model, adata = pipeline.load_model(folder), read_embeddings(folder.path)
     if adata.uns["musegnn"]["rounds"] != model.rounds:
         msg = f"embeddings.h5ad is of round {adata.uns['musegnn']['rounds']}, the newest checkpoint of {model.rounds}"
         raise RunError(msg, code="E406", where=str(folder.path), fix="finish the run with the command that started it")
     return model, adata, evaluation
+
+
+@app.command
+def explain(code: str, *, common: Common = Common()) -> int:
+    """Say what a code of an error or warning means and what to do.
+
+    Parameters
+    ----------
+    code
+        The code, such as E201 or W274.
+    """
+    from musegnn.error_codes import codes
+    from musegnn.setting_errors import close_word
+
+    known = codes()
+    row = known.get(code.strip().strip("[]").upper())
+    if row is None:
+        near = close_word(code, list(known))
+        msg = f"there is no code {code!r}"
+        fix = f"did you mean {near}?" if near else "see docs/errors.md"
+        raise ConfigError(msg, code="E302", where="explain", fix=fix)
+    kind = "A warning" if row.code.startswith("W") else f"An error ({', '.join(row.classes)} in Python)"
+    text = f"{row.code}: {row.meaning}\n{kind}. What to do: {row.fix}"
+    print_result(common, {"code": row.code, "meaning": row.meaning, "fix": row.fix, "classes": row.classes}, text)
+    return 0
 
 
 @app.command
@@ -470,7 +445,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Threads that spin while they wait slow each other down: rounds took ten times as long on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.WARNING, format="musegnn: %(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[HELD])
     try:
         code = app(arguments)
     except cyclopts.CycloptsError as error:
@@ -493,6 +468,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to continue")
         code = 130
+    for line in warnings_in_words(HELD.lines):
+        print(f"musegnn: note: {line}", file=sys.stderr)
+    HELD.lines.clear()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -521,18 +499,6 @@ def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAM
     if settings.seed is not None:
         overrides["training.seed"] = settings.seed
     return overrides
-
-
-def _read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
-    from musegnn.run_folder import RunFolder
-
-    folder = RunFolder.open(run)
-    if not folder.embeddings.is_file():
-        msg = "the run has no embeddings.h5ad yet"
-        raise RunError(msg, code="E405", where=str(run), fix="finish it with `musegnn run` or `musegnn train --resume`")
-    from anndata import read_h5ad
-
-    return read_h5ad(folder.embeddings)
 
 
 def _estimate_table(found: AtlasEstimate) -> str:

@@ -105,8 +105,15 @@ def expand_strata(atlas: AtlasConfig) -> AtlasConfig:
         if dataset.by is None or dataset.stratum is not None:
             datasets.append(dataset)
             continue
-        labels = stratum_labels(open_counts(dataset), dataset.by)
+        source = open_counts(dataset)
+        labels = stratum_labels(source, dataset.by)
         large = [label for label, cells in labels.items() if len(cells) >= MIN_CELLS]
+        unlabelled = source.n_cells - sum(map(len, labels.values()))
+        if unlabelled:
+            logger.warning(
+                "%s: W252: %d of %d cells have no label in %r and are left out",
+                dataset.name, unlabelled, source.n_cells, dataset.by,
+            )  # fmt: skip
         if len(large) < len(labels):
             logger.warning(
                 "%s: W251: %d of %d labels of %r have fewer than %d cells and are left out",

@@ -119,6 +119,7 @@ W236 | WARNING | Duplicate entries of the sparse matrix were summed. | Nothing.
 W241 | WARNING | Columns without a gene name were left out. | Name the genes.
 W250 | WARNING | The median cell has few counts. | Give the filtered matrix.
 W251 | WARNING | Labels with too few cells were left out. | Name a coarser column.
+W252 | WARNING | Cells without a label in the column of `by` were left out. | Label them, or nothing.
 W254 | WARNING | Many genes have a negative variance estimate. | See docs/building.md.
 W255 | WARNING | The variance estimates of CS-CORE did not converge. | Check the counts.
 W256 | WARNING | Fewer genes than asked for can be selected. | Nothing, or lower graph.n_genes.

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
+from musegnn.error_codes import codes
+from musegnn.text import some_of
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from musegnn.options import Common
 
 
@@ -20,3 +28,45 @@ def print_result(common: Common, result: dict[str, Any], text: str) -> None:  # 
 def print_json(result: object) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(result, indent=2))
+
+
+class HeldWarnings(logging.Handler):
+    """Keeps warnings with a code until the end of a command, and prints other messages at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("musegnn: %(levelname)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep or print a message."""
+        line = record.getMessage()
+        if CODED.match(line) is None:
+            print(self.format(record), file=sys.stderr)
+        elif line not in self.lines:
+            self.lines.append(line)
+
+
+CODED = re.compile(r"(?:(?P<before>[^:]+): )?(?P<code>W\d{3}): (?:(?P<after>[\w.-]+): )?")
+
+
+def warnings_in_words(lines: Iterable[str]) -> list[str]:
+    """Return a line per kind of warning: what it means, which datasets it is about, what to do, and where more is.
+
+    Examples
+    --------
+    >>> warnings_in_words(["a: W274: 60 % of pairs", "b: W274: 70 % of pairs"])
+    ['The graph is nearly complete. Set edges.max_degree: 50. (W274: a, b)']
+    """
+    about: dict[str, list[str]] = {}
+    for line in lines:
+        if match := CODED.match(line):
+            subjects = about.setdefault(match["code"], [])
+            name = match["before"] or match["after"]
+            if name and name not in subjects:
+                subjects.append(name)
+    table, found = codes(), []
+    for code, subjects in sorted(about.items()):
+        said = f"{table[code].meaning} " + ("" if table[code].fix == "Nothing." else f"{table[code].fix} ")
+        found.append(f"{said}({code}{': ' if subjects else ''}{some_of(subjects, 6)})")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -203,15 +204,43 @@ def load_model(folder: RunFolder) -> MuSeGNN:
 
 
 def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | None = None) -> None:
-    """Write embeddings, evaluation and report of a trained model into its run folder."""
+    """Write embeddings, evaluation, summary and report of a trained model; what is there of this model stays."""
     report = progress or (lambda *_: None)
     report("results", 0, 3, "embeddings")
-    adata = write_embeddings(folder, model)
+    adata = _current_embeddings(folder, model)
+    if adata is None:
+        adata = write_embeddings(folder, model)
     report("results", 1, 3, "evaluation")
-    evaluation = evaluate(folder, model)
+    evaluation = _current_evaluation(folder, model)
+    if evaluation is None:
+        evaluation = evaluate(folder, model, progress=progress)
     report("results", 2, 3, "report")
-    write_report(folder, model, adata, evaluation, progress=progress)
+    results = (folder.embeddings, folder.evaluation, folder.summary)
+    made = max((path.stat().st_mtime_ns for path in results if path.is_file()), default=0)
+    if not folder.report.is_file() or folder.report.stat().st_mtime_ns < made:
+        write_report(folder, model, adata, evaluation, progress=progress)
     report("results", 3, 3, "")
+
+
+def _current_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData | None:
+    """Return the embeddings in the folder, if they are of this model."""
+    if not folder.embeddings.is_file():
+        return None
+    import anndata
+
+    adata = anndata.read_h5ad(folder.embeddings)
+    about = dict(adata.uns.get("musegnn", {}))
+    same = about == {"rounds": model.rounds, "fingerprint": model.fingerprint()}
+    return adata if same and (folder.path / "embeddings.parquet").is_file() else None
+
+
+def _current_evaluation(folder: RunFolder, model: MuSeGNN) -> dict[str, Any] | None:  # JSON
+    """Return the evaluation in the folder, if it is of this model."""
+    if not folder.evaluation.is_file() or not folder.summary.is_file():
+        return None
+    found: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    same = (found.get("fingerprint"), found["settings"]["rounds"]) == (model.fingerprint(), model.rounds)
+    return found if same else None
 
 
 def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
@@ -231,8 +260,9 @@ def evaluate(
     gmt: Path | None = None,
     trained_baselines: bool = False,
     seeds: int = 1,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # JSON
-    """Score the model and its baselines on what was held out; write ``evaluation.json``.
+    """Score the model and its baselines on what was held out; write ``evaluation.json`` and ``summary.json``.
 
     Parameters
     ----------
@@ -243,12 +273,24 @@ def evaluate(
     seeds
         Number of training seeds to average over, that of the run included.
     """
+    from musegnn.data_store.atomic_files import write_file
     from musegnn.evaluation.evaluate import evaluate_model, write_evaluation
     from musegnn.evaluation.gene_sets import read_gmt
+    from musegnn.evaluation.summary import dataset_table, sentences
 
     sets = None if gmt is None else model.gene_sets(read_gmt(gmt))
-    evaluation = evaluate_model(model, sets=sets, trained_baselines=trained_baselines, seeds=seeds)
+    evaluation = evaluate_model(
+        model, sets=sets, trained_baselines=trained_baselines, seeds=seeds, progress=progress
+    ) | {"fingerprint": model.fingerprint()}
     write_evaluation(evaluation, folder.evaluation)
+    graphs, problems = model.graph_reports(), model.problems()
+    warnings = [f"{graph['dataset']}: {line}" for graph in graphs for line in graph["report"].get("warnings", [])]
+    about = {
+        "sentences": sentences(evaluation, [(problem.code, problem.dataset) for problem in problems]),
+        "table": dataset_table(evaluation, graphs),
+        "warnings": [*warnings, *map(str, problems)],
+    }
+    write_file(folder.summary, json.dumps(about, indent=1) + "\n")
     return evaluation
 
 

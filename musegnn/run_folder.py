@@ -10,7 +10,7 @@
       checkpoints/         resumable states of training
       metrics.jsonl        losses per round and dataset; tensorboard/ holds the same
       status.json          what a training on a cluster is doing
-      embeddings.h5ad, embeddings.parquet, evaluation.json, report.html
+      embeddings.h5ad, embeddings.parquet, evaluation.json, summary.json, report.html
       run.log              what happened when
 """
 
@@ -66,6 +66,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """The losses, one JSON object per line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The run in a few sentences, with its warnings."""
+        return self.path / "summary.json"
 
     @property
     def report(self) -> Path:

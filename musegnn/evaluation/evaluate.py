@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
     from musegnn.graph import GraphData, HeldOutPairs
+    from musegnn.progress import Progress
     from musegnn.vectors import Similarity
 
     Vectors = Mapping[str, NDArray[np.floating]]
@@ -95,6 +96,7 @@ def evaluate(
     min_datasets: int = 2,
     seed: int = 0,
     subject: str = "trained",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # JSON
     """Score every candidate and compare the candidate `subject` with the others.
 
@@ -113,7 +115,12 @@ def evaluate(
         JSON values, numbers rounded to six decimals, null where undefined.
     """
     with _one_blas_thread():
-        retrieved = {name: retrieve_all(graphs, c.similarity) for name, c in candidates.items()}
+        report, total = progress or (lambda *_: None), 2 * len(candidates)
+        report("evaluate", 0, total, "")
+        retrieved = {}
+        for done, (name, c) in enumerate(candidates.items(), start=1):
+            retrieved[name] = retrieve_all(graphs, c.similarity)
+            report("evaluate", done, total, f"retrieval, {name}")
         joint = {name: retrieve_jointly(graphs, c.vectors) for name, c in candidates.items() if c.vectors is not None}
         models: dict[str, dict[str, Any]] = {}
         for name, candidate in candidates.items():
@@ -134,6 +141,7 @@ def evaluate(
                     "space": _space(graphs, candidate.vectors),
                     "published": published,
                 }
+            report("evaluate", len(candidates) + len(models), total, f"all measures, {name}")
         document = {
             "format": FORMAT,
             "version": VERSION,
@@ -277,6 +285,7 @@ def evaluate_model(
     sets: Mapping[str, Collection[str]] | None = None,
     trained_baselines: bool = False,
     seeds: int = 1,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # JSON
     """Score a model beside its untrained state and the baselines, on what its training did not see.
 
@@ -304,7 +313,7 @@ def evaluate_model(
     documents, nearest = [], []
     for seed in range(first, first + seeds):
         one = model if seed == first else model.reseeded(seed).train()
-        document, spaces = _evaluate_seed(one, sets, trained_baselines=trained_baselines)
+        document, spaces = _evaluate_seed(one, sets, trained_baselines=trained_baselines, progress=progress)
         if seeds == 1:
             return document
         documents.append(document)
@@ -315,7 +324,11 @@ def evaluate_model(
 
 
 def _evaluate_seed(
-    model: TrainedModel, sets: Mapping[str, Collection[str]] | None, *, trained_baselines: bool
+    model: TrainedModel,
+    sets: Mapping[str, Collection[str]] | None,
+    *,
+    trained_baselines: bool,
+    progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, Vectors]]:  # JSON
     """Return the evaluation of one model, and the vectors of all candidates with vectors."""
     settings = model.config.evaluation
@@ -354,6 +367,7 @@ def _evaluate_seed(
         graphs,
         candidates,
         seed=settings.seed,
+        progress=progress,
     )
     used = {**settings.model_dump(mode="json"), "dim": model.config.model.dim, "rounds": model.rounds}
     document["settings"] = used

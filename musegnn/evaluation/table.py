@@ -26,7 +26,7 @@ def to_table(evaluation: dict[str, Any]) -> str:  # JSON
     rows["chance"] = _chance(evaluation, subject)
     names = [name for name in rows["chance"] if any(row[name] is not None for row in list(rows.values())[:-1])]
     cells = [[label, *(_number(row[name], name) for name in names)] for label, row in rows.items()]
-    return "\n".join([ABOUT, "", *_lay_out(["", *names], cells), "", MORE])
+    return "\n".join([ABOUT, "", *lay_out(["", *names], cells), "", MORE])
 
 
 def _measures(evaluation: dict[str, Any], name: str) -> dict[str, float | None]:
@@ -52,7 +52,8 @@ def _number(value: float | None, measure: str) -> str:
     return ABSENT if value is None else f"{value:.{4 if measure == 'joint MRR' else 2}f}"
 
 
-def _lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def lay_out(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of aligned columns, the first to the left and the others to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     return [
         "  ".join(

@@ -161,10 +161,32 @@ def test_killed_build_keeps_finished_datasets_and_ends_with_the_same_store(atlas
 
 
 def test_finished_run_is_not_repeated(atlas, undisturbed):
-    before = {**digests(undisturbed), **builds(undisturbed)}
+    results = ("embeddings.h5ad", "embeddings.parquet", "evaluation.json", "summary.json", "report.html")
+
+    def state():
+        written = {name: (undisturbed / name).stat().st_mtime_ns for name in results}
+        return {**digests(undisturbed), **builds(undisturbed), **written}
+
+    before = state()
     stdout = finish(atlas, undisturbed)
     assert "report.html" in stdout
-    assert {**digests(undisturbed), **builds(undisturbed)} == before
+    assert state() == before
+
+
+def test_the_end_says_what_was_found_in_words(atlas, undisturbed):
+    lines = finish(atlas, undisturbed).strip().splitlines()
+    about = json.loads((undisturbed / "summary.json").read_text())
+    assert lines[:3] == about["sentences"]
+    assert lines[4].split()[:2] == ["dataset", "tissue"]
+    assert [line.split()[0] for line in lines[5:8]] == ["one", "two", "three"]
+    assert "musegnn neighbors" in lines[-1]
+    assert about["warnings"]
+    for code in {line.split(": ")[1] for line in about["warnings"] if not line.startswith("W")}:
+        assert sum(f"({code}: " in line for line in lines) == 1
+    process = command_line("run", str(atlas), "--out", str(undisturbed), "--json")
+    found = json.loads(wait_for(process))
+    assert found["summary"] == about["sentences"]
+    assert len(found["warnings"]) == sum("(W" in line for line in lines)
 
 
 def test_a_run_without_rounds_has_all_results(atlas, tmp_path):
@@ -186,6 +208,6 @@ def test_a_run_without_rounds_has_all_results(atlas, tmp_path):
     arguments = ("train", str(out / "store.zarr"), "--out", str(other), "--atlas", str(atlas))
     call(*arguments, "--rounds", "0")
     assert (other / "embeddings.parquet").read_bytes() == (out / "embeddings.parquet").read_bytes()
-    call(*arguments, "--rounds", "2", "--resume")
+    call(*arguments, "--rounds", "2")
     assert json.loads((other / "evaluation.json").read_text())["settings"]["rounds"] == 2
     assert call("status", str(other)).startswith("done: round 2 of 2")
