@@ -394,7 +394,7 @@ def _results(folder: RunFolder) -> tuple[MuSeGNN, Any, dict[str, Any]]:  # AnnDa
 
 @app.command
 def explain(code: str, *, common: Common = Common()) -> int:
-    """Say what a code of an error or warning means and what to do.
+    """Explain a code of an error or warning, and what to do.
 
     Parameters
     ----------
