@@ -14,7 +14,7 @@ from musegnn.text import one_line, short_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REMOTE_BLOCK = 4 * 2**20
+REMOTE_BLOCK = 2 * 2**20
 READ_BYTES = 2**20
 
 
@@ -68,6 +68,8 @@ class Location:
         """Return whether it is a folder."""
         if not self.is_remote:
             return Path(self.text).is_dir()
+        if self.text.startswith("http"):  # where asking means to download
+            return self.text.endswith(("/", ".zarr"))
         fs, path = self._remote()
         return bool(self._asked(fs.isdir, path))
 
@@ -75,8 +77,15 @@ class Location:
         """Return whether there is something."""
         if not self.is_remote:
             return Path(self.text).exists()
-        fs, path = self._remote()
-        return bool(self._asked(fs.exists, path))
+        if self.is_folder():
+            return True
+        try:
+            self.stamp()
+        except InputError as error:
+            if error.code != "E230":
+                raise
+            return False
+        return True
 
     def open(self) -> IO[bytes]:
         """Open the file for reading from any place."""
@@ -98,9 +107,10 @@ class Location:
         """Return the file itself, or all files below the folder; E105 for links that leave it."""
         if self.is_remote:
             fs, path = self._remote()
-            scheme = self.text.partition("://")[0]
-            found = self._asked(fs.find, path) if self.is_folder() else [path]
-            return [Location(entry if is_url(entry) else f"{scheme}://{entry}") for entry in sorted(map(str, found))]
+            if not self.is_folder():
+                return [self]
+            found = sorted(map(str, self._asked(fs.find, path)))
+            return [self / entry.removeprefix(path).strip("/") for entry in found]
         root = Path(self.text)
         return [self] if not root.is_dir() else [Location(str(path)) for path in sorted(_below(root))]
 
@@ -143,7 +153,7 @@ class Location:
             return function(*args, **kwargs)
         except FileNotFoundError:
             msg = "there is no such file"
-            raise InputError(msg, code="E280", where=self.where, fix="correct `path` in the atlas file") from None
+            raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from None
         except PermissionError:
             msg = "the server refuses access"
             raise InputError(msg, code="E280", where=self.where, fix="give credentials to fsspec") from None

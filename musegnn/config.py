@@ -12,9 +12,19 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from musegnn.aliases import modality_name, species_name
+from musegnn.data_store.location import is_url
 from musegnn.removed_settings import REMOVED
 from musegnn.setting_errors import setting_error
 
@@ -68,13 +78,18 @@ class _Section(BaseModel):
         return {key: value for key, value in data.items() if key not in removed}
 
 
+def _path_or_url(path: Any) -> Any:  # whatever a user wrote
+    """Leave the text of a URL alone, in which a path would lose a slash."""
+    return Path(path) if isinstance(path, str) and not is_url(path) else path
+
+
 class DatasetConfig(_Section):
     """One dataset: a matrix of raw counts, cells x genes.
 
     Attributes
     ----------
     name, path
-        Unique name of letters, digits, dots, dashes and underscores; its file or folder, relative to the atlas file.
+        Unique name of letters, digits, dots, dashes and underscores; its file, folder or URL.
         From Python `path` may be an AnnData object, which is then read in memory (`adata`).
     modality, tissue, species
         What was measured, where, and in which organism (``human``, ``mouse``, ...). Other usual words, such as ``rna``,
@@ -97,7 +112,7 @@ class DatasetConfig(_Section):
 
     section: ClassVar[str] = "datasets"
     name: str = Field(pattern=NAME_PATTERN)
-    path: Path
+    path: Annotated[Path | str, BeforeValidator(_path_or_url)]
     modality: Modality
     tissue: str = Field(min_length=1)
     species: str = Field(min_length=1)

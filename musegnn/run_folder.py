@@ -30,6 +30,7 @@ import yaml
 from musegnn.atlas_file import load_atlas
 from musegnn.config import IN_MEMORY
 from musegnn.data_store.atomic_files import write_file
+from musegnn.data_store.location import is_url
 from musegnn.errors import RunError, version_fix
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class RunFolder:
     def _relative(self, atlas: AtlasConfig) -> dict[str, Any]:  # JSON
         data: dict[str, Any] = atlas.model_dump(mode="json")
         for entry in data["datasets"]:
-            if Path(entry["path"]) != IN_MEMORY:
+            if Path(entry["path"]) != IN_MEMORY and not is_url(entry["path"]):
                 entry["path"] = os.path.relpath(Path(entry["path"]).resolve(), self.path)
         if data["orthologs"] is not None:
             data["orthologs"] = "orthologs.csv"
