@@ -94,7 +94,7 @@ def close_names(gene: str, names: Iterable[str]) -> list[str]:
 def _absences(gene: str, atlas: AtlasConfig, chosen: Collection[DatasetConfig], names: set[str]) -> list[Absence]:
     """Return why each dataset lacks the gene, and add the names of all readable files to `names`."""
     orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
-    opened: dict[tuple[Path, str | None, str | None, str | None], FileSource | None] = {}
+    opened: dict[tuple[Path | str, str | None, str | None, str | None], FileSource | None] = {}
     found = []
     for dataset in chosen:
         which = (dataset.path, dataset.layer, dataset.gene_id_key, dataset.gene_name_key)
