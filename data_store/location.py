@@ -23,6 +23,11 @@ def is_url(path: Path | str) -> bool:
     return "://" in str(path)
 
 
+def path_or_url(path: Any) -> Any:  # whatever a user wrote
+    """Return text as a path, but that of a URL as it is: a path would lose a slash of it."""
+    return Path(path) if isinstance(path, str) and not is_url(path) else path
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A file or folder; compares and pickles by its text."""

@@ -12,19 +12,11 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic.functional_validators import BeforeValidator
 
 from musegnn.aliases import modality_name, species_name
-from musegnn.data_store.location import is_url
+from musegnn.data_store.location import path_or_url
 from musegnn.removed_settings import REMOVED
 from musegnn.setting_errors import setting_error
 
@@ -78,11 +70,6 @@ class _Section(BaseModel):
         return {key: value for key, value in data.items() if key not in removed}
 
 
-def _path_or_url(path: Any) -> Any:  # whatever a user wrote
-    """Leave the text of a URL alone, in which a path would lose a slash."""
-    return Path(path) if isinstance(path, str) and not is_url(path) else path
-
-
 class DatasetConfig(_Section):
     """One dataset: a matrix of raw counts, cells x genes.
 
@@ -112,7 +99,7 @@ class DatasetConfig(_Section):
 
     section: ClassVar[str] = "datasets"
     name: str = Field(pattern=NAME_PATTERN)
-    path: Annotated[Path | str, BeforeValidator(_path_or_url)]
+    path: Annotated[Path | str, BeforeValidator(path_or_url)]
     modality: Modality
     tissue: str = Field(min_length=1)
     species: str = Field(min_length=1)
