@@ -15,16 +15,14 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from benchmarks.cases.coexpression import GOLDEN
-from benchmarks.peers.sctransform_in_memory import fit_from_cells
+from benchmarks.peers.sctransform_in_memory import fit_from_cells, moments
 from benchmarks.registry import Check, Measurement
 from benchmarks.run import interleave
 from benchmarks.synthetic import SyntheticCounts
 from musegnn.coexpression.counts import CountTable
-from musegnn.coexpression.irls import MomentScan
 from musegnn.coexpression.residuals import ResidualMoments, rank_variable
 from musegnn.coexpression.sctransform import SCTModel, fit_sctransform, pearson_model, step_one_genes
 from musegnn.coexpression.sparkx import SparkXResult, sparkx
-from musegnn.kernels.moments import DepthBasis, chebyshev_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,10 +131,7 @@ def fit_from_sums(counts: csr_matrix) -> SCTModel:
     table, depth = _table(counts)
     stats = table.stats(len(depth))
     genes = step_one_genes(stats, 5, seed=0)
-    lowest, highest = float(depth.min()), float(depth.max())
-    scan = MomentScan(len(genes), DepthBasis(lowest, highest, chebyshev_order(lowest, highest)))
-    scan.update(csr_matrix(counts[:, genes]), depth)
-    sums = scan.finish()
+    sums = moments(counts[:, genes], depth)
     median_nonzero = table.median_nonzero()
     return fit_sctransform(
         sums.first, sums.cells, sums.nodes, table.take(genes), genes, stats, median_nonzero=median_nonzero

@@ -17,7 +17,6 @@ from musegnn.coexpression.residuals import ResidualMoments, rank_variable
 from musegnn.coexpression.sctransform import (
     SCTModel,
     SumsFit,
-    choose_step_one,
     fit_sctransform,
     fit_step_one,
     modelled_genes,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.coexpression.counts import GeneStats
+    from musegnn.coexpression.irls import DepthMoments
     from musegnn.coexpression.regularize import StepOne
 
 
@@ -104,12 +104,17 @@ def gene_stats(counts: csr_matrix) -> GeneStats:
 
 
 def depth_sums(counts: csr_matrix, depth: NDArray[np.float64], order: int | None = None) -> DepthSums:
+    """Return the sums of all genes over depth that builds collect range by range, and how often each count occurs."""
+    sums = moments(counts, depth, order)
+    return DepthSums(sums.first, sums.cells, sums.nodes, *count_table(counts).tails())
+
+
+def moments(counts: csr_matrix, depth: NDArray[np.float64], order: int | None = None) -> DepthMoments:
     """Return the sums of all genes over depth that builds collect range by range."""
     lowest, highest = float(depth.min()), float(depth.max())
     scan = MomentScan(counts.shape[1], DepthBasis(lowest, highest, order or chebyshev_order(lowest, highest)))
     scan.update(csr_matrix(counts).astype(np.int32), depth)
-    sums = scan.finish()
-    return DepthSums(sums.first, sums.cells, sums.nodes, *count_table(counts).tails())
+    return scan.finish()
 
 
 def step_one_from_cells(
@@ -147,10 +152,9 @@ def fit_from_cells(
     n_genes: int = 2000,
 ) -> SCTModel:
     """Fit the model as :func:`fit_sctransform` does, from the counts of the cells."""
-    kept = modelled_genes(stats, min_cells)
-    genes = choose_step_one(stats.n_detected[kept], kept, stats, n_genes, 0)
-    at = kept[genes]
-    step_one = step_one_from_cells(counts[:, at], depth, genes, stats.mean[at], stats.variance[at])
+    kept, genes = modelled_genes(stats, min_cells), step_one_genes(stats, min_cells, seed=0, n_genes=n_genes)
+    places = np.searchsorted(kept, genes)
+    step_one = step_one_from_cells(counts[:, genes], depth, places, stats.mean[genes], stats.variance[genes])
     return smooth_over_genes(step_one, kept, stats, median_nonzero)
 
 
@@ -167,8 +171,7 @@ def fit_from_sums(
 ) -> SCTModel:
     """Fit the model as builds do."""
     genes = step_one_genes(stats, min_cells, seed=seed, n_genes=n_genes)
-    sums = depth_sums(counts[:, genes], depth, order)
-    table = count_table(counts).take(genes)
+    sums, table = moments(counts[:, genes], depth, order), count_table(counts[:, genes])
     return fit_sctransform(
         sums.first, sums.cells, sums.nodes, table, genes, stats, median_nonzero=median_nonzero, min_cells=min_cells
     )

@@ -114,7 +114,9 @@ def step_one_genes(stats: GeneStats, min_cells: int, *, seed: int, n_genes: int 
     and may be none.
     """
     kept = modelled_genes(stats, min_cells)
-    return kept[choose_step_one(stats.n_detected[kept], kept, stats, n_genes, seed)]
+    is_usable = (stats.n_detected >= MIN_STEP_ONE_CELLS) & (stats.variance > stats.mean)
+    candidates = kept[is_usable[kept]]
+    return sample_genes(candidates, np.log10(stats.geometric_mean[candidates]), n_genes, seed=seed)
 
 
 def fit_sctransform(
@@ -294,14 +296,6 @@ def _weighted_median(y: NDArray[np.float64], weights: NDArray[np.float64]) -> fl
     order = np.argsort(y, kind="stable")
     upto = np.cumsum(weights[order])
     return float(y[order[np.searchsorted(upto, upto[-1] / 2.0)]])
-
-
-def choose_step_one(
-    detected: NDArray[np.integer], kept: NDArray[np.int64], stats: GeneStats, n_genes: int, seed: int
-) -> NDArray[np.int64]:
-    """Choose among the `kept` genes those over-dispersed and detected in five or more cells; positions in `kept`."""
-    candidates = np.flatnonzero((detected >= MIN_STEP_ONE_CELLS) & (stats.variance[kept] > stats.mean[kept]))
-    return sample_genes(candidates, np.log10(stats.geometric_mean[kept[candidates]]), n_genes, seed=seed)
 
 
 def smooth_over_genes(step_one: StepOne, kept: NDArray[np.int64], stats: GeneStats, median_nonzero: float) -> SCTModel:
