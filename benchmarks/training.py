@@ -16,7 +16,7 @@ from musegnn.config import PUBLISHED, ModelConfig, TrainingConfig
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.training.engine import Engine
-from musegnn.training.memory import count_bytes, estimate_memory, size_of
+from musegnn.training.memory import DatasetSize, estimate_memory, weight_bytes
 from musegnn.training.overlap import Overlaps
 from musegnn.training.schedule import draw_contrast, partners
 
@@ -67,10 +67,20 @@ class Workload:
     def estimate(self, engine: Engine) -> int:
         """Return the bytes that the memory estimate predicts for one of our engines, which writes no checkpoints."""
         model, training = engine.model.config, engine.config
-        sizes = [size_of(graph, model, self.n_cells, []) for graph in self.graphs]
-        loaded = count_bytes((self.graphs, self.profiles))
-        found = estimate_memory(sizes, model, training, n_anchors=0, data_bytes=loaded)
-        return found.total - found.parts["checkpoint"]
+        found = estimate_memory([self.size] * self.n_datasets, model, training, n_anchors=0)
+        return sum(found.values()) - 3 * self.n_datasets * sum(weight_bytes(self.size, model))
+
+    @cached_property
+    def size(self) -> DatasetSize:
+        """Return the sizes of the first dataset; none has pairs stored, and all are of one modality."""
+        return DatasetSize(
+            key="scrna",
+            n_genes=self.n_genes,
+            n_pairs=0,
+            n_edges=self.graphs[0].edges.n_edges,
+            n_profile=self.n_cells,
+            n_related=0,
+        )
 
     def published(self) -> PublishedLoop:
         """Make the published loop, with weights and draws of its own."""

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.actor_pool import POLL_SECONDS
-from musegnn.cluster.cost import measured
 from musegnn.cluster.links import fewest_to_leave_out
 from musegnn.cluster.messages import Failure, FailureKind, TrainTask
-from musegnn.cluster.placement import Placement, place_datasets
+from musegnn.cluster.placement import Placement, measured, place_datasets
 from musegnn.errors import RunError
 from musegnn.training.phases import WAITS
 
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from musegnn.cluster.actor_pool import ActorHandle, ActorPool
-    from musegnn.cluster.cost import DatasetCost
     from musegnn.cluster.messages import TaskResult
     from musegnn.cluster.options import ClusterOptions
+    from musegnn.cluster.placement import DatasetCost
     from musegnn.cluster.run_monitor import RunMonitor
     from musegnn.config import AtlasConfig
 

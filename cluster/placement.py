@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.cluster.cost import DatasetCost
-
 NEAR = 1.05
 """Largest load over that of longest-first placement for which datasets stay where they are loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetCost:
+    """Seconds per round of a dataset, predicted or measured, and its memory in bytes.
+
+    Its owner holds ``bytes``, and ``step`` while it is computed, one dataset at a time; every actor ``everywhere``.
+    """
+
+    name: str
+    seconds: float
+    bytes: int
+    step: int = 0
+    everywhere: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,13 @@ def place_datasets(
         if kept is not None and max(Placement.of(costs, kept).loads) <= allowed:
             return Placement.of(costs, kept)
     return placement
+
+
+def measured(costs: Sequence[DatasetCost], seconds: Mapping[str, float]) -> list[DatasetCost]:
+    """Replace predictions by measured seconds by dataset name; scale the others by the median ratio of the two."""
+    ratios = [seconds[c.name] / c.seconds for c in costs if c.name in seconds and c.seconds > 0]
+    scale = float(np.median(ratios)) if ratios else 1.0
+    return [replace(c, seconds=seconds.get(c.name, c.seconds * scale)) for c in costs]
 
 
 def actor_bytes(costs: Sequence[DatasetCost], owned: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,7 +202,7 @@ def estimate(
     from musegnn import pipeline
 
     found = pipeline.estimate(_load(atlas, settings), scheduler=work.scheduler, memory=work.memory_bytes)
-    print_result(common, found.to_json(), _estimate_table(found))
+    print_result(common, asdict(found), _estimate_table(found))
     return 0
 
 

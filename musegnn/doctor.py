@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from musegnn.machine import available_memory
 from musegnn.units import format_bytes
 
 REQUIRED = (
@@ -99,8 +100,7 @@ def _compiled() -> Finding:
 
 def _resources() -> list[Finding]:
     found = [Finding("cores", str(len(os.sched_getaffinity(0))), "ok")] if hasattr(os, "sched_getaffinity") else []
-    memory = importlib.import_module("musegnn.coexpression.memory")
-    free = memory.available_memory()
+    free = available_memory()
     found.append(Finding("free memory", format_bytes(free), "ok" if free >= 3 * 2**30 else "problem"))
     disk = shutil.disk_usage(Path.cwd()).free
     found.append(Finding("free disk here", format_bytes(disk), "ok" if disk >= 2**30 else "problem"))

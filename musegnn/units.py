@@ -9,10 +9,12 @@ from musegnn.errors import ConfigError
 
 BUILD_PROCESS = 250 * 2**20
 """What a process that builds graphs takes before it reads counts."""
-TRAINING_PROCESS = 480 * 10**6
+TRAINING_PROCESS = 520 * 10**6
 """What libraries take, and some of the freed blocks that the C library keeps; both differ between machines."""
-ACTOR_PROCESS = TRAINING_PROCESS + 120 * 10**6
-"""What an actor of a cluster takes before it reads data: as any training process, and Ray's libraries."""
+OPTIMIZER = 160 * 10**6
+"""What the first optimiser of torch loads, once per process that trains rounds."""
+ACTOR_PROCESS = TRAINING_PROCESS + OPTIMIZER + 20 * 10**6
+"""What an actor of a cluster takes before it reads data: as any process that trains, and Ray's libraries."""
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 

@@ -16,7 +16,6 @@ from benchmarks.registry import Check, Measurement
 from benchmarks.stages import STAGES, train_and_time
 from benchmarks.training import Workload
 from musegnn.cluster.cost import predict_seconds
-from musegnn.training.memory import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,8 +109,7 @@ def _settings(shape: Shape, decoder: str) -> tuple[Workload, dict[str, object], 
 def _prediction(shape: Shape, decoder: str) -> float:
     work, model, training = _settings(shape, decoder)
     engine = work.engine(model, training)
-    size = size_of(work.graphs[0], engine.model.config, shape.n_columns, [])
-    return predict_seconds(size, engine.model.config, engine.config)
+    return predict_seconds(work.size, engine.model.config, engine.config)
 
 
 def _seconds(shape: Shape, decoder: str) -> float:

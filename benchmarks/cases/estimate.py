@@ -24,7 +24,7 @@ from musegnn.run_folder import RunFolder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from musegnn.coexpression.estimate import BuildEstimate
+    from musegnn.cluster.estimate import BuildEstimate
     from musegnn.config import Modality
 
 ROOT = Path(__file__).resolve().parents[2]

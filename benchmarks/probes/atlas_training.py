@@ -22,7 +22,7 @@ def main(path: Path) -> dict[str, int]:
     estimate = check_memory(model._data, model.config.model, model.config.training, 10**15)
     model.train(folder.path)
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return {"estimate": estimate.total, "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}
+    return {"estimate": sum(estimate.values()), "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}
 
 
 if __name__ == "__main__":

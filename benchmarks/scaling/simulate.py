@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.stages import STAGES
-from musegnn.cluster.cost import DatasetCost
-from musegnn.cluster.placement import place_datasets
+from musegnn.cluster.placement import DatasetCost, place_datasets
 from musegnn.training.schedule import partners
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 
 from musegnn.cluster.actor_pool import ActorHandle
 from musegnn.cluster.controller import MAX_FAILURES, Controller, Timeouts
-from musegnn.cluster.cost import DatasetCost
 from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult
 from musegnn.cluster.options import ClusterOptions
+from musegnn.cluster.placement import DatasetCost
 from musegnn.errors import ConfigError, RunError
 from musegnn.training.phases import PhaseState
 

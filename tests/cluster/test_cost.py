@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from musegnn.cluster.cost import DatasetCost, dataset_costs, measured, predict_seconds
-from musegnn.cluster.placement import actor_bytes
+from musegnn.cluster.cost import dataset_costs, predict_seconds
+from musegnn.cluster.placement import DatasetCost, actor_bytes, measured
 from musegnn.config import ModelConfig, TrainingConfig
-from musegnn.training.memory import DatasetSize, check_memory, count_bytes, estimate_memory, size_of
+from musegnn.training.memory import DatasetSize, check_memory, dataset_sizes, estimate_memory
 from musegnn.training.prepare import prepare
 from musegnn.units import ACTOR_PROCESS as BASE
-from musegnn.units import TRAINING_PROCESS
 
-SIZE = DatasetSize(key="scrna", n_genes=3000, n_entries=400_000, n_profile=500, n_related=3000)
+SIZE = DatasetSize(key="scrna", n_genes=3000, n_pairs=400_000, n_edges=400_000, n_profile=500, n_related=3000)
 
 
 def test_measurements_replace_predictions_and_scale_the_others():
@@ -29,10 +28,10 @@ def test_measurements_replace_predictions_and_scale_the_others():
 @pytest.mark.parametrize("decoder", ["mlp", "inner", "signed", "pairwise"])
 def test_larger_datasets_take_longer(encoder, decoder):
     model, training = ModelConfig(encoder=encoder, decoder=decoder), TrainingConfig()
-    for name in ("n_genes", "n_entries", "n_profile"):
+    for name in ("n_genes", "n_edges", "n_profile"):
         larger = replace(SIZE, **{name: 2 * getattr(SIZE, name)})
         seconds = predict_seconds(SIZE, model, training)
-        if name != "n_entries" or encoder != "none":
+        if name != "n_edges" or encoder != "none":
             assert predict_seconds(larger, model, training) > seconds
 
 
@@ -74,14 +73,11 @@ def test_one_actor_with_everything_takes_what_one_process_does(cluster_run, roun
     config = config.model_copy(update={"training": training})
     costs = dataset_costs(store, config)
     data = prepare(store, config)
-    sizes = [
-        size_of(graph, config.model, data.records[graph.name].profile.shape[1], data.anchors) for graph in data.graphs
-    ]
-    n_words = sum(size.n_genes for size in sizes) // 2  # as if every gene were in two datasets
-    loaded = count_bytes((data.records, data.edges, data.graphs))
-    alone = estimate_memory(sizes, config.model, config.training, n_anchors=n_words, data_bytes=loaded)
-    assert alone.total >= check_memory(data, config.model, config.training, 10**12).total
+    sizes = dataset_sizes(data, config.model)
+    n_anchors = sum(size.n_genes for size in sizes) // 2  # as if every gene were in two datasets
+    alone = estimate_memory(sizes, config.model, config.training, n_anchors=n_anchors)
+    needed = sum(alone.values())
+    assert needed >= sum(check_memory(data, config.model, config.training, 10**12).values())
 
-    base = alone.parts["base"]  # with the optimiser, which every actor loads
-    mine, theirs = actor_bytes(costs, range(12)) - (base - TRAINING_PROCESS) - BASE, alone.total - base
+    mine, theirs = actor_bytes(costs, range(12)) - BASE, needed - alone["libraries"]
     assert 1.0 <= mine / theirs < 2.0

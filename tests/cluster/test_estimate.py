@@ -14,8 +14,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from musegnn.cli import main
 from musegnn.cluster.build import build_graphs
-from musegnn.cluster.estimate import estimate_graphs
-from musegnn.coexpression.estimate import sample_source
+from musegnn.cluster.estimate import estimate_graphs, sample_source
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
 from musegnn.data_store import Store, open_h5ad
 from musegnn.errors import ConfigError
@@ -66,10 +65,10 @@ def test_strata_are_estimated_one_by_one(tmp_path):
     assert [(d.name, d.cells) for d in found.datasets] == [("one.a", 134), ("one.b", 266)]
 
 
-def test_less_memory_means_more_stripes_and_too_little_is_refused(tmp_path):
-    atlas = atlas_of(write(tmp_path / "one.h5ad", 300, 2000), GraphConfig(selection="all"))
+def test_a_bound_cuts_what_tasks_take_and_too_little_is_refused(tmp_path):
+    atlas = atlas_of(write(tmp_path / "one.h5ad", 300, 5000), GraphConfig(selection="all", profile_rank=64))
     roomy, tight = (estimate_graphs(atlas, memory=m).datasets[0] for m in (4_000_000_000, 550_000_000))
-    assert roomy.stripes < tight.stripes
+    assert tight.memory < roomy.memory
     with pytest.raises(ConfigError, match="E310"):
         estimate_graphs(atlas, memory=100_000_000)
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musegnn.cluster.cost import DatasetCost
-from musegnn.cluster.placement import NEAR, Placement, actor_bytes, place_datasets
+from musegnn.cluster.placement import NEAR, DatasetCost, Placement, actor_bytes, place_datasets
 from musegnn.errors import RunError
 from musegnn.units import ACTOR_PROCESS as BASE
 
@@ -145,7 +144,7 @@ def test_memory_binds_before_time():
     assert placement.owner[0] != placement.owner[1]
     with pytest.raises(RunError, match=r"E411.*do not fit into 1 actors.*use 2 actors"):
         place_datasets(costs, 1, memory=BASE + 4 * 10**9)
-    with pytest.raises(RunError, match=r"E411.*big alone needs about 3.6 GB, got 1.6 GB"):
+    with pytest.raises(RunError, match=r"E411.*big alone needs about 3.7 GB, got 1.7 GB"):
         place_datasets(costs, 2, memory=BASE + 10**9)
 
 

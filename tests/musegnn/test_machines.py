@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from musegnn.coexpression.memory import available_memory, memory_budget
+from musegnn.coexpression.memory import memory_budget
+from musegnn.machine import available_memory
 
 GIB = 2**30
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,10 +20,11 @@ from musegnn.run_folder import RunFolder
 from musegnn.training.memory import (
     DatasetSize,
     check_memory,
-    count_bytes,
-    dataset_memory,
+    dataset_sizes,
+    encoder_bytes,
     estimate_memory,
-    size_of,
+    shared_bytes,
+    weight_bytes,
 )
 from musegnn.training.prepare import make_model, prepare
 from musegnn.units import megabytes
@@ -32,49 +32,61 @@ from musegnn.units import megabytes
 PLENTY = 10**15
 
 
+def counted_weights(data, model):
+    sizes = dataset_sizes(data, model)
+    return shared_bytes(sizes, model, len(data.anchors)) + sum(sum(weight_bytes(size, model)) for size in sizes)
+
+
+def held_weights(data, config):
+    units = make_model(data, config).units.values()
+    return sum(p.numel() * p.element_size() for unit in units for p in unit.parameters())
+
+
+def total(data, model, training):
+    return sum(check_memory(data, model, training, PLENTY).values())
+
+
 @pytest.mark.parametrize("embedding", ["maps", "layers"])
 @pytest.mark.parametrize("decoder", ["mlp", "inner", "pairwise"])
 def test_parameters_are_counted_exactly(atlas, embedding, decoder):
     store, config = atlas(model__embedding=embedding, model__decoder=decoder)
     data = prepare(store, config)
-    parts = check_memory(data, config.model, config.training, PLENTY).parts
-    units = make_model(data, config).units.values()
-    held = sum(p.numel() * p.element_size() for unit in units for p in unit.parameters())
-    assert parts["parameters"] == held
-    assert parts["moments"] == 2 * held
+    assert counted_weights(data, config.model) == held_weights(data, config)
 
 
 @pytest.mark.parametrize("encoder", ["none", "transformer"])
 def test_parameters_of_all_encoders_are_counted_exactly(atlas, encoder):
     store, config = atlas(model__encoder=encoder)
     data = prepare(store, config)
-    found = check_memory(data, config.model, config.training, PLENTY)
-    units = make_model(data, config).units.values()
-    assert found.parts["parameters"] == sum(p.numel() * p.element_size() for unit in units for p in unit.parameters())
+    assert counted_weights(data, config.model) == held_weights(data, config)
 
 
 def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
-    size = DatasetSize(key="scrna", n_genes=20_000, n_entries=4_000_000, n_profile=500, n_related=0)
+    size = size_with(20_000, 4_000_000)
     training = TrainingConfig(rounds=1)
-    whole = estimate_memory([size], ModelConfig(decoder="mlp"), training, n_anchors=0, data_bytes=0).total
+    whole = sum(estimate_memory([size], ModelConfig(decoder="mlp"), training, n_anchors=0).values())
     assert whole > 16 * 3 * 20_000**2  # weights, moments and gradients of three layers
     store, config = atlas(4, model__decoder="mlp", training__loss={"alignment": 1.0})
     data = prepare(store, config)
-    needed = check_memory(data, config.model, config.training, PLENTY).total
-    assert check_memory(data, config.model, config.training, needed).total == needed
+    needed = total(data, config.model, config.training)
+    assert sum(check_memory(data, config.model, config.training, needed).values()) == needed
     with pytest.raises(RunError, match=r"E411.*training needs about.*--memory") as caught:
         check_memory(data, config.model, config.training, needed - 1)
     found = re.search(r"or set (\S+) \((\d+)MB", caught.value.fix)
     assert found is not None
     name, value = found[1].split("=")
     changed = config.training.model_dump() | {name.removeprefix("training."): {"true": True}.get(value, value)}
-    smaller = check_memory(data, config.model, TrainingConfig.model_validate(changed), PLENTY).total
+    smaller = total(data, config.model, TrainingConfig.model_validate(changed))
     assert smaller < needed
     assert megabytes(smaller) == f"{found[2]}MB"
     with pytest.raises(RunError, match="no setting of decoder, row blocks and recomputation fits"):
         check_memory(data, config.model, config.training, 10**6)
     with pytest.raises(RunError, match="E411"):
         MuSeGNN(store, config, memory=10**6)
+
+
+def size_with(n_genes, n_edges):
+    return DatasetSize(key="scrna", n_genes=n_genes, n_pairs=0, n_edges=n_edges, n_profile=500, n_related=0)
 
 
 NO_PAIRS = {"loss": {"alignment": 0.0}}
@@ -84,30 +96,24 @@ NO_PAIRS = {"loss": {"alignment": 0.0}}
     ("before", "model", "after", "less"),
     [
         (NO_PAIRS, {}, NO_PAIRS | {"row_block": 512}, "step"),
-        ({}, {"decoder": "pairwise"}, {"pairs": 50_000}, "parameters"),
-        ({}, {}, {"recompute": True}, "encoder"),
+        ({}, {"decoder": "pairwise"}, {"pairs": 50_000}, "datasets"),
+        ({}, {}, {"recompute": True}, "datasets"),
         (NO_PAIRS, {"decoder": "signed"}, NO_PAIRS | {"pairs": 50_000}, "step"),
     ],
 )
 def test_settings_save_what_they_are_said_to_save(before, model, after, less):
-    sizes = [DatasetSize(key="scrna", n_genes=6000, n_entries=10**6, n_profile=500, n_related=0) for _ in range(3)]
+    sizes = [size_with(6000, 10**6)] * 3
     one, other = (
         estimate_memory(
             sizes,
             ModelConfig.model_validate({"decoder": "mlp"} | kind),
             TrainingConfig.model_validate({"rounds": 1} | part),
             n_anchors=0,
-            data_bytes=0,
         )
         for kind, part in (({}, before), (model, after))
     )
-    assert other.parts[less] < one.parts[less]
-    assert other.total < one.total
-
-
-def test_arrays_are_counted_once():
-    a, b = np.zeros(10), np.zeros(3, dtype=np.int32)
-    assert count_bytes({"x": [a, a], "y": (b, "text", None)}) == 92
+    assert other[less] < one[less]
+    assert sum(other.values()) < sum(one.values())
 
 
 @pytest.mark.parametrize(
@@ -135,9 +141,7 @@ def test_what_encoders_keep_is_counted(model):
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         save(found.encode(0, round_=1))
     kept = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in loaded)
-    size = size_of(work.graphs[0], found.config, work.n_cells, [])
-    counted = dataset_memory(size, found.config, TrainingConfig(rounds=1), n_anchors=0).encoder
-    assert counted == pytest.approx(kept, rel=0.03)
+    assert encoder_bytes(work.size, found.config) == pytest.approx(kept, rel=0.03)
 
 
 @pytest.mark.slow
@@ -162,25 +166,6 @@ def test_peaks_of_processes_are_near_the_estimate(root, size, model, training):
     assert 0.8 < found["estimate"] / found["peak"] < 1.25
 
 
-CHILD = """
-import json, sys
-from pathlib import Path
-import torch
-from musegnn.data_store import Store
-from musegnn.api import MuSeGNN
-from musegnn.run_folder import RunFolder
-from musegnn.training.memory import check_memory
-
-torch.set_num_threads(1)
-folder = RunFolder.open(Path(sys.argv[1]))
-model = MuSeGNN(Store.open(folder.store_path()), folder.atlas())
-estimate = check_memory(model._data, model.config.model, model.config.training, 10**15).total
-model.train(folder.path)
-status = Path("/proc/self/status").read_text()
-print(json.dumps({"estimate": estimate, "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("rounds", [0, 2])
 @pytest.mark.parametrize("n_genes", [(2500, 2500), (1500,) * 4])
@@ -189,7 +174,7 @@ def test_peaks_of_runs_with_maps_are_near_the_estimate(tmp_path, root, rounds, n
     config = config.model_copy(update={"model": ModelConfig()})
     folder = RunFolder.create(tmp_path / "run", config, store=store.path)
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
-    command = [sys.executable, "-c", CHILD, str(folder.path)]
+    command = [sys.executable, "-m", "benchmarks.probes.atlas_training", str(folder.path)]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0.8 < found["estimate"] / found["peak"] < 1.25, found
