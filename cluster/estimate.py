@@ -148,10 +148,11 @@ def _estimate_build(
     rows = min(BLOCK_ROWS, n)
     read = limits.BLOCK_BYTES * min(rows * float(sample.detected.sum()), limits.BLOCK_ENTRIES)
     counts = 24.0 * rows * per_cell
-    sums = max(WeightedGram.nbytes(n_genes, stripe) for stripe in stripes) + 32.0 * pairs / len(stripes)
-    # in their turn: reading; sums and pairs of a stripe, tested by 64 rows; residuals of 512 cells
-    stages = (read + max(table, counts), sums + counts + 5120.0 * n_genes, profile + counts + 24_576.0 * n_genes)
-    task, merged = per_process * max(stages), table + 24.0 * n + max(table, 48.0 * pairs, compressed)
+    sums = sorted((WeightedGram.nbytes(n_genes, stripe) for stripe in stripes), reverse=True)[:per_process]
+    # in their turn: reading, or residuals of 512 cells; sums and pairs of stripes, which are tested by 64 rows
+    task = per_process * max(read + max(table, counts), profile + counts + 24_576.0 * n_genes)
+    task = max(task, sum(sums) + len(sums) * (counts + 32.0 * pairs / len(stripes) + 5120.0 * n_genes))
+    merged = table + 24.0 * n + max(table, 48.0 * pairs, compressed)
     passes = sum(name in {"scan", "select", "variance", "extract"} for name in stages_of(config, dataset.modality))
     seconds = PAIR_SECONDS * n * (per_cell**2 + per_cell) / 2
     if config.profile_rank is None:  # residuals are multiplied cell by cell or, of sparse counts, by distinct depths

@@ -45,6 +45,11 @@ class Layer:
         return f"{self.n_nodes} d={self.density:g} {sizes} {kind} {self.structure}"
 
     @property
+    def precision(self) -> str:
+        """Name of the precision."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def n_numbers(self) -> int:
         """Numbers in one tensor of size edges x heads x dimension."""
         return int(self.n_nodes**2 * self.density) * self.heads * self.dim

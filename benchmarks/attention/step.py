@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch_geometric.nn import TransformerConv
 
 from benchmarks.attention.graphs import make_graph
 from benchmarks.attention.timing import time_jobs
+from benchmarks.gpu_sections import Item
 from benchmarks.registry import Measurement
 from musegnn.kernels.edge_attention import batch_graphs
 from musegnn.model.conv import EdgeFeaturedTransformerConv
@@ -17,8 +19,9 @@ from musegnn.model.decoder import MLPDecoder
 from musegnn.model.encoder import DatasetLayer, SharedLayers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from benchmarks.gpu_sections import Setting
     from musegnn.kernels.edge_attention import EdgeGraph
 
 WIDTH, DIM, HEADS, N_ATTRIBUTES = 64, 32, 4, 2
@@ -71,48 +74,53 @@ class Step:
         return loss.detach()
 
 
-def measure_step(setting: Any, has_time: Callable[[str], bool]) -> Iterator[Measurement]:
-    """Time a whole step in float32 with ours and with PyG's layers."""
+def step_items(setting: Setting) -> Iterator[Item]:
+    """List training steps in float32 with ours and with PyG's layers."""
     for n_nodes in (30,) if setting.dry else (1000, 2000):
-        shape = f"{n_nodes} d=0.05 mlp decoder fp32"
-        if not has_time(shape):
-            return
-        graph = make_graph("uniform", n_nodes, 0.05, setting.device)
-        jobs = {"ours": Step(graph, pyg=False), "pyg": Step(graph, pyg=True)}
-        seconds = time_jobs(jobs, setting.device, seconds=0.0 if setting.dry else 3.0)
-        yield Measurement(
-            shape=shape, metric="step", value=seconds["ours"] * 1e3, unit="ms", baseline="the same with PyG's layers",
-            baseline_value=seconds["pyg"] * 1e3,
-        )  # fmt: skip
+        yield Item(f"{n_nodes} d=0.05 mlp decoder fp32", partial(_measure_step, setting, n_nodes))
 
 
-def measure_batch(setting: Any, has_time: Callable[[str], bool]) -> Iterator[Measurement]:
-    """Time one layer on 82 graphs of mixed densities, in one call and one after the other."""
+def batch_items(setting: Setting) -> Iterator[Item]:
+    """List layers on 82 graphs of mixed densities, in one call and one after the other."""
+    for dtype in (torch.bfloat16, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+        if name not in setting.wrong:
+            yield Item(f"82 graphs {name}", partial(_measure_batch, setting, dtype))
+
+
+def _measure_step(setting: Setting, n_nodes: int) -> Iterator[Measurement]:
+    graph = make_graph("uniform", n_nodes, 0.05, setting.device)
+    jobs = {"ours": Step(graph, pyg=False), "pyg": Step(graph, pyg=True)}
+    seconds = time_jobs(jobs, setting.device, seconds=0.0 if setting.dry else 3.0)
+    yield Measurement(
+        shape=f"{n_nodes} d=0.05 mlp decoder fp32", metric="step", value=seconds["ours"] * 1e3, unit="ms",
+        baseline="the same with PyG's layers" if "pyg" in seconds else "",
+        baseline_value=seconds["pyg"] * 1e3 if "pyg" in seconds else None,
+    )  # fmt: skip
+
+
+def _measure_batch(setting: Setting, dtype: torch.dtype) -> Iterator[Measurement]:
     count, n_nodes = (3, 24) if setting.dry else (82, 1000)
     graphs = [
         make_graph("uniform", n_nodes, (0.01, 0.05, 0.1, 0.2, 0.3)[i % 5], setting.device, seed=i) for i in range(count)
     ]
     whole = batch_graphs(graphs)
-    for dtype in (torch.bfloat16, torch.float32):
-        shape = f"{count}x{n_nodes} d=0.01..0.3 {str(dtype).removeprefix('torch.')}"
-        if not has_time(shape):
-            return
-        options = {"device": setting.device, "dtype": dtype}
-        conv = EdgeFeaturedTransformerConv(WIDTH, DIM, HEADS, edge_dim=N_ATTRIBUTES).to(**options)
-        x = torch.randn((count * n_nodes, WIDTH), **options)
-        attributes = [torch.randn((graph.n_edges, N_ATTRIBUTES), **options) for graph in graphs]
-        joined, parts = torch.cat(attributes), list(x.split(n_nodes))
+    options = {"device": setting.device, "dtype": dtype}
+    conv = EdgeFeaturedTransformerConv(WIDTH, DIM, HEADS, edge_dim=N_ATTRIBUTES).to(**options)
+    x = torch.randn((count * n_nodes, WIDTH), **options)
+    attributes = [torch.randn((graph.n_edges, N_ATTRIBUTES), **options) for graph in graphs]
+    joined, parts = torch.cat(attributes), list(x.split(n_nodes))
 
-        def together(conv: nn.Module = conv, x: torch.Tensor = x, joined: torch.Tensor = joined) -> None:
-            conv(x, whole, joined, impl=setting.impl).square().sum().backward()
+    def together() -> None:
+        conv(x, whole, joined, impl=setting.impl).square().sum().backward()
 
-        def apart(conv: nn.Module = conv, parts: Any = parts, attributes: Any = attributes) -> None:
-            for part, graph, attribute in zip(parts, graphs, attributes, strict=True):
-                conv(part, graph, attribute, impl=setting.impl).square().sum().backward()
+    def apart() -> None:
+        for part, graph, attribute in zip(parts, graphs, attributes, strict=True):
+            conv(part, graph, attribute, impl=setting.impl).square().sum().backward()
 
-        jobs = {"together": together, "apart": apart}
-        seconds = time_jobs(jobs, setting.device, seconds=0.0 if setting.dry else 5.0)
-        yield Measurement(
-            shape=shape, metric="graphs_fwd_bwd", value=seconds["together"] * 1e3, unit="ms",
-            baseline="one graph after the other", baseline_value=seconds["apart"] * 1e3,
-        )  # fmt: skip
+    seconds = time_jobs({"together": together, "apart": apart}, setting.device, seconds=0.0 if setting.dry else 5.0)
+    yield Measurement(
+        shape=f"{count}x{n_nodes} d=0.01..0.3 {str(dtype).removeprefix('torch.')}", metric="graphs_fwd_bwd",
+        value=seconds["together"] * 1e3, unit="ms", baseline="one graph after the other",
+        baseline_value=seconds["apart"] * 1e3,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 50
 
 
 def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *, seconds: float) -> dict[str, float]:
-    """Return the median seconds of each job, timed in turns after a warm-up.
+    """Return the median seconds of each job, timed in turns after a warm-up, without those that failed.
 
     Parameters
     ----------
@@ -29,9 +29,7 @@ def time_jobs(jobs: Mapping[str, Callable[[], object]], device: torch.device, *,
         warm-up.
     """
     warm_up, least = (WARM_UP, LEAST_ROUNDS) if seconds > 0 else (0, 1)
-    for job in jobs.values():
-        for _ in range(warm_up):
-            job()
+    jobs = {name: job for name, job in jobs.items() if _runs(name, job, warm_up, device)}
     times: dict[str, list[float]] = {name: [] for name in jobs}
     end = time.perf_counter() + seconds
     for number in range(MOST_ROUNDS):
@@ -52,6 +50,23 @@ def peak_bytes(job: Callable[[], object], device: torch.device) -> int | None:
     job()
     torch.cuda.synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def _runs(name: str, job: Callable[[], object], warm_up: int, device: torch.device) -> bool:
+    """Warm a job up; say why where it fails, unless the GPU is lost with it."""
+    try:
+        for _ in range(warm_up):
+            job()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except Exception as error:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # raises where the GPU no longer answers
+            torch.cuda.synchronize(device)
+        lines = str(error).strip().splitlines() or [""]
+        print(f"  failed {name}: {type(error).__name__}: {lines[0]}", flush=True)
+        return False
+    return True
 
 
 def _once(job: Callable[[], object], device: torch.device) -> float:
