@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("musegnn", "kernels", "data_store", "cluster")
 FLOORS = (
     "errors error_codes kernels data_store aliases config atlas_file dataset_entries datasets graph guesses progress "
-    "random ranking removed_settings run_folder setting_errors text units vectors",
+    "machine random ranking removed_settings run_folder setting_errors text units vectors",
     "coexpression",
     "model",
     "training",
