@@ -20,6 +20,7 @@ from musegnn.data_store.genes import (
     is_row_numbers,
     mark_genes,
     mark_mitochondrial,
+    mark_peaks,
     on_mitochondrial_chromosome,
     plain,
     truth,
@@ -108,8 +109,9 @@ def describe(
     gene_name_key: str | None,
     spatial_key: str | None,
     by: str | None = None,
+    peaks: bool = False,
 ) -> MatrixDescription:
-    """Read names and structure of an open file; an error for all but counts of cells x genes.
+    """Read names and structure of an open file; an error for all but counts of cells x genes, or x `peaks`.
 
     Parameters are those of :func:`~musegnn.data_store.readers.open_matrix`.
     """
@@ -138,7 +140,7 @@ def describe(
         warnings.append(f"W226: {chosen} is stored by columns and has to be turned into rows, which takes longer")
     names = [name or gene_id for name, gene_id in zip(names, ids, strict=True)]
     kinds = _kinds(genes, len(names), where)
-    used_genes = use_columns(names, kinds, where, warnings)
+    used_genes = _use_peaks(names, where) if peaks else use_columns(names, kinds, where, warnings)
     warnings += _warn_of_larger_raw(container, chosen)
     coords = used_cells = None
     if spatial_key is not None:
@@ -155,6 +157,15 @@ def describe(
         used_cells=used_cells, used_genes=used_genes, coords=coords, coordinates=container.coordinates(),
         labels={column: cells.n_labels(column) for column in cells.columns()}, warnings=warnings,
     )  # fmt: skip
+
+
+def _use_peaks(names: list[str], where: str) -> NDArray[np.intp]:
+    """Return the columns that are peaks; E236 where none is."""
+    used = np.flatnonzero(mark_peaks(names))
+    if len(used) == 0:
+        msg = f"`annotation` is set, but no column is a peak (first: {some_of([shorten(name, 24) for name in names])})"
+        raise InputError(msg, code="E236", where=where, fix="leave `annotation` out")
+    return used
 
 
 def choose_layer(layers: dict[str, tuple[int, int]], layer: str | None, where: str) -> str:

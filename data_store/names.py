@@ -205,7 +205,10 @@ def _refuse_other_names(names: list[str], *, has_ids: bool, other_keys: Sequence
     if len(names) and peaks.mean() > MOST:
         msg = f"{peaks.sum()} of {len(names)} columns are peaks, such as {shorten(names[int(peaks.argmax())], 40)}"
         raise InputError(
-            msg, code="E218", where=where, fix="give gene activities: counts of fragments or peaks per gene"
+            msg,
+            code="E218",
+            where=where,
+            fix="set `annotation: genes.gtf`, or give gene activities",
         )
     if not has_ids and is_row_numbers(names):
         few = f"{names[0]}, ..., {names[-1]}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import scipy.sparse as sp
 
+from musegnn.data_store.annotation import genes_near_peaks, read_annotation
 from musegnn.data_store.blocks import check_range, cut_blocks, windows
 from musegnn.data_store.count_source import MIN_CELLS, CountSource
 from musegnn.data_store.description import count_layers, describe
@@ -64,6 +65,7 @@ class FileSource:
         mod: str | None,
         transpose: bool,
         stamps: dict[Location, tuple[int, str]],
+        near: sp.csr_matrix | None = None,
     ) -> None:
         self._location, self.description = location, description
         self._mod, self._transpose, self._stamps = mod, transpose, stamps
@@ -73,8 +75,8 @@ class FileSource:
         self.mitochondrial = names.mitochondrial
         self.n_cells = description.n_used
         self.n_genes = len(names.gene)
-        self._names = names
-        self.n_entries = description.n_entries
+        self._names, self._near = names, near
+        self.n_entries = description.n_entries if near is None else None  # a peak may be near several genes
         self.coords = description.coords
         # Many small requests to a server take longer than one pass, and each cell is asked for several times.
         self.access: Access = (
@@ -130,7 +132,7 @@ class FileSource:
                 continue
             if used_cells is not None:
                 part = part[used_cells[place : place + part.shape[0]]]
-            yield take_genes(part, used_genes, self._names)
+            yield take_genes(part, used_genes, self._names, near=self._near)
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
         """Return a column of the table of cells; see :meth:`CountSource.obs`."""
@@ -160,6 +162,9 @@ class FileSource:
         used = (self.description.used_cells, self.description.used_genes)
         digests = [hashlib.sha256(mask.tobytes()).hexdigest() for mask in used if mask is not None]
         digests += [] if self._names.digest is None else [self._names.digest]
+        if self._near is not None:
+            parts = (self._near.indptr.astype("<i8"), self._near.indices.astype("<i8"), self.gene)
+            digests += [hashlib.sha256(part.tobytes()).hexdigest() for part in parts]
         return {"used": digests} if digests else {}
 
     def _check_unchanged(self) -> None:
@@ -230,6 +235,7 @@ def open_matrix(
     mod: str | None = None,
     transpose: bool = False,
     by: str | None = None,
+    annotation: Path | str | None = None,
     min_cells: int = MIN_CELLS,
 ) -> FileSource:
     """Open a file, folder, URL or AnnData object with counts and check its structure; counts are checked when read.
@@ -259,6 +265,8 @@ def open_matrix(
         Whether the matrix is genes x cells in a format of cells x genes.
     by
         Column of cells whose labels become datasets of their own, so that slides among them may lie over one another.
+    annotation
+        GTF, GFF or BED file of genes, for counts of peaks: those in a gene or the 2000 bases before it are summed.
     min_cells
         Smallest number of cells for which co-expression means anything.
 
@@ -287,32 +295,67 @@ def open_matrix(
             gene_name_key=gene_name_key,
             spatial_key=spatial_key,
             by=by,
+            peaks=annotation is not None,
         )
     used = np.arange(len(found.names)) if found.used_genes is None else found.used_genes
-    names = resolve_genes(
-        [found.names[i] for i in used],
-        [found.ids[i] for i in used],
-        has_ids=found.id_key is not None or found.name_key is not None,
-        other_keys=found.id_keys,
-        where=where,
-        marked=found.marked[used],
-    )
+    near = None
+    if annotation is None:
+        names = resolve_genes(
+            [found.names[i] for i in used],
+            [found.ids[i] for i in used],
+            has_ids=found.id_key is not None or found.name_key is not None,
+            other_keys=found.id_keys,
+            where=where,
+            marked=found.marked[used],
+        )
+    else:
+        near, names = _annotate([found.names[i] for i in used], Location.of(annotation), found.warnings, where)
     if found.n_used < min_cells:
         msg = f"{found.n_used} cells, expected at least {min_cells} for co-expression"
         raise InputError(msg, code="E251", where=where, fix="leave this dataset out or merge it with its replicates")
-    options: dict[str, Any] = {"mod": mod, "transpose": transpose, "stamps": stamps}
+    options: dict[str, Any] = {"mod": mod, "transpose": transpose, "stamps": stamps, "near": near}
     if adata is not None:
         return MemorySource(adata, name, found, names, **options)
     return FileSource(location, found, names, **options)
 
 
-def take_genes(part: sp.csr_matrix, columns: NDArray[np.int64] | None, names: GeneNames) -> sp.csr_matrix:
+def _annotate(
+    peaks: list[str], annotation: Location, warnings: list[str], where: str
+) -> tuple[sp.csr_matrix, GeneNames]:
+    """Return which peaks are near which genes of an annotation, those near none aside, and the names of the genes."""
+    genes = read_annotation(annotation)
+    near = genes_near_peaks(peaks, genes, where)
+    far = int((np.diff(near.indptr) == 0).sum())
+    if far:
+        warnings.append(f"W242: {far} of {len(peaks)} peaks are near no gene and were left out")
+    kept = np.flatnonzero(near.getnnz(axis=0))
+    names = resolve_genes(
+        [genes.name[i] for i in kept],
+        [genes.gene_id[i] for i in kept],
+        has_ids=True,
+        other_keys=(),
+        where=annotation.where,
+    )
+    return near[:, kept].tocsr(), names
+
+
+def take_genes(
+    part: sp.csr_matrix,
+    columns: NDArray[np.int64] | None,
+    names: GeneNames,
+    *,
+    near: sp.csr_matrix | None = None,
+) -> sp.csr_matrix:
     """Return the counts of genes from those of all columns of a matrix, canonical int32 CSR like `part`.
 
-    `columns` are those that are used (``None``: all), and `names` says which of them are copies of a gene.
+    `columns` are those that are used (``None``: all), `near` says which of these count towards which gene where they
+    are peaks, and `names` which genes are copies of one.
     """
     if columns is not None:
         part = part[:, columns]
+    if near is not None:
+        part = (part @ near).tocsr()
+        part.sort_indices()
     if names.place is None:
         return part
     indices = names.place[part.indices].astype(np.int32)

@@ -83,8 +83,9 @@ class DatasetConfig(_Section):
         ``Visium`` and ``Homo sapiens``, mean the same (:mod:`musegnn.aliases`).
     layer
         Where the raw counts are: ``None`` for ``X``, else a name in ``layers``, or ``raw`` for ``raw.X``.
-    mod, transpose
-        Modality of MuData (or genome of 10x version 2) where there are several; whether the matrix is genes x cells.
+    mod, transpose, annotation
+        Modality of MuData (or genome of 10x version 2) where there are several; whether the matrix is genes x cells;
+        GTF, GFF or BED file of genes, by which counts of peaks are summed.
     gene_id_key
         Column of ``var`` with gene identifiers, used where gene names are not unique; ``None`` for ``var_names``.
     gene_name_key
@@ -106,6 +107,7 @@ class DatasetConfig(_Section):
     layer: str | None = None
     mod: str | None = None
     transpose: bool = False
+    annotation: Path | None = None
     gene_id_key: str | None = None
     gene_name_key: str | None = None
     spatial_key: str = "spatial"

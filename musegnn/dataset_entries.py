@@ -113,6 +113,8 @@ def _as_entry(entry: Any) -> Entry:  # whatever a user wrote
 def _files_of(entry: Entry, base: Path, where: str) -> list[Entry]:
     """Return one entry per file that the path of an entry means."""
     path = entry.get("path")
+    if isinstance(entry.get("annotation"), str):
+        entry = entry | {"annotation": expand_path(entry["annotation"], base)}
     if not isinstance(path, (str, Path)) or Path(path) == IN_MEMORY or is_url(path):
         return [entry]
     whole = expand_path(path, base)

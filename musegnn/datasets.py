@@ -47,6 +47,7 @@ def _reading(dataset: DatasetConfig) -> dict[str, Any]:
         "mod": dataset.mod,
         "transpose": dataset.transpose,
         "by": dataset.by,
+        "annotation": dataset.annotation,
     }
 
 

@@ -44,6 +44,7 @@ E234 | InputError | Sizes of a text matrix and its tables or lines differ. | Cop
 E235 | InputError | A line of a text matrix is no count of the kind that its header says. | Correct the line or header.
 E237 | InputError | Another program has a file open for writing. | Close it there, or copy the file.
 E238 | InputError | A filter of HDF5 is not installed. | pip install hdf5plugin.
+E236 | InputError | An annotation of genes is of no use for these columns. | Give that of the genome of the peaks.
 E240 | InputError | A name is not UTF-8. | Write the names as UTF-8.
 E241 | InputError | A name holds a NUL character. | Correct the name.
 E251 | InputError | There are too few cells for co-expression. | Leave the dataset out, or merge it with its replicates.
@@ -117,6 +118,7 @@ W229 | WARNING | Cells without counts were dropped. | Nothing.
 W230 | WARNING | Most genes have no counts. | Give the filtered matrix.
 W236 | WARNING | Duplicate entries of the sparse matrix were summed. | Nothing.
 W241 | WARNING | Columns without a gene name were left out. | Name the genes.
+W242 | WARNING | Peaks that are near no gene were left out. | Nothing.
 W250 | WARNING | The median cell has few counts. | Give the filtered matrix.
 W251 | WARNING | Labels with too few cells were left out. | Name a coarser column.
 W252 | WARNING | Cells without a label in the column of `by` were left out. | Label them, or nothing.
