@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test chaos crash lint bench scatter
+.PHONY: demo test chaos crash hosts lint bench scatter
 
 $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,13 +23,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest -q -n 2 -m "not ray and not chaos"
-	$(BIN)/pytest -q -m "ray and not chaos" tests/cluster  # one after the other: clusters starve one another
+	$(BIN)/pytest -q -m "ray and not chaos" tests/cluster tests/hosts  # one after the other: clusters starve one another
 
 chaos: $(STAMP)
 	$(BIN)/pytest -m chaos -rP tests/cluster
 
 crash: $(STAMP)
 	$(BIN)/python -m benchmarks crash
+
+hosts: $(STAMP)
+	$(BIN)/python -m tests.hosts --write  # as root on Linux; fills in the table of docs/cluster.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from musegnn.cluster.links import PING_SECONDS, Answer, ping
 from musegnn.cluster.messages import TaskResult
+from musegnn.errors import ConfigError
 from musegnn.training.phases import PhaseState
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ STACKS_SECONDS = 2.0
 RECHECK_SECONDS = 5.0
 QUICK_PING_SECONDS = 0.3
 END_SECONDS = 5.0
+HEAD_CHECK_SECONDS = 5.0
+HEAD_SECONDS = 25.0
+"""Silence of the head of the cluster after which a run stops; Ray itself ends this process after a minute."""
 
 
 @dataclass(eq=False, slots=True)
@@ -144,7 +148,9 @@ class ActorPool:
             "runtime_env": {"env_vars": dict(environment or {})},
         }
         self._count = itertools.count()
-        self._listened = time.monotonic()
+        self._listened = self._head_answered = time.monotonic()
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._head_check_at = 0.0
         self.actors: list[ActorHandle] = []
 
     def __enter__(self) -> Self:
@@ -192,6 +198,7 @@ class ActorPool:
     def poll(self, seconds: float) -> None:
         """Ask all actors for heartbeats, wait for answers, and note which are ready and which have died."""
         self._forget_deafness()
+        self._check_head()
         waiting: dict[Any, ActorHandle] = {}  # Ray's references
         for actor in self.actors:
             if actor.dead:
@@ -220,6 +227,25 @@ class ActorPool:
         if deaf > DEAF_SECONDS:
             for actor in self.actors:
                 actor.last_heartbeat += deaf
+
+    def forgive(self) -> None:
+        """Count the silence of all actors anew, after a time in which the network of this host was out."""
+        for actor in self.actors:
+            actor.last_heartbeat = time.monotonic()
+
+    def _check_head(self) -> None:
+        """Raise E305 when the head of the cluster, without which Ray ends everything, has been gone for long."""
+        now = time.monotonic()
+        if now < self._head_check_at:
+            return
+        self._head_check_at = now + HEAD_CHECK_SECONDS
+        host, _, port = self._head.rpartition(":")
+        if ping([(host, int(port))], QUICK_PING_SECONDS) == [Answer.ACCEPTED]:
+            self._head_answered = time.monotonic()
+        elif now - self._head_answered > HEAD_SECONDS:
+            msg = f"the head of the Ray cluster has not answered for {now - self._head_answered:.0f} s"
+            fix = "start the cluster again and run the same command with --resume"
+            raise ConfigError(msg, code="E305", where=self._head, fix=fix)
 
     def _receive(self, actor: ActorHandle, ref: Any) -> bool:  # Ray's reference
         """Take an answer, and return false when the connection to a ready actor has failed."""

@@ -123,6 +123,7 @@ class Controller:
         self._fence, self._address, self._memory = fence, address, memory
         self._timeouts, self._fixed_owner = timeouts or Timeouts(), owner
         self._left_out = set(left_out)
+        self._doubts = False
         self._seconds: dict[str, float] = {}
         self._failure_counts: Counter[tuple[str | None, int]] = Counter()
 
@@ -237,6 +238,8 @@ class Controller:
                 checkpoint=checkpoint,
             )
             running[self._pool.begin(actor, task)] = rank
+        hosts = Counter(actor.info.host for actor in group if actor.info is not None)
+        logger.info("group_epoch %d: actors by host: %s", self._group_epoch, dict(hosts))
         self._monitor.began(self._group_epoch, group, placement)
         results: list[TaskResult | None] = [None] * len(group)
         failures: list[Failure] = []
@@ -294,8 +297,12 @@ class Controller:
         found: list[Failure] = []
         silent = max((group[rank].silent for rank in working), default=0.0)
         if self._timeouts.silent < silent < self._timeouts.doubt and self._pool.hears_nobody():
+            self._doubts = True
             self._monitor.note(f"no actor has answered for {silent:.0f} s, which may be due to this host's own network")
             return found
+        if self._doubts and silent < self._timeouts.doubt:
+            self._pool.forgive()  # hosts come back one after the other
+        self._doubts = False
         self._monitor.note("")
         for rank in sorted(working):
             actor = group[rank]

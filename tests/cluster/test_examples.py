@@ -57,6 +57,16 @@ def test_the_slurm_script_is_shell_and_asks_for_what_it_uses():
     assert "--address" in shown.stdout
 
 
+def test_all_start_ray_with_the_same_settings():
+    found = {}
+    for name in ("slurm.sh", "kuberay.yaml", "ray-up.yaml"):
+        text = (EXAMPLES / name).read_text()
+        pairs = re.findall(r"\b(RAY_\w+)(?:=|, value: \"?)([\w.]+)", text)
+        found[name] = {key: value for key, value in pairs if "TOKEN" not in key}
+    assert found["slurm.sh"] == found["kuberay.yaml"] == found["ray-up.yaml"]
+    assert int(found["slurm.sh"]["RAY_health_check_failure_threshold"]) >= 20
+
+
 def test_the_kuberay_job_has_a_gpu_for_each_actor_and_spare():
     job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")

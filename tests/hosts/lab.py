@@ -17,6 +17,7 @@ from pathlib import Path
 
 NET = "10.83.0"
 NOWHERE = "02:00:00:00:00:ff"
+CABLE = Path(__file__).with_name("cable.py")
 TOOLS = ("ip", "bridge", "unshare", "nsenter")
 INIT = """
 import os, signal, time
@@ -70,6 +71,8 @@ class Lab:
         self._name = f"lab{os.getpid()}"
         self._switch = f"{self._name}s"
         self._first: dict[int, int] = {}
+        self._cables: dict[int, subprocess.Popen] = {}
+        self._silent: set[tuple[int, int]] = set()
         self._started: list[subprocess.Popen] = []
 
     def __enter__(self) -> Lab:
@@ -88,6 +91,9 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for host in list(self._first):
             self.kill_all(host)
+        for cable in self._cables.values():
+            cable.terminate()
+            cable.wait()
         for process in self._started:
             process.wait(timeout=30)
         for name in [*(self._space(host) for host in self.hosts), self._switch]:
@@ -199,10 +205,43 @@ class Lab:
         """Lose whatever one host sends to another; the way back stays."""
         words = ("neigh", "replace", address(target), "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent")
         ip("-n", self._space(source), *words)
+        self._silent.add((source, target))
 
     def hear(self, source: int, target: int) -> None:
         """Undo :meth:`silence`."""
         ip("-n", self._space(source), "neigh", "del", address(target), "dev", "eth0")
+        self._silent.discard((source, target))
+
+    def bad_cable(self, host: int, *, loss: float = 0.0, delay: float = 0.0, mbit: float = 0.0) -> None:
+        """Put a bad cable between a host and the bridge: percent lost, ms and Mbit/s in each direction."""
+        switch = self._switch
+        for k in self.hosts:  # a lost frame shall be one packet, not many that are sent as one
+            ip("-n", self._space(k), "link", "set", "eth0", "gso_max_segs", "1")
+        ip("-n", switch, "link", "set", f"p{host}", "nomaster")
+        ip("-n", switch, "link", "add", f"q{host}", "type", "veth", "peer", "name", f"b{host}")
+        ip("-n", switch, "link", "set", f"b{host}", "master", "br0", "up")
+        ip("-n", switch, "link", "set", f"q{host}", "up")
+        words = [sys.executable, str(CABLE), f"p{host}", f"q{host}", str(loss), str(delay), str(mbit)]
+        self._cables[host] = subprocess.Popen(["ip", "netns", "exec", switch, *words])
+
+    def _good_cable(self, host: int) -> None:
+        cable = self._cables.pop(host)
+        cable.terminate()
+        cable.wait()
+        ip("-n", self._switch, "link", "del", f"q{host}")
+        ip("-n", self._switch, "link", "set", f"p{host}", "master", "br0")
+
+    def restore(self) -> None:
+        """Undo all silence, bad cables, and mounts that hide something."""
+        for host in list(self._cables):
+            self._good_cable(host)
+        for source, target in sorted(self._silent):
+            self.hear(source, target)
+        for host in self._first:
+            lines = Path(f"/proc/{self._first[host]}/mounts").read_text().splitlines()
+            inside = [line.split()[1] for line in lines if line.split()[1].startswith(str(self.folder))]
+            for path in reversed(inside):
+                self.run(host, ["umount", "-l", path])
 
     def isolate(self, one: int, other: int, *, on: bool = True) -> None:
         """Let two hosts not reach each other; both reach, and are reached by, all others."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +69,7 @@ class Cluster:
 
     def repair(self) -> None:
         """Bring every host back, as an operator would."""
+        self.lab.restore()
         for host in self.lab.hosts:
             if host in self.lab._first:
                 self.lab.mend(host)
@@ -106,6 +106,9 @@ class Run:
     status: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
     first: dict[int, int] = field(default_factory=dict)
+    seen: dict[int, set[int]] = field(default_factory=dict)
+    """Process ids of actors after the fault, by host."""
+    message: str = ""
 
     @property
     def lab(self) -> Lab:
@@ -126,6 +129,9 @@ class Run:
             self.status = json.loads((self.folder / "status.json").read_text())
         except (OSError, ValueError):
             return not over
+        for actor in self.status["actors"]:
+            if actor["host"] and self.fault_at is not None:
+                self.seen.setdefault(number(actor["host"]), set()).add(actor["pid"])
         lines = self.status["stalled"] + self.status["aside"] + [f["cause"] for f in self.status["failures"]]
         if self.fault_at is not None:
             for line in lines:
@@ -171,8 +177,7 @@ class Run:
 
     def same_actors(self, hosts: set[int]) -> bool:
         """Return whether the actors of some hosts are those of the beginning, as long as there are any."""
-        now = {number(a["host"]): a["pid"] for a in self.status["actors"] if a["host"]}
-        return all(now.get(host, pid) == pid for host, pid in self.first.items() if host in hosts)
+        return all(self.seen.get(host, {pid}) == {pid} for host, pid in self.first.items() if host in hosts)
 
     def left_behind(self) -> dict[int, list[int]]:
         """Return trainers on hosts by what Ray shows of them, by host."""
@@ -198,11 +203,17 @@ def make_store(folder: Path, helpers, *, rounds: int = 150):
     return store, config
 
 
-def new_run(cluster: Cluster, folder: Path, store, config, **options) -> Run:
+def new_run(cluster: Cluster, folder: Path, store, config, *, prepare=None, trained: int = 0, **options) -> Run:
+    """Make a run folder, with some rounds trained where asked, prepare the hosts, and start the command."""
+    from musegnn.api import MuSeGNN
     from musegnn.run_folder import RunFolder
 
-    shutil.rmtree(folder, ignore_errors=True)
+    if trained:
+        short = config.training.model_copy(update={"rounds": trained})
+        MuSeGNN(store, config.model_copy(update={"training": short})).train(folder)
     RunFolder.create(folder, config, store=store.path)
+    if prepare is not None:
+        prepare(cluster, folder)
     run = Run(cluster, folder, **options)
     run.begin()
     return run

@@ -1,0 +1,107 @@
+"""Play faults on a laboratory of four hosts: ``python -m tests.hosts [--write] [NAME ...]``; without names, all.
+
+``--write`` puts the table into docs/cluster.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.hosts.faults import FAULTS, REFUSED, Outcome, play
+from tests.hosts.lab import Lab, why_not
+from tests.hosts.plays import ROOT, SETTINGS, Cluster, make_store
+
+PAGE = ROOT / "docs" / "cluster.md"
+BEGIN, END = "<!-- hosts: begin -->\n", "<!-- hosts: end -->\n"
+COLUMNS = ("fault", "recovery, s", "named, s", "round, s", "result", "healthy actors killed", "left after 30 s")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
+
+
+def helpers():
+    """Load the maker of datasets that the tests of clusters use."""
+    path = ROOT / "tests" / "cluster" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("cluster_helpers", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cluster_helpers"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the hosts: the settings of the examples, and where the program is."""
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": CACHE, **SETTINGS}
+
+
+CACHE = os.environ.get("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "musegnn-hosts-numba"))
+
+
+def problem(name: str, outcome: Outcome) -> str:
+    """Return what is not as wanted; empty when all is."""
+    if name in REFUSED:
+        refused = REFUSED[name] in outcome.message and "h3" in outcome.message
+        return "" if refused else f"no line that names {REFUSED[name]} and the host: {outcome.message}"
+    if outcome.exit != 0:
+        return f"ended with {outcome.exit}: {outcome.message}"
+    wrong = []
+    if not outcome.same_bytes:
+        wrong.append("other bytes than one process")
+    if outcome.killed:
+        wrong.append("a healthy actor was killed")
+    if outcome.left:
+        wrong.append(f"left behind: {outcome.left}")
+    return "; ".join(wrong)
+
+
+def row(name: str, outcome: Outcome) -> str:
+    number = lambda s, digits=1: f"{s:.{digits}f}" if s else ""  # noqa: E731
+    result = "same bytes" if outcome.same_bytes else f"refused, {REFUSED[name]}" if name in REFUSED else "**none**"
+    killed, left = "yes" if outcome.killed else "none", "yes" if outcome.left else "nothing"
+    cells = [
+        FAULTS[name].title,
+        number(outcome.seconds),
+        number(outcome.named),
+        number(outcome.round_seconds, 2),
+        result,
+        killed,
+        left,
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def main(words: list[str]) -> int:
+    reason = why_not()
+    if reason:
+        print(f"no laboratory here: {reason}")
+        return 0
+    write, names = "--write" in words, [word for word in words if word != "--write"] or list(FAULTS)
+    rows, failed = [], False
+    with tempfile.TemporaryDirectory(prefix="musegnn-hosts-") as place:
+        folder = Path(place)
+        store, config = make_store(folder / "data", helpers())
+        with Lab(4, folder, env=environment()) as lab:
+            cluster = Cluster(lab)
+            cluster.start()
+            for name in names:
+                outcome = play(name, cluster, folder / name, store, config)
+                wrong = problem(name, outcome)
+                failed |= bool(wrong)
+                rows.append(row(name, outcome))
+                print(rows[-1].strip(), "NOT AS WANTED: " + wrong if wrong else "", flush=True)
+                print(
+                    f"    exit {outcome.exit}, {outcome.over:.0f} s; {outcome.cause}; {outcome.message[:300]}",
+                    flush=True,
+                )
+                cluster.repair()
+    if write:
+        head, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(head + BEGIN + HEADER + "".join(rows) + END + rest.partition(END)[2])
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
