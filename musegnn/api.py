@@ -87,8 +87,9 @@ class MuSeGNN:
         vectors = f"{n_genes} vectors of {self.config.model.dim} dimensions"
         return f"MuSeGNN: {len(self.graphs)} datasets ({names}), {vectors}, {state}; store {self.store.path}"
 
-    def _reset(self) -> None:
-        self._trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype)
+    def _reset(self, like: MuSeGNN | None = None) -> None:
+        features_of = None if like is None else like._trainer.model
+        self._trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype, like=features_of)
 
     @property
     def rounds(self) -> int:
@@ -107,7 +108,7 @@ class MuSeGNN:
     def untrained(self) -> MuSeGNN:
         """Return a model on the same data with the initial weights."""
         other = copy.copy(self)
-        other._reset()
+        other._reset(like=self)
         return other
 
     def started(self) -> MuSeGNN:
@@ -122,7 +123,7 @@ class MuSeGNN:
         other = copy.copy(self)
         training = self.config.training.model_copy(update={"seed": seed, "rounds": self.rounds})
         other.config = self.config.model_copy(update={"training": training})
-        other._reset()
+        other._reset(like=self)
         return other
 
     def fingerprint(self) -> str:

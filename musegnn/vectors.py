@@ -29,6 +29,8 @@ import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
+from musegnn.random import stream
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,6 +47,7 @@ TILE_COLUMNS = 8192  # with the rows of a block it stays in the cache
 STRIP = 64  # similarities whose maximum is compared at once
 BLOCK_ENTRIES = 4_000_000
 TYPICAL_NEIGHBORS = 10
+TYPICAL_ALL, TYPICAL_ROWS = 10_000, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +128,18 @@ def neighborhood_similarity(
 def typical_similarity(unit: Floats, group: Ints, *, groups: Ints | None = None, k: int = TYPICAL_NEIGHBORS) -> Floats:
     """Compute the typical cosine of nearest rows of two groups, ``(m(D, E) + m(E, D)) / 2``: wanted x all, (m, T).
 
-    Parameters are those of :func:`neighborhood_similarity`; no group may be without rows.
+    Parameters are those of :func:`neighborhood_similarity`; no group may be without rows. Of more than
+    ``TYPICAL_ALL`` rows, means are over at most ``TYPICAL_ROWS`` rows of each group, drawn at random.
     """
-    near = neighborhood_similarity(unit, group, groups=groups, k=k)
     members = [np.flatnonzero(group == code) for code in range(int(group.max(initial=-1)) + 1)]
-    towards = np.array([near[rows].mean(axis=0) for rows in members]).reshape(len(members), near.shape[1])  # m(E, D)
+    if len(unit) > TYPICAL_ALL:
+        random = stream(0, "typical_rows", len(unit))
+        members = [np.sort(random.permutation(rows)[:TYPICAL_ROWS]) for rows in members]
+    asked = np.concatenate([np.empty(0, np.int64), *members])
+    ends = np.cumsum([len(rows) for rows in members])[:-1]
+    near = np.split(neighborhood_similarity(unit, group, rows=asked, groups=groups, k=k), ends)
+    n_groups = len(members) if groups is None else len(groups)
+    towards = np.array([part.mean(axis=0) for part in near[: len(members)]]).reshape(-1, n_groups)  # m(E, D)
     if groups is None:
         table: Floats = (towards + towards.T) / 2
         return table

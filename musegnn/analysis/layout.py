@@ -1,4 +1,7 @@
-"""Two coordinates per point for drawing (UMAP on exact cosine neighbours).
+"""Two coordinates per point for drawing (UMAP on cosine neighbours).
+
+Up to ``MOST_POINTS`` points are laid out together. Of more, that many are drawn at random and laid out, and the others
+are placed at the mean of their nearest neighbours among those that have a place.
 
 Legend: P points, k neighbours.
 """
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musegnn.kernels.compile_cache import ensure_cache
+from musegnn.random import stream
 from musegnn.vectors import Neighbors, nearest, unit_rows
 
 if TYPE_CHECKING:
@@ -22,6 +26,8 @@ with warnings.catch_warnings():
     from umap import UMAP
 
 N_NEIGHBORS = 15
+MOST_POINTS = 20_000
+BLOCK_ROWS = 2048
 
 
 def umap_layout(
@@ -34,8 +40,8 @@ def umap_layout(
 ) -> NDArray[np.float32]:
     """Return centred coordinates (P, 2), float32, in which vectors near by cosine are near; up to three lie on a line.
 
-    The neighbours are exact and the start is the first two principal components, so that nothing but the seeded
-    optimisation is random; it runs on one thread. Equal input is bitwise equal output on one machine.
+    The start is the first two principal components, so that nothing but the seeded draws and optimisation is random; it
+    runs on one thread. Equal input is bitwise equal output on one machine.
 
     Parameters
     ----------
@@ -65,6 +71,10 @@ def umap_layout(
     if found.index.shape[0] != points or found.index.shape[1] < size - 1 or (found.index[:, : size - 1] < 0).any():
         msg = f"expected {size - 1} neighbours of each of {points} points, got shape {found.index.shape}"
         raise ValueError(msg)
+    if points > MOST_POINTS:
+        chosen = np.sort(stream(seed, "layout_points").permutation(points)[:MOST_POINTS])
+        part = umap_layout(unit[chosen], n_neighbors=n_neighbors, min_dist=min_dist, seed=seed)
+        return _placed_around(unit, found, chosen, part)
     own = np.arange(points, dtype=np.int32)[:, None]
     index = np.concatenate([own, found.index[:, : size - 1]], axis=1)
     distance = np.concatenate([np.zeros((points, 1), np.float32), 1.0 - found.score[:, : size - 1]], axis=1)
@@ -80,6 +90,25 @@ def umap_layout(
             n_jobs=1,
         )
         layout: NDArray[np.float32] = model.fit_transform(unit).astype(np.float32)
+    layout -= layout.mean(axis=0)
+    return layout
+
+
+def _placed_around(
+    unit: NDArray[np.float32], neighbors: Neighbors, chosen: NDArray[np.int64], part: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Place points around those `chosen`, whose coordinates are `part`; who has no neighbour there, at the nearest."""
+    layout = np.zeros((len(unit), 2), dtype=np.float32)
+    is_chosen = np.zeros(len(unit), dtype=np.bool_)
+    layout[chosen], is_chosen[chosen] = part, True
+    near = is_chosen[neighbors.index] & (neighbors.index >= 0)
+    count = near.sum(axis=1)
+    around = np.flatnonzero(~is_chosen & (count > 0))
+    layout[around] = (layout[neighbors.index[around]] * near[around, :, None]).sum(axis=1) / count[around, None]
+    rest = np.flatnonzero(~is_chosen & (count == 0))
+    for start in range(0, len(rest), BLOCK_ROWS):
+        rows = rest[start : start + BLOCK_ROWS]
+        layout[rows] = part[(unit[rows] @ unit[chosen].T).argmax(axis=1)]
     layout -= layout.mean(axis=0)
     return layout
 

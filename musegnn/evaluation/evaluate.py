@@ -23,11 +23,12 @@ from musegnn.evaluation import edge_prediction
 from musegnn.evaluation.baselines.candidates import Candidate, baseline_candidates, relational_vectors, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
 from musegnn.evaluation.gene_sets import function_document, function_scores, transfer_scores
-from musegnn.evaluation.joint import conservation, islands, mixing, retrieve_jointly
+from musegnn.evaluation.joint import conservation, islands, joint_error, mixing, retrieve_jointly
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published_metrics import published_metrics
 from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
+from musegnn.evaluation.sample import draw_sample, sampling_error
 from musegnn.evaluation.seeds import summarize_seeds
 from musegnn.evaluation.stability import nearest_rows, neighbor_stability
 from musegnn.ranking import TOP_K
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import DatasetRecord, PairTable
     from musegnn.evaluation.edge_prediction import PairScore
     from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
+    from musegnn.evaluation.sample import Sample
     from musegnn.graph import GraphData, HeldOutPairs
     from musegnn.progress import Progress
     from musegnn.vectors import Similarity
@@ -114,14 +116,19 @@ def evaluate(
     dict
         JSON values, numbers rounded to six decimals, null where undefined.
     """
+    sample = draw_sample(graphs, seed)
     with _one_blas_thread():
         report, total = progress or (lambda *_: None), 2 * len(candidates)
         report("evaluate", 0, total, "")
         retrieved = {}
         for done, (name, c) in enumerate(candidates.items(), start=1):
-            retrieved[name] = retrieve_all(graphs, c.similarity)
+            retrieved[name] = retrieve_all(graphs, c.similarity, sample.pairs)
             report("evaluate", done, total, f"retrieval, {name}")
-        joint = {name: retrieve_jointly(graphs, c.vectors) for name, c in candidates.items() if c.vectors is not None}
+        joint = {
+            name: retrieve_jointly(graphs, c.vectors, queries=sample.queries)
+            for name, c in candidates.items()
+            if c.vectors is not None
+        }
         models: dict[str, dict[str, Any]] = {}
         for name, candidate in candidates.items():
             models[name] = {
@@ -131,16 +138,23 @@ def evaluate(
                 "joint": None,
                 "space": None,
                 "published": None,
+                "errors": {"held_out_mrr": _pair_error(retrieved[name], sample)},
             }
             if candidate.vectors is not None:
                 published = published_metrics(
-                    graphs, candidate.vectors, resolutions=resolutions, seed=seed, min_datasets=min_datasets
+                    graphs,
+                    candidate.vectors,
+                    resolutions=resolutions,
+                    seed=seed,
+                    min_datasets=min_datasets,
+                    sample=sample,
                 )
                 models[name] |= {
-                    "joint": _joint_scores(graphs, candidate.vectors, joint[name], published),
+                    "joint": _joint_scores(graphs, candidate.vectors, joint[name], published, sample),
                     "space": _space(graphs, candidate.vectors),
                     "published": published,
                 }
+                models[name]["errors"]["joint_mrr"] = 0.0 if sample.queries is None else joint_error(joint[name])
             report("evaluate", len(candidates) + len(models), total, f"all measures, {name}")
         document = {
             "format": FORMAT,
@@ -150,6 +164,7 @@ def evaluate(
             "joint_candidate_set": "all rows of all datasets but the query and further copies of its gene",
             "top_k": TOP_K,
             "seed": seed,
+            "sample": sample.describe(),
             "datasets": [_describe(t) for t in graphs],
             "models": models,
             "comparisons": _comparisons(retrieved, subject, seed),
@@ -239,18 +254,30 @@ def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
     }
 
 
+def _pair_error(pairs: Sequence[PairRetrieval], sample: Sample) -> float:
+    """Return the standard error of the overall MRR of held-out genes over the pairs of datasets that were drawn."""
+    means = np.array([p.held_out.reciprocal_rank.mean() for p in pairs if len(p.held_out.key)])
+    return sampling_error(means, len(means) * sample.n_pairs / max(len(sample.pairs), 1))
+
+
 def _joint_scores(
-    graphs: Sequence[GraphData], vectors: Vectors, pairs: Sequence[PairRetrieval], published: Mapping[str, Any]
+    graphs: Sequence[GraphData],
+    vectors: Vectors,
+    pairs: Sequence[PairRetrieval],
+    published: Mapping[str, Any],
+    sample: Sample,
 ) -> dict[str, Any]:  # JSON
     found = {"retrieval": pairs}
-    found |= {f"retrieval_{by}": retrieve_jointly(graphs, vectors, by=by) for by in CORRECTIONS}
+    # CSLS needs what is typical for every single row, which takes longer than all else
+    corrections = CORRECTIONS if sample.queries is None else CORRECTIONS[:1]
+    found |= {f"retrieval_{by}": retrieve_jointly(graphs, vectors, by=by, queries=sample.queries) for by in corrections}
     return {
         **{
             name: {"held_out": summarize_pairs(each), "anchors": summarize_pairs(each, anchors=True)}
             for name, each in found.items()
         },
-        "mixing": mixing(graphs, vectors),
-        "conservation": conservation(graphs, vectors),
+        "mixing": mixing(graphs, vectors, rows=sample.rows),
+        "conservation": conservation(graphs, vectors, pairs=sample.pairs),
         "islands": islands(published),
     }
 
@@ -333,6 +360,7 @@ def _evaluate_seed(
     """Return the evaluation of one model, and the vectors of all candidates with vectors."""
     settings = model.config.evaluation
     graphs = model.graphs
+    sample = draw_sample(graphs, settings.seed)
     seen = {t.name: visible_pairs(model.records[t.name].pairs, t.held_out) for t in graphs}
     profiles = {t.name: model.records[t.name].profile for t in graphs}
     with _one_blas_thread():
@@ -342,8 +370,8 @@ def _evaluate_seed(
             estimates={name: estimate for name, (estimate, _) in seen.items()},
             statistics={name: z for name, (_, z) in seen.items()},
             mean_counts={t.name: model.records[t.name].genes.mean for t in graphs},
+            queries=sample.queries,
         )
-        raw = relational_vectors(graphs, model.records)
     has_maps = model.config.model.has_maps
     about = f"musegnn after {model.rounds} rounds" if model.rounds or not has_maps else MAPS
     candidates = {"trained": _model_candidate(model, about)}
@@ -352,8 +380,10 @@ def _evaluate_seed(
     candidates |= {
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),
         **baselines,
-        RAW: vector_candidate("relational features, which the model gets, as they are", raw),
     }
+    if sample.rows is None:  # with many datasets, two columns per anchor gene of any fill the memory
+        raw = relational_vectors(model.graphs, model.records)
+        candidates[RAW] = vector_candidate("relational features, which the model gets, as they are", raw)
     pooled: dict[str, Vectors] = {}
     if trained_baselines:
         from musegnn.evaluation.baselines import registry
@@ -375,14 +405,15 @@ def _evaluate_seed(
     known = {name: c.vectors for name, c in candidates.items() if c.vectors is not None and name != RAW}
     spaces: dict[str, Vectors] = known | pooled
     with _one_blas_thread():
-        modules = module_sets(graphs, {name: estimate for name, (estimate, _) in seen.items()})
-        document["modules"] = _plain(module_document(graphs, spaces, modules, seed=settings.seed))
+        asked = [graphs[k] for k in sample.datasets]
+        modules = module_sets(asked, {name: estimate for name, (estimate, _) in seen.items()})
+        document["modules"] = _plain(module_document(asked, spaces, modules, seed=settings.seed))
     if sets is not None:
-        level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in graphs}
+        level = {t.name: np.log(model.records[t.name].genes.mean)[:, None] for t in asked}
         compared = spaces | {"expression_level": level}
         with _one_blas_thread():
             function, transfer = (
-                function_document(graphs, compared, sets, subject="trained", seed=settings.seed, score=score)
+                function_document(asked, compared, sets, subject="trained", seed=settings.seed, score=score)
                 for score in (function_scores, transfer_scores)
             )
         for name, scores in transfer["models"].items():

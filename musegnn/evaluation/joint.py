@@ -18,11 +18,12 @@ from scipy.stats import rankdata
 from musegnn.evaluation.dataset_pairs import PAIR_GROUPS, pair_group, shared_genes
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import pair_retrieval
+from musegnn.evaluation.sample import sampling_error
 from musegnn.ranking import TOP_K, chance_level, expected_scores
 from musegnn.vectors import Similarity, neighborhood_similarity, scale_locally, typical_similarity, unit_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,6 +45,7 @@ def retrieve_jointly(
     *,
     by: Similarity = "cosine",
     k: int = TOP_K,
+    queries: NDArray[np.bool_] | None = None,
 ) -> list[PairRetrieval]:
     """Retrieve the copy of a gene in another dataset among the rows of all datasets.
 
@@ -59,6 +61,8 @@ def retrieve_jointly(
         Ranking of candidates: ``cosine``, or a correction of :mod:`musegnn.vectors`: ``balanced``, ``csls``.
     k
         Number of places that count as found.
+    queries
+        Pooled rows that are queries, shape (n,); ``None``: all.
 
     Returns
     -------
@@ -70,10 +74,13 @@ def retrieve_jointly(
     _, gene, copies = np.unique(np.concatenate([t.keys for t in graphs]), return_inverse=True, return_counts=True)
     row_of = np.full((len(copies), len(graphs)), -1)  # of a gene in a dataset
     row_of[gene, dataset] = np.arange(n)
-    scores = np.full((2, n, len(graphs)), np.nan)  # of a row, for the target in a dataset
+    asked = copies[gene] > 1 if queries is None else (copies[gene] > 1) & queries
+    place = np.cumsum(asked) - 1
+    scores = np.full((2, int(asked.sum()) + 1, len(graphs)), np.nan)  # of a query, for the target in a dataset
+    place[~asked] = -1
     typical = typical_similarity(unit, dataset) if by == "balanced" else None
     near = neighborhood_similarity(unit, dataset) if by == "csls" else None
-    for rows in _blocks(np.flatnonzero(copies[gene] > 1)):
+    for rows in _blocks(np.flatnonzero(asked)):
         similarity = unit[rows] @ unit.T
         if typical is not None:
             similarity -= typical[dataset[rows]][:, dataset]
@@ -81,25 +88,48 @@ def retrieve_jointly(
             similarity = scale_locally(similarity, near, dataset, rows)
         targets = row_of[gene[rows]]
         own = np.take_along_axis(similarity, targets, axis=1)  # of no meaning where the gene is absent, and never read
-        query, place = np.nonzero(targets >= 0)
-        similarity[query, targets[query, place]] = -np.inf
+        query, where = np.nonzero(targets >= 0)
+        similarity[query, targets[query, where]] = -np.inf
         similarity.sort(axis=1)
         low = np.stack([np.searchsorted(s, v - TIE, "left") for s, v in zip(similarity, own, strict=True)])
         high = np.stack([np.searchsorted(s, v + TIE, "right") for s, v in zip(similarity, own, strict=True)])
-        scores[:, rows] = expected_scores(n - high, high - low + 1, k=k)
+        scores[:, place[rows]] = expected_scores(n - high, high - low + 1, k=k)
     chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(graphs) + 1)])
+    table = row_of[np.unique(gene[asked])]  # in the order of the keys
     found = []
-    for i, a in enumerate(graphs):
-        for j, b in enumerate(graphs[i + 1 :], start=i + 1):
-            in_a, in_b = shared_genes(a, b)
-            forward, backward = scores[:, starts[i] + in_a, j], scores[:, starts[j] + in_b, i]
-            levels = chance[copies[gene[starts[i] + in_a]]]
-            found.append(pair_retrieval(a, b, (forward[0], forward[1]), (backward[0], backward[1]), levels))
+    for i, j in combinations(range(len(graphs)), 2):
+        rows_a, rows_b = table[(table[:, i] >= 0) & (table[:, j] >= 0)][:, [i, j]].T
+        some = asked[rows_a] | asked[rows_b]
+        rows_a, rows_b = rows_a[some], rows_b[some]
+        forward, backward = scores[:, place[rows_a], j], scores[:, place[rows_b], i]
+        genes, levels = (rows_a - starts[i], rows_b - starts[j]), chance[copies[gene[rows_a]]]
+        both_ways = (forward[0], forward[1]), (backward[0], backward[1])
+        found.append(pair_retrieval(graphs[i], graphs[j], genes, *both_ways, levels))
     return found
 
 
+def joint_error(pairs: Sequence[PairRetrieval]) -> float:
+    """Return the standard error of the overall held-out MRR over pairs of which some queries were drawn at random.
+
+    The mean over pairs is a weighted mean over genes, which are the unit, since the copies of a gene depend on one
+    another. As if they had been drawn from very many, the error is an upper bound.
+    """
+    scored = [p.held_out for p in pairs if len(p.held_out.key)]
+    if not scored:
+        return float("nan")
+    weight = np.concatenate([np.full(len(s.key), 1 / len(s.key)) for s in scored])
+    _, code = np.unique(np.concatenate([s.key for s in scored]), return_inverse=True)
+    mass = np.bincount(code, weight)
+    value = np.bincount(code, weight * np.concatenate([s.reciprocal_rank for s in scored])) / mass
+    return sampling_error(value, np.inf, mass)
+
+
 def mixing(
-    graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], *, k: int = MIXING_NEIGHBORS
+    graphs: Sequence[GraphData],
+    vectors: Mapping[str, NDArray[np.floating]],
+    *,
+    k: int = MIXING_NEIGHBORS,
+    rows: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:  # JSON
     """Compute how many of the nearest rows are of other datasets, relative to a mixed space.
 
@@ -107,23 +137,33 @@ def mixing(
     ``(n - n_a) / (n - 1)``, which is the exact expectation when the n - 1 other rows are in random order. Then the mean
     over rows. 1 is a mixed space, 0 one where datasets lie apart; more than 1 means that rows avoid their own dataset.
 
+    Parameters
+    ----------
+    rows
+        Pooled rows that are averaged over, shape (n,), bool; ``None``: all.
+
     Returns
     -------
     dict
-        ``overall``; ``tissues``: for each tissue of at least two datasets, the same among the rows of that tissue
-        alone; ``within_tissue``: its mean over the rows of all these tissues; ``across_modality`` and
-        ``across_species``: the share of neighbours of another modality or species, over its expectation. nan where
-        there is nothing to mix.
+        ``overall`` and ``error``, its standard error, 0 over all rows; ``tissues``: for each tissue of at least two
+        datasets, the same among the rows of that tissue alone; ``within_tissue``: its mean over the rows of all these
+        tissues; ``across_modality`` and ``across_species``: the share of neighbours of another modality or species,
+        over its expectation. nan where there is nothing to mix.
     """
-    counts = _neighbor_counts(graphs, vectors, k)
+    dataset = np.repeat(np.arange(len(graphs)), [t.n_genes for t in graphs])
+    chosen = np.ones(len(dataset), dtype=np.bool_) if rows is None else rows
+    counts = _neighbor_counts(graphs, vectors, k, chosen)
     tissues: dict[str, Floats] = {}
     for tissue in sorted({t.tissue for t in graphs}):
         inside = [t for t in graphs if t.tissue == tissue]
+        within = np.array([t.tissue == tissue for t in graphs])[dataset]
         if len(inside) > 1:
             names = [t.name for t in inside]
-            tissues[tissue] = _over_expectation(inside, _neighbor_counts(inside, vectors, k), names)
+            tissues[tissue] = _over_expectation(inside, _neighbor_counts(inside, vectors, k, chosen[within]), names)
+    overall = _over_expectation(graphs, counts, [t.name for t in graphs])
     return {
-        "overall": mean_of_defined(_over_expectation(graphs, counts, [t.name for t in graphs])),
+        "overall": mean_of_defined(overall),
+        "error": sampling_error(overall[np.isfinite(overall)], len(dataset)),
         "within_tissue": mean_of_defined(np.concatenate([np.empty(0), *tissues.values()])),
         "tissues": {tissue: mean_of_defined(values) for tissue, values in tissues.items()},
         "across_modality": mean_of_defined(_over_expectation(graphs, counts, [t.modality for t in graphs])),
@@ -132,29 +172,37 @@ def mixing(
 
 
 def conservation(
-    graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], *, k: int = CONSERVED_NEIGHBORS
+    graphs: Sequence[GraphData],
+    vectors: Mapping[str, NDArray[np.floating]],
+    *,
+    k: int = CONSERVED_NEIGHBORS,
+    pairs: Iterable[tuple[int, int]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Compute how far a gene has the same neighbours in two datasets.
 
     For a held-out gene g that datasets a and b share: its k nearest genes in a, among the genes that b has as well. In
     b, each gene h ranks the copies of all shared genes but itself by their cosine with h; the AUROC of the copies of
     the k genes in this ranking is the score of h. A pair is scored in both directions, over all its held-out genes.
-    No similarity between datasets takes part.
+    No similarity between datasets takes part. `pairs` of datasets are compared; ``None``: all.
 
     Returns
     -------
     dict
         From ``overall`` and each group of pairs to ``auroc``, the score of the copy of g; ``specificity``, the share of
-        the other genes of b whose score is lower, equal scores counting one half, so that 0.5 is chance; ``n_pairs``
-        and ``n_queries``. Means over pairs; nan without pairs. Pairs that share fewer than k + 2 genes are left out.
+        the other genes of b whose score is lower, equal scores counting one half, so that 0.5 is chance; its standard
+        ``error``, 0 over all pairs; ``n_pairs`` and ``n_queries``. Means over pairs; nan without pairs. Pairs that
+        share fewer than k + 2 genes are left out.
 
     References
     ----------
     Crow, Suresh, Lee and Gillis, Nucleic Acids Research 50 (2022), conservation of co-expression.
     """
     unit = {t.name: unit_rows(vectors[t.name]) for t in graphs}
+    everything = list(combinations(range(len(graphs)), 2))
+    compared = everything if pairs is None else list(pairs)
     found: list[tuple[str, NDArray[np.float64], int]] = []
-    for a, b in combinations(graphs, 2):
+    for i, j in compared:
+        a, b = graphs[i], graphs[j]
         in_a, in_b = shared_genes(a, b)
         asked = np.flatnonzero(~(a.trainable[in_a] & b.trainable[in_b]))
         if len(asked) and len(in_a) >= k + 2:
@@ -168,6 +216,9 @@ def conservation(
         result[group] = {
             "auroc": float(auroc),
             "specificity": float(specificity),
+            "error": sampling_error(
+                np.array([v[1] for v, _ in chosen]), len(chosen) * len(everything) / max(len(compared), 1)
+            ),
             "n_pairs": len(chosen),
             "n_queries": sum(n for _, n in chosen),
         }
@@ -220,12 +271,18 @@ def _blocks(rows: Ints) -> Iterator[Ints]:
     return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
 
 
-def _neighbor_counts(graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], k: int) -> Floats:
-    """Return how many of the k nearest other rows of each row are in each dataset, expected over ties: (n, T)."""
+def _neighbor_counts(
+    graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating]], k: int, chosen: NDArray[np.bool_]
+) -> Floats:
+    """Return how many of the k nearest other rows of each row are in each dataset, expected over ties: (n, T).
+
+    nan in rows that are not chosen.
+    """
     unit, dataset = _pool(graphs, vectors)
     k = min(k, len(unit) - 1)
     counts = np.zeros((len(unit), len(graphs)))
-    for rows in _blocks(np.arange(len(unit)) if k > 0 else np.arange(0)):
+    counts[~chosen] = np.nan
+    for rows in _blocks(np.flatnonzero(chosen) if k > 0 else np.arange(0)):
         cosine = unit[rows] @ unit.T
         cosine[np.arange(len(rows)), rows] = -np.inf
         last = np.partition(cosine, -k, axis=1)[:, -k]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.evaluation.sample import Sample
     from musegnn.graph import GraphData
 
 MAX_PAIRS = 100
@@ -34,13 +35,15 @@ def published_metrics(
     resolutions: Sequence[float],
     seed: int,
     min_datasets: int = 2,
+    sample: Sample | None = None,
 ) -> dict[str, Any]:  # JSON
     """Compute ASW, AUC, iLISI, GC, CGR and NO, without self-loops.
 
     ASW, iLISI and GC use rows of genes that several datasets have: ``common`` those in all datasets (published; empty
     when there are many datasets), ``shared`` those in at least `min_datasets`; and ``pairwise``, for each pair of
     datasets those that both have, the rows of the two datasets alone, averaged over pairs (at most ``MAX_PAIRS`` of
-    them, drawn at random). Clusters are those of all rows in each case.
+    them, drawn at random). Clusters are those of all rows in each case. Of a large atlas, AUC is over the datasets of
+    `sample`, and all else but ``pairwise`` iLISI of the rows of its graph alone.
 
     Returns
     -------
@@ -53,12 +56,14 @@ def published_metrics(
     _, code, count = np.unique(gene, return_inverse=True, return_counts=True)
     subsets = {"common": count[code] == len(graphs), "shared": count[code] >= min_datasets}
     pairs = _pairs(code, dataset, seed)
-    auc = [graph_auc(vectors[t.name], t.edges.indptr, t.edges.indices) for t in graphs]
+    measured = graphs if sample is None else [graphs[k] for k in sample.datasets]
+    auc = [graph_auc(vectors[t.name], t.edges.indptr, t.edges.indices) for t in measured]
+    inside = np.ones(len(x), dtype=np.bool_) if sample is None or sample.graph_rows is None else sample.graph_rows
     result: dict[str, Any] = {
         "auc": metrics.mean_of_defined(auc),
-        "cgr_bound": metrics.common_gene_bound(gene),
+        "cgr_bound": metrics.common_gene_bound(gene[inside]),
         "subsets": {
-            **{name: _integration(x[rows], dataset[rows]) for name, rows in subsets.items()},
+            **{name: _integration(x[rows & inside], dataset[rows & inside]) for name, rows in subsets.items()},
             "pairwise": _pairwise_integration(x, dataset, pairs),
         },
         "resolutions": [],
@@ -68,8 +73,12 @@ def published_metrics(
         return result | {"absent": NO_LEIDEN}
     if len(x) < N_NEIGHBORS:
         return result | {"absent": f"Leiden clusters need {N_NEIGHBORS} rows, there are {len(x)}"}
+    sets = _neighborhoods(graphs, code)[inside]
+    x, gene, dataset = x[inside], gene[inside], dataset[inside]
+    subsets = {name: rows[inside] for name, rows in subsets.items()}
+    place = np.cumsum(inside) - 1
+    pairs = [place[rows[inside[rows]]] for rows in pairs]
     graph = connectivities(x)
-    sets = _neighborhoods(graphs, code)
     for resolution in resolutions:
         cluster = leiden(graph, resolution=resolution, seed=seed)
         row: dict[str, Any] = {

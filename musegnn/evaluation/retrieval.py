@@ -10,6 +10,7 @@ Legend: Q queries, N candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.ranking import chance_level, retrieval_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from musegnn.graph import GraphData
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
     Similarity = Callable[[GraphData, GraphData], NDArray[np.floating]]
 
 
@@ -84,16 +86,17 @@ def retrieve_pair(a: GraphData, b: GraphData, similarity: NDArray[np.floating]) 
             f"got shape {similarity.shape} with {np.count_nonzero(~np.isfinite(similarity))} values not finite"
         )
         raise ValueError(msg)
-    in_a, in_b = shared_genes(a, b)
+    in_a, in_b = shared = shared_genes(a, b)
     forward = retrieval_scores(similarity[in_a], in_b)
     backward = retrieval_scores(similarity.T[in_b], in_a)
     chance = np.mean([chance_level(b.n_genes), chance_level(a.n_genes)], axis=0)
-    return pair_retrieval(a, b, forward, backward, np.tile(chance, (len(in_a), 1)))
+    return pair_retrieval(a, b, shared, forward, backward, np.tile(chance, (len(in_a), 1)))
 
 
 def pair_retrieval(
     a: GraphData,
     b: GraphData,
+    genes: tuple[Ints, Ints],
     forward: tuple[Floats, Floats],
     backward: tuple[Floats, Floats],
     chance: Floats,
@@ -102,15 +105,20 @@ def pair_retrieval(
 
     Parameters
     ----------
+    genes
+        Positions in `a` and in `b` of Q genes that both have, each shape (Q,), as of
+        :func:`musegnn.evaluation.dataset_pairs.shared_genes`.
     forward, backward
-        Expected reciprocal ranks and recalls of queries of `a` and of `b`, each shape (Q,), for the Q genes in both in
-        the order of :func:`musegnn.evaluation.dataset_pairs.shared_genes`.
+        Expected reciprocal ranks and recalls of their queries of `a` and of `b`, each shape (Q,); nan in one direction
+        where a query was not asked.
     chance
         Their chance levels, mean of both directions, shape (Q, 2).
     """
-    in_a, in_b = shared_genes(a, b)
+    in_a, in_b = genes
     held_out = ~(a.trainable[in_a] & b.trainable[in_b])
-    reciprocal, recall = ((f + r) / 2 for f, r in zip(forward, backward, strict=True))
+    reciprocal, recall = (
+        np.where(np.isnan(f), r, np.where(np.isnan(r), f, (f + r) / 2)) for f, r in zip(forward, backward, strict=True)
+    )
 
     def scores(chosen: NDArray[np.bool_]) -> QueryScores:
         return QueryScores(
@@ -126,12 +134,15 @@ def pair_retrieval(
     )
 
 
-def retrieve_all(graphs: Sequence[GraphData], similarity: Similarity) -> list[PairRetrieval]:
-    """Retrieve shared genes between every two datasets, in the order (0, 1), (0, 2), ...
+def retrieve_all(
+    graphs: Sequence[GraphData], similarity: Similarity, pairs: Iterable[tuple[int, int]] | None = None
+) -> list[PairRetrieval]:
+    """Retrieve shared genes between pairs of datasets; ``None``: every two, in the order (0, 1), (0, 2), ...
 
     `similarity` compares all genes of two datasets, (N_a, N_b). Pairs without shared genes have no queries.
     """
-    return [retrieve_pair(a, b, np.asarray(similarity(a, b))) for i, a in enumerate(graphs) for b in graphs[i + 1 :]]
+    chosen = combinations(range(len(graphs)), 2) if pairs is None else pairs
+    return [retrieve_pair(graphs[i], graphs[j], np.asarray(similarity(graphs[i], graphs[j]))) for i, j in chosen]
 
 
 def summarize_pairs(pairs: Sequence[PairRetrieval], *, anchors: bool = False) -> dict[str, dict[str, float]]:

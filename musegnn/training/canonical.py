@@ -86,11 +86,9 @@ class ProfileView:
         return result
 
     def smooth(self, consensus: Floats) -> Floats:
-        """Return the fitted values at the places of the anchor genes, shape (V, q)."""
-        result = np.zeros_like(consensus)
-        if self.is_aligned:
-            result[self.anchors] = self.rows @ self.regress(consensus)
-        return result
+        """Return the fitted values at the places of the anchor genes, shape (C, q)."""
+        fitted: Floats = self.rows @ self.regress(consensus)
+        return fitted
 
 
 def own_maps(
@@ -122,8 +120,9 @@ def _consensus(
 
     def multiply(table: Floats) -> Floats:
         """Multiply M by orthonormal columns, of which no regression makes numbers above 1."""
-        fitted = (view.smooth(scale * table) for view in views.values())
-        return scale * sums.total(fitted, table.shape, bound=1.0)
+        scaled = scale * table
+        fitted = ((view.anchors, view.smooth(scaled)) for view in views.values() if view.is_aligned)
+        return scale * sums.total_rows(fitted, table.shape, bound=1.0)
 
     start = random.normal(size=(n_anchors, q))
     if q == 0:

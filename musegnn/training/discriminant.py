@@ -69,9 +69,9 @@ class CentredRelations:
         return y
 
     def scatter(self, axes: Floats) -> Floats:
-        """Return ``X' X axes``, shape (F, q)."""
-        x, result = self._centred(), np.zeros_like(axes)
-        result[self.columns] = x.T @ (x @ axes[self.columns])
+        """Return ``X' X axes`` at the places of the relations, shape (2C, q); it is 0 elsewhere."""
+        x = self._centred()
+        result: Floats = x.T @ (x @ axes[self.columns])
         return result
 
 
@@ -94,7 +94,8 @@ def shared_maps(
     bound = sums.largest(x.size() for x in relations.values())  # of X'X times columns of norm 1
 
     def multiply(axes: Floats) -> Floats:
-        return sums.total((x.scatter(axes) for x in relations.values()), axes.shape, bound=bound)
+        parts = ((x.columns, x.scatter(axes)) for x in relations.values())
+        return sums.total_rows(parts, axes.shape, bound=bound)
 
     axes = leading_subspace(multiply, random.normal(size=(n_relations, q)), rounds=ROUNDS)
     maps = []
@@ -118,23 +119,23 @@ def _directions(
 
     def moments(x: CentredRelations) -> Floats:
         y = x.project(axes)
-        named = y[x.genes]
-        table = np.zeros((n_anchors, q + 1))
-        table[x.columns[: len(x.genes)]] = np.column_stack([named, np.ones(len(named))])
-        return np.concatenate([part.ravel() for part in (y.T @ y, named.T @ named, table)])
+        return np.stack([y.T @ y, y[x.genes].T @ y[x.genes]])
 
-    shape = (2 * q * q + n_anchors * (q + 1),)
-    total = sums.total((moments(x) for x in relations.values()), shape, bound=max(bound, 1.0))
-    everything, anchors, table = np.split(total, [q * q, 2 * q * q])
-    table = table.reshape(n_anchors, q + 1)
+    def named(x: CentredRelations) -> tuple[NDArray[np.int64], Floats]:
+        y = x.project(axes)[x.genes]
+        return x.columns[: len(x.genes)], np.column_stack([y, np.ones(len(y))])
+
+    most = max(bound, 1.0)
+    everything, anchors = sums.total((moments(x) for x in relations.values()), (2, q, q), bound=most)
+    table = sums.total_rows((named(x) for x in relations.values()), (n_anchors, q + 1), bound=most)
     counts = table[:, q]
     several = counts > 1
     if not several.any():
-        principal: Floats = eigh(everything.reshape(q, q))[1][:, ::-1]
+        principal: Floats = eigh(everything)[1][:, ::-1]
         return [principal for _ in ridges]
     means = table[several, :q] / counts[several, None]
     weighted = means * np.sqrt(counts[several])[:, None]
     between = weighted.T @ weighted
-    within = (anchors.reshape(q, q) - between) / (counts[several] - 1).sum()
+    within = (anchors - between) / (counts[several] - 1).sum()
     unit = np.trace(within) / q * np.eye(q)
     return [eigh(between / several.sum(), within + ridge * unit)[1][:, ::-1] for ridge in ridges]

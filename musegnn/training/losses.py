@@ -70,7 +70,8 @@ def edge_target(
     codes = torch.unique(torch.cat(left_out))
     starts = torch.arange(n_genes + 1, device=col.device) * n_genes
     edges = _codes(rowptr, col, None, n_genes)
-    edges = edges[~torch.isin(edges, codes)]
+    place = torch.searchsorted(codes, edges).clamp_(max=max(codes.numel() - 1, 0))
+    edges = edges[codes[place] != edges] if codes.numel() else edges  # torch.isin would sort both
     parts = [(torch.searchsorted(each, starts), each % max(1, n_genes)) for each in (edges, codes)]
     return EdgeTarget(*parts[0], *parts[1])
 

@@ -21,6 +21,7 @@ from musegnn.graph import GraphData
 from musegnn.model.features import NodeFeatures
 from musegnn.model.model import AtlasModel
 from musegnn.model.relational_features import anchor_genes, relations
+from musegnn.progress import shorten_warnings
 from musegnn.removed_settings import with_removed
 from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
 from musegnn.training.holdout import holdout_edges, trainable_genes
@@ -151,11 +152,33 @@ def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None
 
 
 def _warn_of_disjoint_datasets(graphs: Sequence[GraphData]) -> None:
-    for i, one in enumerate(graphs):
-        mine = set(one.keys[one.trainable].tolist())
-        for other in graphs[i + 1 :]:
-            if mine.isdisjoint(other.keys[other.trainable].tolist()):
-                logger.warning("W215: %s and %s share no genes: nothing aligns them directly", one.name, other.name)
+    pairs = disjoint_pairs([graph.keys[graph.trainable] for graph in graphs])
+    names = [(graphs[i].name, graphs[j].name) for i, j in pairs]
+    lines = (f"W215: {a} and {b} share no genes: nothing aligns them directly" for a, b in names)
+    for line in shorten_warnings(list(lines)):
+        logger.warning("%s", line)
+
+
+def disjoint_pairs(keys: Sequence[NDArray[np.str_]]) -> list[tuple[int, int]]:
+    """Return the pairs of datasets that share no gene key, given the keys of each, in ascending order.
+
+    Each dataset looks for the others by its most common genes first, so that where most share some, a few genes do.
+    """
+    sizes = [len(names) for names in keys]
+    _, code, count = np.unique(
+        np.concatenate([np.empty(0, dtype=np.str_), *keys]), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(code, kind="stable")
+    holders = np.split(np.repeat(np.arange(len(keys)), sizes)[order], np.cumsum(count)[:-1])
+    pairs = []
+    for i, genes in enumerate(np.split(code, np.cumsum(sizes)[:-1])):
+        left = np.arange(len(keys)) > i
+        for gene in genes[np.argsort(-count[genes], kind="stable")].tolist():
+            left[holders[gene]] = False
+            if not left.any():
+                break
+        pairs += [(i, j) for j in np.flatnonzero(left).tolist()]
+    return pairs
 
 
 def make_model(
@@ -165,10 +188,17 @@ def make_model(
     owned: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    like: AtlasModel | None = None,
 ) -> AtlasModel:
-    """Make the model with its initial weights for the datasets `owned`, whose records `data` holds; ``None``: all."""
+    """Make the model with its initial weights for the datasets `owned`, whose records `data` holds; ``None``: all.
+
+    Node features are those of the model `like`, of the same data, device and type, where there is one.
+    """
     features = {}
     for i in range(len(data.graphs)) if owned is None else owned:
+        if like is not None:
+            features[i] = like.features(i)
+            continue
         graph, record = data.graphs[i], data.records[data.graphs[i].name]
         related = None
         if config.model.has_maps:

@@ -16,6 +16,7 @@ Legend: N genes, B rows of a block, d dimensions of the embedding.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from musegnn.config import TrainingConfig
     from musegnn.graph import GraphData
     from musegnn.model.decoder import Decoder
+    from musegnn.training.losses import EdgeTarget
 
 TILE_ENTRIES = 1 << 24
 PAIR_TILE_ENTRIES = 1 << 19  # a tile's vectors stay in the cache
@@ -54,16 +56,20 @@ class Reconstruction:
         self, decoder: Decoder, graph: GraphData, config: TrainingConfig, *, device: torch.device | str = "cpu"
     ) -> None:
         self._decoder, self._device, self._seed, self._name = decoder, device, config.seed, graph.name
-        self._n = graph.n_genes
+        self._n, self._graph, self._has_diagonal = graph.n_genes, graph, config.published.diagonal
         self._n_rows = self._n if config.row_block is None else min(config.row_block, self._n)
         self._sampler = None if config.pairs is None else PairSampler(graph, seed=config.seed, n=config.pairs)
-        if self._sampler is None:
-            first, second = (self._tensor(ends) for ends in graph.held_out.all)
-            edges = (self._tensor(graph.edges.indptr), self._tensor(graph.edges.indices.astype(np.int64)))
-            self._target = edge_target(*edges, (first, second), include_diagonal=config.published.diagonal)
-        elif not isinstance(decoder, PairDecoder):
+        if self._sampler is not None and not isinstance(decoder, PairDecoder):
             msg = "training.pairs needs a decoder that scores single pairs"
             raise ValueError(msg)
+
+    @cached_property
+    def _target(self) -> EdgeTarget:
+        """The edges as the loss takes them, made at its first use: without rounds nobody asks for them."""
+        graph = self._graph
+        first, second = (self._tensor(ends) for ends in graph.held_out.all)
+        edges = (self._tensor(graph.edges.indptr), self._tensor(graph.edges.indices.astype(np.int64)))
+        return edge_target(*edges, (first, second), include_diagonal=self._has_diagonal)
 
     def __call__(self, round_: int, z: torch.Tensor) -> torch.Tensor:
         """Return the loss for vectors `z`, (N, d), as a scalar."""

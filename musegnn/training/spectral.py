@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from musegnn.training.comm import Comm
 
     Floats = NDArray[np.float64]
+    Rows = NDArray[np.int64] | slice
 
 
 class DatasetSums:
@@ -51,9 +52,19 @@ class DatasetSums:
         bound
             Largest magnitude of any number in any array of any dataset, but for rounding.
         """
+        return self.total_rows(((slice(None), part.reshape(shape)) for part in parts), shape, bound=bound)
+
+    def total_rows(self, parts: Iterable[tuple[Rows, Floats]], shape: tuple[int, ...], *, bound: float) -> Floats:
+        """Return :meth:`total` of tables that are 0 but for some rows: each part is these rows, once each, and values.
+
+        What a dataset adds takes time and memory for its own rows alone.
+        """
         total = torch.zeros(shape, dtype=torch.int64)
         scale = scale_for(bound, self._n_datasets)
-        add_rounded((torch.from_numpy(part.reshape(shape)) for part in parts), scale, total)
+        for rows, values in parts:
+            some = total[rows]
+            add_rounded([torch.from_numpy(values)], scale, some)
+            total[rows] = some
         result: Floats = to_float(self._add_up(total), scale, torch.float64).numpy()
         return result
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import CheckpointDamagedError, RunError
+from musegnn.progress import shorten_warnings
 from musegnn.training.checkpoint import (
     VISIBLE_SECONDS,
     Shard,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.config import AtlasConfig
+    from musegnn.model.model import AtlasModel
     from musegnn.training.comm import Comm
     from musegnn.training.diagnostics import Problem
     from musegnn.training.prepare import Prepared
@@ -78,6 +80,8 @@ class Trainer:
         Datasets of the atlas that take no part.
     wants_pause
         Asked at every checkpoint; when it returns true in one process, all stop there.
+    like
+        Model of the same data, device and type, whose node features are used.
 
     Attributes
     ----------
@@ -99,13 +103,14 @@ class Trainer:
         group_epoch: int | None = None,
         left_out: Collection[int] = (),
         wants_pause: Callable[[], bool] = lambda: False,
+        like: AtlasModel | None = None,
     ) -> None:
         self.config = config
         self.comm: Comm = LocalComm() if comm is None else comm
         self.phases = Phases() if phases is None else phases
         self._owner = [0] * len(data.graphs) if owner is None else list(owner)
         owned = [i for i, rank in enumerate(self._owner) if rank == self.comm.rank]
-        self.model = make_model(data, config, owned=owned, device=device, dtype=dtype)
+        self.model = make_model(data, config, owned=owned, device=device, dtype=dtype, like=like)
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
@@ -307,10 +312,10 @@ class Trainer:
         log.write(sorted(rows, key=lambda row: (row["round"], row["kind"], order.get(row.get("dataset", ""), 0))))
         if self.comm.rank == 0 and any(row["kind"] == "space" for row in rows):
             self._problems = None
-            for problem in self.problems():
-                if (problem.code, problem.dataset) not in self._warned:
-                    logger.warning("%s", problem)
-                    self._warned.add((problem.code, problem.dataset))
+            new = [p for p in self.problems() if (p.code, p.dataset) not in self._warned]
+            self._warned |= {(p.code, p.dataset) for p in new}
+            for line in shorten_warnings([str(p) for p in new]):
+                logger.warning("%s", line)
 
     def problems(self) -> list[Problem]:
         """Return what went wrong in silence so far; of all processes where this one has rank 0."""

@@ -79,6 +79,7 @@ def baseline_candidates(
     statistics: Mapping[str, csr_matrix],
     mean_counts: Mapping[str, NDArray[np.floating]],
     dims: Sequence[int] = PCA_DIMS,
+    queries: NDArray[np.bool_] | None = None,
 ) -> dict[str, Candidate]:
     """Return the baselines that need no training, see :mod:`musegnn.evaluation.baselines.alignment`.
 
@@ -92,10 +93,12 @@ def baseline_candidates(
         Mean count of each gene by dataset name, shape (N,).
     dims
         Numbers of principal components to choose from.
+    queries
+        Pooled rows by which they are chosen, shape (n,); ``None``: all.
     """
     components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in graphs}
     seen = "the shared genes that training may see"
-    dim, aligned = best_alignment(graphs, components, dims)
+    dim, aligned = best_alignment(graphs, components, dims, queries=queries)
     pairwise = {name: x[:, :PAIRWISE_DIM] for name, x in components.items()}
     return {
         "pca_procrustes": vector_candidate(
@@ -125,17 +128,21 @@ def baseline_candidates(
 
 
 def best_alignment(
-    graphs: Sequence[GraphData], components: Mapping[str, Floats], dims: Sequence[int]
+    graphs: Sequence[GraphData],
+    components: Mapping[str, Floats],
+    dims: Sequence[int],
+    *,
+    queries: NDArray[np.bool_] | None = None,
 ) -> tuple[int, dict[str, Floats]]:
     """Return the number of aligned components with the largest joint MRR of held-out genes, and the aligned vectors.
 
-    `components` (N, d) by dataset name have at least as many columns as the largest of `dims`; where no gene is held
-    out, the first of `dims` is taken.
+    `components` (N, d) by dataset name have at least as many columns as the largest of `dims`; `queries` are as of
+    :func:`musegnn.evaluation.joint.retrieve_jointly`. Where no gene is held out, the first of `dims` is taken.
     """
     spaces = {
         dim: alignment.consensus_alignment(graphs, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
     }
-    scores = [summarize_pairs(retrieve_jointly(graphs, spaces[dim]))["overall"]["mrr"] for dim in dims]
+    scores = [summarize_pairs(retrieve_jointly(graphs, spaces[dim], queries=queries))["overall"]["mrr"] for dim in dims]
     best = dims[int(np.argmax(np.nan_to_num(scores)))]
     return best, spaces[best]
 

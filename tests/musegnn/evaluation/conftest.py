@@ -55,7 +55,7 @@ def make_atlas():
                     held=held,
                     sign=np.sign(cosine[held[:, 0], held[:, 1]]),
                     others=others,
-                    **labels[t],
+                    **labels[t % len(labels)],
                 )
             )
             vectors[name] = x
