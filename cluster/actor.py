@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from musegnn.cluster.messages import Outcome, TrainTask
     from musegnn.cluster.preflight import Question
     from musegnn.training.phases import PhaseState
-    from musegnn.training.prepare import Prepared
-    from musegnn.training.torch_comm import Backend
+    from musegnn.training.prepare import Prepared, PreparedDataset
+    from musegnn.training.torch_comm import Backend, TorchComm
     from musegnn.training.trainer import Trainer
 
 
@@ -69,7 +69,7 @@ class TrainerActor:
         self._phases = Phases()
         self._trainer: Trainer | None = None
         self._task: TrainTask | None = None
-        self._data: tuple[frozenset[int], Prepared] | None = None
+        self._known: dict[int, PreparedDataset] = {}
         self._pause = threading.Event()
         self._loss = math.nan
         self._rounds = self._first = 0
@@ -125,7 +125,6 @@ class TrainerActor:
 
     def _train(self, task: TrainTask) -> None:
         from musegnn.training.memory import check_memory
-        from musegnn.training.spmd import connect
         from musegnn.training.torch_comm import find_members, make_group
         from musegnn.training.trainer import Trainer
 
@@ -135,13 +134,13 @@ class TrainerActor:
         self._group = group = make_group(store, task.rank, task.size, backend=backend, host=_address())
         # After joining: some load for longer than others would wait, and a death while loading closes sockets.
         self._phases.enter("load", 0)
-        data = self._read(task)
+        data, comm = self._prepare(task, group)
         if self._memory is not None and self._device == "cpu":
             check_memory(data, config.model, config.training, self._memory)
         trainer = Trainer(
             data,
             config,
-            comm=connect(group, task.owner, data, config, device=self._device),
+            comm=comm,
             owner=task.owner,
             device=self._device,
             phases=self._phases,
@@ -166,16 +165,13 @@ class TrainerActor:
         if self._on_phase is not None:
             self._on_phase(self._task, now)
 
-    def _read(self, task: TrainTask) -> Prepared:
-        """Read the datasets, unless this actor has them already."""
+    def _prepare(self, task: TrainTask, group: Any) -> tuple[Prepared, TorchComm]:  # torch publishes no type of groups
+        """Prepare the datasets that this actor has not prepared before, and agree with the group on all else."""
         from musegnn.data_store import Store
-        from musegnn.training.prepare import prepare
+        from musegnn.training.spmd import prepare_together
 
-        owned = frozenset(i for i, rank in enumerate(task.owner) if rank == task.rank)
-        if self._data is None or self._data[0] != owned:
-            self._data = None
-            self._data = owned, prepare(Store.open(task.store), task.config, owned=owned)
-        return self._data[1]
+        store, run = Store.open(task.store), self._folder
+        return prepare_together(store, task.config, group, task.owner, run, device=self._device, known=self._known)
 
     def _record(self, round_: int, rows: list[dict[str, Any]]) -> None:
         self._rounds = round_

@@ -77,7 +77,7 @@ class MuSeGNN:
             check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
-        self.graphs: Sequence[GraphData] = self._data.graphs
+        self.graphs: Sequence[GraphData] = list(self._data.owned_graphs().values())
         self._reset()
 
     def __repr__(self) -> str:
@@ -88,8 +88,8 @@ class MuSeGNN:
         return f"MuSeGNN: {len(self.graphs)} datasets ({names}), {vectors}, {state}; store {self.store.path}"
 
     def _reset(self, like: MuSeGNN | None = None) -> None:
-        features_of = None if like is None else like._trainer.model
-        self._trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype, like=features_of)
+        same = None if like is None else like._trainer.model
+        self._trainer: Trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype, like=same)
 
     @property
     def rounds(self) -> int:

@@ -5,14 +5,16 @@ Legend: N genes, E directed edges, P held-out edges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 
@@ -100,8 +102,22 @@ class HeldOutPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphData:
-    """The part of a dataset that every process needs, whoever owns the dataset.
+class Labels:
+    """Name and labels of a dataset."""
+
+    name: str
+    modality: str
+    tissue: str
+    species: str
+
+    def label(self, attribute: str) -> str:
+        """Return modality, tissue or species by its name."""
+        return {"modality": self.modality, "tissue": self.tissue, "species": self.species}[attribute]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphData(Labels):
+    """The graph of a dataset as its owner trains on it.
 
     Attributes
     ----------
@@ -114,10 +130,6 @@ class GraphData:
         Pairs that training does not see.
     """
 
-    name: str
-    modality: str
-    tissue: str
-    species: str
     keys: NDArray[np.str_]
     trainable: NDArray[np.bool_]
     edges: EdgeSet
@@ -136,18 +148,81 @@ class GraphData:
         return len(self.keys)
 
     @cached_property
-    def positive(self) -> sparse.csr_array:
-        """Positive edges to trainable genes, shape (N, N), bool."""
-        keep = (self.edges.z > 0) & self.trainable[self.edges.indices]
-        entries = (keep[keep], (self.edges.rows[keep], self.edges.indices[keep]))
-        return sparse.csr_array(entries, shape=(self.n_genes, self.n_genes))
+    def neighbours(self) -> SignedNeighbours:
+        """Signed edges between trainable genes."""
+        edges = self.edges
+        keep = self.trainable[edges.indices] & np.repeat(self.trainable, np.diff(edges.indptr))
+        indptr = np.concatenate([[0], np.cumsum(keep)])[edges.indptr]
+        return SignedNeighbours.of(indptr, edges.indices[keep], edges.z[keep] > 0)
+
+    def as_partner(self) -> PartnerGraph:
+        """Return what other processes need of the dataset."""
+        labels = {field.name: getattr(self, field.name) for field in fields(Labels)}
+        return PartnerGraph(**labels, keys=self.keys, trainable=self.trainable, neighbours=self.neighbours)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedNeighbours:
+    """The edges between the trainable genes of a graph by their signs alone, in few bytes.
+
+    Attributes
+    ----------
+    indptr, indices
+        CSR row pointers, shape (N + 1,), int32, and columns, ascending within a row, shape (E,), uint16 or int32.
+    is_positive
+        Signs of the edges, packed 8 in a byte.
+    """
+
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.integer]
+    is_positive: NDArray[np.uint8]
+
+    @classmethod
+    def of(
+        cls, indptr: NDArray[np.integer], indices: NDArray[np.integer], is_positive: NDArray[np.bool_]
+    ) -> SignedNeighbours:
+        """Pack a graph."""
+        small = len(indptr) <= np.iinfo(np.uint16).max
+        return cls(
+            indptr=indptr.astype(np.int32),
+            indices=indices.astype(np.uint16 if small else np.int32),
+            is_positive=np.packbits(is_positive),
+        )
 
     @property
-    def has_positive(self) -> NDArray[np.bool_]:
-        """Genes with a positive trainable neighbour, shape (N,)."""
-        found: NDArray[np.bool_] = np.diff(self.positive.indptr) > 0
-        return found
+    def signs(self) -> NDArray[np.bool_]:
+        """Whether each edge is positive, shape (E,)."""
+        return np.unpackbits(self.is_positive, count=len(self.indices)).view(np.bool_)
 
-    def label(self, attribute: str) -> str:
-        """Return modality, tissue or species by its name."""
-        return {"modality": self.modality, "tissue": self.tissue, "species": self.species}[attribute]
+    @property
+    def positive(self) -> sparse.csr_array:
+        """The positive edges, shape (N, N), bool."""
+        n, keep = len(self.indptr) - 1, self.signs
+        indptr = np.concatenate([np.zeros(1, np.int32), np.cumsum(keep, dtype=np.int32)])[self.indptr]
+        return sparse.csr_array((keep[keep], self.indices[keep].astype(np.int32), indptr), shape=(n, n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerGraph(Labels):
+    """What the losses between datasets need of a graph, whoever owns it; attributes as of :class:`GraphData`."""
+
+    keys: NDArray[np.str_]
+    trainable: NDArray[np.bool_]
+    neighbours: SignedNeighbours
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes N."""
+        return len(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerFile(Labels):
+    """A dataset of another process by its number of genes and the file that holds its :class:`PartnerGraph`."""
+
+    n_genes: int
+    path: Path
+
+
+ComparedGraph: TypeAlias = GraphData | PartnerGraph
+AtlasGraph: TypeAlias = ComparedGraph | PartnerFile

@@ -119,7 +119,7 @@ def joint_error(pairs: Sequence[PairRetrieval]) -> float:
         return float("nan")
     weight = np.concatenate([np.full(len(s.key), 1 / len(s.key)) for s in scored])
     _, code = np.unique(np.concatenate([s.key for s in scored]), return_inverse=True)
-    mass = np.bincount(code, weight)
+    mass = np.bincount(code, weight).astype(np.float64)
     value = np.bincount(code, weight * np.concatenate([s.reciprocal_rank for s in scored])) / mass
     return sampling_error(value, np.inf, mass)
 

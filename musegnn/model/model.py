@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from musegnn.graph import GraphData
 from musegnn.kernels.edge_attention import EdgeGraph, edge_graph
 from musegnn.model.conv import EdgeFeaturedTransformerConv
 from musegnn.model.decoder import Decoder, make_decoder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from musegnn.config import ModelConfig
-    from musegnn.graph import GraphData
+    from musegnn.graph import AtlasGraph
     from musegnn.model.encoder import MakeConvolution
 
 UnitKind = Literal["dataset", "decoder", "shared"]
@@ -44,7 +45,7 @@ class AtlasModel(nn.Module):
 
     def __init__(
         self,
-        graphs: Sequence[GraphData],
+        graphs: Sequence[AtlasGraph],
         features: Mapping[int, NodeFeatures],
         config: ModelConfig,
         *,
@@ -63,7 +64,7 @@ class AtlasModel(nn.Module):
         self._seed = seed
         self._features = features
         passing = self.owned if config.encoder != "none" else []
-        self._edges = {i: _edge_tensors(graphs[i], dtype, self.device, config) for i in passing}
+        self._edges = {i: _edge_tensors(self.graph(i), dtype, self.device, config) for i in passing}
         self.shared = SharedModules()
         with torch.random.fork_rng(devices=[]):  # constructors draw weights that are drawn again below
             self._add_shared()
@@ -105,6 +106,12 @@ class AtlasModel(nn.Module):
         graph, edge_attr = self._edges[i]
         correction: torch.Tensor = self._shared("layers", i)(own["layer"](x, graph, edge_attr), graph, edge_attr)
         return x + correction if "maps" in own else correction
+
+    def graph(self, i: int) -> GraphData:
+        """Return the graph of an owned dataset."""
+        graph = self.graphs[i]
+        assert isinstance(graph, GraphData)
+        return graph
 
     def maps(self, i: int) -> DatasetMaps:
         """Return the maps of dataset `i`, where vectors are made of maps."""
@@ -156,7 +163,7 @@ class AtlasModel(nn.Module):
         return own
 
     def _make_decoder(self, i: int) -> nn.Module:
-        decoder = make_decoder(self.config.decoder, self.graphs[i].n_genes, dim=self.config.dim)
+        decoder = make_decoder(self.config.decoder, self.graph(i).n_genes, dim=self.config.dim)
         return self._drawn(decoder, self.decoder_unit(i))
 
     def _drawn(self, module: Any, *key: str) -> nn.Module:  # torch's type of modules lacks reset_parameters

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import PairTable
 
 
-def anchor_genes(keys: Sequence[NDArray[np.str_]], trainable: Sequence[NDArray[np.bool_]]) -> list[str]:
-    """Return the keys of genes in two datasets at least (or in the only one) that are not held out, sorted.
+def anchor_genes(keys: Sequence[NDArray[np.str_]]) -> list[str]:
+    """Return the keys of genes in two datasets at least (or in the only one), sorted.
 
-    `keys` and `trainable` are the gene keys of each dataset and masks of those that are not held out, shapes (N,).
+    `keys` are the keys of the genes of each dataset that are not held out.
     """
-    counts = Counter(key for names, keep in zip(keys, trainable, strict=True) for key in names[keep].tolist())
+    counts = Counter(key for names in keys for key in names.tolist())
     return sorted(key for key, count in counts.items() if count > 1 or len(keys) == 1)
 
 

@@ -12,10 +12,10 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from musegnn.graph import GraphData
+    from musegnn.graph import Labels
 
 
-def sharing_key(graph: GraphData, share_by: Iterable[str]) -> str:
+def sharing_key(graph: Labels, share_by: Iterable[str]) -> str:
     """Return the labels of a dataset that others must have to share with it, or ``all``."""
     return "|".join(graph.label(attribute) for attribute in share_by) or "all"
 
@@ -36,7 +36,7 @@ class SharedModules(nn.Module):
     def add(
         self,
         role: str,
-        graphs: Sequence[GraphData],
+        graphs: Sequence[Labels],
         share_by: Iterable[str],
         make: Callable[[str], nn.Module],
         *,

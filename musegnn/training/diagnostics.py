@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from musegnn.graph import GraphData
+    from musegnn.graph import ComparedGraph
 
 COLLAPSED_RANK, COLLAPSED_COSINE = 0.125, 0.9
 KNOWN_ANCHORS = 0.3
@@ -51,7 +51,7 @@ class Problem:
 
 
 def compare_pair(
-    a: GraphData, b: GraphData, z_a: NDArray[np.floating], z_b: NDArray[np.floating], round_: int
+    a: ComparedGraph, b: ComparedGraph, z_a: NDArray[np.floating], z_b: NDArray[np.floating], round_: int
 ) -> dict[str, Any] | None:
     """Return how well genes of dataset `a` are found among those of its partner; ``None`` when none is shared.
 

@@ -304,7 +304,7 @@ class Engine:
         if round_ % self.config.checkpoint_every and round_ != self.config.rounds:
             return
         own, other = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
-        record = compare_pair(self._graphs[i], self._graphs[j], own, other, round_)
+        record = compare_pair(self.objective.graph(i), self.objective.graph(j), own, other, round_)
         if record is not None:
             self.watched.append(record)
 

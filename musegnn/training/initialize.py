@@ -67,7 +67,7 @@ def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | Non
             sums.phases.enter("load", 0)
             with torch.no_grad():
                 z = model.encode(i).double().cpu().numpy()
-            fit_decoder(model.decoder(i), z, model.graphs[i])
+            fit_decoder(model.decoder(i), z, model.graph(i))
 
 
 def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim: int) -> dict[int, Floats]:

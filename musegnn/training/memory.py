@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from musegnn.training.prepare import Prepared
 
 PAIR_BYTES = 12  # per entry of the stored pairs: gene, z and estimate
-EDGE_BYTES = 20 + 21  # per directed edge, in every process: as selected; positive edges, and what overlaps take
-OWN_EDGE_BYTES = 20 + 32  # the whole graph; attention and the target of the reconstruction
+EDGE_BYTES = 20 + 20 + 21 + 32  # per directed edge: selected; whole; signs and what overlaps take; attention, target
+OUTLINE_BYTES = 1000  # of a dataset in processes that do not own it: labels, size and path
 COPIES, COPIES_AT_REST = 7, 2  # of weights: with gradients, moments and three times in a checkpoint; without rounds
 TILE_BYTES = {"mlp": 20, "inner": 16, "signed": 20, "pairwise": 12 * PAIRWISE_WIDTH}
 """Bytes that a decoder and the reconstruction loss hold per decoded pair of genes of a tile."""
@@ -83,7 +83,7 @@ def estimate_memory(
 def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConfig, *, n_anchors: int) -> DatasetMemory:
     """Estimate the memory of one dataset, with its arrays as loaded."""
     n, profile, related = size.n_genes, size.n_profile, size.n_related
-    held = 4 * n * (2 * profile + 2 * related) + PAIR_BYTES * size.n_pairs + OWN_EDGE_BYTES * size.n_edges
+    held = 4 * n * (2 * profile + 2 * related) + PAIR_BYTES * size.n_pairs + EDGE_BYTES * size.n_edges
     held += (COPIES if training.rounds > 0 else COPIES_AT_REST) * sum(weight_bytes(size, model))
     step = 0
     if model.has_maps:  # in closed form: components of the profile and their regression, relations as float64
@@ -97,7 +97,7 @@ def dataset_memory(size: DatasetSize, model: ModelConfig, training: TrainingConf
         scores = 16 * n**2 if training.loss.alignment > 0.0 else 0
         again = encoder if training.recompute else 0
         step = max(step, max(_decoding_bytes(size, model, training), backward) + scores + again)
-    return DatasetMemory(everywhere=EDGE_BYTES * size.n_edges + 8 * n_anchors, held=held, step=step)
+    return DatasetMemory(everywhere=OUTLINE_BYTES, held=held, step=step)
 
 
 @cache
@@ -164,7 +164,7 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
 def dataset_sizes(data: Prepared, model: ModelConfig) -> list[DatasetSize]:
     """Return the sizes of the datasets that a process owns."""
     sizes, anchors = [], set(data.anchors if model.has_maps else ())
-    for graph in (graph for graph in data.graphs if graph.name in data.records):
+    for graph in data.owned_graphs().values():
         record = data.records[graph.name]
         about = {"n_pairs": len(record.pairs.indices), "n_profile": int(record.profile.shape[1])}
         about |= {"n_edges": graph.edges.n_edges, "n_related": len(anchors.intersection(graph.keys.tolist()))}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from musegnn.config import TrainingConfig
+    from musegnn.graph import ComparedGraph
     from musegnn.model.model import AtlasModel
 
     Losses = dict[str, torch.Tensor]
@@ -33,8 +34,12 @@ class Objective:
         self._device, self._dtype = model.device, model.dtype
         self._overlaps = Overlaps(model.graphs)
         self._reconstructions = {
-            i: Reconstruction(model.decoder(i), model.graphs[i], config, device=model.device) for i in model.owned
+            i: Reconstruction(model.decoder(i), model.graph(i), config, device=model.device) for i in model.owned
         }
+
+    def graph(self, i: int) -> ComparedGraph:
+        """Return what comparisons need of dataset `i`, owned or not."""
+        return self._overlaps.graph(i)
 
     def reconstruction(self, round_: int, i: int, z: torch.Tensor) -> Losses:
         """Return the loss of one dataset's graph under its decoder; empty when it has no weight."""
@@ -44,14 +49,14 @@ class Objective:
 
     def comparison(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> Losses:
         """Return the losses between two datasets that have a weight and genes to compare."""
-        weights, pair = self._config.loss, (self._graphs[i], self._graphs[j])
-        overlap = self._overlaps.pair(i, j)
+        weights, overlap = self._config.loss, self._overlaps.pair(i, j)
         rows_i, rows_j = self._tensor(overlap.rows_i), self._tensor(overlap.rows_j)
         losses: Losses = {}
         if weights.similarity > 0.0 and len(rows_i):
             weight = self._tensor(overlap.weight).to(self._dtype)
             losses["similarity"] = similarity(z_i[rows_i], z_j[rows_j], weight)
         if weights.contrast > 0.0:
+            pair = self.graph(i), self.graph(j)
             draw = draw_contrast(self._config.seed, round_, pair, overlap, weights.n_contrast)
             if len(draw) > 1:
                 rows = [draw.anchors_i, draw.anchors_j, draw.positives_i, draw.positives_j]

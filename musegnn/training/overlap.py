@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.graph import PartnerFile
 from musegnn.kernels.overlap import NeighbourSets, jaccard
+from musegnn.training.partner_files import read_partner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from musegnn.graph import GraphData
+    from musegnn.graph import AtlasGraph, ComparedGraph, SignedNeighbours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +61,24 @@ KEEP_BYTES = 1 << 28
 class Overlaps:
     """Overlaps of all pairs of datasets, each computed when it is asked for.
 
-    The pairs asked for last are kept, up to KEEP_BYTES: of many datasets, most pairs do not come back soon.
+    The pairs asked for last are kept, up to KEEP_BYTES: of many datasets, most pairs do not come back soon. Datasets of
+    other processes are read from their files when they are compared, and not kept.
     """
 
-    def __init__(self, graphs: Sequence[GraphData]) -> None:
+    def __init__(self, graphs: Sequence[AtlasGraph]) -> None:
         self._graphs = graphs
-        self._keys = np.array(
-            sorted({key for graph in graphs for key in graph.keys[graph.trainable].tolist()}), dtype=str
-        )
-        self._members: dict[int, _Members] = {}
-        self._neighbours: dict[int, NeighbourSets] = {}
         self._pairs: OrderedDict[tuple[int, int], PairOverlap] = OrderedDict()
         self._kept = 0
+        self._read: tuple[int, ComparedGraph] | None = None
+
+    def graph(self, i: int) -> ComparedGraph:
+        """Return what comparisons need of dataset `i`."""
+        graph = self._graphs[i]
+        if not isinstance(graph, PartnerFile):
+            return graph
+        if self._read is None or self._read[0] != i:  # one comparison asks several times
+            self._read = i, read_partner(graph)
+        return self._read[1]
 
     def pair(self, i: int, j: int) -> PairOverlap:
         """Return what datasets `i` and `j` have in common."""
@@ -78,57 +86,50 @@ class Overlaps:
         if key in self._pairs:
             self._pairs.move_to_end(key)
         else:
-            self._pairs[key] = self._compute(*key)
+            self._pairs[key] = compare_graphs(*(self.graph(k) for k in key))
             self._kept += self._pairs[key].nbytes
             while self._kept > KEEP_BYTES and len(self._pairs) > 1:
                 self._kept -= self._pairs.popitem(last=False)[1].nbytes
         found = self._pairs[key]
         return found if i <= j else found.turned()
 
-    def _compute(self, i: int, j: int) -> PairOverlap:
-        a, b = self._genes(i), self._genes(j)
-        shared = (a.row >= 0) & (b.row >= 0)
-        rows_a, rows_b = a.row[shared], b.row[shared]
-        return PairOverlap(
-            rows_i=rows_a,
-            rows_j=rows_b,
-            weight=jaccard(self._sets(i), self._sets(j), rows_a, rows_b),
-            pool_i=_without(a.can_contrast, rows_a),
-            pool_j=_without(b.can_contrast, rows_b),
-        )
 
-    def _genes(self, i: int) -> _Members:
-        if i not in self._members:
-            graph = self._graphs[i]
-            trainable = np.flatnonzero(graph.trainable)
-            row = np.full(len(self._keys), -1, dtype=np.int64)
-            row[np.searchsorted(self._keys, graph.keys[trainable])] = trainable
-            self._members[i] = _Members(row=row, can_contrast=graph.trainable & graph.has_positive)
-        return self._members[i]
-
-    def _sets(self, i: int) -> NeighbourSets:
-        if i not in self._neighbours:
-            graph, row = self._graphs[i], self._genes(i).row
-            # A held-out gene is in no set: its identity must not tie two datasets together.
-            gene = np.full(graph.n_genes, -1, dtype=np.int32)
-            here = np.flatnonzero(row >= 0)
-            gene[row[here]] = here
-            edges = graph.edges
-            self._neighbours[i] = NeighbourSets(
-                indptr=edges.indptr, indices=edges.indices, z=edges.z, gene=gene, n_genes=len(row)
-            )
-        return self._neighbours[i]
+def compare_graphs(a: ComparedGraph, b: ComparedGraph) -> PairOverlap:
+    """Compute what two datasets have in common."""
+    rows = [np.flatnonzero(graph.trainable) for graph in (a, b)]
+    shared, *places = np.intersect1d(a.keys[rows[0]], b.keys[rows[1]], assume_unique=True, return_indices=True)
+    rows_a, rows_b = (each[place] for each, place in zip(rows, places, strict=True))
+    # genes of one dataset alone get numbers of their own, so that they count in the size of a union
+    numbers = [np.full(graph.n_genes, -1, dtype=np.int32) for graph in (a, b)]
+    free = len(shared)
+    for number, own, each in zip(numbers, (rows_a, rows_b), rows, strict=True):
+        others = np.setdiff1d(each, own, assume_unique=True)
+        number[own] = np.arange(len(shared))
+        number[others] = np.arange(free, free + len(others))
+        free += len(others)
+    sets_a, sets_b = (_sets(graph.neighbours, number, free) for graph, number in zip((a, b), numbers, strict=True))
+    return PairOverlap(
+        rows_i=rows_a,
+        rows_j=rows_b,
+        weight=jaccard(sets_a, sets_b, rows_a, rows_b),
+        pool_i=_pool(a, rows_a),
+        pool_j=_pool(b, rows_b),
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Members:
-    """The row of each gene of the atlas in one dataset, -1 where it is missing, and which rows a contrast may draw."""
+def _sets(neighbours: SignedNeighbours, gene: NDArray[np.int32], n_genes: int) -> NeighbourSets:
+    # A held-out gene is in no set: its identity must not tie two datasets together.
+    return NeighbourSets(
+        indptr=neighbours.indptr.astype(np.int64),
+        indices=neighbours.indices.astype(np.int32),
+        z=np.where(neighbours.signs, np.float32(1.0), np.float32(-1.0)),
+        gene=gene,
+        n_genes=n_genes,
+    )
 
-    row: NDArray[np.int64]
-    can_contrast: NDArray[np.bool_]
 
-
-def _without(chosen: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    rest = chosen.copy()
-    rest[rows] = False
-    return np.flatnonzero(rest)
+def _pool(graph: ComparedGraph, shared: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the trainable genes with a positive neighbour that are not shared."""
+    chosen = graph.trainable & (np.diff(graph.neighbours.positive.indptr) > 0)
+    chosen[shared] = False
+    return np.flatnonzero(chosen)

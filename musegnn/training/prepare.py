@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from musegnn.config import AtlasConfig, DatasetConfig
     from musegnn.data_store.records import DatasetRecord
-    from musegnn.graph import EdgeSet
+    from musegnn.graph import AtlasGraph, EdgeSet
 
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,20 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedDataset:
+    """One dataset as its owner holds it: as stored, its whole graph, and what training sees of it.
+
+    ``digest`` is the sha256 of what decides a trained bit, ``pairs_digest`` that of its stored pairs.
+    """
+
+    record: DatasetRecord
+    edges: EdgeSet
+    graph: GraphData
+    digest: str
+    pairs_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """The data of a training run, as one process holds it.
 
@@ -55,7 +69,8 @@ class Prepared:
     records, edges
         Owned datasets as stored, and their whole graphs, held-out edges included; by name, in the order of the atlas.
     graphs
-        What training sees of every dataset, owned or not, and what is held out, in the order of the atlas.
+        What training sees of every dataset, in the order of the atlas: of owned ones all, and what is held out; of
+        others what losses between datasets need, or where to find it.
     anchors
         Keys of the anchor genes, sorted.
     digests
@@ -64,16 +79,20 @@ class Prepared:
 
     records: Mapping[str, DatasetRecord]
     edges: Mapping[str, EdgeSet]
-    graphs: Sequence[GraphData]
+    graphs: Sequence[AtlasGraph]
     anchors: Sequence[str]
     digests: Sequence[str]
+
+    def owned_graphs(self) -> dict[int, GraphData]:
+        """Return the graphs of the owned datasets by place in the atlas."""
+        return {i: graph for i, graph in enumerate(self.graphs) if isinstance(graph, GraphData)}
 
 
 def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | None = None) -> Prepared:
     """Read the datasets of an atlas and apply the edge rule and the hold-outs.
 
-    Records are kept of the datasets `owned`, by place in the atlas (``None``: all). All are read, one at a time, since
-    any of them may be a partner.
+    All datasets are read, one at a time; those not `owned`, by place in the atlas (``None``: all), are kept as what
+    their partners need. :func:`musegnn.training.spmd.prepare_together` reads the owned ones alone.
 
     Raises
     ------
@@ -83,42 +102,68 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         E304 when a species is missing in the ortholog table, E307 when the labels of the store and of the configuration
         differ.
     """
+    orthologs = orthologs_of(config)
+    records, edges = {}, {}
+    graphs: list[AtlasGraph] = []
+    digests, pairs_digests, keys = [], [], []
+    for i, dataset in enumerate(config.datasets):
+        found = prepare_dataset(store, config, dataset, orthologs)
+        is_owned = owned is None or i in owned
+        if is_owned:
+            records[dataset.name], edges[dataset.name] = found.record, found.edges
+        graphs.append(found.graph if is_owned else found.graph.as_partner())
+        digests.append(found.digest)
+        pairs_digests.append(found.pairs_digest)
+        keys.append(found.graph.keys[found.graph.trainable])
+    refuse_copies(config, pairs_digests)
+    _warn_of_disjoint_datasets([dataset.name for dataset in config.datasets], keys)
+    return Prepared(records=records, edges=edges, graphs=graphs, anchors=anchor_genes(keys), digests=digests)
+
+
+def orthologs_of(config: AtlasConfig) -> OrthologTable | None:
+    """Read the ortholog table of an atlas, if it has one; ``ConfigError`` E304 when it lacks a species."""
     orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
     _check_species(config, orthologs)
-    records, edges = {}, {}
-    graphs, digests = [], []
-    seen: dict[str, str] = {}
-    for i, dataset in enumerate(config.datasets):
-        name, record = dataset.name, store.read(dataset.name)
-        _check_labels(dataset, record)
-        _refuse_copy(record, seen)
-        keys = gene_keys(record.genes.gene, species_name(record.species), orthologs)
-        whole = select_edges(record.pairs, record.n_cells, config.edges)
-        seen_edges, held_out = holdout_edges(
-            whole, config.evaluation.holdout_edges, seed=config.evaluation.seed, name=name
-        )
-        graph = GraphData(
-            name=name,
-            modality=record.modality,
-            tissue=record.tissue,
-            species=species_name(record.species),
-            keys=keys,
-            trainable=trainable_genes(keys, config.evaluation),
-            edges=seen_edges,
-            held_out=held_out,
-        )
-        graphs.append(graph)
-        digests.append(_digest(graph, record))
-        if owned is None or i in owned:
-            records[name], edges[name] = record, whole
-    _warn_of_disjoint_datasets(graphs)
-    return Prepared(
-        records=records,
-        edges=edges,
-        graphs=graphs,
-        anchors=anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs]),
-        digests=digests,
+    return orthologs
+
+
+def prepare_dataset(
+    store: Records, config: AtlasConfig, dataset: DatasetConfig, orthologs: OrthologTable | None
+) -> PreparedDataset:
+    """Read one dataset of an atlas and apply the edge rule and the hold-outs; errors as of :func:`prepare`."""
+    name, record = dataset.name, store.read(dataset.name)
+    _check_labels(dataset, record)
+    keys = gene_keys(record.genes.gene, species_name(record.species), orthologs)
+    whole = select_edges(record.pairs, record.n_cells, config.edges)
+    seen, held_out = holdout_edges(whole, config.evaluation.holdout_edges, seed=config.evaluation.seed, name=name)
+    graph = GraphData(
+        name=name,
+        modality=record.modality,
+        tissue=record.tissue,
+        species=species_name(record.species),
+        keys=keys,
+        trainable=trainable_genes(keys, config.evaluation),
+        edges=seen,
+        held_out=held_out,
     )
+    pairs = record.pairs
+    return PreparedDataset(
+        record=record,
+        edges=whole,
+        graph=graph,
+        digest=_digest(graph, record),
+        pairs_digest=_sha256([pairs.indptr, pairs.indices, pairs.z]),
+    )
+
+
+def refuse_copies(config: AtlasConfig, pairs_digests: Sequence[str]) -> None:
+    """Refuse, by ``InputError`` E252, two datasets with the same stored pairs."""
+    seen: dict[str, str] = {}
+    for dataset, digest in zip(config.datasets, pairs_digests, strict=True):
+        if digest in seen:
+            msg = f"has the same graph as {seen[digest]}: what is held out of one would be seen in the other"
+            raise InputError(msg, code="E252", where=dataset.name, fix="leave one of the two out")
+        seen[digest] = dataset.name
 
 
 def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
@@ -128,15 +173,6 @@ def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
         msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
         fix = "correct the atlas file, or build the dataset again"
         raise ConfigError(msg, code="E307", where=dataset.name, fix=fix)
-
-
-def _refuse_copy(record: DatasetRecord, seen: dict[str, str]) -> None:
-    pairs = record.pairs
-    digest = _sha256([pairs.indptr, pairs.indices, pairs.z])
-    if digest in seen:
-        msg = f"has the same graph as {seen[digest]}: what is held out of one would be seen in the other"
-        raise InputError(msg, code="E252", where=record.name, fix="leave one of the two out")
-    seen[digest] = record.name
 
 
 def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None:
@@ -151,11 +187,9 @@ def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None
             raise ConfigError(msg, code="E304", where=str(config.orthologs), fix="spell `species` as in the table")
 
 
-def _warn_of_disjoint_datasets(graphs: Sequence[GraphData]) -> None:
-    pairs = disjoint_pairs([graph.keys[graph.trainable] for graph in graphs])
-    names = [(graphs[i].name, graphs[j].name) for i, j in pairs]
-    lines = (f"W215: {a} and {b} share no genes: nothing aligns them directly" for a, b in names)
-    for line in shorten_warnings(list(lines)):
+def _warn_of_disjoint_datasets(names: Sequence[str], keys: Sequence[NDArray[np.str_]]) -> None:
+    pairs = [(names[i], names[j]) for i, j in disjoint_pairs(keys)]
+    for line in shorten_warnings([f"W215: {a} and {b} share no genes: nothing aligns them directly" for a, b in pairs]):
         logger.warning("%s", line)
 
 
@@ -199,7 +233,9 @@ def make_model(
         if like is not None:
             features[i] = like.features(i)
             continue
-        graph, record = data.graphs[i], data.records[data.graphs[i].name]
+        graph = data.graphs[i]
+        assert isinstance(graph, GraphData)
+        record = data.records[graph.name]
         related = None
         if config.model.has_maps:
             related = relations(record.pairs, record.profile, graph.held_out.all, graph.keys, data.anchors)

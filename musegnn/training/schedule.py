@@ -16,11 +16,10 @@ import numpy as np
 from musegnn.random import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
-    from musegnn.graph import GraphData
+    from musegnn.graph import ComparedGraph
     from musegnn.training.overlap import PairOverlap
 
 ALONE = -1
@@ -93,23 +92,23 @@ class ContrastDraw:
 
 
 def draw_contrast(
-    seed: int, round_: int, pair: tuple[GraphData, GraphData], overlap: PairOverlap, n_contrast: int
+    seed: int, round_: int, pair: tuple[ComparedGraph, ComparedGraph], overlap: PairOverlap, n_contrast: int
 ) -> ContrastDraw:
     """Draw genes that only one of two datasets has, at most `n_contrast` of each, and a positive neighbour of each.
 
     Genes are drawn without replacement; `pair` is subject and partner, `overlap` what they have in common.
     """
-    sides = [
-        _draw_side(seed, round_, pair, k, pool, n_contrast) for k, pool in enumerate((overlap.pool_i, overlap.pool_j))
-    ]
+    positive = [graph.neighbours.positive for graph in pair]
+    names, pools = (pair[0].name, pair[1].name), (overlap.pool_i, overlap.pool_j)
+    sides = [_draw_side(seed, round_, names, k, positive[k], pools[k], n_contrast) for k in (0, 1)]
     (anchors_i, positives_i), (anchors_j, positives_j) = sides
     k_i, k = len(anchors_i), len(anchors_i) + len(anchors_j)
     exclude = np.zeros((2 * k, 2 * k), dtype=np.bool_)
     places = (np.r_[0:k_i, k : k + k_i], np.r_[k_i:k, k + k_i : 2 * k])
-    for graph, place, (anchors, positives) in zip(pair, places, sides, strict=True):
+    for edges, place, (anchors, positives) in zip(positive, places, sides, strict=True):
         rows = np.concatenate([anchors, positives])
         same = rows[:, None] == rows[None, :]
-        exclude[np.ix_(place, place)] = same | graph.positive[rows][:, rows].toarray()
+        exclude[np.ix_(place, place)] = same | edges[rows][:, rows].toarray()
     exclude |= exclude.T
     index = np.arange(k)
     exclude[index, index + k] = exclude[index + k, index] = False
@@ -119,10 +118,15 @@ def draw_contrast(
 
 
 def _draw_side(
-    seed: int, round_: int, pair: Sequence[GraphData], side: int, pool: NDArray[np.int64], n_contrast: int
+    seed: int,
+    round_: int,
+    names: tuple[str, str],
+    side: int,
+    positive: csr_array,
+    pool: NDArray[np.int64],
+    n_contrast: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    random = stream(seed, "contrast", round_, pair[0].name, pair[1].name, side)
+    random = stream(seed, "contrast", round_, *names, side)
     anchors = random.permutation(pool)[:n_contrast]
-    positive = pair[side].positive
     start, degree = positive.indptr[anchors].astype(np.int64), np.diff(positive.indptr)[anchors]
     return anchors, positive.indices[start + random.integers(0, degree)].astype(np.int64)

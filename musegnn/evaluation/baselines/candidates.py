@@ -151,7 +151,7 @@ def relational_vectors(
     graphs: Sequence[GraphData], records: Mapping[str, DatasetRecord]
 ) -> dict[str, NDArray[np.float32]]:
     """Return the relational features of all genes by dataset name, (N, 2V); 0 where a dataset lacks the anchor gene."""
-    anchors = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs])
+    anchors = anchor_genes([g.keys[g.trainable] for g in graphs])
     found = {}
     for graph in graphs:
         record = records[graph.name]

@@ -16,7 +16,7 @@ from musegnn.errors import CheckpointDamagedError, RunError
 from musegnn.training import checkpoint, trainer
 from musegnn.training.checkpoint import manifests
 from musegnn.training.prepare import prepare
-from musegnn.training.spmd import connect
+from musegnn.training.torch_comm import TorchComm
 from musegnn.training.trainer import Trainer
 
 
@@ -40,7 +40,8 @@ def restore(in_ranks, stores, config, folders, *, run=False, known=None):
     def work(rank, group):
         owner = [0, 1]
         data = prepare(stores[rank], config, owned=[rank])
-        member = Trainer(data, config, comm=connect(group, owner, data, config), owner=owner)
+        comm = TorchComm(group, owner, [graph.n_genes for graph in data.graphs], config.model.dim)
+        member = Trainer(data, config, comm=comm, owner=owner)
         member.restore(folders[rank], known=known)
         rounds = member.rounds
         if run:

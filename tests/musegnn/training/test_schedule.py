@@ -78,7 +78,7 @@ def test_excluded_are_repeats_and_true_neighbours_within_a_dataset(graphs):
     named = list(zip(owner * 2, map(int, items), strict=True))
     for a, (side_a, gene_a) in enumerate(named):
         for b, (side_b, gene_b) in enumerate(named):
-            same = side_a == side_b and (gene_a == gene_b or bool(graphs[side_a].positive[gene_a, gene_b]))
+            same = side_a == side_b and (gene_a == gene_b or bool(graphs[side_a].neighbours.positive[gene_a, gene_b]))
             assert draw.exclude[a, b] == (same and abs(a - b) != k)
     assert draw.exclude.sum() > 2 * k
 
