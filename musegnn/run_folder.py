@@ -7,6 +7,7 @@
       orthologs.csv        copy of the ortholog table, when there is one
       run.json             format version and where the store is
       store.zarr/          the graphs (of `musegnn run`)
+      partners/            what actors read of one another's datasets
       checkpoints/         resumable states of training
       metrics.jsonl        losses per round and dataset; tensorboard/ holds the same
       status.json          what a training on a cluster is doing

@@ -282,7 +282,7 @@ def _examples(obs: pd.DataFrame, key: NDArray[np.int64]) -> list[int]:
 
 def _notes(adata: AnnData, k: int) -> list[str]:
     notes = [
-        "Map: UMAP on exact cosine neighbours. Distances between far groups mean little; "
+        "Map: UMAP on cosine neighbours. Distances between far groups mean little; "
         "the lists of nearest genes do not use the map.",
         f"Nearest genes: {k} inside the dataset and {k} in other datasets, shown with their cosines, ranked by these "
         "less what is typical for the two datasets, so that genes of all datasets come up.",

@@ -10,7 +10,7 @@ from musegnn.graph import GraphData, PartnerFile
 from musegnn.training import partner_files
 from musegnn.training.overlap import Overlaps
 from musegnn.training.partner_files import partner_path, read_partner, write_partner
-from musegnn.training.prepare import fingerprint, prepare
+from musegnn.training.prepare import disjoint_pairs, fingerprint, prepare
 from musegnn.training.schedule import draw_contrast
 from musegnn.training.spmd import prepare_together
 
@@ -101,3 +101,13 @@ def test_the_same_data_twice_are_refused_whoever_reads_them(in_ranks, atlas, tmp
 
     with pytest.raises(InputError, match="E252"):
         in_ranks(2, lambda _, group: prepare_together(store, config, group, [0, 1], tmp_path))
+
+
+def test_pairs_of_datasets_without_a_common_gene_are_found():
+    random = np.random.default_rng(0)
+    pool = np.array([f"g{k}" for k in range(40)])
+    keys = [np.sort(random.permutation(pool)[: random.integers(0, 9)]) for _ in range(25)]
+    expected = [(i, j) for i in range(25) for j in range(i + 1, 25) if not set(keys[i]) & set(keys[j])]
+    assert disjoint_pairs(keys) == expected
+    assert 50 < len(expected) < 250
+    assert disjoint_pairs([]) == []
