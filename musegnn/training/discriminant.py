@@ -119,15 +119,16 @@ def _directions(
 
     def moments(x: CentredRelations) -> Floats:
         y = x.project(axes)
-        return np.stack([y.T @ y, y[x.genes].T @ y[x.genes]])
+        named = y[x.genes]
+        return np.stack([y.T @ y, named.T @ named])
 
-    def named(x: CentredRelations) -> tuple[NDArray[np.int64], Floats]:
+    def of_anchors(x: CentredRelations) -> tuple[NDArray[np.int64], Floats]:
         y = x.project(axes)[x.genes]
         return x.columns[: len(x.genes)], np.column_stack([y, np.ones(len(y))])
 
     most = max(bound, 1.0)
     everything, anchors = sums.total((moments(x) for x in relations.values()), (2, q, q), bound=most)
-    table = sums.total_rows((named(x) for x in relations.values()), (n_anchors, q + 1), bound=most)
+    table = sums.total_rows((of_anchors(x) for x in relations.values()), (n_anchors, q + 1), bound=most)
     counts = table[:, q]
     several = counts > 1
     if not several.any():
