@@ -195,6 +195,13 @@ class Browser:
         """Prefer ``dark`` or ``light``."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that processes of pages have taken, all threads."""
+        session, self.session = self.session, ""
+        found = self.call("SystemInfo.getProcessInfo")["processInfo"]
+        self.session = session
+        return sum(float(p["cpuTime"]) for p in found if p["type"] == "renderer")
+
     def screenshot(self, path: Path) -> None:
         """Write what is seen as PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

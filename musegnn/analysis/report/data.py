@@ -13,7 +13,15 @@ import pandas as pd
 
 from musegnn.analysis.colors import dataset_colors, tissue_colors
 from musegnn.analysis.neighbors import typical_cosines
-from musegnn.analysis.report.lists import Points, find_neighbors, pack_copies, pack_neighbors, pack_partners, pack_sets
+from musegnn.analysis.report.lists import (
+    Points,
+    find_neighbors,
+    of_points,
+    pack_copies,
+    pack_neighbors,
+    pack_partners,
+    pack_sets,
+)
 from musegnn.analysis.report.packing import Packer, gaps, place
 from musegnn.analysis.report.tables import evaluation_tables, graph_rows, loss_curves
 from musegnn.vectors import unit_rows
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import PairTable
     from musegnn.graph import EdgeSet
     from musegnn.progress import Progress
+    from musegnn.vectors import Neighbors
 
 REQUIRED = ("gene", "gene_id", "gene_key", "dataset", "modality", "tissue", "species", "cluster")
 CATEGORIES = {
@@ -60,7 +69,7 @@ NUMBERS = {
     ),
 }
 N_EXAMPLES = 12
-NUMBER_STEPS = 1000
+NUMBER_STEPS = 250
 TYPICAL_DIGITS = 5
 MOST_NEIGHBORS, FEWEST_NEIGHBORS, NEIGHBOR_ENTRIES = 20, 5, 5_000_000
 
@@ -87,6 +96,9 @@ class ReportData:
         Co-expression of each dataset by name, genes in the order of the rows of `adata`; none for some or all.
     sets
         Gene keys of gene sets by name, such as of :meth:`musegnn.MuSeGNN.gene_sets`.
+    neighbors
+        Neighbours already known, of the rows of `adata`, inside their datasets and outside, with scores from which what
+        is typical for two datasets is taken out; by default they are found, exactly.
     """
 
     adata: AnnData
@@ -97,6 +109,7 @@ class ReportData:
     title: str = "Gene atlas"
     pairs: Mapping[str, PairTable | EdgeSet] = field(default_factory=dict)
     sets: Mapping[str, Collection[str]] = field(default_factory=dict)
+    neighbors: tuple[Neighbors, Neighbors] | None = None
 
     def __post_init__(self) -> None:
         """Refuse embeddings that are not annotated."""
@@ -122,6 +135,8 @@ def pack(
         Whether the page may ask the process that serves it.
     """
     n = data.adata.n_obs
+    if data.neighbors is not None:
+        k = data.neighbors[0].index.shape[1]
     k = k or max(FEWEST_NEIGHBORS, min(MOST_NEIGHBORS, NEIGHBOR_ENTRIES // max(n, 1)))
 
     def report(done: int, note: str) -> None:
@@ -135,9 +150,12 @@ def pack(
     packer = Packer()
     unit = unit_rows(data.adata.X[points.order], dtype=np.float32)
     typical = typical_cosines(data.adata).loc[points.datasets, points.datasets].to_numpy(np.float32)
-    known = find_neighbors(
-        unit, points.dataset, typical, k, lambda done, total: report(5 + (80 * done) // total, "nearest genes")
-    )
+    if data.neighbors is None:
+        known = find_neighbors(
+            unit, points.dataset, typical, k, lambda done, total: report(5 + (80 * done) // total, "nearest genes")
+        )
+    else:
+        known = of_points(data.neighbors, points.order)
     pack_neighbors(packer, known, points.dataset, typical)
     report(85, "partners")
     has_copies = pack_copies(packer, unit, points)
@@ -256,7 +274,8 @@ def _pack_numbers(packer: Packer, obs: pd.DataFrame) -> list[dict[str, Any]]:
         about_scale = {"low": float(low), "high": float(high), "integer": integer, "start": start, "step": step}
         packed.append({"name": name, "label": label, "about": about, **about_scale})
         code = np.nan_to_num(np.round((values - start) / step) + 1.0, nan=0.0)
-        packer.add(f"n:{name}", code, "u2" if code.max() <= 65535 else "u4")
+        most = int(code.max())
+        packer.add(f"n:{name}", code, "u1" if most < 1 << 8 else "u2" if most < 1 << 16 else "u4")
     return packed
 
 

@@ -60,14 +60,31 @@ def find_neighbors(
     return inside, outside
 
 
+def of_points(rows: tuple[Neighbors, Neighbors], order: NDArray[np.int64]) -> tuple[Neighbors, Neighbors]:
+    """Return the neighbours of rows as those of the points, which are the rows in another order."""
+    point = np.argsort(order).astype(np.int32)
+    inside, outside = (
+        Neighbors(index=np.where(n.index < 0, -1, point[n.index])[order].astype(np.int32), score=n.score[order])
+        for n in rows
+    )
+    return inside, outside
+
+
 def pack_neighbors(
     packer: Packer, known: tuple[Neighbors, Neighbors], group: NDArray[np.int64], typical: NDArray[np.float32]
 ) -> None:
-    """Pack the neighbours with their cosines; what is typical for two datasets counts in the ranking alone."""
-    own = np.arange(len(group))[:, None]
-    for name, found in zip(("within", "across"), known, strict=True):
+    """Pack the neighbours with their cosines; what is typical for two datasets counts in the ranking alone.
+
+    Neighbours inside the dataset are places among its points, others among all points, from the place of the point.
+    """
+    place = np.arange(len(group))
+    local = np.empty_like(place)
+    by_group = np.argsort(group, kind="stable")
+    size = np.bincount(group, minlength=1)
+    local[by_group] = place - np.repeat(np.cumsum(size) - size, size)
+    for name, found, at in zip(("within", "across"), known, (local, place), strict=True):
         cosine = found.score + typical[group[:, None], group[found.index]]
-        packer.add(f"{name}_index", np.where(found.index < 0, 0, zigzag(found.index - own)), "u4")
+        packer.add(f"{name}_index", np.where(found.index < 0, 0, zigzag(at[found.index] - at[:, None])), "u4")
         packer.add(f"{name}_score", falling(cosine_code(cosine)) % (1 << 16), "u2")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STEPS = 65535
-COSINE_STEPS = 4095  # a step of .0005, so that codes of a list of cosines differ by few bits
+COSINE_STEPS = 2000  # of .001, so that the codes of a list of cosines differ by few bits
 DEFLATE_LEVEL = 6
 
 

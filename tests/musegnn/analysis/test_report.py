@@ -79,12 +79,19 @@ def test_payload_holds_neighbours(report_data):
     np.testing.assert_allclose(np.reshape(header["typical"], typical.shape), typical, atol=1e-5)
     for name, found in zip(("within", "across"), nearest_split(unit, group, 6, typical=typical), strict=True):
         code = arrays[f"{name}_index"].reshape(-1, 6)
-        index = np.where(code > 0, np.arange(len(unit))[:, None] + unzigzag(code), -1)
+        if name == "across":
+            at = np.arange(len(unit))[:, None] + unzigzag(code)
+        else:  # places among the points of the dataset
+            mine = [np.flatnonzero(group == g) for g in group]
+            own = np.array([np.searchsorted(m, i) for i, m in enumerate(mine)])
+            local = own[:, None] + unzigzag(code)
+            at = np.array([m[np.minimum(row, len(m) - 1)] for m, row in zip(mine, local, strict=True)])
+        index = np.where(code > 0, at, -1)
         np.testing.assert_array_equal(index, found.index)
         cosine = np.einsum("pd,pkd->pk", unit, unit[found.index])
         step = arrays[f"{name}_score"].reshape(-1, 6).astype(np.int64)
         score = np.cumsum(np.where(np.arange(6) == 0, step, -step), axis=1) % 2**16
-        np.testing.assert_allclose(score / 4095 * 2 - 1, cosine, atol=1 / 4095 + 1e-6)
+        np.testing.assert_allclose(score / 1000 - 1, cosine, atol=0.0005 + 1e-6)
 
 
 def test_payload_holds_partners_and_sets(report_data):
@@ -126,7 +133,7 @@ def test_cosines_of_copies_are_those_of_pairs_in_the_order_of_datasets(report_da
         members = np.flatnonzero(keys == key)
         members = members[np.argsort(arrays["dataset"][members])]
         expected += [unit[a] @ unit[b] for n, a in enumerate(members) for b in members[n + 1 :]]
-    np.testing.assert_allclose(arrays["copy_score"] / 4095 * 2 - 1, expected, atol=1 / 4095 + 1e-6)
+    np.testing.assert_allclose(arrays["copy_score"] / 1000 - 1, expected, atol=0.0005 + 1e-6)
 
 
 def test_points_lie_in_morton_order():

@@ -2,7 +2,7 @@
 // stay so where they are large: lists are read entry by entry, so that nothing of them is unpacked before it is asked for.
 
 const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
-const COSINE_STEPS = 4095;
+const COSINE_STEPS = 2000;
 const Z_STEPS = 20;
 
 class Block {
@@ -107,7 +107,11 @@ class Atlas {
   gene(i) { return this.genes[this.name[i]]; }
   geneId(i) { return this.ids[this.name[i]] || this.genes[this.name[i]]; }
   key(i) { return this.keyOf[this.name[i]]; }
-  of(category, i) { return this.categories[category].values[this.codes(category)[i]]; }
+
+  of(category, i) {
+    const { values, by_dataset: table } = this.categories[category];
+    return values[table ? table[this.codes("dataset")[i]] : this.codes(category)[i]];
+  }
 
   codes(category) {
     if (!this.arrays[category]) {
@@ -115,7 +119,8 @@ class Atlas {
       if (table) {
         const dataset = this.codes("dataset");
         const codes = new Uint16Array(this.n);
-        for (let i = 0; i < this.n; i++) codes[i] = table[dataset[i]];
+        const codeOf = Uint16Array.from(table);
+        for (let i = 0; i < this.n; i++) codes[i] = codeOf[dataset[i]];
         this.arrays[category] = codes;
       } else {
         this.arrays[category] = this.block.array(category);
@@ -127,11 +132,24 @@ class Atlas {
   // Number of points of each value of a category.
   counts(category) {
     if (!this.tally[category]) {
-      const count = new Uint32Array(this.categories[category].values.length);
-      for (const code of this.codes(category)) count[code]++;
-      this.tally[category] = count;
+      const { values, by_dataset: table } = this.categories[category];
+      const count = (this.tally[category] = new Uint32Array(values.length));
+      if (table) this.counts("dataset").forEach((size, d) => { count[table[d]] += size; });
+      else for (const code of this.codes(category)) count[code]++;
     }
     return this.tally[category];
+  }
+
+  // Number of some points of each value of a category; what datasets decide follows from the number in each dataset.
+  countsAmong(points, category) {
+    const { values, by_dataset: table } = this.categories[category];
+    const count = new Uint32Array(values.length);
+    if (table) this.countsAmong(points, "dataset").forEach((size, d) => { count[table[d]] += size; });
+    else {
+      const codes = this.codes(category);
+      for (let p = 0; p < points.length; p++) count[codes[points[p]]]++;
+    }
+    return count;
   }
 
   about(name) { return this.numbers.find((n) => n.name === name); }
@@ -162,7 +180,7 @@ class Atlas {
     return this.grouped;
   }
 
-  // Points sorted by dataset, in point order within each; `byDataset` is where each dataset starts.
+  // Points sorted by dataset, in point order within each; `byDataset` is where each dataset starts, `place` where a point is.
   get datasetOrder() {
     if (this.ordered) return this.ordered;
     const dataset = this.codes("dataset");
@@ -171,8 +189,12 @@ class Atlas {
     for (let d = 0; d < byDataset.length - 1; d++) byDataset[d + 1] += byDataset[d];
     const next = byDataset.slice();
     const order = new Uint32Array(this.n);
-    for (let i = 0; i < this.n; i++) order[next[dataset[i]]++] = i;
-    this.ordered = { byDataset, order };
+    const place = new Uint32Array(this.n);
+    for (let i = 0; i < this.n; i++) {
+      place[i] = next[dataset[i]]++;
+      order[place[i]] = i;
+    }
+    this.ordered = { byDataset, order, place };
     return this.ordered;
   }
 
@@ -200,13 +222,15 @@ class Atlas {
   // Nearest points, best first: by cosine less what is typical for the two datasets. `side` is "within", "across" or "all".
   nearest(i, side) {
     const list = [];
+    const { order, place } = this.datasetOrder;
     for (const name of side === "all" ? ["within", "across"] : [side]) {
-      const [index, step] = [this[name + "_index"], this[name + "_score"]];
+      const [index, drop] = [this[name + "_index"], this[name + "_score"]];
       let code = 0;
       for (let n = 0, at = i * this.k; n < this.k; n++, at++) {
-        code = n ? (code - step(at)) & 0xffff : step(at);
+        code = n ? (code - drop(at)) & 0xffff : drop(at);
         const zigzag = index(at);
-        if (zigzag) list.push({ point: i + ((zigzag >>> 1) ^ -(zigzag & 1)), score: cosineOf(code) });
+        const step = (zigzag >>> 1) ^ -(zigzag & 1);
+        if (zigzag) list.push({ point: name === "within" ? order[place[i] + step] : i + step, score: cosineOf(code) });
       }
     }
     for (const entry of list) entry.rank = entry.score - this.usual(i, entry.point);

@@ -71,10 +71,16 @@ class GenePanel {
     const more = rows.length - CONTEXTS_SHOWN;
     return el("section", { class: "contexts", "aria-label": "Contexts" },
       el("div", { class: "head" }, el("h3", {}, "Contexts"), el("span", { class: "soft small" }, plural(rows.length, "dataset"))),
-      el("p", { class: "soft small tight" }, others.length ? "Cosine of the copies, and the genes it is most co-expressed with in each; − marks negative co-expression."
-        : "No other dataset has this gene. Below it, the genes it is most co-expressed with."),
+      el("p", { class: "soft small tight" }, this.aboutContexts(others)),
       el("ol", { class: "near" }, rows.slice(0, CONTEXTS_SHOWN)),
       more > 0 ? el("details", {}, el("summary", { class: "small" }, `${more} more`), el("ol", { class: "near" }, rows.slice(CONTEXTS_SHOWN))) : null);
+  }
+
+  aboutContexts(others) {
+    const partners = this.atlas.partnerLists?.k ? "the genes it is most co-expressed with in each; − marks negative co-expression" : "";
+    if (!others.length) return "No other dataset has this gene. Below it, the genes it is most co-expressed with.";
+    const known = [this.atlas.hasCopies ? "cosine of the copies" : "", partners].filter(Boolean).join(", and ");
+    return known ? `${known[0].toUpperCase()}${known.slice(1)}.` : "Choose one to open it.";
   }
 
   context({ point, score }, i) {

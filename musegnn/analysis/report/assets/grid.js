@@ -109,6 +109,6 @@ class Grid {
         if (odd) found[count++] = i;
       }
     });
-    return found.subarray(0, count).slice().sort();
+    return found.slice(0, count);
   }
 }

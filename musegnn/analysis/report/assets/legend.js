@@ -106,8 +106,8 @@ class Legend {
       const total = members.reduce((sum, v) => sum + this.atlas.counts("dataset")[v], 0);
       return el("details", { class: "family", open: !this.folded.has(tissue) && of.size <= 4,
         ontoggle: (event) => this.folded[event.target.open ? "delete" : "add"](tissue) },
-      el("summary", {}, el("i", { class: "swatch square", style: { background: css(color) } }),
-        el("span", { class: "grow clip" }, tissue), el("span", { class: "soft" }, `${plural(members.length, "dataset")}, ${number(total)}`),
+      el("summary", { title: `${tissue}: ${plural(members.length, "dataset")}, ${plural(total, "point")}` }, el("i", { class: "swatch square", style: { background: css(color) } }),
+        el("span", { class: "grow clip" }, tissue), el("span", { class: "soft" }, number(total)),
         el("button", { class: "text", "aria-pressed": String(!hidden), "aria-label": `Show or hide all datasets of ${tissue}`,
           onclick: (event) => { event.preventDefault(); this.toggle(members, hidden); } }, hidden ? "show" : "hide")),
       el("ul", { class: "keys" }, members.map((v) => this.row(v))));

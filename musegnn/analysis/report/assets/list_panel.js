@@ -39,8 +39,9 @@ class ListPanel {
   // Codes of the names of points, in alphabetical order, each text once.
   names(points) {
     const { atlas } = this;
+    const { name } = atlas;
     const seen = new Uint8Array(atlas.genes.length);
-    for (const i of points) seen[atlas.name[i]] = 1;
+    for (let p = 0; p < points.length; p++) seen[name[points[p]]] = 1;
     const codes = [];
     for (let code = 0; code < seen.length; code++) if (seen[code] && atlas.genes[code] !== atlas.genes[codes.at(-1)]) codes.push(code);
     return codes;
@@ -79,10 +80,7 @@ class ListPanel {
     const { atlas } = this;
     const { values, label } = atlas.categories[category];
     if (values.length < 2) return null;
-    const codes = atlas.codes(category);
-    const all = atlas.counts(category);
-    const here = new Uint32Array(values.length);
-    for (const i of points) here[codes[i]]++;
+    const [all, here] = [atlas.counts(category), atlas.countsAmong(points, category)];
     const colors = this.handlers.palettes[category];
     const order = values.map((_, v) => v).filter((v) => here[v]).sort((a, b) => here[b] - here[a]);
     const rows = order.slice(0, 6).map((v) => {

@@ -59,6 +59,7 @@ class Page {
     graphsView(atlas, $("view-graphs"), color);
     settingsView(atlas, $("view-settings"));
     this.ready = true;
+    this.map.settled = true;
     this.legend.show();
     this.follow();
     this.map.draw();
@@ -142,7 +143,7 @@ class Page {
   open(subject, points, panel, marked, push) {
     this.leaveSubject();
     const mask = new Uint8Array(this.atlas.n);
-    for (const i of points) mask[i] = 1;
+    for (let p = 0; p < points.length; p++) mask[points[p]] = 1;
     this.many = { ...subject, points, mask };
     if (marked) this.map.marks.many = Array.from(points.slice(0, 2000));
     this.listPanel.show({ ...panel, points });
@@ -342,7 +343,9 @@ const frame = () => new Promise((resolve) => { requestAnimationFrame(() => setTi
 
 async function start() {
   const times = (window.times = {});
-  const points = await Block.read($("data-points").textContent);
+  const reading = Block.read($("data-points").textContent);
+  WebglPoints.warmUp($("points")); // takes its time while the block is unpacked elsewhere
+  const points = await reading;
   const atlas = new Atlas(points);
   const page = (window.musegnn = new Page(atlas));
   document.body.classList.add("painted");

@@ -1,5 +1,7 @@
 // What lies over the points: contours, lines to the nearest genes, marked points, names and the lasso.
 
+const COPIES_NAMED = 12;
+
 class Overlay {
   constructor(map) {
     this.map = map;
@@ -16,7 +18,7 @@ class Overlay {
     const [ink, paper] = [theme.getPropertyValue("--ink").trim(), theme.getPropertyValue("--map").trim()];
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (pen === this.pen) pen.clearRect(0, 0, view.w, view.h);
-    map.density.paint(pen, ink, state);
+    if (map.settled) map.density.paint(pen, ink, state);
     const labels = map.labels;
     labels.begin(pen, ink, paper, map.covers());
     const r = Math.max(4, map.radius() + 1.6);
@@ -38,7 +40,7 @@ class Overlay {
       for (const i of copies) this.disc(pen, i, r + 0.5, ink, 1.6);
       this.disc(pen, focus, r + 2, ink, 2.4);
       this.name(focus, { weight: 650, size: 13.5, gap: r + 3 });
-      for (const i of copies) this.name(i, { weight: 600, size: 12, gap: r + 2 });
+      if (copies.length <= COPIES_NAMED) for (const i of copies) this.name(i, { weight: 600, size: 12, gap: r + 2 });
       for (const { point } of near) this.name(point, { gap: r });
     }
     for (const i of many.slice(0, 400)) this.name(i, { weight: 600, size: 12, gap: r });

@@ -21,9 +21,13 @@ void main() {
 }`;
 
 class WebglPoints {
+  static warmUp(canvas) {
+    return canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, preserveDrawingBuffer: true });
+  }
+
   // Null where the browser has no WebGL 2.
   static create(canvas, atlas, view) {
-    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, preserveDrawingBuffer: true });
+    const gl = WebglPoints.warmUp(canvas);
     return gl && new WebglPoints(gl, atlas, view);
   }
 

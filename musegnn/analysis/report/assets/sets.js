@@ -77,8 +77,9 @@ class GeneSets {
 
   // 0 or 1 per key, from points or from keys.
   markPoints(points) {
-    const marked = new Uint8Array(this.atlas.n_keys);
-    for (const i of points) marked[this.atlas.key(i)] = 1;
+    const { name, keyOf, n_keys: n } = this.atlas;
+    const marked = new Uint8Array(n);
+    for (let p = 0; p < points.length; p++) marked[keyOf[name[points[p]]]] = 1;
     return marked;
   }
 
