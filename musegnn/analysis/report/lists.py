@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import PairTable
     from musegnn.graph import EdgeSet
 
-MOST_PARTNERS, FEWEST_PARTNERS, PARTNER_ENTRIES = 100, 5, 4_000_000
+MOST_PARTNERS, FEWEST_PARTNERS, PARTNER_ENTRIES = 255, 5, 4_000_000
 COPY_PAIRS = 2_000_000
 Z_STEPS = 20  # per unit of z
 SMALLEST_SET = 3

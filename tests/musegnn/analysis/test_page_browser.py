@@ -194,6 +194,8 @@ def test_clusters_are_named_by_gene_sets(browser, tmp_path, make_atlas, gene_set
     browser.open(path, "#&color=cluster")
     assert browser.texts(".keys .clip") == ["0 · First twenty", "1"]
     assert browser.run("musegnn.map.labels.groups.map((g) => g.name)") == ["First twenty"]
+    browser.click(".keys li:nth-child(1) button")  # the name goes with the points
+    browser.until("musegnn.map.labels.groups.length === 0")
     assert browser.complaints() == []
 
 

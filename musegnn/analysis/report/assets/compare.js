@@ -73,9 +73,10 @@ function compared(atlas, a, b, { gained, lost, kept, missing }, handlers) {
     rows.length > COMPARED_SHOWN ? el("p", { class: "soft small" }, `and ${number(rows.length - COMPARED_SHOWN)} more`) : null);
   const cells = (i) => atlas.graphs.find((g) => g.dataset === atlas.of("dataset", i))?.n_cells;
   const power = cells(a) && cells(b) ? ` z grows with the number of cells: ${number(cells(a))} in ${from}, ${number(cells(b))} in ${to}.` : "";
+  const bounded = [...gained, ...lost].some((row) => row.a.z === null || row.b.z === null);
   const lacking = [[missing[1], to], [missing[0], from]].filter(([n]) => n).map(([n, where]) => `${plural(n, "partner")} ${n === 1 ? "is" : "are"} not among the genes of ${where}`);
   return [part(`Gained in ${to}`, gained, "gained", true), part(`Lost in ${to}`, lost, "lost", true), part("Kept", kept, "kept", false),
-    el("p", { class: "soft small" }, `${lacking.length ? lacking.join("; ") + "." : ""}${power}`),
+    el("p", { class: "soft small" }, bounded ? "< is a bound: the pair is not among the strongest here. " : "", `${lacking.length ? lacking.join("; ") + "." : ""}${power}`),
     el("p", { class: "actions" }, el("button", { id: "save-comparison", onclick: () => {
       const rows = [["gained", gained], ["lost", lost], ["kept", kept]].flatMap(([kind, list]) => list.map((r) => [atlas.gene(r.point), kind, z(r.a), z(r.b)].join("\t")));
       saveText([`gene\tchange\tz_${from}\tz_${to}`, ...rows].join("\n") + "\n", `${atlas.gene(a)}_${from}_${to}.tsv`);

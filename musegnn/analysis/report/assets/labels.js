@@ -29,12 +29,20 @@ class Labels {
   // Forget which gene stands for which patch: other points are shown.
   invalidate() { this.levels.clear(); }
 
-  // Middle of the densest part of each group, largest group first. `names` are null for groups without one.
-  setGroups(codes, names) {
+  // Groups of points by code, to be named on the map; `names` are null for groups without one.
+  setGroups(codes, names, state) {
+    this.named = { codes, names };
+    this.arrange(state);
+  }
+
+  // Place each name in the middle of the densest part of what is shown of its group, largest group first.
+  arrange(state) {
+    if (!this.named) return;
+    const { codes, names } = this.named;
     const SIDE = 64;
     const counts = names.map(() => new Uint32Array(SIDE * SIDE));
     const { x, y, n } = this.atlas;
-    for (let i = 0; i < n; i++) counts[codes[i]][(y[i] >> 10) * SIDE + (x[i] >> 10)]++;
+    for (let i = 0; i < n; i++) if (state[i] !== HIDDEN) counts[codes[i]][(y[i] >> 10) * SIDE + (x[i] >> 10)]++;
     this.groups = counts.map((count, g) => {
       let [best, most, size] = [0, -1, 0];
       for (let c = 0; c < count.length; c++) {

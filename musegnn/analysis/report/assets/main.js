@@ -52,7 +52,7 @@ class Page {
     const { atlas } = this;
     this.sets = new GeneSets(atlas);
     atlas.clusterNames = this.sets.nameClusters();
-    if (this.sets.any) this.map.labels.setGroups(atlas.codes("cluster"), atlas.clusterNames);
+    if (this.sets.any) this.map.labels.setGroups(atlas.codes("cluster"), atlas.clusterNames, this.map.state);
     const color = (code) => this.legend.palettes.dataset[code];
     trainingView(atlas, $("view-training"), color);
     evaluationView(atlas, $("view-evaluation"));
@@ -73,8 +73,7 @@ class Page {
     this.legend.paintInto(map.colors);
     if (this.ready && !this.sets.any) {
       const shown = this.legend.coloring === "cluster";
-      map.labels.groups = [];
-      if (shown) map.labels.setGroups(atlas.codes("cluster"), atlas.categories.cluster.values);
+      map.labels.setGroups(atlas.codes("cluster"), atlas.categories.cluster.values.map((v) => (shown ? v : null)), map.state);
     }
     this.legend.show();
     this.refresh(false);

@@ -40,7 +40,10 @@ class ScatterMap {
     this.points.update(this.colors, this.state);
     this.dimmed = this.state.includes(DIM);
     this.labels.invalidate();
-    if (shape) this.density.invalidate();
+    if (shape) {
+      this.density.invalidate();
+      this.labels.arrange(this.state);
+    }
     this.draw();
   }
 
