@@ -202,7 +202,6 @@ class Controller:
             group[rank].aside = f"it and {peer} do not reach each other"
             logger.warning("%s gets no work for now: %s", group[rank], group[rank].aside)
             failure = failure or self._failure(group[rank], rank, None, FailureKind.LINK, group[rank].aside)
-        self._monitor.put_aside([f"{actor}: {actor.aside}" for actor in self._pool.aside])
         return failure
 
     def _place(self, group: Sequence[ActorHandle]) -> Placement:

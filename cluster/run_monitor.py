@@ -80,6 +80,7 @@ class RunMonitor:
 
     def waiting(self, pool: ActorPool, n: int) -> None:
         """Record that actors are awaited."""
+        self._aside = _aside(pool)
         self._write(pool.actors, note=f"{len(pool.ready)} of {n} actors are ready")
 
     def began(self, group_epoch: int, group: Sequence[ActorHandle], placement: Placement) -> None:
@@ -106,6 +107,7 @@ class RunMonitor:
                 self._progress("train", done, self._total, f"loss {loss:.4f}, {len(group)} actors")
         if self._metrics is not None:
             self._metrics.update(self._describe(group))
+        self._aside = _aside(pool)
         self._report_stalls(pool, group)
         self._write(group)
 
@@ -155,10 +157,6 @@ class RunMonitor:
     def quarantined(self, dataset: str) -> None:
         """Record that a dataset is left out from now on."""
         self._quarantined.append(dataset)
-
-    def put_aside(self, lines: Sequence[str]) -> None:
-        """Record which actors get no work for now, and why."""
-        self._aside = list(lines)
 
     def note(self, text: str) -> None:
         """Record what the controller waits for while a group works; empty: nothing."""
@@ -262,3 +260,8 @@ class RunMonitor:
         self._written = time.monotonic()
         status = self._describe(group) | ({"note": note} if note else {})
         write_file(self._path, json.dumps(status, indent=1) + "\n")
+
+
+def _aside(pool: ActorPool) -> list[str]:
+    """Return which actors get no work for now, and why."""
+    return [f"{actor}: {actor.aside}" for actor in pool.aside]
