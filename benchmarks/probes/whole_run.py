@@ -1,7 +1,7 @@
 """``python -m benchmarks.probes.whole_run ATLAS.json FOLDER ACTORS``: the whole way, stage by stage, printed as JSON.
 
 ATLAS.json is a configuration as JSON; results go into FOLDER, which may hold the store and the run of an earlier call.
-Each line is one stage: name, wall and CPU seconds, peak of this process in the stage and of the largest actor, in bytes.
+Each line is a stage: name, wall and CPU seconds, peak of this process in it and of the largest actor, in bytes.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from musegnn.data_store.records import PairTable
 
 
+BLOCK_ROWS = 1024
+
+
 def anchor_genes(keys: Sequence[NDArray[np.str_]]) -> list[str]:
     """Return the keys of genes in two datasets at least (or in the only one), sorted.
 
@@ -70,21 +73,29 @@ def relations(
     genes = genes[np.argsort(anchor[genes])]
     at = np.full(n, -1, dtype=np.int64)
     at[genes] = np.arange(len(genes))
-    statistics = np.zeros((n, len(genes)))
-    rows = np.repeat(np.arange(n), np.diff(pairs.indptr))
-    keep = at[pairs.indices] >= 0
-    statistics[rows[keep], at[pairs.indices[keep]]] = pairs.z[keep]
-    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
-        centred = unit_rows(profile - profile.mean(axis=0, dtype=np.float64))
-        correlations = centred @ centred[genes].T
-    correlations[genes, np.arange(len(genes))] = 0.0
+    centred = unit_rows(profile - profile.mean(axis=0, dtype=np.float64))
     first, second = (np.concatenate([held_out[k], held_out[1 - k]]) for k in (0, 1))
-    hidden = at[second] >= 0
-    for kind in (statistics, correlations):
-        kind[first[hidden], at[second[hidden]]] = 0.0
-    values = np.concatenate([unit_rows(statistics), unit_rows(correlations)], axis=1) * 0.5**0.5
+    order = np.argsort(first, kind="stable")
+    first, second = first[order], second[order]
+    values = np.empty((n, 2 * len(genes)), dtype=np.float32)
+    with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
+        for start in range(0, n, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, n)
+            statistics = np.zeros((stop - start, len(genes)))
+            stored = slice(pairs.indptr[start], pairs.indptr[stop])
+            rows = np.repeat(np.arange(stop - start), np.diff(pairs.indptr[start : stop + 1]))
+            columns = at[pairs.indices[stored]]
+            statistics[rows[columns >= 0], columns[columns >= 0]] = pairs.z[stored][columns >= 0]
+            correlations = centred[start:stop] @ centred[genes].T
+            own = np.flatnonzero((genes >= start) & (genes < stop))
+            correlations[genes[own] - start, own] = 0.0
+            pair = slice(*np.searchsorted(first, [start, stop]))
+            row, column = first[pair] - start, at[second[pair]]
+            for kind, first_column in ((statistics, 0), (correlations, len(genes))):
+                kind[row[column >= 0], column[column >= 0]] = 0.0
+                values[start:stop, first_column : first_column + len(genes)] = unit_rows(kind) * 0.5**0.5
     return Relations(
-        values=values.astype(np.float32),
+        values=values,
         columns=np.concatenate([anchor[genes], len(anchors) + anchor[genes]]),
         genes=genes,
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from musegnn.data_store.records import PairTable
+from musegnn.model import relational_features
 from musegnn.model.relational_features import anchor_genes, relations
 
 
@@ -69,3 +70,14 @@ def test_anchor_genes_are_what_two_datasets_may_share():
     seen = [names[keep] for names, keep in zip(keys, trainable, strict=True)]
     assert anchor_genes(seen) == ["c"]
     assert anchor_genes(seen[:1]) == ["a", "b", "c"]
+
+
+def test_blocks_of_genes_change_no_bit(pairs, monkeypatch):
+    keys = np.array([f"k{i:02d}" for i in range(12)])
+    profile = np.random.default_rng(2).normal(size=(12, 5)).astype(np.float32)
+    hidden = np.array([0, 3, 7]), np.array([5, 4, 11])
+    whole = relations(pairs, profile, hidden, keys, keys[::-2].tolist()[::-1])
+    monkeypatch.setattr(relational_features, "BLOCK_ROWS", 5)
+    found = relations(pairs, profile, hidden, keys, keys[::-2].tolist()[::-1])
+    np.testing.assert_array_equal(found.values, whole.values)
+    np.testing.assert_array_equal(found.columns, whole.columns)
