@@ -287,6 +287,10 @@ class ActorPool:
             return False
         return all(answer is Answer.SILENT for answer in ping([a.address for a in known], QUICK_PING_SECONDS))
 
+    def host_answers(self, actor: ActorHandle) -> bool:
+        """Return whether the host of an actor that is silent answers."""
+        return ping([actor.address], QUICK_PING_SECONDS) == [Answer.ACCEPTED]
+
     def broken_links(self, group: Sequence[ActorHandle]) -> list[tuple[int, int]]:
         """Return the pairs of ranks in a group of living actors that do not reach each other."""
         asked = {

@@ -51,7 +51,9 @@ class Timeouts:
     start
         Until enough actors are ready.
     silent
-        Without a heartbeat before an actor counts as frozen and is killed.
+        Without a heartbeat before an actor is given up and killed, where its host does not answer either.
+    frozen
+        The same where its host answers: it is frozen, or the network was out and its connections recover.
     stall
         In one phase of computing before an actor is killed; ten times the median round where that is longer.
     leave
@@ -66,6 +68,7 @@ class Timeouts:
 
     start: float = 120.0
     silent: float = 7.0
+    frozen: float = 12.0
     stall: float = 300.0
     leave: float = 60.0
     doubt: float = 30.0
@@ -313,7 +316,8 @@ class Controller:
         return found
 
     def _reason_to_kill(self, actor: ActorHandle, broken_at: float | None) -> str:
-        if actor.silent > self._timeouts.silent:
+        frozen = max(self._timeouts.frozen, self._timeouts.silent)
+        if actor.silent > self._timeouts.silent and (actor.silent > frozen or not self._pool.host_answers(actor)):
             return f"sent no heartbeat for {actor.silent:.0f} s"
         heartbeat = actor.heartbeat_of(self._group_epoch)
         waits = heartbeat is not None and heartbeat.now.phase in WAITS

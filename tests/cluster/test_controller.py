@@ -30,7 +30,7 @@ class Pool:
         self.actors, self.tasks = [], []
         self._groups, self._seconds = list(groups), seconds or {}
         self.poll = self.leave = lambda *_: None
-        self.hears_nobody = lambda: False
+        self.hears_nobody = self.host_answers = lambda *_: False
         self.starting = ()
         self.broken = list(actors_reach)
 
@@ -185,3 +185,24 @@ def test_measured_seconds_decide_the_next_placement():
 def test_options_that_contradict_one_another_are_refused(options):
     with pytest.raises(ConfigError, match="E30"):
         ClusterOptions(**options)
+
+
+def test_silence_is_judged_by_what_the_host_says():
+    """A host that is there gets more time than one that does not answer: its connections may recover."""
+    found = {}
+    for answers in (False, True):
+        for seconds in (5.0, 9.0, 14.0):
+            pool = Pool()
+            pool.start_actors(1)
+            pool.host_answers = lambda _, answers=answers: answers
+            pool.actors[0].last_heartbeat -= seconds
+            controller = Controller(
+                pool, COSTS, ClusterOptions(actors=1), config=None, store="", newest_checkpoint=lambda: None,
+                first_group_epoch=1, fence=lambda _: None, address=("h", 1), monitor=MagicMock(),
+            )  # fmt: skip
+            controller._monitor.median_round_seconds.return_value = 0.0
+            found[answers, seconds] = controller._reason_to_kill(pool.actors[0], None)[:4]
+    assert found == {
+        (False, 5.0): "", (False, 9.0): "sent", (False, 14.0): "sent",
+        (True, 5.0): "", (True, 9.0): "", (True, 14.0): "sent",
+    }  # fmt: skip

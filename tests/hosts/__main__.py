@@ -1,6 +1,6 @@
 """Play faults on a laboratory of four hosts: ``python -m tests.hosts [--write] [NAME ...]``; without names, all.
 
-``--write`` puts the table into docs/cluster.md.
+``--write`` puts the rows into the table of docs/cluster.md.
 """
 
 from __future__ import annotations
@@ -73,13 +73,22 @@ def row(name: str, outcome: Outcome) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
+def write_rows(rows: dict[str, str]) -> None:
+    """Put rows into the table of the page, in the places of those that are there."""
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    table, _, tail = rest.partition(END)
+    known = {line.split(" | ")[0].removeprefix("| "): line + "\n" for line in table.splitlines()}
+    kept = {name: known[fault.title] for name, fault in FAULTS.items() if fault.title in known} | rows
+    PAGE.write_text(head + BEGIN + HEADER + "".join(kept[name] for name in FAULTS if name in kept) + END + tail)
+
+
 def main(words: list[str]) -> int:
     reason = why_not()
     if reason:
         print(f"no laboratory here: {reason}")
         return 0
     write, names = "--write" in words, [word for word in words if word != "--write"] or list(FAULTS)
-    rows, failed = [], False
+    failed = False
     with tempfile.TemporaryDirectory(prefix="musegnn-hosts-") as place:
         folder = Path(place)
         store, config = make_store(folder / "data", helpers())
@@ -90,16 +99,14 @@ def main(words: list[str]) -> int:
                 outcome = play(name, cluster, folder / name, store, config)
                 wrong = problem(name, outcome)
                 failed |= bool(wrong)
-                rows.append(row(name, outcome))
-                print(rows[-1].strip(), "NOT AS WANTED: " + wrong if wrong else "", flush=True)
+                if write:
+                    write_rows({name: row(name, outcome)})
+                print(row(name, outcome).strip(), "NOT AS WANTED: " + wrong if wrong else "", flush=True)
                 print(
                     f"    exit {outcome.exit}, {outcome.over:.0f} s; {outcome.cause}; {outcome.message[:300]}",
                     flush=True,
                 )
                 cluster.repair()
-    if write:
-        head, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(head + BEGIN + HEADER + "".join(rows) + END + rest.partition(END)[2])
     return int(failed)
 
 
