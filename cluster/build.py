@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from musegnn.aliases import species_name
+from musegnn.atlas_file import read_lists
 from musegnn.cluster.schedulers import StoppedError, Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
 from musegnn.coexpression.edges import select_edges
@@ -29,6 +31,7 @@ from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, log_inputs, open_counts, resolve_device
 from musegnn.errors import ConfigError, GraphError
 from musegnn.text import public_path
+from musegnn.training.genes import check_orthologs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,16 +148,24 @@ def build_graphs(
 
 
 def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progress: Progress | None) -> list[_Job]:
+    atlas = atlas.model_copy(update={"graph": read_lists(atlas.graph)})
+    orthologs = check_orthologs(atlas)
     atlas = expand_strata(atlas)
     graph = atlas.graph
     files = [open_counts(dataset) for dataset in atlas.datasets]
     members = [
-        SourceDataset(name=d.name, species=d.species, layer=d.layer, source=file, by=d.by, stratum=d.stratum)
+        SourceDataset(
+            name=d.name, species=species_name(d.species), layer=d.layer, source=file, by=d.by, stratum=d.stratum
+        )
         for d, file in zip(atlas.datasets, files, strict=True)
     ]
     log_inputs(atlas.datasets, files)
     for warning in check_sources(members):
         logger.warning("%s", warning)
+    for dataset, file in zip(atlas.datasets, files, strict=True):
+        known = {} if orthologs is None else orthologs.keys[species_name(dataset.species)]
+        if known and known.keys().isdisjoint(file.gene.tolist()):
+            logger.warning("W305: none of the genes of %s is in the table of orthologs", dataset.name)
     jobs = []
     for file, dataset in zip(files, atlas.datasets, strict=True):
         fingerprint = file.fingerprint()

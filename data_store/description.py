@@ -14,6 +14,7 @@ import numpy as np
 
 from musegnn.data_store.genes import (
     CHROMOSOME_COLUMNS,
+    GENOME_PREFIX,
     KIND_COLUMNS,
     MARK_COLUMNS,
     SYMBOL_COLUMNS,
@@ -241,7 +242,8 @@ def _kinds(genes: Table, n: int, where: str) -> list[str] | None:
     kinds = next((values for values in columns if mark_genes(values) is not None), None)
     is_gene = None if kinds is None else mark_genes(kinds)
     for values in _columns(genes, frozenset(["genome"]), n):
-        genomes = sorted({str(value) for value in (values if is_gene is None else values[is_gene])} - {""})
+        named = {str(value) for value in (values if is_gene is None else values[is_gene])}
+        genomes = sorted(name for name in named if GENOME_PREFIX.match(f"{name}_x"))  # others are genomes of viruses
         if len(genomes) > 1 and values.dtype.kind == "U":
             msg = f"genes of {len(genomes)} genomes in one matrix ({some_of([shorten(g, 20) for g in genomes])})"
             raise InputError(msg, code="E213", where=where, fix="split the file by genome")

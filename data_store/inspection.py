@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from musegnn.data_store.atlas_checks import MOST, guess_species
+from musegnn.data_store.atlas_checks import MOST, SourceDataset, guess_species, overlap_of
 from musegnn.data_store.description import looks_like_counts
 from musegnn.data_store.formats.opening import open_container, parts_of
 from musegnn.data_store.genes import mark_peaks
@@ -19,9 +19,11 @@ from musegnn.text import shorten, some_of
 from musegnn.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from musegnn.data_store.formats.container import Container
+    from musegnn.data_store.gene_overlap import PairOverlap
     from musegnn.data_store.readers import FileSource
 
 COORDINATES = ("spatial", "X_spatial")
@@ -185,6 +187,21 @@ def _refused(location: Location, error: Exception) -> Inspection:
         path=str(location.path), mod=None, format="unknown", bytes=0, layers={}, source=None, labels={}, columns=[],
         coordinates={}, problem=line,
     )  # fmt: skip
+
+
+def overlaps(found: Sequence[Inspection]) -> list[PairOverlap]:
+    """Return the genes that each two of the matrices share, by name and by other spellings of names."""
+    datasets = [
+        SourceDataset(
+            name=f"{entry.path} ({entry.mod})" if entry.mod else entry.path,
+            species="any",
+            layer=None,
+            source=entry.source,
+        )
+        for entry in found
+        if entry.source is not None
+    ]
+    return overlap_of(datasets)
 
 
 def kind_of_names(names: list[str]) -> str:

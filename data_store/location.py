@@ -87,7 +87,7 @@ class Location:
         try:
             self.stamp()
         except InputError as error:
-            if error.code != "E230":
+            if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             return False
         return True
@@ -156,9 +156,9 @@ class Location:
     def _asked(self, function: Any, *args: Any, **kwargs: Any) -> Any:  # functions of fsspec
         try:
             return function(*args, **kwargs)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             msg = "there is no such file"
-            raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from None
+            raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from error
         except PermissionError:
             msg = "the server refuses access"
             raise InputError(msg, code="E280", where=self.where, fix="give credentials to fsspec") from None

@@ -152,10 +152,11 @@ def resolve_genes(
         for peaks, E219 for numbers of rows.
     """
     warnings: list[str] = []
-    _refuse_other_names(names, has_ids=has_ids, other_keys=other_keys, where=where)
+    _check_kind_of_names(names, warnings, has_ids=has_ids, other_keys=other_keys, where=where)
     names, ids, has_ids = _split_joined(names, ids, warnings, has_ids=has_ids)
     names, ids = _strip_genomes(names, where, warnings), [without_genome(gene_id) for gene_id in ids]
-    if has_ids and is_row_numbers(names):
+    numbered = has_ids and is_row_numbers(names)
+    if numbered:
         warnings.append(f"W210: {len(names)} gene names are numbers of rows and were replaced by identifiers")
         names = ids
     names, copies, stripped = _strip_versions(names)
@@ -184,7 +185,7 @@ def resolve_genes(
         msg = f"{len(twice)} gene names occur more than once (first: {_few(twice)})"
         raise InputError(msg, code="E210", where=where, fix=key)
     gene, digest = np.array(names, dtype=np.str_), None
-    recognised = not {w[:4] for w in warnings} <= {"W209", "W210"}
+    recognised = numbered or not {w[:4] for w in warnings} <= {"W209", "W210", "W221"}
     if recognised or not np.array_equal(mitochondrial, np.char.startswith(np.char.upper(gene), "MT-")):
         parts = [mitochondrial, *([] if place is None else [place.astype("<i8")])]
         digest = hashlib.sha256("\n".join(names).encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
@@ -199,8 +200,10 @@ def resolve_genes(
     )
 
 
-def _refuse_other_names(names: list[str], *, has_ids: bool, other_keys: Sequence[str], where: str) -> None:
-    """Refuse names that are none of genes: places of the genome, and numbers of rows without identifiers."""
+def _check_kind_of_names(
+    names: list[str], warnings: list[str], *, has_ids: bool, other_keys: Sequence[str], where: str
+) -> None:
+    """Refuse names that are places of the genome, or numbers of rows where there are better ones."""
     peaks = mark_peaks(names)
     if len(names) and peaks.mean() > MOST:
         msg = f"{peaks.sum()} of {len(names)} columns are peaks, such as {shorten(names[int(peaks.argmax())], 40)}"
@@ -211,10 +214,10 @@ def _refuse_other_names(names: list[str], *, has_ids: bool, other_keys: Sequence
             fix="set `annotation: genes.gtf`, or give gene activities",
         )
     if not has_ids and is_row_numbers(names):
-        few = f"{names[0]}, ..., {names[-1]}"
-        fix = f"set `gene_id_key: {other_keys[0]}`" if other_keys else "write the names of genes into var_names"
-        msg = f"the gene names are numbers of rows ({few}), which mean another gene in another file"
-        raise InputError(msg, code="E219", where=where, fix=fix)
+        msg = f"the gene names are numbers of rows ({names[0]}, ..., {names[-1]}), another gene in another file"
+        if other_keys:
+            raise InputError(msg, code="E219", where=where, fix=f"set `gene_id_key: {other_keys[0]}`")
+        warnings.append(f"W221: {msg}")
 
 
 def _split_joined(

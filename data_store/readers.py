@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from musegnn.data_store.description import MatrixDescription
-    from musegnn.data_store.formats.container import Access, Container
+    from musegnn.data_store.formats.container import Access, Container, Matrix
     from musegnn.data_store.names import GeneNames
 
 HASHED_ROWS = 16384
@@ -79,6 +79,7 @@ class FileSource:
         self.n_entries = description.n_entries if near is None else None  # a peak may be near several genes
         self.coords = description.coords
         # Many small requests to a server take longer than one pass, and each cell is asked for several times.
+        self.is_remote = location.is_remote
         self.access: Access = (
             "sequential" if location.is_remote and description.access == "rows" else description.access
         )
@@ -103,7 +104,7 @@ class FileSource:
         self._check_unchanged()
         check = CountCheck(self._location.where, self.description.names, values=validate)
         with self._open() as container:
-            yield from cut_blocks(self._parts(container, check, rows, start, stop), rows, start=start)
+            yield from cut_blocks(self._parts(self._matrix(container), check, rows, start, stop), rows, start=start)
             if check.failed:
                 check.finish(elsewhere=self._counts_elsewhere(container))
         self._check_unchanged()
@@ -113,9 +114,13 @@ class FileSource:
     def _open(self) -> AbstractContextManager[Container]:
         return open_container(self._location, mod=self._mod, transpose=self._transpose)
 
-    def _parts(
-        self, container: Container, check: CountCheck, rows: int, start: int, stop: int
-    ) -> Iterator[sp.csr_matrix]:
+    def _matrix(self, container: Container) -> Matrix:
+        matrix = container.matrix(self.description.layer)
+        if matrix.shape != self.description.shape:
+            raise self._changed()
+        return matrix
+
+    def _parts(self, matrix: Matrix, check: CountCheck, rows: int, start: int, stop: int) -> Iterator[sp.csr_matrix]:
         """Read the rows of the file that hold these cells; those of cells left out belong to the cell before."""
         used_cells, used_genes = self.description.used_cells, self.description.used_genes
         first, last = start, stop
@@ -123,9 +128,6 @@ class FileSource:
             bounds = np.append(np.flatnonzero(used_cells), self.description.shape[0])
             bounds[0] = 0
             first, last = int(bounds[start]), int(bounds[stop])
-        matrix = container.matrix(self.description.layer)
-        if matrix.shape != self.description.shape:
-            raise self._changed()
         for place, indptr, indices, data in matrix.rows(first, last, rows):
             part = check.add(place, indptr, indices, data)
             if part is None:
@@ -133,6 +135,28 @@ class FileSource:
             if used_cells is not None:
                 part = part[used_cells[place : place + part.shape[0]]]
             yield take_genes(part, used_genes, self._names, near=self._near)
+
+    def take_cells(self, cells: NDArray[np.intp]) -> sp.csr_matrix:
+        """Return the counts of some cells, ascending, in the form of :meth:`blocks`; their values are not checked."""
+        check = CountCheck(self._location.where, self.description.names, values=False)
+        ends = np.flatnonzero(np.diff(cells, append=-1) != 1) + 1
+        with self._open() as container:
+            matrix = self._matrix(container)
+            parts = [
+                part
+                for first, last in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+                for part in self._parts(matrix, check, last - first, int(cells[first]), int(cells[last - 1]) + 1)
+            ]
+        return sp.vstack(parts, format="csr") if parts else sp.csr_matrix((0, self.n_genes), dtype=np.int32)
+
+    def cell_table(self) -> tuple[list[str], NDArray[np.int64] | None]:
+        """Return the names of the cells, and the stored entries of each where they are known, shape (C,)."""
+        with self._open() as container:
+            names, lengths = container.cells().names(), self._matrix(container).lengths
+        used = self.description.used_cells
+        if used is None:
+            return names, lengths
+        return [names[i] for i in np.flatnonzero(used)], None if lengths is None else lengths[used]
 
     def obs(self, column: str) -> NDArray[Any]:  # text or float64
         """Return a column of the table of cells; see :meth:`CountSource.obs`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from musegnn.config import AtlasConfig
+from musegnn.config import AtlasConfig, GraphConfig
 from musegnn.dataset_entries import SHEETS, expand_path, list_datasets
 from musegnn.errors import ConfigError
 from musegnn.text import one_line, read_text
@@ -149,9 +149,14 @@ def _finish(data: dict[str, Any], base: Path, *, where: str) -> AtlasConfig:
     """Return the configuration with all datasets written out and absolute paths."""
     found = validate_atlas(list_datasets(data, base, where=where), where=where)
     orthologs = expand_path(found.orthologs, base) if found.orthologs is not None else None
-    lists = {"genes": found.graph.genes, "mitochondrial": found.graph.mitochondrial}
+    return found.model_copy(update={"orthologs": orthologs, "graph": read_lists(found.graph, base)})
+
+
+def read_lists(graph: GraphConfig, base: Path = Path()) -> GraphConfig:
+    """Return the settings with the names in place of paths of gene lists, which are relative to `base`."""
+    lists = {"genes": graph.genes, "mitochondrial": graph.mitochondrial}
     read = {name: read_genes(expand_path(path, base)) for name, path in lists.items() if isinstance(path, Path)}
-    return found.model_copy(update={"orthologs": orthologs, "graph": found.graph.model_copy(update=read)})
+    return graph.model_copy(update=read)
 
 
 def read_genes(path: Path) -> tuple[str, ...]:

@@ -135,13 +135,14 @@ def inspect(files: Annotated[tuple[str, ...], Parameter(negative=())], /, *, com
     files
         Files, folders or URLs of counts, or an atlas file, whose datasets are shown with their settings.
     """
+    from musegnn.data_store.inspection import overlaps
     from musegnn.datasets import inspect_inputs
 
     found = inspect_inputs(files)
     if common.json:
         print_json([entry.to_json() for entry in found])
     else:
-        print("\n".join(entry.to_text() for entry in found))
+        print("\n".join([*(entry.to_text() for entry in found), *(pair.to_text() for pair in overlaps(found))]))
     return int(any(entry.problem for entry in found))
 
 

@@ -29,9 +29,10 @@ E211 | InputError | Datasets of one species name genes by Ensembl identifiers an
 E212 | InputError | An Ensembl identifier occurs in several versions. | Keep one row per gene.
 E213 | InputError | A matrix holds genes of several genomes. | Split the file by genome.
 E214 | InputError | Gene identifiers belong to another species than declared. | Correct `species`.
+E215 | InputError | Datasets of one species spell the names of genes differently. | Spell them alike in all files.
 E216 | InputError | The matrix is genes x cells. | Set `transpose: true`.
 E218 | InputError | No column is a gene, but a peak or another feature. | Give gene expression or activities.
-E219 | InputError | Gene names are numbers of rows. | Set `gene_id_key`, or write the names of genes.
+E219 | InputError | Gene names are numbers of rows, beside a column of identifiers. | Set `gene_id_key`.
 E220 | InputError | There is no matrix of this name in the file. | Set `layer` to one of those listed.
 E221 | InputError | There is no matrix X, and several others could be meant. | Set `layer` to one of those listed.
 E222 | InputError | A file holds several modalities, tables or genomes. | Set `mod` to one of those listed.
@@ -73,7 +74,7 @@ E293 | StoreError, RunError | The folder holds something else than was asked for
 E294 | StoreNotFoundError | There is no such store or dataset. | Build it, or see `musegnn store ls`.
 E300 | ConfigError | The atlas file or gene list is missing or cannot be read. | Correct the path.
 E301 | ConfigError | The atlas file is too large or not strict YAML. | Correct the line named.
-E302 | ConfigError | A setting or option is unknown or has a value that is not allowed. | Correct the setting named.
+E302 | ConfigError, InputError | A setting or option is unknown, or its value not allowed. | Correct the setting named.
 E303 | ConfigError | Two settings or options contradict each other. | Change one of the two.
 E304 | ConfigError | A species is not in the table of orthologs. | Spell `species` as in the table.
 E305 | ConfigError | No cluster answers at this address. | Check the address, and that it runs.
@@ -108,11 +109,14 @@ W211 | WARNING | Gene names look like dates made by a spreadsheet. | Correct the
 W212 | WARNING | Gene names start or end with a space. | Correct the names.
 W213 | WARNING | The prefix of a genome was removed from gene names. | Nothing.
 W214 | WARNING | The case of gene symbols is that of another species. | Check `species`.
-W215 | WARNING | Two datasets share no genes. | Check the names of genes.
+W215 | WARNING | Two datasets share few genes, or none. | Check the names of genes.
 W216 | WARNING | Gene names that join a symbol and an identifier were split. | Nothing.
 W217 | WARNING | The matrix holds a part of the genes of raw, so that depths miss the others. | Set `layer: raw`.
 W218 | WARNING | Columns that are not genes were left out. | Nothing.
 W219 | WARNING | Genes are named by a column of symbols, as the index holds Ensembl identifiers. | Nothing.
+W220 | WARNING | Two datasets spell the names of many genes differently. | Spell them alike in all files.
+W221 | WARNING | Gene names are numbers of rows. | Write the names of genes into the file.
+W223 | WARNING | Genes of two datasets have the same names and other identifiers. | Check the names of genes.
 W226 | WARNING | The matrix is stored by columns, which takes longer. | Write the file with adata.X = adata.X.tocsr().
 W229 | WARNING | Cells without counts were dropped. | Nothing.
 W230 | WARNING | Most genes have no counts. | Give the filtered matrix.
@@ -122,6 +126,7 @@ W242 | WARNING | Peaks that are near no gene were left out. | Nothing.
 W250 | WARNING | The median cell has few counts. | Give the filtered matrix.
 W251 | WARNING | Labels with too few cells were left out. | Name a coarser column.
 W252 | WARNING | Cells without a label in the column of `by` were left out. | Label them, or nothing.
+W253 | WARNING | Two datasets share some cells. | Leave these out of one of the two.
 W254 | WARNING | Many genes have a negative variance estimate. | See docs/building.md.
 W255 | WARNING | The variance estimates of CS-CORE did not converge. | Check the counts.
 W256 | WARNING | Fewer genes than asked for can be selected. | Nothing, or lower graph.n_genes.
@@ -133,6 +138,7 @@ W261 | WARNING | Spots of different labels lie over one another. | Set `by` wher
 W270 | WARNING | The default rule leaves a graph without edges. | See E270.
 W274 | WARNING | The graph is nearly complete. | Set edges.max_degree: 50.
 W304 | WARNING | Species share no genes without a table of orthologs. | Set `orthologs`.
+W305 | WARNING | No gene of a dataset is in the table of orthologs. | Use the names that the dataset has.
 W311 | WARNING | Compiled kernels are kept in a temporary folder. | Name a lasting one in NUMBA_CACHE_DIR.
 W501 | WARNING | The vectors of a dataset collapse. | See docs/evaluation.md.
 W502 | WARNING | Anchor genes are memorised. | See docs/evaluation.md.

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 DENSE_SLICE_BYTES = 64 * 2**20
 MAX_COLUMN_BYTES = 8 * 2**30
-LARGE_CHUNK_BYTES = 64 * 2**20
+LARGE_CHUNK_BYTES, SMALL_CHUNK_BYTES = 64 * 2**20, 2**20
+RANGE_CELLS = 16384
+"""Cells that a task of a build reads."""
 SAMPLE = 100_000
 
 
@@ -58,7 +60,8 @@ class CompressedMatrix:
             self._indptr = group["indptr"][:].astype(np.int64)
             check_pointers(self._indptr, shape[0], indices.shape[0], data.shape[0], where=where)
             self.lengths = np.diff(self._indptr)
-            self.access = "sequential" if _has_large_chunks(data) else "rows"
+            typical = RANGE_CELLS * data.shape[0] / max(shape[0], 1)  # entries of the ranges in which builds read
+            self.access = "sequential" if _has_large_chunks(data, typical) else "rows"
 
     def rows(self, first: int, last: int, rows: int) -> Iterator[Part]:
         """Stream rows; see :meth:`Matrix.rows`."""
@@ -119,7 +122,8 @@ class DenseMatrix:
         rows, columns = (int(n) for n in array.shape)
         self.shape = (columns, rows) if transposed else (rows, columns)
         self.storage = f"dense, {_storage(array)}"
-        self.access: Access = "sequential" if _has_large_chunks(array) else "rows"
+        typical = RANGE_CELLS * self.shape[1]
+        self.access: Access = "sequential" if _has_large_chunks(array, typical) else "rows"
         self.n_entries: int | None = None
         self.lengths: NDArray[np.int64] | None = None
 
@@ -191,11 +195,14 @@ class _Ahead:
         return values
 
 
-def _has_large_chunks(array: Any) -> bool:
-    """Return whether reading a little means to unpack a lot."""
+def _has_large_chunks(array: Any, typical: float) -> bool:
+    """Return whether reading `typical` values in a row means to unpack many more."""
     if not array.chunks or "no compression" in _storage(array):
         return False
-    return bool(np.prod(array.chunks, dtype=np.float64) * array.dtype.itemsize > LARGE_CHUNK_BYTES)
+    chunk = float(np.prod(array.chunks, dtype=np.float64))
+    return chunk * array.dtype.itemsize > LARGE_CHUNK_BYTES or (
+        chunk > 2 * typical and chunk * array.dtype.itemsize > SMALL_CHUNK_BYTES
+    )
 
 
 def _storage(array: Any) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import erfc
 from threadpoolctl import threadpool_limits
 
-from musegnn.atlas_file import read_genes
+from musegnn.atlas_file import read_lists
 from musegnn.coexpression import gene_selection
 from musegnn.coexpression import pairs as pair_stages
 from musegnn.coexpression import profile as profile_stages
@@ -156,10 +156,7 @@ def build_dataset(
         E300 when a list of genes cannot be read; E310 when the profile does not fit into `memory`; E311 when `work`
         holds files of another build, none of which is touched.
     """
-    if isinstance(config.genes, Path):
-        config = config.model_copy(update={"genes": read_genes(config.genes)})
-    if isinstance(config.mitochondrial, Path):
-        config = config.model_copy(update={"mitochondrial": read_genes(config.mitochondrial)})
+    config = read_lists(config)
     check_genes(source, config)
     parameters = build_parameters(dataset, config, block_rows=block_rows, device=device)
     if work is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from musegnn.config import AtlasConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,27 @@ def read_orthologs(path: Path) -> OrthologTable:
         groups.append(tuple(row[i].strip() for i, _ in columns))
     groups = [group for group in dict.fromkeys(groups) if sum(map(bool, group)) > 1]
     return _one_to_one(species, groups)
+
+
+def check_orthologs(config: AtlasConfig) -> OrthologTable | None:
+    """Read the ortholog table of an atlas, and check that it has the species of its datasets; ``None`` without one.
+
+    Raises
+    ------
+    ConfigError
+        E304 when a species is missing in the table, E306 when it cannot be read.
+    """
+    species = sorted({species_name(d.species) for d in config.datasets})
+    if config.orthologs is None:
+        if len(species) > 1:
+            logger.warning("W304: %s share no genes without a table of orthologs (`orthologs:`)", ", ".join(species))
+        return None
+    orthologs = read_orthologs(config.orthologs)
+    for name in species:
+        if name not in orthologs.species:
+            msg = f"species `{name}` is no column of the ortholog table, which has {', '.join(orthologs.species)}"
+            raise ConfigError(msg, code="E304", where=str(config.orthologs), fix="spell `species` as in the table")
+    return orthologs
 
 
 def _one_to_one(species: tuple[str, ...], groups: list[tuple[str, ...]]) -> OrthologTable:

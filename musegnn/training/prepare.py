@@ -23,7 +23,7 @@ from musegnn.model.model import AtlasModel
 from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.progress import shorten_warnings
 from musegnn.removed_settings import with_removed
-from musegnn.training.genes import OrthologTable, gene_keys, read_orthologs
+from musegnn.training.genes import OrthologTable, check_orthologs, gene_keys
 from musegnn.training.holdout import holdout_edges, trainable_genes
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         E304 when a species is missing in the ortholog table, E307 when the labels of the store and of the configuration
         differ.
     """
-    orthologs = orthologs_of(config)
+    orthologs = check_orthologs(config)
     records, edges = {}, {}
     graphs: list[AtlasGraph] = []
     digests, pairs_digests, keys = [], [], []
@@ -118,13 +118,6 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     refuse_copies(config, pairs_digests)
     _warn_of_disjoint_datasets([dataset.name for dataset in config.datasets], keys)
     return Prepared(records=records, edges=edges, graphs=graphs, anchors=anchor_genes(keys), digests=digests)
-
-
-def orthologs_of(config: AtlasConfig) -> OrthologTable | None:
-    """Read the ortholog table of an atlas, if it has one; ``ConfigError`` E304 when it lacks a species."""
-    orthologs = read_orthologs(config.orthologs) if config.orthologs is not None else None
-    _check_species(config, orthologs)
-    return orthologs
 
 
 def prepare_dataset(
@@ -173,18 +166,6 @@ def _check_labels(dataset: DatasetConfig, record: DatasetRecord) -> None:
         msg = f"expected modality, tissue and species {', '.join(here)}, the store has {', '.join(there)}"
         fix = "correct the atlas file, or build the dataset again"
         raise ConfigError(msg, code="E307", where=dataset.name, fix=fix)
-
-
-def _check_species(config: AtlasConfig, orthologs: OrthologTable | None) -> None:
-    species = sorted({d.species for d in config.datasets})
-    if orthologs is None:
-        if len(species) > 1:
-            logger.warning("W304: %s share no genes without a table of orthologs (`orthologs:`)", ", ".join(species))
-        return
-    for name in species:
-        if name not in orthologs.species:
-            msg = f"species `{name}` is no column of the ortholog table, which has {', '.join(orthologs.species)}"
-            raise ConfigError(msg, code="E304", where=str(config.orthologs), fix="spell `species` as in the table")
 
 
 def _warn_of_disjoint_datasets(names: Sequence[str], keys: Sequence[NDArray[np.str_]]) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from musegnn.graph import PartnerFile
 from musegnn.training.checkpoint import announce, newest_group_epoch
+from musegnn.training.genes import check_orthologs
 from musegnn.training.partner_files import count_anchors, partner_path, write_partner
-from musegnn.training.prepare import Prepared, orthologs_of, prepare_dataset, refuse_copies
+from musegnn.training.prepare import Prepared, prepare_dataset, refuse_copies
 from musegnn.training.torch_comm import TorchComm
 from musegnn.training.trainer import Trainer
 
@@ -59,7 +60,7 @@ def prepare_together(
     """
     rank, datasets = group.rank(), config.datasets
     owned = [i for i, r in enumerate(owner) if r == rank]
-    orthologs = orthologs_of(config)
+    orthologs = check_orthologs(config)
     own = {} if known is None else known
     for i in set(own).difference(owned):
         del own[i]

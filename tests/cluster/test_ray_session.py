@@ -10,6 +10,9 @@ import time
 
 import pytest
 
+from musegnn.cluster.ray_session import ray_session
+from musegnn.errors import RunError
+
 OWN = """
 from musegnn.cluster.ray_session import ray_session
 with ray_session(None, cpus=1) as ray:
@@ -70,10 +73,26 @@ def test_a_dead_address_is_answered_in_one_line(place):
         assert seconds < 60  # of which Ray's import takes most on a busy machine; the answer comes within 5
 
 
+def test_a_start_that_fails_is_one_line(monkeypatch):
+    import ray
+
+    def slow(**_):
+        msg = "The current node timed out during startup.\nThis could happen because ..."
+        raise Exception(msg)  # noqa: TRY002  as Ray does
+
+    monkeypatch.setattr(ray, "init", slow)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RunError, match=r"E445.*Ray did not start on this machine \(The current node") as caught:
+        ray_session(None, cpus=1).__enter__()
+    assert "\n" not in caught.value.line()
+
+
 @pytest.mark.slow
 def test_an_address_left_by_a_dead_cluster_is_not_used(place):
     leave_address(place, f"127.0.0.1:{unused_port()}")
-    assert run(OWN, RAY_ADDRESS="", RAY_TMPDIR=str(place))[0] == "1 1\n"
+    proxy = "http://127.0.0.1:9"
+    environment = {"http_proxy": proxy, "https_proxy": proxy, "grpc_proxy": proxy}
+    assert run(OWN, RAY_ADDRESS="", RAY_TMPDIR=str(place), **environment)[0] == "1 1\n"
 
 
 @pytest.mark.slow

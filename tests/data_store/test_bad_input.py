@@ -15,6 +15,8 @@ import pytest
 import scipy.sparse as sp
 
 from musegnn.data_store import ArraySource, open_h5ad, validate_counts
+from musegnn.data_store.blocks import windows
+from musegnn.data_store.validate import check_pointers
 from musegnn.errors import InputError
 
 
@@ -489,3 +491,11 @@ def test_a_file_that_is_being_written_elsewhere_is_named(make_adata, save):
         refuse(path, "E237", "another program has it open for writing", "HDF5_USE_FILE_LOCKING")
         writer.stdin.close()
     open_h5ad(path)
+
+
+def test_pointers_beyond_two_to_the_31_keep_their_values():
+    pointers = np.array([0, 2**31 - 5, 2**31 + 1, 2**31 + 3], dtype=np.int64)
+    check_pointers(pointers, 3, 2**31 + 3, 2**31 + 3, where="x")
+    assert list(windows(pointers, 10)) == [(0, 1), (1, 3)]
+    with pytest.raises(InputError, match=rf"E102.*end at {2**31 + 3}"):
+        check_pointers(pointers, 3, 2**31 + 2, 2**31 + 2, where="x")

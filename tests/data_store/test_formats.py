@@ -7,6 +7,7 @@ import pickle
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -188,6 +189,19 @@ def test_one_large_chunk_is_unpacked_once_per_pass(counts, adata, tmp_path, monk
     found = sp.vstack([b for _, b in source.blocks(10)])
     assert reads.count("/X/data") == 1
     assert np.array_equal(found.toarray(), counts.toarray())
+
+
+@pytest.mark.parametrize(("cells", "access"), [(4000, "rows"), (60_000, "sequential")])
+def test_chunks_of_several_ranges_are_unpacked_once(cells, access, tmp_path):
+    counts = sp.csr_matrix(np.ones((cells, 20), dtype=np.float32))
+    path = tmp_path / "chunk.h5ad"
+    ad.AnnData(counts, var=pd.DataFrame(index=pd.Index([f"G{i}" for i in range(20)]))).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        for key in ("data", "indices"):
+            values = file[f"X/{key}"][()]
+            del file[f"X/{key}"]
+            file.create_dataset(f"X/{key}", data=values, chunks=values.shape, compression="gzip")
+    assert open_matrix(path).access == access
 
 
 def test_links_out_of_a_zarr_folder_are_refused(adata, tmp_path):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from musegnn.cli import app
-from musegnn.data_store.inspection import inspect
+from musegnn.data_store.inspection import inspect, overlaps
 
 
 @pytest.fixture
@@ -86,3 +86,11 @@ def test_the_command(adata, save, tmp_path, capsys):
     )
     assert app(["inspect", str(atlas)]) == 0
     assert "counts     counts, csr" in capsys.readouterr().out
+
+
+def test_genes_that_files_share_are_counted_in_every_spelling(counts, make_adata, save):
+    one = save(make_adata(), name="one.h5ad")
+    other = save(make_adata(genes=[f"GENE{i}" for i in range(30)]), name="other.h5ad")
+    (pair,) = overlaps([*inspect(one), *inspect(other)])
+    assert (pair.shared, pair.any_case, pair.any_version, pair.any_spelling) == (0, 30, 0, 30)
+    assert pair.to_text().endswith("share 0 genes by name, 30 in any case, 0 in any version, 30 in any spelling")
