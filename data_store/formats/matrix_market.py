@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.location import Location
 
 BLOCK_BYTES = 8 * 2**20
-SAMPLE_BYTES = 2**20
+SAMPLE_BYTES = 2**16
 COPY = "copy or download the file again"
 LINE = re.compile(rb"\s*(\d+)\s+(\d+)(?:\s+([-+0-9.eE]+|nan|inf|-inf))?\s*\Z", re.IGNORECASE)
 
@@ -61,9 +61,9 @@ class MatrixMarket:
         self.shape = (rows, columns) if cells_first else (columns, rows)
         self.n_entries: int | None = n_entries
         self.lengths: NDArray[np.int64] | None = None
-        self.access: Access = "sequential" if self._is_by_cell(lines) else "columns"
-        values = [match[3] for line in lines.splitlines() if (match := LINE.match(line))]
-        self._sample = np.array([1.0 if value is None else float(value) for value in values])
+        first = [match for line in lines.splitlines() if (match := LINE.match(line))]
+        self.access: Access = "sequential" if self._is_by_cell(first) else "columns"
+        self._sample = np.array([1.0 if match[3] is None else float(match[3]) for match in first])
         order = "in order of cells" if self.access == "sequential" else "not in order of cells"
         self.storage = f"Matrix Market, {self._field}, {order}"
 
@@ -95,10 +95,9 @@ class MatrixMarket:
         """Return the matrix with rows and columns turned."""
         return MatrixMarket(self._location, cells_first=not self._cells_first)
 
-    def _is_by_cell(self, lines: bytes) -> bool:
+    def _is_by_cell(self, first: list[re.Match[bytes]]) -> bool:
         """Return whether the first lines are in order of cells, with several genes per cell."""
-        triplets = [match for line in lines.splitlines() if (match := LINE.match(line))]
-        pairs = [(int(match[1]), int(match[2])) for match in triplets]
+        pairs = [(int(match[1]), int(match[2])) for match in first]
         place = 0 if self._cells_first else 1
         cells, genes = [pair[place] for pair in pairs], {pair[1 - place] for pair in pairs}
         one_gene = len(genes) == 1 and min(self.shape) > 1 and len(pairs) > 1

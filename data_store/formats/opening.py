@@ -107,7 +107,7 @@ def parts_of(location: Location) -> list[str]:
             return []
         with _zarr(location) as root:
             return list_parts(root)
-    if not location.exists() or not location.head().startswith(HDF5_SIGNATURE):
+    if not location.exists() or not _is_hdf5(location.head()):
         return []
     with _hdf5(location) as file:
         genomes = [] if "obs" in file or "matrix" in file else genomes_of(file)
@@ -143,7 +143,7 @@ def _placed(container: Container, matrix: Location) -> Container:
 @contextmanager
 def _open_file(location: Location, mod: str | None) -> Iterator[Container]:
     head = location.head()
-    if head.startswith(HDF5_SIGNATURE):
+    if _is_hdf5(head):
         with _hdf5(location) as file:
             yield _in_hdf5(file, mod, location)
         return
@@ -155,6 +155,11 @@ def _open_file(location: Location, mod: str | None) -> Iterator[Container]:
         msg = "`mod` is set, but the file holds no modalities"
         raise InputError(msg, code="E222", where=location.where, fix="leave `mod` out")
     yield TextMatrixContainer(location) if inside.startswith(b"%%MatrixMarket") else TableContainer(location)
+
+
+def _is_hdf5(head: bytes) -> bool:
+    """Return whether a file is HDF5; before it there may be a block of another kind, as in MuData."""
+    return any(head[place : place + 8] == HDF5_SIGNATURE for place in (0, 512, 1024, 2048))
 
 
 @contextmanager
@@ -209,7 +214,7 @@ def _refuse_foreign(head: bytes, location: Location) -> None:
         if head.startswith(start):
             msg = f"{what}, which is not read"
             raise InputError(msg, code="E230", where=where, fix=fix)
-    if head.startswith(HDF5_SIGNATURE):
+    if _is_hdf5(head):
         msg = "an HDF5 file that was compressed with gzip"
         raise InputError(msg, code="E230", where=where, fix="decompress it with gunzip")
     if head.lstrip()[:1] == b"<":

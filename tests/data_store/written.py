@@ -43,10 +43,12 @@ def write_zarr(adata, folder, version):
 def write_h5mu(adata, folder):
     """Write MuData by its description: an AnnData for each modality below ``mod``."""
     path = folder / "x.h5mu"
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", userblock_size=512) as file:
         file.create_group("obs")
         for name in ("rna", "prot"):
             ad.io.write_elem(file, f"mod/{name}", adata if name == "rna" else adata[:, :3].copy())
+    with path.open("r+b") as file:
+        file.write(b"MuData (format-version=0.1.0;creator=muon)")
     return path, {"gene_id_key": "gene_ids", "mod": "rna"}
 
 
