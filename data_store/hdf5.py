@@ -129,7 +129,7 @@ def read_strings(group: Any, key: str, where: str) -> list[str]:  # a group of H
         if old is not None and node.dtype.kind in "iu":
             decoded: list[str] = decode_categories(node[:], old, label, where).tolist()
             return decoded
-        return decode_names([v if isinstance(v, bytes) else str(v) for v in node[:].tolist()], where=where, what=label)
+        return decode_names(node[:].tolist(), where=where, what=label)
     if "codes" in node and "categories" in node:
         names: list[str] = _categorical(node, label, where).tolist()
         return names

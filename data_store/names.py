@@ -55,18 +55,25 @@ def check_dataset_name(name: str) -> str:
 
 def decode_names(raw: Sequence[bytes | str], *, where: str, what: str) -> list[str]:
     """Decode names as UTF-8; E240 for other bytes, E241 for a NUL character."""
-    names = []
-    for row, value in enumerate(raw):
-        try:
-            name = value.decode("utf-8") if isinstance(value, bytes) else str(value)
-        except UnicodeDecodeError:
-            msg = f"{what}: the name in row {row} is not UTF-8"
-            raise InputError(msg, code="E240", where=where, fix="write the names as UTF-8") from None
-        if "\0" in name:
-            msg = f"{what}: the name in row {row} holds a NUL character"
-            raise InputError(msg, code="E241", where=where, fix="correct the name")
-        names.append(name)
+    try:
+        names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in raw]
+    except UnicodeDecodeError:
+        row = next(i for i, value in enumerate(raw) if isinstance(value, bytes) and not _is_utf8(value))
+        msg = f"{what}: the name in row {row} is not UTF-8"
+        raise InputError(msg, code="E240", where=where, fix="write the names as UTF-8") from None
+    if "\0" in "".join(names):
+        row = next(i for i, name in enumerate(names) if "\0" in name)
+        msg = f"{what}: the name in row {row} holds a NUL character"
+        raise InputError(msg, code="E241", where=where, fix="correct the name")
     return names
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def use_columns(
@@ -282,7 +289,8 @@ def looks_transposed(genes: Sequence[str], cells: Sequence[str]) -> bool:
     for names, pattern in ((genes[:1000], BARCODE), (cells[:1000], ENSEMBL_GENE)):
         if sum(bool(pattern.match(name)) for name in names) > len(names) / 2:
             return True
-    common_cells = COMMON_GENES.intersection(c.upper() for c in cells)
+    longest = max(map(len, COMMON_GENES))
+    common_cells = COMMON_GENES.intersection(c.upper() for c in cells if len(c) <= longest)
     return len(common_cells) >= 3 and not COMMON_GENES.intersection(g.upper() for g in genes)
 
 

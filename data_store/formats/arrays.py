@@ -103,10 +103,12 @@ class CompressedMatrix:
             indices, data = matrix["indices"][inside], matrix["data"][inside]
             starts = indptr[a : b + 1] - indptr[a]
             check_structure(starts, indices, data, shape[0], where=where, first_cell=a, row="column")
-            wanted = np.flatnonzero((indices >= first) & (indices < last))
-            lengths[a:b] = np.diff(np.searchsorted(wanted, starts))
-            rows.append((indices[wanted].astype(np.int64) - first).astype(np.int32))
-            values.append(data[wanted])
+            if (first, last) != (0, shape[0]):
+                wanted = np.flatnonzero((indices >= first) & (indices < last))
+                starts, indices, data = np.searchsorted(wanted, starts), indices[wanted] - first, data[wanted]
+            lengths[a:b] = np.diff(starts)
+            rows.append(indices.astype(np.int32))
+            values.append(data)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         columns = (np.concatenate(values), np.concatenate(rows), starts)
         return sp.csc_matrix(columns, shape=(last - first, shape[1])).tocsr()
@@ -156,9 +158,11 @@ def compress(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]
     """Return row pointers, columns and values of the nonzeros of dense rows."""
     n_rows, n_columns = values.shape
     flat = values.ravel()
-    places = np.flatnonzero(flat != 0)
-    indptr = np.searchsorted(places, np.arange(n_rows + 1) * n_columns)
-    return indptr, (places % n_columns).astype(np.int32), flat[places]
+    places = np.flatnonzero(flat)
+    starts = np.arange(n_rows + 1) * n_columns
+    indptr = np.searchsorted(places, starts)
+    columns = places - np.repeat(starts[:-1], np.diff(indptr))
+    return indptr, columns.astype(np.int32), flat[places]
 
 
 def cut_rows(part: sp.csr_matrix, first: int, rows: int) -> Iterator[Part]:

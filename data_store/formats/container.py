@@ -25,6 +25,9 @@ Access = Literal["rows", "sequential", "columns"]
 """What a range of rows costs: the range; all rows up to its end; or a pass over the file, and memory for the range."""
 
 
+MAX_COUNTED = 100_000
+
+
 class Table(Protocol):
     """Rows with names and columns, such as ``obs`` and ``var`` of AnnData."""
 
@@ -146,7 +149,9 @@ class ColumnTable:
         return plain(self._columns[column]())
 
     def n_labels(self, column: str) -> int | None:
-        """Return the number of different values of a column of text."""
+        """Return the number of different values of a column of text, in tables of at most 100,000 rows."""
+        if len(self._names) > MAX_COUNTED:
+            return None
         values = self.values(column)
         return None if values.dtype.kind == "f" else len(np.unique(values))
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 * 2**20
 SAMPLE_BYTES = 2**16
 COPY = "copy or download the file again"
-LINE = re.compile(rb"\s*(\d+)\s+(\d+)(?:\s+([-+0-9.eE]+|nan|inf|-inf))?\s*\Z", re.IGNORECASE)
+LINE = re.compile(rb"\s*(\d+)\s+(\d+)(?:\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf))?\s*\Z", re.IGNORECASE)
 
 
 class MatrixMarket:

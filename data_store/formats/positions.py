@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musegnn.data_store.formats.container import ColumnTable
-from musegnn.data_store.formats.text_files import open_text, read_rows
+from musegnn.data_store.formats.text_files import open_text, read_lines, split_lines
 from musegnn.errors import InputError
 from musegnn.text import one_line, some_of
 
@@ -133,7 +133,7 @@ def _read_positions(location: Location) -> dict[str, NDArray[Any]]:
 
 
 def _read_csv(location: Location) -> dict[str, NDArray[Any]]:
-    rows = read_rows(location)
+    rows = split_lines(read_lines(location))
     header = list(VISIUM_COLUMNS)
     if rows and not rows[0][1].replace(".", "").isdigit():  # Space Ranger before 2.0 writes no header
         header, rows = [name.strip() for name in rows[0]], rows[1:]

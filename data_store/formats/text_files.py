@@ -63,8 +63,8 @@ class _Raw(io.RawIOBase):
         return len(data)
 
 
-def read_rows(location: Location) -> list[list[str]]:
-    """Read a small table: fields of each line that is not empty, separated by tabs, else commas.
+def read_lines(location: Location) -> list[str]:
+    """Read the lines of a small table that are not blank.
 
     Raises
     ------
@@ -74,13 +74,16 @@ def read_rows(location: Location) -> list[list[str]]:
     with open_text(location) as file:
         raw = file.read()
     try:
-        text = raw.decode("utf-8")
+        return [line for line in raw.decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        msg = f"line {line} is not UTF-8"
+        number = raw.count(b"\n", 0, error.start) + 1
+        msg = f"line {number} is not UTF-8"
         raise InputError(msg, code="E240", where=location.where, fix="write the file as UTF-8") from None
-    delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    return [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row and any(row)]
+
+
+def split_lines(lines: list[str]) -> list[list[str]]:
+    """Return the fields of each line, which are separated by tabs, else commas."""
+    return list(csv.reader(lines, delimiter="\t" if lines and "\t" in lines[0] else ","))
 
 
 def sniff_delimiter(line: str) -> str:

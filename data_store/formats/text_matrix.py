@@ -10,7 +10,7 @@ import numpy as np
 
 from musegnn.data_store.formats.container import ColumnTable
 from musegnn.data_store.formats.matrix_market import MatrixMarket
-from musegnn.data_store.formats.text_files import read_rows
+from musegnn.data_store.formats.text_files import read_lines, split_lines
 from musegnn.errors import InputError
 from musegnn.text import shorten, some_of
 
@@ -54,7 +54,7 @@ class TextMatrixContainer:
         matrix = MatrixMarket(location)
         n_rows, n_columns, _ = matrix.size
         genes, cells = (_beside(location, names, pattern, prefix) for pattern in (GENES, CELLS))
-        tables = {file: read_rows(file) for file in (*genes, *cells)}
+        tables = {file: read_lines(file) for file in (*genes, *cells)}
         fit = _fitting(tables, genes, cells, n_rows, n_columns)
         cells_first = fit is None
         if fit is None:
@@ -81,7 +81,7 @@ class TextMatrixContainer:
 
     def cells(self) -> Table:
         """Return the table of barcodes, with its other columns where it has a header."""
-        rows = self._tables[self._cells]
+        rows = split_lines(self._tables[self._cells])
         if len(rows) > self._matrix.shape[0]:
             header, rows = rows[0], rows[1:]
             return ColumnTable(_column(rows, 0), _readers(rows, dict(enumerate(header[1:], start=1))), self._where)
@@ -90,7 +90,7 @@ class TextMatrixContainer:
     def genes(self, layer: str) -> Table:
         """Return the table of features."""
         del layer
-        rows = self._tables[self._genes]
+        rows = split_lines(self._tables[self._genes])
         if re.search(r"\.bed(\.gz)?\Z", self._genes.name, re.IGNORECASE):
             return ColumnTable([f"{row[0]}:{row[1]}-{row[2]}" for row in rows], {}, self._where)
         if len(rows) > self._matrix.shape[1]:
@@ -117,10 +117,10 @@ class TextMatrixContainer:
         del key
         return np.zeros((0, 2))
 
-    def _only(self, files: list[Location], tables: dict[Location, list[list[str]]]) -> Location:
+    def _only(self, files: list[Location], tables: dict[Location, list[str]]) -> Location:
         """Return the one table of several that fit: they have to hold the same names."""
         first = files[0]
-        if any(_column(tables[file], 0) != _column(tables[first], 0) for file in files[1:]):
+        if any(_first_fields(tables[file]) != _first_fields(tables[first]) for file in files[1:]):
             listed = some_of([file.name for file in files])
             msg = f"several tables could be meant ({listed})"
             raise InputError(msg, code="E233", where=self._where, fix="keep the files of one sample in a folder")
@@ -131,7 +131,7 @@ class TextMatrixContainer:
         genes: list[Location],
         cells: list[Location],
         matrix: MatrixMarket,
-        tables: dict[Location, list[list[str]]],
+        tables: dict[Location, list[str]],
     ) -> InputError:
         for files, what, name in ((genes, "genes", "features.tsv.gz"), (cells, "cells", "barcodes.tsv.gz")):
             if not files:
@@ -176,12 +176,16 @@ def _beside(location: Location, names: list[str], pattern: re.Pattern[str], pref
     return [location.parent / name for name in own or found]
 
 
+def _first_fields(lines: list[str]) -> list[str]:
+    return _column(split_lines(lines), 0)
+
+
 def _column(rows: list[list[str]], place: int) -> list[str]:
     return [row[place].strip() if place < len(row) else "" for row in rows]
 
 
 def _fitting(
-    tables: dict[Location, list[list[str]]], genes: list[Location], cells: list[Location], n_genes: int, n_cells: int
+    tables: dict[Location, list[str]], genes: list[Location], cells: list[Location], n_genes: int, n_cells: int
 ) -> tuple[list[Location], list[Location]] | None:
     """Return the tables with one line per gene and cell, header aside; ``None`` where either is missing."""
     found_genes = [file for file in genes if len(tables[file]) - n_genes in {0, 1}]
