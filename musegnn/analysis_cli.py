@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003  cyclopts reads annotations
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -13,38 +13,77 @@ from musegnn.errors import RunError, WriteError
 from musegnn.options import Common
 from musegnn.output import print_json, print_result
 
+BEST = 20
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from musegnn.run_folder import RunFolder
+
 
 def export(
     run: Path,
     *,
-    format: Literal["h5ad", "parquet", "word2vec"],  # noqa: A002  the option is called --format
+    format: Literal["h5ad", "parquet", "word2vec", "tsv", "npz", "edges", "graphml", "decoupler"],  # noqa: A002
+    per: Literal["dataset", "gene", "tissue"] = "dataset",
+    dataset: str | None = None,
     to: Path | None = None,
     common: Common = Common(),
 ) -> int:
-    """Write the embeddings of a run in another format.
+    """Write the vectors or the graphs of a run for another program.
 
     Parameters
     ----------
     run
         The run folder.
     format
-        h5ad (AnnData), parquet (one row per dataset and gene), or word2vec (text).
+        Vectors: h5ad (AnnData), parquet, word2vec (text), tsv, npz (a dictionary of arrays). Graphs: edges (TSV),
+        graphml (Cytoscape, networkx), decoupler (a net as TSV).
+    per
+        One vector per dataset and gene; or consensus vectors, one per gene, or per gene and tissue.
+    dataset
+        Dataset of the graphs; all by default.
     to
-        The file; by default embeddings.* in the run folder.
+        The file; by default embeddings.*, consensus.* or network.* in the run folder.
     """
+    if format == "edges" or format == "graphml" or format == "decoupler":  # as mypy narrows it
+        return _export_network(run, format, dataset, to, common)
+    from musegnn.analysis.consensus import consensus
     from musegnn.analysis.export import SUFFIXES
     from musegnn.analysis.export import export as write
 
     adata = read_embeddings(run)
-    path = to or run / f"embeddings{SUFFIXES[format]}"
+    name = "embeddings"
+    if per != "dataset":
+        adata, name = consensus(adata, per=per), f"consensus_{per}"
+    path = _target(to, run / f"{name}{SUFFIXES[format]}")
+    write(adata, path, format=format)
+    about = {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}
+    print_result(common, about, f"{adata.n_obs} vectors in {path}")
+    return 0
+
+
+def _export_network(
+    run: Path, kind: Literal["edges", "graphml", "decoupler"], dataset: str | None, to: Path | None, common: Common
+) -> int:
+    from musegnn.analysis.network import SUFFIXES, edge_table, write_network
+    from musegnn.data_store import Store
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    table = edge_table(Store.open(folder.store_path()), folder.atlas(), dataset=dataset)
+    path = _target(to, run / f"network{SUFFIXES[kind]}")
+    write_network(table, path, format=kind)
+    print_result(common, {"file": str(path), "edges": len(table)}, f"{len(table)} edges in {path}")
+    return 0
+
+
+def _target(to: Path | None, usual: Path) -> Path:
+    path = to or usual
     if path.is_dir():
         msg = "this is a folder"
-        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as embeddings{SUFFIXES[format]}")
-    write(adata, path, format=format)
-    print_result(
-        common, {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}, f"{adata.n_obs} vectors in {path}"
-    )
-    return 0
+        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as {usual.name}")
+    return path
 
 
 def neighbors(
@@ -52,11 +91,15 @@ def neighbors(
     gene: str,
     *,
     dataset: str | None = None,
+    tissue: str | None = None,
+    across: bool = False,
+    not_in: str | None = None,
     k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 10,
-    by: Literal["balanced", "csls", "cosine"] = "balanced",
+    by: Literal["balanced", "csls", "cosine", "coexpression"] = "balanced",
+    to: Path | None = None,
     common: Common = Common(),
 ) -> int:
-    """List the genes nearest to a gene.
+    """List the genes nearest to a gene, with z and estimate of their co-expression in the dataset of the query.
 
     Parameters
     ----------
@@ -66,21 +109,181 @@ def neighbors(
         Gene name, as in the input (upper and lower case count as equal when that is unambiguous).
     dataset
         Dataset of the query; by default one list per dataset that has the gene.
+    tissue
+        Tissue of the query and of its neighbours; all by default.
+    across
+        List genes of other datasets only.
+    not_in
+        Dataset or tissue in which the listed genes must have no edge with the gene.
     k
         Length of each list.
     by
         Ranking: balanced, the cosine less what is typical for the two datasets, so that genes of all datasets are
-        listed; csls, corrected for both genes as well; or cosine.
+        listed; csls, corrected for both genes as well; cosine; or coexpression: partners in the graph of the query's
+        dataset by falling z.
+    to
+        File to write the table to, as TSV.
     """
     from musegnn.analysis.neighbors import query
     from musegnn.run_folder import RunFolder
 
-    table = query(read_embeddings(run), gene, dataset=dataset, k=k, by=by, run=RunFolder.open(run))
-    if common.json:
-        print_json(json.loads(table.to_json(orient="records")))
-    else:
-        print(table.to_string(index=False, float_format="%.3f"))
+    folder = RunFolder.open(run)
+    table = query(
+        read_embeddings(run), gene, dataset=dataset, tissue=tissue, across=across, not_in=not_in, k=k, by=by,
+        graphs=_graphs(folder), run=folder,
+    )  # fmt: skip
+    _print_table(table, to, common)
     return 0
+
+
+def enrich(
+    run: Path,
+    *,
+    gmt: Path,
+    of: str = "clusters",
+    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 50,
+    fdr: float = 0.05,
+    to: Path | None = None,
+    common: Common = Common(),
+) -> int:
+    """Name clusters, modules or the neighbours of a gene by gene sets that are over-represented. Works offline.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    gmt
+        File of gene sets: human names, or those of the one species of the run.
+    of
+        clusters (of all vectors), modules (of each graph), or a gene, whose nearest genes are tested.
+    k
+        Number of neighbours of a gene.
+    fdr
+        Largest false discovery rate that is listed.
+    to
+        File to write the whole table to, as TSV.
+    """
+    from musegnn.analysis.enrichment import cluster_lists, neighbor_lists
+    from musegnn.analysis.enrichment import enrich as test_sets
+    from musegnn.run_folder import RunFolder
+
+    folder, adata = RunFolder.open(run), read_embeddings(run)
+    sets, keys = _gene_sets(folder, gmt), set(adata.obs["gene_key"].astype(str))
+    if of == "modules":
+        table = _enrich_modules(folder, sets)
+    else:
+        lists = cluster_lists(adata) if of == "clusters" else neighbor_lists(adata, of, k=k, run=folder)
+        table = test_sets(lists, sets, keys)
+    table["genes"] = table["genes"].str.replace(r"(^|,)[^:,]+:", r"\1", regex=True)  # keys without their species
+    _print_table(table, to, common, shown=table[table["q"] <= fdr], none=f"no set at a false discovery rate of {fdr:g}")
+    return 0
+
+
+def predict(
+    run: Path,
+    *,
+    gmt: Path,
+    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 5,
+    seed: int = 0,
+    to: Path | None = None,
+    common: Common = Common(),
+) -> int:
+    """Score every gene for every gene set by its consensus vector, with cross-validated AUROC and calibration.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    gmt
+        File of gene sets: human names, or those of the one species of the run.
+    k
+        Number of likeliest genes outside each set to show.
+    seed
+        Seed of the folds.
+    to
+        File to write the scores of all genes to, as TSV.
+    """
+    from musegnn.analysis.consensus import consensus
+    from musegnn.analysis.prediction import predict as score_sets
+    from musegnn.progress import TerminalProgress
+    from musegnn.run_folder import RunFolder
+
+    vectors = consensus(read_embeddings(run))
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        found = score_sets(vectors, _gene_sets(RunFolder.open(run), gmt), seed=seed, progress=progress)
+    fresh = found.genes[~found.genes["member"]].groupby("set")["gene"].agg(lambda genes: ", ".join(genes.iloc[:k]))
+    table = found.sets.assign(candidates=found.sets["set"].map(fresh))
+    _print_table(found.genes, to, common, shown=table if common.json else table.head(BEST))
+    if not common.json:
+        print(f"{len(table)} sets were scored; their mean AUROC is {table['auroc'].mean():.2f}, by chance .5")
+    return 0
+
+
+def _enrich_modules(folder: RunFolder, sets: dict[str, list[str]]) -> DataFrame:
+    import pandas as pd
+
+    from musegnn import pipeline
+    from musegnn.analysis.enrichment import enrich as test_sets
+    from musegnn.evaluation.evaluate import visible_pairs
+    from musegnn.evaluation.modules import module_sets
+
+    model = pipeline.load_model(folder)
+    estimates = {g.name: visible_pairs(model.records[g.name].pairs, g.held_out)[0] for g in model.graphs}
+    modules = module_sets(model.graphs, estimates)
+    tables = [test_sets(modules[graph.name], sets, graph.keys.tolist()) for graph in model.graphs]
+    return pd.concat(tables, ignore_index=True).sort_values(["p", "list", "set"], ignore_index=True)
+
+
+def _gene_sets(folder: RunFolder, gmt: Path) -> dict[str, list[str]]:
+    """Return gene sets as keys of the run: names are those of its species, or human where it has several."""
+    import numpy as np
+
+    from musegnn.evaluation.gene_sets import read_gmt, set_titles
+    from musegnn.training.genes import gene_keys, read_orthologs
+
+    atlas = folder.atlas()
+    species = {dataset.species for dataset in atlas.datasets}
+    orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
+    named = next(iter(species)) if len(species) == 1 else "human"
+    sets, titles = read_gmt(gmt), set_titles(gmt)
+    return {
+        titles[name]: gene_keys(np.array(sorted(genes), dtype=np.str_), named, orthologs).tolist()
+        for name, genes in sets.items()
+    }
+
+
+def _graphs(folder: RunFolder) -> dict[str, Any]:  # keys and edges
+    """Return gene keys and edges of each dataset of a run."""
+    from musegnn.coexpression.edges import select_edges
+    from musegnn.data_store import Store
+    from musegnn.training.genes import gene_keys, read_orthologs
+
+    atlas, store = folder.atlas(), Store.open(folder.store_path())
+    orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
+    found = {}
+    for dataset in atlas.datasets:
+        record = store.read(dataset.name)
+        keys = gene_keys(record.genes.gene, dataset.species, orthologs)
+        found[dataset.name] = (keys, select_edges(record.pairs, record.n_cells, atlas.edges))
+    return found
+
+
+def _print_table(
+    table: DataFrame, to: Path | None, common: Common, *, shown: DataFrame | None = None, none: str = "nothing found"
+) -> None:
+    """Write a table to a file where asked for, and print it or the part that is shown."""
+    if to is not None:
+        from musegnn.data_store.atomic_files import write_file
+
+        text = table.to_csv(sep="\t", index=False, float_format="%.6g", lineterminator="\n")
+        write_file(_target(to, Path("table.tsv")), text)
+    shown = table if shown is None else shown
+    if common.json:
+        print_json(json.loads(shown.to_json(orient="records")))
+    else:
+        print(shown.to_string(index=False, float_format="%.3g") if len(shown) else none)
+        if to is not None:
+            print(f"{len(table)} rows in {to}")
 
 
 def read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,12 @@ from musegnn.errors import InputError
 from musegnn.vectors import neighborhood_similarity, typical_similarity, unit_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from musegnn.graph import EdgeSet
     from musegnn.run_folder import RunFolder
     from musegnn.vectors import Similarity
 
@@ -27,9 +30,12 @@ def query(
     gene: str,
     *,
     dataset: str | None = None,
+    tissue: str | None = None,
     k: int = 10,
     across: bool = False,
-    by: Similarity = "balanced",
+    not_in: str | None = None,
+    by: Similarity | Literal["coexpression"] = "balanced",
+    graphs: Mapping[str, tuple[NDArray[np.str_], EdgeSet]] | None = None,
     run: RunFolder | None = None,
 ) -> pd.DataFrame:
     """Return the genes nearest to one gene.
@@ -41,13 +47,21 @@ def query(
         (orthologs under their own names) count as copies of the gene.
     dataset
         Dataset of the query; every dataset that has the gene by default.
+    tissue
+        Tissue of the query and of its neighbours; all by default.
     k
         Number of neighbours per copy.
     across
         Whether to list neighbours in other datasets only.
+    not_in
+        Dataset or tissue in which the neighbours must have no edge with the gene; needs `graphs`.
     by
         Ranking (:mod:`musegnn.vectors`): ``balanced``, cosine less what is typical for the two datasets, so that genes
-        of all datasets are listed; ``csls``, corrected for both genes as well; ``cosine``, plain cosine.
+        of all datasets are listed; ``csls``, corrected for both genes as well; ``cosine``, plain cosine. Or
+        ``coexpression``: edges of the gene in its own dataset by falling abs(z); needs `graphs`.
+    graphs
+        Gene keys and edges of each dataset; with them there are columns ``z`` and ``estimate`` of the edge between the
+        query and a neighbour of its own dataset, NaN where there is none.
     run
         Run folder of the embeddings, read to explain why a gene is absent.
 
@@ -55,8 +69,8 @@ def query(
     -------
     DataFrame
         Best first for each copy: ``query`` (dataset of the copy), ``rank`` from 1, ``gene``, ``gene_id``, ``dataset``,
-        ``modality``, ``tissue``, ``species`` where known, ``score`` (of the ranking) and ``cosine``. Equal scores are
-        in the order of the rows.
+        ``modality``, ``tissue``, ``species`` where known, ``score`` (of the ranking), ``cosine``, and ``z`` and
+        ``estimate`` with `graphs`. Equal scores are in the order of the rows.
 
     Raises
     ------
@@ -71,15 +85,29 @@ def query(
     rows = _copies(obs, gene, run)
     if dataset is not None:
         rows = _of_dataset(rows, home[code[rows]], gene, dataset, run)
+    place = obs["tissue"].astype(str).to_numpy() if "tissue" in obs else home[code]
+    within = np.ones(len(obs), dtype=np.bool_)
+    if tissue is not None:
+        within = place == tissue
+        rows = _of_tissue(rows, within, gene, tissue, place)
+    keys = obs["gene_key"].astype(str).to_numpy(dtype=str)
+    linked = _linked(keys[rows[0]], not_in, home, place, code, graphs) if not_in is not None else set()
     unit = unit_rows(embeddings.X)
     stored = embeddings.uns.get(TYPICAL)
     typical = None if stored is None else stored.loc[home, home].to_numpy()
-    shown = [c for c in ("gene", "gene_id", "dataset", "modality", "tissue", "species") if c in obs]
+    shown = [c for c in ("gene", "gene_id", "dataset", "modality", "tissue", "species", "certainty") if c in obs]
     parts = []
     for row in rows:
         cosine = unit @ unit[row]
-        score = _score(unit, code, row, cosine, by, known=typical)
-        allowed = code != code[row] if across else np.arange(len(unit)) != row
+        z, estimate = _edge_values(keys, code, row, home, graphs)
+        if by == "coexpression":
+            score = np.abs(np.nan_to_num(z))
+            allowed = ~np.isnan(z) & within
+        else:
+            score = _score(unit, code, row, cosine, by, known=typical)
+            allowed = within & (code != code[row] if across else np.arange(len(unit)) != row)
+        if linked:
+            allowed &= ~np.isin(keys, list(linked))
         order = np.lexsort((np.arange(len(unit)), -score.round(DIGITS)))
         best = order[allowed[order]][:k]
         part = obs.iloc[best][shown].astype(str).reset_index(drop=True)
@@ -87,9 +115,72 @@ def query(
         part.insert(0, "query", home[code[row]])
         part["score"] = score[best]
         part["cosine"] = np.clip(cosine[best], -1.0, 1.0)
+        if graphs is not None:
+            part["z"], part["estimate"] = z[best], estimate[best]
         parts.append(part)
     table: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return table
+
+
+def _edge_values(
+    keys: NDArray[np.str_],
+    code: NDArray[np.int64],
+    row: int,
+    home: NDArray[np.object_],
+    graphs: Mapping[str, tuple[NDArray[np.str_], EdgeSet]] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return z and estimate of the edge of each row with a row of the same dataset; NaN without one."""
+    z, estimate = np.full((2, len(keys)), np.nan)
+    own = str(home[code[row]])
+    if graphs is None or own not in graphs:
+        return z, estimate
+    names, edges = graphs[own]
+    at = np.flatnonzero(names == keys[row])
+    if len(at):
+        inside = slice(int(edges.indptr[at[0]]), int(edges.indptr[at[0] + 1]))
+        own_rows = np.flatnonzero(code == code[row])
+        of_key = dict(zip(keys[own_rows].tolist(), own_rows.tolist(), strict=True))
+        places = [of_key[key] for key in names[edges.indices[inside]].tolist()]
+        z[places], estimate[places] = edges.z[inside], edges.estimate[inside]
+    return z, estimate
+
+
+def _linked(
+    key: str,
+    not_in: str,
+    home: NDArray[np.object_],
+    place: NDArray[np.object_],
+    code: NDArray[np.int64],
+    graphs: Mapping[str, tuple[NDArray[np.str_], EdgeSet]] | None,
+) -> set[str]:
+    """Return the keys that have an edge with a gene in a dataset or in any dataset of a tissue."""
+    if graphs is None:
+        msg = "`not_in` needs the graphs of the datasets"
+        raise ValueError(msg)
+    named = {str(name) for name in home if name == not_in}
+    named |= {str(home[c]) for c in np.unique(code[place == not_in])}
+    if not named:
+        known = ", ".join(sorted({*map(str, home), *map(str, place)}))
+        msg = f"there is no dataset or tissue {not_in}"
+        raise InputError(msg, code="E420", where="neighbors", fix=f"choose one of: {known}")
+    found: set[str] = set()
+    for name in named & graphs.keys():
+        names, edges = graphs[name]
+        for at in np.flatnonzero(names == key):
+            found.update(names[edges.indices[edges.indptr[at] : edges.indptr[at + 1]]].tolist())
+    return found
+
+
+def _of_tissue(
+    rows: NDArray[np.int64], within: NDArray[np.bool_], gene: str, tissue: str, place: NDArray[np.object_]
+) -> NDArray[np.int64]:
+    chosen: NDArray[np.int64] = rows[within[rows]]
+    if len(chosen):
+        return chosen
+    known = sorted({str(place[row]) for row in rows})
+    what = "no dataset of this tissue has the gene" if within.any() else "there is no such tissue"
+    msg = f"{gene} in {tissue}: {what}"
+    raise InputError(msg, code="E420", where="neighbors", fix=f"choose one of: {', '.join(known)}")
 
 
 def typical_cosines(embeddings: AnnData) -> pd.DataFrame:
