@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TISSUE_COLUMNS = frozenset(["intissue", "isintissue", "istissue", "undertissue", "ontissue"])
 SLIDE_COLUMN = re.compile(
-    r"(?:^|[^a-z])(?:library|slides?|sections?|samples?|batch|donor|patient|puck|array|capture|replicate|mouse|animal"
+    r"(?:^|[^a-z])(?:library|slides?|sections?|samples?|batch|donor|patient|puck|array(?!_?(?:row|col))|capture|replicate|mouse|animal"
     r"|subject|individual|specimen|orig|dataset|experiment|chip|image|block|core|bregma|run)(?:id)?(?:[^a-z]|$)",
     re.IGNORECASE,
 )

@@ -286,6 +286,61 @@ def _print_table(
             print(f"{len(table)} rows in {to}")
 
 
+def contrast(
+    run: Path,
+    a: str,
+    b: str,
+    *,
+    splits: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=3))] = 20,
+    seed: int = 0,
+    to: Path | None = None,
+    common: Common = Common(),
+) -> int:
+    """Compare the co-expression of two datasets, conditions or groups: genes, partners gained and lost, modules.
+
+    Parameters
+    ----------
+    run
+        The run folder; the counts are read again from the files of its atlas.
+    a
+        Names of datasets, separated by commas, or a label such as condition=control, tissue=lung.
+    b
+        The other group.
+    splits
+        Number of random halves of the cells, which tell change from chance.
+    seed
+        Seed of the halves.
+    to
+        Folder for genes.tsv, pairs.tsv, modules.tsv, contrast.json, volcano.png and partners.png; by default a folder
+        in the run.
+    """
+    from musegnn.analysis.comparison import contrast as compare
+    from musegnn.analysis.comparison_files import folder_name, write_contrast
+    from musegnn.data_store import Store
+    from musegnn.progress import TerminalProgress
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    with TerminalProgress(quiet=common.quiet or common.json) as progress:
+        found = compare(
+            Store.open(folder.store_path()), folder.atlas(), a, b, splits=splits, seed=seed, progress=progress
+        )
+    place = to or folder.path / folder_name(a, b)
+    files = [str(path) for path in write_contrast(found, place)]
+    about = found.summary
+    columns = ["gene", "change", "p_value", "q_value", "n_gained", "n_lost", "gained", "lost"]
+    table = found.genes[columns].head(20).to_string(index=False, float_format="%.3g")
+    kept = int((found.modules["state"] == "kept").sum())
+    text = (
+        f"{table}\n{about['changed']} of {about['genes']} genes change more than others of their strength (false "
+        f"discovery rate 5 %); the median gene changes {about['background']:.2f} times as much as between random "
+        "halves.\n"
+        f"{kept} of {len(found.modules)} modules of {a} are kept in {b}.\nTables and figures in {place}"
+    )
+    print_result(common, about | {"files": files}, text)
+    return 0
+
+
 def read_embeddings(run: Path) -> Any:  # AnnData; anndata is imported at use
     """Return the embeddings of a run; E405 when it has none yet."""
     from musegnn.run_folder import RunFolder

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,7 +69,7 @@ def _kill_here(kills: int, *, seed: int = 0) -> Kills:
             shutil.rmtree(base / "calm", ignore_errors=True)
             started = time.monotonic()
             if _wait(_start(atlas, base / "calm")) != 0:
-                result.lost.append("the undisturbed run failed")
+                result.lost.append(f"the undisturbed run failed: {(base / 'stderr').read_text()[-400:]}")
                 return result
             times.append(time.monotonic() - started)
         expected = committed(base / "calm" / "store"), _weights(base / "calm")
@@ -161,6 +162,9 @@ def _start(atlas: Path, folder: Path) -> int:
             os.dup2(os.open(folder.parent / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             work(atlas, folder)
             code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     return pid

@@ -230,7 +230,9 @@ def test_repair_from_the_atlas_builds_again(tmp_path, capsys):
     rng = np.random.default_rng(0)
     level = np.ones((200, 40))
     level[:, :20] *= rng.gamma(2.0, 0.5, (200, 1))
-    ad.AnnData(sp.csr_matrix(rng.poisson(2 * level).astype(np.float32))).write_h5ad(tmp_path / "lung.h5ad")
+    adata = ad.AnnData(sp.csr_matrix(rng.poisson(2 * level).astype(np.float32)))
+    adata.var_names = [f"Gene{i}" for i in range(adata.n_vars)]
+    adata.write_h5ad(tmp_path / "lung.h5ad")
     dataset = {"name": "lung", "path": "lung.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}
     atlas = tmp_path / "atlas.yaml"
     atlas.write_text(json.dumps({"datasets": [dataset, dataset | {"name": "other", "path": "gone.h5ad"}]}))

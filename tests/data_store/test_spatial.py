@@ -121,6 +121,12 @@ def test_numbered_slides_are_refused_too(spots, save):
         open_h5ad(save(spots), spatial_key="spatial")
 
 
+@pytest.mark.parametrize("name", ["array_row", "array_col"])
+def test_places_on_the_array_of_a_slide_are_no_slides(spots, save, name):
+    spots.obs[name] = np.arange(400) % 20
+    assert open_h5ad(save(spots), spatial_key="spatial").warnings == []
+
+
 def test_slides_under_another_name_warn(spots, save):
     spots.obs["thing"] = pd.Categorical(HALVES)
     (warning,) = open_h5ad(save(spots), spatial_key="spatial").warnings
