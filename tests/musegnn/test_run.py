@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
+from urllib.request import urlopen
 
 import anndata as ad
 import numpy as np
@@ -187,6 +191,30 @@ def test_the_end_says_what_was_found_in_words(atlas, undisturbed):
     found = json.loads(wait_for(process))
     assert found["summary"] == about["sentences"]
     assert len(found["warnings"]) == sum("(W" in line for line in lines)
+
+
+def test_the_page_takes_gene_sets_and_is_served_to_this_computer(undisturbed, tmp_path):
+    gmt = tmp_path / "sets.gmt"
+    genes = ad.read_h5ad(undisturbed / "embeddings.h5ad").obs["gene"].astype(str).unique().tolist()
+    gmt.write_text("GO:0000001\tfirst genes (9)\t" + "\t".join(genes[:9]) + "\n")
+    before = digests(undisturbed)
+    wait_for(command_line("report", str(undisturbed), "--gmt", str(gmt)))
+    text = re.search(r'id="data-lists">([^<]*)<', (undisturbed / "report.html").read_text(encoding="utf-8"))[1]
+    assert b'"sets":["first genes (GO:0000001)"]' in zlib.decompress(base64.b64decode(text))
+    server = command_line("explore", str(undisturbed), "--json", "--quiet")
+    try:
+        lines = [server.stdout.readline() for _ in range(3)]
+        url = json.loads("".join(lines))["url"]
+        assert url.startswith("http://127.0.0.1:")
+        dataset = json.loads(urlopen(f"{url}api/neighbors?gene={genes[0]}&dataset=one&k=3", timeout=60).read())
+        assert len(dataset["rows"]) == 3
+        assert b"<title>undisturbed</title>" in urlopen(url, timeout=60).read()
+    finally:
+        server.send_signal(signal.SIGINT)
+    assert server.wait(timeout=60) == 0
+    server.stdout.close()
+    server.stderr.close()
+    assert digests(undisturbed) == before
 
 
 def test_a_run_without_rounds_has_all_results(atlas, tmp_path):

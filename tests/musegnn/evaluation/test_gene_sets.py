@@ -17,6 +17,7 @@ from musegnn.evaluation.gene_sets import (
     function_document,
     function_scores,
     read_gmt,
+    set_titles,
     transfer_scores,
 )
 
@@ -147,3 +148,18 @@ def test_gmt_files_are_read_and_others_refused(tmp_path):
         read_gmt(path)
     with pytest.raises(InputError, match="E279"):
         read_gmt(tmp_path / "absent.gmt")
+
+
+def test_sets_named_by_identifiers_are_called_by_their_descriptions(tmp_path):
+    path = tmp_path / "sets.gmt"
+    lines = ["GO:0042221\tresponse to chemical (1477)\tA\tB", "HALLMARK_HYPOXIA\thttps://example.org\tC\tD"]
+    lines += ["R-HSA-109581\tApoptosis\tE\tF", "GO:0000001\t\tG", "MINE\tof mine\tH"]
+    path.write_text("\n".join(lines) + "\n")
+    assert set_titles(path) == {
+        "GO:0042221": "response to chemical (GO:0042221)",
+        "HALLMARK_HYPOXIA": "HALLMARK_HYPOXIA",
+        "R-HSA-109581": "Apoptosis (R-HSA-109581)",
+        "GO:0000001": "GO:0000001",
+        "MINE": "MINE",
+    }
+    assert set_titles(path).keys() == read_gmt(path).keys()
