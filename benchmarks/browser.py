@@ -117,7 +117,8 @@ class Browser:
         self.events.clear()
         self.call("Page.navigate", url="about:blank")
         self.call("Page.navigate", url=url + fragment, wait=wait)
-        self.until("document.body && document.body.classList.contains('ready')", wait)
+        if url != "about:blank":
+            self.until("document.body && document.body.classList.contains('ready')", wait)
 
     def run(self, code: str) -> Any:
         """Return the value of an expression in the page, awaited."""

@@ -67,7 +67,7 @@ function compared(atlas, a, b, { gained, lost, kept, missing }, handlers) {
   const z = (side) => (side.z === null ? `< ${side.limit.toFixed(1)}` : side.z.toFixed(1).replace("-", "−"));
   const line = (row) => el("li", {}, el("button", { class: "hit", "data-point": row.point, onclick: () => handlers.pick(row.point),
     onpointerenter: () => handlers.point(row.point), onpointerleave: () => handlers.point(-1) },
-    el("b", { class: "clip grow" }, atlas.gene(row.point)), el("span", { class: "z" }, z(row.a)), el("span", { class: "soft", "aria-label": "to" }, "→"), el("span", { class: "z" }, z(row.b))));
+    el("b", { class: "clip grow" }, atlas.gene(row.point)), doubt(atlas, row.point), el("span", { class: "z" }, z(row.a)), el("span", { class: "soft", "aria-label": "to" }, "→"), el("span", { class: "z" }, z(row.b))));
   const part = (title, rows, kind, open) => el("details", { class: `part ${kind}`, open }, el("summary", {}, title, el("span", { class: "soft" }, ` ${number(rows.length)}`)),
     rows.length ? el("ol", { class: "near" }, rows.slice(0, COMPARED_SHOWN).map(line)) : el("p", { class: "soft small" }, "None."),
     rows.length > COMPARED_SHOWN ? el("p", { class: "soft small" }, `and ${number(rows.length - COMPARED_SHOWN)} more`) : null);

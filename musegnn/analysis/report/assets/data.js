@@ -129,6 +129,13 @@ class Atlas {
     return this.arrays[category];
   }
 
+  // Datasets by tissue, in the order of datasets.
+  get families() {
+    const found = new Map();
+    this.tissues.forEach((tissue, d) => found.set(tissue, [...(found.get(tissue) ?? []), d]));
+    return found;
+  }
+
   // Number of points of each value of a category.
   counts(category) {
     if (!this.tally[category]) {

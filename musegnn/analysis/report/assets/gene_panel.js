@@ -91,14 +91,9 @@ class GenePanel {
     return el("li", {}, el("button", { class: "hit tall", "data-point": point, "aria-current": point === i ? "true" : null, onclick: () => this.handlers.pick(point),
       onpointerenter: () => this.handlers.point(point), onpointerleave: () => this.handlers.point(-1) },
       el("span", { class: "line" }, this.swatch(point), el("b", { class: "clip" }, atlas.of("dataset", point)),
-        el("span", { class: "soft clip grow" }, renamed + atlas.of("modality", point)), this.doubt(point),
+        el("span", { class: "soft clip grow" }, renamed + atlas.of("modality", point)), doubt(atlas, point),
         point === i ? el("span", { class: "soft small" }, "open") : score === null ? null : [bar(score), el("span", { class: "score" }, score.toFixed(3))]),
       words ? el("span", { class: "with soft small clip" }, words) : null));
-  }
-
-  doubt(i) {
-    if (!this.atlas.about("certainty") || !(this.atlas.number("certainty", i) < LOW_CERTAINTY)) return null;
-    return el("span", { class: "doubt", title: "Low certainty: two halves of the cells disagree on its co-expression" }, "uncertain");
   }
 
   row(point, score) {
@@ -106,7 +101,7 @@ class GenePanel {
     return el("li", {}, el("button", { class: "hit", "data-point": point, onclick: () => this.handlers.pick(point),
       onpointerenter: () => this.handlers.point(point), onpointerleave: () => this.handlers.point(-1) },
       this.swatch(point), el("b", { class: "clip" }, atlas.gene(point)), el("span", { class: "soft clip grow" }, atlas.of("dataset", point)),
-      this.doubt(point), bar(score), el("span", { class: "score" }, score.toFixed(3))));
+      doubt(atlas, point), bar(score), el("span", { class: "score" }, score.toFixed(3))));
   }
 
   // Where the page may ask its server, lists are fresh, longer, and by any ranking.
@@ -171,6 +166,12 @@ class GenePanel {
       [n + 1, atlas.gene(point), atlas.geneId(point), atlas.of("dataset", point), score.toFixed(4)].join("\t"));
     copyText(["rank\tgene\tgene_id\tdataset\tcosine", ...rows].join("\n") + "\n", plural(rows.length, "row"));
   }
+}
+
+// A mark for points of low certainty, where it is known.
+function doubt(atlas, i) {
+  if (!atlas.about("certainty") || !(atlas.number("certainty", i) < LOW_CERTAINTY)) return null;
+  return el("span", { class: "doubt", title: "Low certainty: two halves of the cells disagree on its co-expression" }, "uncertain");
 }
 
 const bar = (share) => el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: { width: `${Math.max(0, share) * 100}%` } }));

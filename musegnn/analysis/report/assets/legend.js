@@ -96,9 +96,7 @@ class Legend {
 
   // Many datasets stand under their tissues, which fold and switch as one.
   families() {
-    const { tissues } = this.atlas;
-    const of = new Map();
-    tissues.forEach((tissue, v) => of.set(tissue, [...(of.get(tissue) ?? []), v]));
+    const of = this.atlas.families;
     const off = this.off.dataset;
     return [...of].map(([tissue, members]) => {
       const color = this.palettes.tissue?.[this.atlas.categories.tissue.values.indexOf(tissue)] ?? 0;

@@ -11,10 +11,8 @@ function overviewPanel(atlas, handlers, palettes) {
       el("span", { class: "grow clip", title: names[d] }, names[d]), el("span", { class: "soft" }, number(size[d]))),
     el("div", { class: "soft small" }, size[d] ? ["modality", "tissue", "species"].map((c) => atlas.of(c, order[byDataset[d]])).join(" · ") : ""),
     el("div", { class: "meter" }, el("i", { style: { width: `${(100 * size[d]) / top}%`, background: css(palettes.dataset[d]) } })));
-  const families = new Map();
-  names.forEach((_, d) => families.set(atlas.tissues[d], [...(families.get(atlas.tissues[d]) ?? []), d]));
   const datasets = names.length < GROUPED_FROM ? [el("ul", { class: "datasets" }, names.map((_, d) => row(d)))]
-    : [...families].map(([tissue, members]) => el("details", { class: "tissue" },
+    : [...atlas.families].map(([tissue, members]) => el("details", { class: "tissue" },
       el("summary", {}, tissue, el("span", { class: "soft" }, ` ${plural(members.length, "dataset")}`)), el("ul", { class: "datasets" }, members.map(row))));
   return [
     el("p", { class: "lead" }, "Every point is one gene in one dataset. Points that are close have similar co-expression."),
