@@ -15,13 +15,14 @@ from musegnn.machine import available_memory
 from musegnn.units import format_bytes
 
 REQUIRED = (
-    "torch", "torch-geometric", "triton", "ray", "zarr", "numba", "dask", "anndata", "numpy", "scipy", "pandas",
+    "torch", "torch-geometric", "ray", "zarr", "numba", "dask", "anndata", "numpy", "scipy", "pandas",
     "scikit-learn", "umap-learn", "safetensors",
 )  # fmt: skip
 OPTIONAL = {
     "igraph": "Leiden clusters (extra `bio`)",
     "gseapy": "enrichment (extra `bio`)",
     "scanpy": "scanpy (extra `bio`)",
+    "triton": "attention on CUDA devices (extra `gpu`; torch for CUDA brings it)",
     "torch-scatter": "torch-scatter segment operations (extra `scatter`)",
 }
 
