@@ -158,7 +158,7 @@ def compress(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]
     """Return row pointers, columns and values of the nonzeros of dense rows."""
     n_rows, n_columns = values.shape
     flat = values.ravel()
-    places = np.flatnonzero(flat)
+    places = np.flatnonzero(flat != 0)
     starts = np.arange(n_rows + 1) * n_columns
     indptr = np.searchsorted(places, starts)
     columns = places - np.repeat(starts[:-1], np.diff(indptr))

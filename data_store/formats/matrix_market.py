@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.formats.container import Access, Part
     from musegnn.data_store.location import Location
 
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 2**20
 SAMPLE_BYTES = 2**16
 COPY = "copy or download the file again"
 LINE = re.compile(rb"\s*(\d+)\s+(\d+)(?:\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf))?\s*\Z", re.IGNORECASE)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from musegnn.data_store.formats.container import Access, Matrix, Part, Table
     from musegnn.data_store.location import Location
 
-BLOCK_BYTES = 4 * 2**20
-MAX_BLOCK_BYTES = 256 * 2**20
+BLOCK_BYTES = 2**20
+MAX_BLOCK_BYTES = 16 * 2**20
 LINES = 256
 """Fewest lines of a block: blocks of few lines and many columns are read slowly."""
 NAME = "_name"
@@ -70,7 +70,7 @@ class TableContainer:
                     longest = max(longest, len(line))
         text = decode_names([bytes(names)], where=location.where, what="the first column")[0]
         self._rows = [name.strip().strip('"') for name in text.split("\n")]
-        self._block_bytes = min(max(BLOCK_BYTES, LINES * longest), MAX_BLOCK_BYTES)
+        self._block_bytes = max(BLOCK_BYTES, min(LINES * longest, MAX_BLOCK_BYTES), 4 * longest)
 
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Return the shape of the one matrix."""

@@ -81,11 +81,11 @@ class TextMatrixContainer:
 
     def cells(self) -> Table:
         """Return the table of barcodes, with its other columns where it has a header."""
-        rows = split_lines(self._tables[self._cells])
-        if len(rows) > self._matrix.shape[0]:
-            header, rows = rows[0], rows[1:]
-            return ColumnTable(_column(rows, 0), _readers(rows, dict(enumerate(header[1:], start=1))), self._where)
-        return ColumnTable(_column(rows, 0), {}, self._where)
+        lines = self._tables[self._cells]
+        if len(lines) == self._matrix.shape[0]:
+            return ColumnTable(_first_fields(lines), {}, self._where)
+        header, *rows = split_lines(lines)
+        return ColumnTable(_column(rows, 0), _readers(rows, dict(enumerate(header[1:], start=1))), self._where)
 
     def genes(self, layer: str) -> Table:
         """Return the table of features."""
@@ -177,7 +177,8 @@ def _beside(location: Location, names: list[str], pattern: re.Pattern[str], pref
 
 
 def _first_fields(lines: list[str]) -> list[str]:
-    return _column(split_lines(lines), 0)
+    plain = not any(mark in line for line in lines[:1] for mark in '\t,"')
+    return [line.strip() for line in lines] if plain else _column(split_lines(lines), 0)
 
 
 def _column(rows: list[list[str]], place: int) -> list[str]:
