@@ -255,7 +255,7 @@ def _write_table(rows: list[tuple[Any, ...]], few: int, many: int) -> None:
         "|---|---|---|---|---|---|",
     ]
     for name, streamed, speed, other, reader, *peaks in rows:
-        cells = (name, streamed, f"{speed / 1e3:.3g}", f"{other / 1e3:.3g}, {reader}")
+        cells = (name, streamed, f"{speed / 1e3:,.0f}", f"{other / 1e3:,.0f}, {reader}")
         found = [f"{peak / 1e6:.0f} MB" for peak in peaks]
         lines.append(f"| {' | '.join([*cells, *found, 'not taken'][:6])} |")
     about = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
