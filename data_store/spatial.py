@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 
 TISSUE_COLUMNS = frozenset(["intissue", "isintissue", "istissue", "undertissue", "ontissue"])
 SLIDE_COLUMN = re.compile(
-    r"(?:^|[^a-z])(?:library|slides?|sections?|samples?|batch|donor|patient|puck|array(?!_?(?:row|col))|capture|replicate|mouse|animal"
-    r"|subject|individual|specimen|orig|dataset|experiment|chip|image|block|core|bregma|run)(?:id)?(?:[^a-z]|$)",
+    r"(?:^|[^a-z])(?:library|slides?|slices?|sections?|pieces?|samples?|batch|donor|patient|puck"
+    r"|array(?!_?(?:row|col))|capture|replicate|mouse|animal|subject|individual|specimen|orig|dataset|experiment|chip|image|block|core|bregma"
+    r"|run)(?:id)?(?:[^a-z]|$)",
     re.IGNORECASE,
 )
 """Names of columns that tell slides apart."""
+ANNOTATION = re.compile(
+    r"type|kind|cell|cluster|leiden|louvain|annot|class|layer|region|domain|phase|sex|state|niche|lineage|label",
+    re.IGNORECASE,
+)
+"""Names of columns that tell kinds of cells or places apart, which are mixed in one tissue."""
 MAX_SLIDES = 200
 SLIDE_SPOTS = 20
 """Spots of a label below which it is no slide."""
@@ -139,7 +145,7 @@ def check_slides(
         if column == by or (n_labels is not None and not 2 <= n_labels <= MAX_SLIDES):
             continue
         values, named = _labels(cells.values(column), used)
-        if values.dtype.kind == "f" and not slides:
+        if not slides and (values.dtype.kind == "f" or ANNOTATION.search(column)):
             continue
         labels, codes, counts = np.unique(values[named], return_inverse=True, return_counts=True)
         large = counts >= SLIDE_SPOTS

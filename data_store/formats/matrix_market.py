@@ -34,6 +34,14 @@ COPY = "copy or download the file again"
 LINE = re.compile(rb"\s*(\d+)\s+(\d+)(?:\s+([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf))?\s*\Z", re.IGNORECASE)
 
 
+def _number(text: bytes) -> float:
+    """Return a value of the sample, NaN for text that is none: reading refuses it with its line."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 class MatrixMarket:
     """The matrix of a Matrix Market file.
 
@@ -63,7 +71,7 @@ class MatrixMarket:
         self.lengths: NDArray[np.int64] | None = None
         first = [match for line in lines.splitlines() if (match := LINE.match(line))]
         self.access: Access = "sequential" if self._is_by_cell(first) else "columns"
-        self._sample = np.array([1.0 if match[3] is None else float(match[3]) for match in first])
+        self._sample = np.array([1.0 if match[3] is None else _number(match[3]) for match in first])
         order = "in order of cells" if self.access == "sequential" else "not in order of cells"
         self.storage = f"Matrix Market, {self._field}, {order}"
 

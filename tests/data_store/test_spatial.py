@@ -149,6 +149,11 @@ def test_columns_that_are_no_slides_do_not_warn(make_adata, save):
     rng = np.random.default_rng(0)
     adata.obs["layer"] = pd.Categorical(np.where(grid[:, 0] < 10, "L1", "L2"))
     adata.obs["type"] = pd.Categorical(rng.choice(list("xyz"), 400))
+    adata.obsm["spatial"] = rng.random((400, 2))
+    for column in ("cell_type", "leiden", "phase", "kind"):
+        adata.obs[column] = pd.Categorical(rng.choice(list("xy"), 400))
+    assert open_h5ad(save(adata), spatial_key="spatial").warnings == []
+    adata.obsm["spatial"] = grid
     adata.obs["sample"] = "one"
     adata.obs["barcode"] = [f"b{i}" for i in range(400)]
     adata.obs["n_counts"] = rng.integers(0, 3, 400)
