@@ -48,7 +48,7 @@ class TrainerActor:
     folder
         Run folder, under the same path on all nodes.
     device
-        ``auto``: the GPU that Ray gave this actor, else the CPU; or the name of a device.
+        ``cpu``, or ``cuda``: the GPU that Ray gave this actor.
     memory
         Bytes that training may take on a CPU; ``None``: not checked.
     on_phase
@@ -58,7 +58,7 @@ class TrainerActor:
     def __init__(
         self,
         folder: str,
-        device: str = "auto",
+        device: str = "cpu",
         memory: int | None = None,
         on_phase: Callable[[TrainTask, PhaseState], None] | None = None,
     ) -> None:
@@ -79,13 +79,10 @@ class TrainerActor:
 
     def info(self, question: Question, name: str) -> ActorInfo:
         """Return the location of this actor, and what it finds there, once it is ready to work."""
-        import torch
-
+        from musegnn.cluster.device import describe_device
         from musegnn.cluster.links import PingListener
         from musegnn.cluster.preflight import gather_evidence
 
-        if self._device == "auto":
-            self._device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         self._listener = PingListener(_address())
         self._asked_at = time.monotonic()
         threading.Thread(target=self._end_when_forgotten, name="musegnn-controller", daemon=True).start()
@@ -94,7 +91,7 @@ class TrainerActor:
             host=_address(),
             hostname=socket.gethostname(),
             ping_port=self._listener.port,
-            device=self._device,
+            device=describe_device(self._device),
             evidence=gather_evidence(question, name),
         )
 
@@ -179,18 +176,22 @@ class TrainerActor:
             self._loss = sum(row["loss"] for row in rows) / len(rows)
 
     def _result(self, outcome: Outcome, error: BaseException | None = None) -> TaskResult:
+        from musegnn.cluster.device import is_lost
+
         return TaskResult(
             outcome=outcome,
             now=self._phases.now,
             error=error if isinstance(error, MuseGNNError) else None,
             message="" if error is None else f"{type(error).__name__}: {getattr(error, 'message', error)}",
             datasets=getattr(error, "datasets", ()),
+            lost_device=outcome == "failed" and is_lost(self._device),
             trace="" if error is None else "".join(traceback.format_exception(error)),
         )
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> Heartbeat:
         """Return the progress of this actor; answers while it works."""
+        from musegnn.cluster.device import device_bytes
         from musegnn.training.trainer import peak_bytes
 
         self._asked_at = time.monotonic()
@@ -205,6 +206,7 @@ class TrainerActor:
             dataset_seconds=self._seconds_per_round(),
             sent_bytes=0 if trainer is None else trainer.comm.sent,
             peak_bytes=peak_bytes(),
+            device_bytes=device_bytes(self._device),
         )
 
     def _seconds_per_round(self) -> dict[str, float]:

@@ -132,8 +132,8 @@ class ActorPool:
         *,
         preflight: Preflight,
         cpus: float = 1.0,
-        gpus: float = 0.0,
-        device: str = "auto",
+        gpus: int = 0,
+        device: str = "cpu",
         memory: int | None = None,
         environment: Mapping[str, str] | None = None,
         on_phase: Callable[[TrainTask, PhaseState], None] | None = None,
@@ -270,6 +270,7 @@ class ActorPool:
         actor.info = info
         where = f"{info.hostname} ({info.host})"
         actor.refused = self._preflight.check(info.evidence, name=actor.name, host=where, asked=actor.asked_at)
+        logger.info("%s on %s computes on %s", actor, where, info.device)
         if actor.refused is not None:
             logger.warning("%s is not used: %s", actor, actor.refused)
             self.end(actor, actor.refused.message)

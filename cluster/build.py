@@ -28,8 +28,9 @@ from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
 from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
-from musegnn.datasets import expand_strata, log_inputs, open_counts, resolve_device
+from musegnn.datasets import expand_strata, log_inputs, open_counts
 from musegnn.errors import ConfigError, GraphError
+from musegnn.machine import resolve_device
 from musegnn.text import public_path
 from musegnn.training.genes import check_orthologs
 

@@ -149,6 +149,9 @@ class Controller:
             if failure is None and all(result is not None and result.outcome == "done" for result in results):
                 self._monitor.finished()
                 return
+            for actor, result in zip(group, results, strict=True):
+                if result is not None and result.lost_device:
+                    self._pool.end(actor, "its GPU no longer answers")
             if failure is not None:
                 self._monitor.failed(failure)
                 logger.error("group_epoch %d ended: %s", self._group_epoch, failure)

@@ -63,6 +63,8 @@ class ActorInfo:
         Address and name of its host.
     ping_port
         Port at which it can be asked for a sign of life, see :mod:`musegnn.cluster.links`.
+    device
+        ``cpu``, or the name and memory of its GPU.
     evidence
         What it found before work, see :mod:`musegnn.cluster.preflight`.
     """
@@ -89,8 +91,8 @@ class Heartbeat:
         Number of rounds trained; mean loss of its datasets in the last one, NaN before the first.
     dataset_seconds
         Seconds per round in this group, by dataset; empty before the first round has ended.
-    sent_bytes, peak_bytes
-        Bytes sent to other actors so far; largest resident memory.
+    sent_bytes, peak_bytes, device_bytes
+        Bytes sent to other actors so far; largest resident memory; largest memory on the GPU, 0 without one.
     """
 
     group_epoch: int
@@ -102,6 +104,7 @@ class Heartbeat:
     dataset_seconds: dict[str, float]
     sent_bytes: int
     peak_bytes: int
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,8 @@ class TaskResult:
         The error if it is one of this package's; the error in one line; its traceback.
     datasets
         Names of datasets with values that are not finite.
+    lost_device
+        Whether the GPU no longer answers this process, which cannot work any more.
     """
 
     outcome: Outcome
@@ -127,6 +132,7 @@ class TaskResult:
     message: str = ""
     datasets: tuple[str, ...] = ()
     trace: str = ""
+    lost_device: bool = False
 
 
 class FailureKind(StrEnum):

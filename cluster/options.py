@@ -26,8 +26,6 @@ class ClusterOptions:
     "Number of further processes, which stand by to replace one that fails."
     min_actors: int = 1
     "Smallest number of processes with which training goes on while replacements start."
-    gpus: float | None = None
-    "GPUs per process; without it one each where the cluster has enough, else none."
     cpus: float | None = None
     "CPUs per process; without it training.threads."
     on_repeated_failure: Literal["fail", "skip"] = "fail"

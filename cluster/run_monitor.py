@@ -251,6 +251,7 @@ class RunMonitor:
                 "seconds": heartbeat.seconds,
                 "sent_bytes": heartbeat.sent_bytes,
                 "peak_bytes": heartbeat.peak_bytes,
+                "device_bytes": heartbeat.device_bytes,
             }
         return about
 

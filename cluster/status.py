@@ -107,7 +107,9 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
             what = f" {actor['dataset']}" if actor["dataset"] else ""
             doing = f"round {actor['round']}, {actor['phase']}{what} for {actor['since_seconds']:.1f} s"
             doing += f"; {format_bytes(actor['sent_bytes'])} sent, {format_bytes(actor['peak_bytes'])} at most"
+            doing += f", {format_bytes(actor['device_bytes'])} on the GPU" if actor.get("device_bytes") else ""
         place = f"{actor['host']} pid {actor['pid']}"
+        place += f" on {actor['device']}" if actor.get("device") else ""
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])
     lines += shorten_warnings([f"put aside: {line}" for line in status.get("aside", [])])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.cost import dataset_costs
 from musegnn.cluster.ray_session import ray_session
@@ -14,7 +15,7 @@ from musegnn.cluster.run_monitor import RunMonitor
 from musegnn.cluster.schedulers import cores
 from musegnn.errors import ConfigError
 from musegnn.training.checkpoint import announce, manifests, newest_group_epoch
-from musegnn.training.torch_comm import rendezvous
+from musegnn.training.torch_comm import NCCL_SETTINGS, rendezvous
 from musegnn.training.trainer import refuse_old_checkpoints
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+GPU_SECONDS = 60.0
 PASSED_ON = ("OMP_WAIT_POLICY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "NUMBA_CACHE_DIR")
 
 
@@ -71,7 +73,7 @@ def train_on_cluster(
     Raises
     ------
     ConfigError
-        E303 for sequential order, E305 when no cluster answers.
+        E303 for sequential order, E305 when no cluster answers, E308 when it has fewer GPUs than actors.
     RunError
         E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
         need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly; E446 to E448 when
@@ -94,9 +96,7 @@ def train_on_cluster(
         from musegnn.cluster.preflight import Preflight
         from musegnn.cluster.prometheus import Metrics
 
-        gpus = options.gpus
-        if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= actors else 0.0
+        gpus = gpus_per_actor(ray, config.training.device, actors)
         preflight = Preflight(folder.path, folder.store_path(), names)
         pool = ActorPool(
             ray,
@@ -104,8 +104,9 @@ def train_on_cluster(
             preflight=preflight,
             cpus=cpus,
             gpus=gpus,
+            device="cuda" if gpus else "cpu",
             memory=memory,
-            environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            environment=NCCL_SETTINGS | {name: os.environ[name] for name in PASSED_ON if name in os.environ},
             on_phase=on_phase,
         )
         metrics = Metrics(folder.path.name)
@@ -135,6 +136,32 @@ def train_on_cluster(
             monitor.stopped(error)
             raise
     return monitor
+
+
+def gpus_per_actor(ray: Any, device: str, actors: int, *, wait: float = GPU_SECONDS) -> int:  # an untyped module
+    """Return how many GPUs each actor gets: one, or none where training runs on CPUs; waits for GPUs that are missing.
+
+    Raises
+    ------
+    ConfigError
+        E308 when GPUs are asked for, or some are there, and there are fewer than actors after `wait` seconds.
+    """
+
+    def count() -> int:
+        return int(ray.cluster_resources().get("GPU", 0.0))
+
+    found = 0 if device == "cpu" else count()
+    if device == "cpu" or (device == "auto" and found == 0):
+        return 0
+    until = time.monotonic() + wait
+    while found < actors:
+        if time.monotonic() >= until:
+            msg = f"{actors} actors train on a GPU each, and the cluster has {found} after {wait:.0f} s"
+            fewer = f"take `--actors {found}`, " if found else ""
+            raise ConfigError(msg, code="E308", where="device", fix=f"{fewer}start more nodes, or take `--device cpu`")
+        time.sleep(wait / 60)
+        found = count()
+    return 1
 
 
 def _newest(checkpoints: Path) -> tuple[int, str] | None:

@@ -12,6 +12,7 @@ import torch
 from musegnn.data_store import Store
 from musegnn.datasets import atlas_of_store, expand_strata
 from musegnn.errors import RunError
+from musegnn.machine import resolve_device
 from musegnn.model.decoder import score_pairs
 from musegnn.progress import count_warnings, reporting
 from musegnn.run_folder import RunFolder
@@ -43,7 +44,8 @@ class MuSeGNN:
         Store with the graph of every dataset of the atlas, or its path; and the configuration, see
         :func:`musegnn.load_atlas` and :func:`musegnn.atlas`. ``None``: all datasets of the store, default settings.
     device, dtype
-        Device, e.g. ``cpu`` or ``cuda``, and type of parameters and activations; ``torch.float64`` checks parity.
+        ``auto``, ``cpu`` or ``cuda``, by default ``training.device``; and type of parameters and activations;
+        ``torch.float64`` checks parity.
     memory
         Bytes that training on the CPU may use, weights included; not checked by default. A ``RunError`` E411 names
         settings that fit.
@@ -65,15 +67,16 @@ class MuSeGNN:
         store: Store | Path | str,
         config: AtlasConfig | None = None,
         *,
-        device: str = "cpu",
+        device: str | None = None,
         dtype: torch.dtype = torch.float32,
         memory: int | None = None,
     ) -> None:
         self.store = store = Store.open(store) if isinstance(store, (str, Path)) else store
         self.config = config = expand_strata(config) if config is not None else atlas_of_store(store)
-        self.device, self.dtype = device, dtype
+        self.device = resolve_device(config.training.device if device is None else device)
+        self.dtype = dtype
         self._data = prepare(store, config)
-        if memory is not None and device == "cpu":
+        if memory is not None and self.device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
@@ -267,7 +270,7 @@ class MuSeGNN:
         return run.path
 
     @classmethod
-    def load(cls, folder: Path | str, store: Store | None = None, *, device: str = "cpu") -> MuSeGNN:
+    def load(cls, folder: Path | str, store: Store | None = None, *, device: str | None = None) -> MuSeGNN:
         """Load a model from a run folder or from what :meth:`save` wrote, on the store that it was trained on.
 
         `store` is needed where that has moved.
@@ -283,7 +286,7 @@ class MuSeGNN:
         return cls.from_run(run.path, opened, run.atlas(), device=device)
 
     @classmethod
-    def from_run(cls, folder: Path, store: Store, config: AtlasConfig, *, device: str = "cpu") -> MuSeGNN:
+    def from_run(cls, folder: Path, store: Store, config: AtlasConfig, *, device: str | None = None) -> MuSeGNN:
         """Load the newest whole checkpoint of a run folder under a given configuration; errors as of :meth:`load`."""
         model = cls(store, config, device=device)
         if not model._trainer.restore(folder):

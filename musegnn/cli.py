@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from musegnn.config import AtlasConfig
     from musegnn.run_folder import RunFolder
 
+Device = Literal["auto", "cpu", "cuda"] | None
 Cluster = Annotated[ClusterOptions, Parameter(name="*", negative=())]
 
 HELD = HeldWarnings()
@@ -68,7 +69,7 @@ def run(
     from musegnn import pipeline
     from musegnn.progress import TerminalProgress
 
-    config = _load(atlas, settings)
+    config = _load(atlas, _with_device(settings, None if work.device == "auto" else work.device))
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         folder = pipeline.run(
             config,
@@ -215,6 +216,7 @@ def train(
     atlas: Path | None = None,
     resume: Annotated[bool, Parameter(negative="--no-resume")] = True,
     memory: str | None = None,
+    device: Device = None,
     cluster: Cluster = ClusterOptions(),
     settings: Settings = Settings(),
     common: Common = Common(),
@@ -233,6 +235,8 @@ def train(
         Continue from the newest checkpoint in the run folder; --no-resume refuses a folder that has one.
     memory
         Memory that each training process may use, such as 6GB; by default half of what is free. Changes no result.
+    device
+        Where to train: auto, cpu or cuda (training.device). With actors, each of them has a GPU of its own.
     """
     from musegnn import pipeline
     from musegnn.data_store import Store
@@ -241,6 +245,7 @@ def train(
     from musegnn.run_folder import RunFolder
 
     opened = Store.open(store)
+    settings = _with_device(settings, device)
     overrides = _overrides(settings)
     config = expand_strata(_load(atlas, settings)) if atlas is not None else atlas_of_store(opened, overrides)
     folder = RunFolder.create(out, config, store=opened.path)
@@ -273,7 +278,9 @@ Seeds = Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))]
 
 
 @app.command
-def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
+def evaluate(
+    run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, device: Device = None, common: Common = Common()
+) -> int:
     """Score a trained run and its baselines on what was held out; writes evaluation.json.
 
     Parameters
@@ -284,12 +291,16 @@ def evaluate(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Co
         File of gene sets with human names, which are predicted from the vectors.
     seeds
         Number of training seeds, that of the run included, for means, deviations and the stability of neighbours.
+    device
+        Where to compute: auto, cpu or cuda; by default training.device of the run.
     """
-    return _evaluate(run, gmt, seeds, common, trained_baselines=False)
+    return _evaluate(run, gmt, seeds, device, common, trained_baselines=False)
 
 
 @app.command
-def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: Common = Common()) -> int:
+def benchmark(
+    run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, device: Device = None, common: Common = Common()
+) -> int:
     """Train the baselines on a run's graphs and score them beside it; writes evaluation.json.
 
     Parameters
@@ -300,17 +311,21 @@ def benchmark(run: Path, *, gmt: Path | None = None, seeds: Seeds = 1, common: C
         File of gene sets with human names, which are predicted from the vectors.
     seeds
         Number of training seeds, that of the run included, for means, deviations and the stability of neighbours.
+    device
+        Where to compute: auto, cpu or cuda; by default training.device of the run.
     """
-    return _evaluate(run, gmt, seeds, common, trained_baselines=True)
+    return _evaluate(run, gmt, seeds, device, common, trained_baselines=True)
 
 
-def _evaluate(run: Path, gmt: Path | None, seeds: int, common: Common, *, trained_baselines: bool) -> int:
+def _evaluate(
+    run: Path, gmt: Path | None, seeds: int, device: str | None, common: Common, *, trained_baselines: bool
+) -> int:
     from musegnn import pipeline
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
-    model = pipeline.load_model(folder)
+    model = pipeline.load_model(folder, device=device)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         evaluation = pipeline.evaluate(
             folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds, progress=progress
@@ -484,6 +499,11 @@ def _load(atlas: Path, settings: Settings) -> AtlasConfig:
     from musegnn.atlas_file import load_atlas
 
     return load_atlas(atlas, _overrides(settings))
+
+
+def _with_device(settings: Settings, device: str | None) -> Settings:
+    """Return the settings with the device that an option names, if it names one."""
+    return settings if device is None else replace(settings, set=(*settings.set, f"training.device={device}"))
 
 
 def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAML gives

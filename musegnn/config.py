@@ -17,7 +17,7 @@ from pydantic.functional_validators import BeforeValidator
 
 from musegnn.aliases import modality_name, species_name
 from musegnn.data_store.location import path_or_url
-from musegnn.removed_settings import REMOVED
+from musegnn.removed_settings import REMOVED, without_switches
 from musegnn.setting_errors import setting_error
 
 if TYPE_CHECKING:
@@ -408,6 +408,8 @@ class TrainingConfig(_Section):
         Seed of weights, partners and draws.
     checkpoint_every
         Rounds between checkpoints.
+    device
+        Where to train and evaluate; ``auto``: CUDA where this machine, or the cluster, has GPUs. Bits repeat on CPUs.
     threads
         Torch threads of the training process; part of the configuration because it may change the last bit.
     row_block, pairs
@@ -428,6 +430,7 @@ class TrainingConfig(_Section):
     lr_decoder: float = Field(default=1e-3, gt=0.0)
     seed: int = 0
     checkpoint_every: int = Field(default=10, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=2, ge=1)
     row_block: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
@@ -481,12 +484,7 @@ PUBLISHED: dict[str, Any] = {
         "lr_dataset": 1e-4,
         "lr_shared": 1e-4,
         "lr_decoder": 1e-3,
-        "loss": {
-            "reconstruction": 1.0,
-            "similarity": 1.0,
-            "contrast": 0.01,
-            "alignment": 0.0,
-        },
+        "loss": {"reconstruction": 1.0, "similarity": 1.0, "contrast": 0.01, "alignment": 0.0},
         "published": {"sequential": True, "false_negatives": True},
     },
 }
@@ -521,7 +519,7 @@ class AtlasConfig(_Section):
     def _take_from_the_recipe(cls, data: Any) -> Any:  # what the caller gave
         if not isinstance(data, dict) or data.get("published") is not True:
             return data
-        return _under(_without_switches(data), PUBLISHED)
+        return _under(without_switches(data), PUBLISHED)
 
     @field_validator("datasets")
     @classmethod
@@ -534,9 +532,13 @@ class AtlasConfig(_Section):
         return datasets
 
     @model_validator(mode="after")
-    def _the_decoder_scores_pairs(self) -> Self:
-        if self.training.pairs is not None and self.model.decoder == "mlp":
+    def _the_decoder_can_be_trained(self) -> Self:
+        kind, training = self.model.decoder, self.training
+        if training.pairs is not None and kind == "mlp":
             msg = "the `mlp` decoder scores whole rows: use `training.row_block`, or another `model.decoder`"
+            raise ValueError(msg)
+        if training.rounds == 0 and kind in ("mlp", "pairwise"):
+            msg = f"rounds fit the `{kind}` decoder: set `training.rounds`, or `model.decoder` to signed or inner"
             raise ValueError(msg)
         return self
 
@@ -571,22 +573,6 @@ def _changed(settings: dict[str, Any], prefix: str = "") -> list[str]:
     for key, value in settings.items():
         lines += _changed(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"]
     return lines
-
-
-def _without_switches(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop the keys by which runs of earlier versions named what ``PUBLISHED`` says by ``training.published``."""
-    training = data.get("training")
-    if not isinstance(training, dict):
-        return data
-    loss = training.get("loss")
-    training = {k: v for k, v in training.items() if (k, v) != ("order", "sequential")}
-    if isinstance(loss, dict):
-        training["loss"] = {k: v for k, v in loss.items() if (k, v) != ("exclude_neighbours", False)}
-    for section, key in ((training, "order"), (training.get("loss"), "exclude_neighbours")):
-        if isinstance(section, dict) and key in section:
-            msg = f"`{key}` is that of the published code with `published: true`: leave it out"
-            raise ValueError(msg)
-    return data | {"training": training}
 
 
 def _under(data: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:

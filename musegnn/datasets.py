@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.atlas_file import apply_overrides, validate_atlas
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from musegnn.data_store.readers import FileSource
 
 logger = logging.getLogger(__name__)
-
-NVIDIA = Path("/dev/nvidia0")
 
 
 def open_counts(dataset: DatasetConfig) -> FileSource:
@@ -143,14 +140,3 @@ def _check_names(datasets: list[DatasetConfig]) -> None:
         if names.count(dataset.name) > 1:
             msg = f"label {label!r} of {dataset.by!r} makes a dataset name that another dataset has"
             raise InputError(msg, code="E257", where=name, fix="rename one of the datasets in the atlas")
-
-
-def resolve_device(device: str) -> str:
-    """Return the device that ``auto`` means on this machine, without loading torch where there is no GPU."""
-    if device != "auto":
-        return device
-    if not NVIDIA.exists():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -80,6 +80,8 @@ E304 | ConfigError | A species is not in the table of orthologs. | Spell `specie
 E305 | ConfigError | No cluster answers at this address. | Check the address, and that it runs.
 E306 | ConfigError | The table of orthologs cannot be read. | Give a CSV with a header such as human,mouse.
 E307 | ConfigError | The labels of a stored dataset differ from the atlas file. | Correct one of the two.
+E308 | ConfigError | The device asked for, or enough of them, is not there. | Take another device or fewer actors.
+E309 | ConfigError | Two processes use one GPU. | Start fewer processes, or bind each to its own GPU.
 E310 | ConfigError | The memory does not suffice to build the graphs. | Give more --memory, or choose fewer genes.
 E311 | ConfigError | A work folder holds files of another build. | Give each build an empty `work` folder.
 E401 | RunError | This is not a run folder. | Name the folder given to --out.

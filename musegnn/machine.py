@@ -1,4 +1,4 @@
-"""What this machine, or the container around this process, can give: memory."""
+"""What this machine, or the container around this process, can give: memory, and a device to compute on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musegnn.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NVIDIA = Path("/dev/nvidia0")
 UNLIMITED = 1 << 60
 """Limits from here on are how control groups of version 1 say that there is none."""
 
@@ -54,3 +57,26 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
+
+
+def resolve_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``, without loading torch where no GPU is asked for.
+
+    Raises
+    ------
+    ConfigError
+        E308 when CUDA is asked for and not there, E302 for another name.
+    """
+    if device == "cpu" or (device == "auto" and not NVIDIA.exists()):
+        return "cpu"
+    if device not in {"auto", "cuda"}:
+        msg = f"expected auto, cpu or cuda, got {device!r}"
+        raise ConfigError(msg, code="E302", where="device", fix="name one of the three")
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.device_count() > 0:
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    msg = f"CUDA is asked for, and torch {torch.__version__} finds no GPU on this machine"
+    raise ConfigError(msg, code="E308", where="device", fix="take `--device cpu`, or see `musegnn doctor`")

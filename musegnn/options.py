@@ -46,7 +46,7 @@ class BuildOptions:
     memory: str | None = None
     "Memory of each process, such as 6GB; without it half of what is free."
     device: str = "auto"
-    "Where pairs of genes are summed: cpu, cuda, or auto (CUDA where this machine has it); the last bits differ."
+    "Where to compute: cpu, cuda, or auto (CUDA where there is a GPU); the last bits differ."
 
     @property
     def memory_bytes(self) -> int | None:

@@ -181,7 +181,7 @@ def train(
         from musegnn.cluster.train import train_on_cluster
 
         train_on_cluster(folder, store, cluster, resume=resume, memory=memory, progress=progress)
-        return load_model(folder)
+        return load_model(folder, device="auto")  # the GPUs are those of the cluster
     model = MuSeGNN(store, folder.atlas(), memory=memory_budget(memory))
     model.train(folder.path, resume=resume, progress=progress)
     return model
@@ -195,12 +195,15 @@ def status(folder: RunFolder) -> tuple[dict[str, Any], str, bool]:  # JSON
     return found, show_status(found), is_well(found)
 
 
-def load_model(folder: RunFolder) -> MuSeGNN:
-    """Load the trained model of a run folder; a ``RunError`` says that there is no checkpoint yet."""
+def load_model(folder: RunFolder, *, device: str | None = None) -> MuSeGNN:
+    """Load the trained model of a run folder on a device, by default that of its settings.
+
+    A ``RunError`` says that there is no checkpoint yet.
+    """
     from musegnn.api import MuSeGNN
     from musegnn.data_store import Store
 
-    return MuSeGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas())
+    return MuSeGNN.from_run(folder.path, Store.open(folder.store_path()), folder.atlas(), device=device)
 
 
 def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | None = None) -> None:

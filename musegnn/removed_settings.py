@@ -50,3 +50,19 @@ REMOVED: dict[str, dict[str, tuple[Any, str]]] = {
 def with_removed(settings: dict[str, Any], section: str) -> dict[str, Any]:
     """Return the settings of a section together with those that earlier versions had."""
     return {key: default for key, (default, _) in REMOVED.get(section, {}).items()} | settings
+
+
+def without_switches(data: dict[str, Any]) -> dict[str, Any]:
+    """Drop the keys by which runs of earlier versions named what ``PUBLISHED`` says by ``training.published``."""
+    training = data.get("training")
+    if not isinstance(training, dict):
+        return data
+    loss = training.get("loss")
+    training = {k: v for k, v in training.items() if (k, v) != ("order", "sequential")}
+    if isinstance(loss, dict):
+        training["loss"] = {k: v for k, v in loss.items() if (k, v) != ("exclude_neighbours", False)}
+    for section, key in ((training, "order"), (training.get("loss"), "exclude_neighbours")):
+        if isinstance(section, dict) and key in section:
+            msg = f"`{key}` is that of the published code with `published: true`: leave it out"
+            raise ValueError(msg)
+    return data | {"training": training}

@@ -86,8 +86,8 @@ class RunFolder:
         Parameters
         ----------
         atlas
-            Configuration with absolute paths. Only ``training.rounds`` and ``training.recompute`` may differ from those
-            of an existing run that has a checkpoint.
+            Configuration with absolute paths. Where a checkpoint is, only ``rounds``, ``recompute`` and ``device`` of
+            ``training`` may differ.
         store
             The store that the run reads; ``None``: ``store.zarr`` in the folder.
 
@@ -177,7 +177,7 @@ class RunFolder:
             raise RunError(msg, code="E293", where=str(self.path), fix="choose another --out, or the same table")
         old = _flatten(self._relative(self.atlas()))
         new = _flatten(self._relative(atlas))
-        free = {"training.rounds", "training.recompute"}
+        free = {"training.rounds", "training.recompute", "training.device"}
         # Until a first checkpoint nothing but graphs depends on the settings: a run that was stopped for its memory may
         # take the settings that it was advised.
         untrained = not any(self.path.glob("checkpoints/round-*.json"))

@@ -26,4 +26,4 @@ export RAY_worker_niceness=0
 # A job that is put back into the queue goes on from its newest checkpoint: --resume.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_NNODES" -- \
-  musegnn train "$STORE" --atlas "$ATLAS" --out "$RUN" --actors 32 --min-actors 8 --address auto --resume
+  musegnn train "$STORE" --atlas "$ATLAS" --out "$RUN" --actors 32 --device cuda --min-actors 8 --address auto --resume

@@ -238,8 +238,8 @@ def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.
     """Return the sha256 of all data and settings that decide a trained bit, as hex digits.
 
     Settings that were removed count with their defaults, so that runs of earlier versions keep their fingerprint. The
-    number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So is
-    recomputation, which changes no bit.
+    number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So are
+    recomputation, which changes no bit, and the device, on which a run may go on elsewhere.
     """
     training = with_removed(config.training.model_dump(mode="json"), "training")
     training["loss"] = with_removed(training["loss"], "training.loss")
@@ -247,7 +247,7 @@ def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.
     training["order"] = "sequential" if switches.sequential else "parallel"
     training["loss"] |= {"exclude_neighbours": not switches.false_negatives, "include_diagonal": switches.diagonal}
     training["dtype"] = str(dtype).removeprefix("torch.")
-    for name in ("rounds", "checkpoint_every", "recompute", "published"):
+    for name in ("rounds", "checkpoint_every", "recompute", "published", "device"):
         del training[name]
     settings = {"model": with_removed(config.model.model_dump(mode="json"), "model"), "training": training}
     return hashlib.sha256(json.dumps([settings, *data.digests], sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,8 @@
 The group is an object of its own, not torch's global default: after a failure the living processes drop it and make
 the next one, with a new name in the same key-value store, without leaving their memory or their devices.
 
-NCCL has not been run by this project: it goes through the same calls as gloo, which the tests cover.
+NCCL has not been run by this project. What it does otherwise is covered by tests with gloo in its place: its waits only
+order the work of the GPU, so the host polls until a collective has ended or was aborted; and a GPU holds one rank.
 
 Legend: P processes, T datasets, N genes of a dataset, d dimensions of the embedding, U shared units of the atlas.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +23,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import distributed
 
-from musegnn.errors import RunError
+from musegnn.errors import ConfigError, RunError
 from musegnn.training.comm import Reduction, largest
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 from musegnn.training.gloo_sockets import GlooSockets
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from musegnn.training.comm import Contributions, Vectors
 
 Backend = Literal["gloo", "nccl"]
+POLL_SECONDS = 0.0005
+NCCL_SETTINGS = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "2", "TORCH_NCCL_ENABLE_MONITORING": "0"}
+"""Environment of a process that outlives its group: a broken communicator is aborted, and the process goes on."""
 TIMEOUT = timedelta(minutes=30)  # a peer that is alive but slow is no failure; one that is silent is, see gloo_sockets
 JOIN_TIMEOUT = timedelta(seconds=20)
 JOINING = "joining the group"
@@ -100,10 +105,12 @@ def make_group(
     kinds: Any = distributed  # as above
     try:
         if backend == "nccl":
+            torch.cuda.set_device(torch.cuda.current_device())  # barriers take the device that is bound
+            claim_device(store, rank, size, f"{socket.gethostname()} {_device_id()}")
             options = kinds.ProcessGroupNCCL.Options()
             options._timeout = TIMEOUT
             group = kinds.ProcessGroupNCCL(store, rank, size, options)
-            group.barrier().wait()
+            _join(group.barrier())
         else:
             options = kinds.ProcessGroupGloo._Options()
             sockets = GlooSockets(lambda: kinds.ProcessGroupGloo.create_device(hostname=host))
@@ -117,6 +124,37 @@ def make_group(
     except RuntimeError as error:
         raise _lost(JOINING, error) from error
     return group
+
+
+def claim_device(store: Any, rank: int, size: int, device: str) -> None:  # torch publishes no type for stores
+    """Announce the GPU of a rank to all members, and refuse one that two ranks use: NCCL would fail with it, or hang.
+
+    Raises
+    ------
+    ConfigError
+        E309 naming the two ranks and the GPU.
+    """
+    store.set(f"device-{rank}", device)
+    found = [store.get(f"device-{other}").decode() for other in range(size)]
+    first, last = found.index(device), size - 1 - found[::-1].index(device)
+    if first != last:
+        msg = f"ranks {first} and {last} use one GPU ({device}), and NCCL needs one per rank"
+        raise ConfigError(msg, code="E309", where="device", fix="start fewer processes, or bind each to its own GPU")
+
+
+def _join(work: Any) -> None:  # torch publishes no type for works
+    """Wait for a barrier whose wait only orders the work of a GPU."""
+    until = time.monotonic() + JOIN_TIMEOUT.total_seconds()
+    while not work.is_completed():
+        if time.monotonic() > until:
+            msg = f"not all have joined within {JOIN_TIMEOUT.total_seconds():.0f} s"
+            raise RuntimeError(msg)
+        time.sleep(POLL_SECONDS)
+
+
+def _device_id() -> str:
+    about = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return str(getattr(about, "uuid", torch.cuda.current_device()))
 
 
 def leave_group(group: Any) -> None:  # torch publishes no type for backends
@@ -149,6 +187,7 @@ class TorchComm:
         self._group = group
         self._owner, self._n_genes, self._dim = list(owner), list(n_genes), dim
         self._dtype, self._device = dtype, torch.device(device)
+        self._polls = self._device.type == "cuda"
 
     def exchange(self, z: Mapping[int, torch.Tensor], partner: Mapping[int, int]) -> Callable[[], Vectors]:
         """Send the vectors of each dataset once to every process that compares with it."""
@@ -317,8 +356,13 @@ class TorchComm:
             raise _lost(what, error) from error
 
     def _finish(self, work: Any, what: str) -> None:  # as above
+        """Wait until a collective has ended; raise when another process is lost or the group was aborted."""
         try:
+            while self._polls and not work.is_completed():
+                time.sleep(POLL_SECONDS)
             work.wait()
+            if self._polls and not work.is_success():
+                raise _lost(what, RuntimeError("the group was aborted"))
         except RuntimeError as error:
             raise _lost(what, error) from error
 

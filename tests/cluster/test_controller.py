@@ -110,6 +110,20 @@ def test_an_error_that_would_come_again_is_raised_as_it_is():
         run(Pool((ended("lost"), ended("refused", error=error))))
 
 
+def test_an_actor_whose_gpu_is_lost_works_no_more():
+    pool, ended_actors = Pool((ended("lost"), ended("failed", lost_device=True)), (DONE, DONE)), []
+
+    def end(actor, why):
+        actor.dead = why
+        ended_actors.append((actor.name, why))
+
+    pool.end = end
+    run(pool)
+    assert ended_actors == [("actor 1", "its GPU no longer answers")]
+    assert [task.rank for task in pool.tasks] == [0, 1, 0, 1]
+    assert len(pool.actors) == 3
+
+
 def test_failures_at_one_place_stop_the_run_or_leave_the_dataset_out():
     failing = [(ended("failed"), ended("lost"))] * MAX_FAILURES
     with pytest.raises(RunError, match=r"E443.*3 actors failed in round 3 at d1; the last one: actor 0.*failed"):

@@ -42,3 +42,18 @@ def test_many_problems_take_few_lines():
 def test_a_run_is_well_as_long_as_its_controller_is_heard(changes, well):
     status = {"state": "training", "age_seconds": 1.0, "stalled": [], "hosts": ["10.0.0.2"]} | changes
     assert is_well(status) is well
+
+
+def test_the_device_and_its_memory_are_shown():
+    actor = {
+        "rank": 0, "host": "h", "pid": 7, "device": "cuda (H200, 143.0 GB)", "datasets": [1], "round": 2,
+        "phase": "encode", "dataset": None, "since_seconds": 0.5, "sent_bytes": 0, "peak_bytes": 2 * 10**9,
+        "device_bytes": 3 * 10**9,
+    }  # fmt: skip
+    status = {
+        "state": "training", "age_seconds": 0.0, "rounds": 1, "total": 3, "group_epoch": 0, "seconds_per_round": 0.0,
+        "actors": [actor], "stalled": [], "quarantined": [], "problems": [], "failures": [],
+    }  # fmt: skip
+    line = show_status(status).splitlines()[1]
+    assert "h pid 7 on cuda (H200, 143.0 GB) (1 datasets)" in line
+    assert line.endswith("2.0 GB at most, 3.0 GB on the GPU")

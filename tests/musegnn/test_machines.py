@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from musegnn.api import MuSeGNN
+from musegnn.atlas_file import validate_atlas
 from musegnn.coexpression.memory import memory_budget
-from musegnn.machine import available_memory
+from musegnn.errors import ConfigError
+from musegnn.machine import available_memory, resolve_device
 
 GIB = 2**30
 
@@ -178,3 +182,36 @@ def test_text_files_are_utf8_in_every_locale(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | latin, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_device_is_what_this_machine_has_or_a_refusal(monkeypatch, tmp_path, count):
+    there = tmp_path / "nvidia0"
+    if count:
+        there.touch()
+    monkeypatch.setattr("musegnn.machine.NVIDIA", there)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if count else "cpu")
+    if count:
+        assert resolve_device("cuda") == "cuda"
+    else:
+        with pytest.raises(ConfigError, match=r"E308.*finds no GPU on this machine.*--device cpu"):
+            resolve_device("cuda")
+    with pytest.raises(ConfigError, match=r"E302.*'gpu'"):
+        resolve_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_model_on_cuda_is_refused_where_there_is_none():
+    config = validate_atlas(
+        {
+            "datasets": [{"name": "a", "path": "a.h5ad", "modality": "scrna", "tissue": "lung", "species": "human"}],
+            "training": {"device": "cuda"},
+        },
+        where="test",
+    )
+    for device in (None, "cuda"):
+        with pytest.raises(ConfigError, match="E308"):
+            MuSeGNN(None, config, device=device)

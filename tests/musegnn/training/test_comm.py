@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed
 
+from musegnn.errors import ConfigError
 from musegnn.training import torch_comm
 from musegnn.training.comm import LocalComm
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
-from musegnn.training.torch_comm import PeerLostError, TorchComm, leave_group, make_group
+from musegnn.training.torch_comm import PeerLostError, TorchComm, claim_device, leave_group, make_group
 
 D = 3
 MEMBERS = {"shared/all": [0, 1, 2, 3, 4], "shared/even": [0, 2, 4], "shared/odd": [1, 3]}
@@ -56,15 +58,47 @@ def equal(found, expected):
     return found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in expected)
 
 
+class OrderingWork:
+    """A collective whose wait only orders what follows, as on a GPU: the host goes on before there is a result."""
+
+    def __init__(self, work):
+        self._work, self.is_success = work, lambda: True
+
+    def wait(self):
+        assert self._work.is_completed(), "the host reads a result that is not there yet"
+
+    def is_completed(self):
+        return self._work.is_completed()
+
+
+class OrderingGroup:
+    """A gloo group in the place of one of NCCL."""
+
+    def __init__(self, group):
+        self._group = group
+        self.rank, self.size = group.rank, group.size
+
+    def __getattr__(self, name):
+        collective = getattr(self._group, name)
+        return lambda *arguments: OrderingWork(collective(*arguments))
+
+
+def make_comm(group, owner, n_genes, *, orders):
+    comm = TorchComm(OrderingGroup(group) if orders else group, owner, n_genes, D)
+    comm._polls = orders  # as on a GPU
+    return comm
+
+
+@pytest.mark.parametrize("orders", [False, True])
 @pytest.mark.parametrize("owner", [[0] * 5, [0, 1, 0, 1, 0], [2, 0, 1, 1, 2], [3, 2, 1, 0, 3], [0, 1, 2, 3, 4]])
-def test_several_processes_do_what_one_does(in_ranks, owner):
+def test_several_processes_do_what_one_does(in_ranks, owner, orders):
     alone = LocalComm()
     rounds = [make_round(seed) for seed in range(12)]
 
     def work(rank, group):
         found = []
         for n_genes, partner, z, gradients, contributions in rounds:
-            comm = TorchComm(group, owner, n_genes, D)
+            comm = make_comm(group, owner, n_genes, orders=orders)
             vectors = comm.exchange(own(z, owner, rank), partner)()
             returned = comm.return_gradients(own(gradients, owner, rank), partner)()
             mine = {unit: own(parts, owner, rank) for unit, parts in contributions.items()}
@@ -83,6 +117,35 @@ def test_several_processes_do_what_one_does(in_ranks, owner):
             units = {unit: total for unit, total in sums.items() if mine & set(MEMBERS[unit])}
             assert equal(found[k][2].sums, units)
             assert found[k][2].objections == []
+
+
+def test_a_wait_that_only_orders_ends_when_the_group_is_aborted():
+    aborted = threading.Event()
+    work = SimpleNamespace(is_completed=aborted.is_set, is_success=lambda: False, wait=lambda: None)
+    group = SimpleNamespace(rank=lambda: 0, size=lambda: 2, allreduce=lambda *_: work)
+    comm = make_comm(group, [0, 1], [1, 1], orders=True)
+    comm._group = group
+    threading.Timer(0.05, aborted.set).start()
+    with pytest.raises(PeerLostError, match=r"E441.*the sum of shared gradients \(the group was aborted\)"):
+        comm.add_up(torch.zeros(3, dtype=torch.int64))
+
+
+class FakeStore(dict):
+    """A key-value store of one process."""
+
+    def set(self, key, value):
+        self[key] = value.encode()
+
+
+def test_two_ranks_on_one_gpu_are_refused():
+    store = FakeStore()
+    for rank, gpu in enumerate(["h GPU-a", "h GPU-b", "k GPU-a"]):
+        store.set(f"device-{rank}", gpu)
+    for rank, gpu in enumerate(["h GPU-a", "h GPU-b", "k GPU-a"]):
+        claim_device(store, rank, 3, gpu)
+    store.set("device-2", "h GPU-a")
+    with pytest.raises(ConfigError, match=r"E309.*ranks 0 and 2 use one GPU \(h GPU-a\)"):
+        claim_device(store, 0, 3, "h GPU-a")
 
 
 def test_an_objection_of_one_stops_all_and_names_its_datasets(in_ranks):
