@@ -17,10 +17,10 @@ if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
   (umask 077 && mkdir -p "$HOME/.ray" && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$RAY_AUTH_TOKEN_PATH")
 fi
 # Training notices a silent host by itself within 7 s. Ray gives a host up after 20 failed checks, so that a network that
-# is out for some seconds costs nothing, and a build's tasks on a silent host fail after 10 s.
+# is out for some seconds costs nothing, and a build's tasks on a silent host fail after 15 s.
 export RAY_health_check_initial_delay_ms=1000 RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=20
-export RAY_grpc_client_keepalive_time_ms=5000 RAY_grpc_client_keepalive_timeout_ms=5000
+export RAY_grpc_client_keepalive_time_ms=5000 RAY_grpc_client_keepalive_timeout_ms=10000
 export RAY_worker_niceness=0
 
 # A job that is put back into the queue goes on from its newest checkpoint: --resume.
