@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from typing import TYPE_CHECKING
 
@@ -99,11 +100,46 @@ def zarr_folders(folder: Path) -> list[Path]:
     return paths
 
 
+def mtx_folders(folder: Path) -> list[Path]:
+    """Write folders of Cell Ranger 2 and 3, the latter compressed."""
+    adata = counts()
+    paths = [folder / "mtx_v2", folder / "mtx_v3"]
+    for path in paths:
+        path.mkdir(exist_ok=True)
+        new = path.name.endswith("3")
+        entries = adata.X.tocoo()
+        lines = [f"{gene + 1} {cell + 1} {int(n)}" for cell, gene, n in zip(*entries.coords, entries.data, strict=True)]
+        size = f"{adata.n_vars} {adata.n_obs} {len(lines)}"
+        genes = list(zip(adata.var["gene_ids"], adata.var_names, strict=True))
+        texts = {
+            "matrix.mtx": ["%%MatrixMarket matrix coordinate integer general", size, *lines],
+            "barcodes.tsv": list(adata.obs_names),
+            "features.tsv" if new else "genes.tsv": [
+                "\t".join((*names, "Gene Expression") if new else names) for names in genes
+            ],
+        }
+        for name, rows in texts.items():
+            raw = ("\n".join(rows) + "\n").encode()
+            (path / (f"{name}.gz" if new else name)).write_bytes(gzip.compress(raw, mtime=0) if new else raw)
+    return paths
+
+
+def tables(folder: Path) -> list[Path]:
+    """Write tables of counts, cells in rows."""
+    frame = counts().to_df().astype(int)
+    paths = [folder / "counts.csv", folder / "counts.tsv"]
+    for path in paths:
+        frame.to_csv(path, sep="," if path.suffix == ".csv" else "\t")
+    return paths
+
+
 KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "h5ad": h5ad_files,
     "h5mu": h5mu_files,
     "10x h5": tenx_files,
     "loom": loom_files,
     "zarr": zarr_folders,
+    "10x mtx": mtx_folders,
+    "table": tables,
 }
 """Makers of whole files in a folder, by the name of the format."""
