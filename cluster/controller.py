@@ -374,7 +374,7 @@ class Controller:
         if failure.dataset is not None and self._options.on_repeated_failure == "skip":
             self._left_out.add([cost.name for cost in self._costs].index(failure.dataset))
             logger.error("the run goes on without %s: %d actors failed on it", failure.dataset, MAX_FAILURES)
-            self._monitor.quarantined(failure.dataset)
+            self._monitor.left_out(failure.dataset)
             return
         what = failure.dataset or f"phase {failure.phase}"
         msg = f"{MAX_FAILURES} actors failed in round {failure.round} at {what}; the last one: {failure}"

@@ -64,7 +64,7 @@ class RunMonitor:
         self._group_epoch = 0
         self._owned: list[list[str]] = []
         self._failures: list[dict[str, Any]] = []  # JSON
-        self._quarantined: list[str] = []
+        self._left_out: list[str] = []
         self._aside: list[str] = []
         self._note = ""
         self._round = 0
@@ -154,9 +154,9 @@ class RunMonitor:
         write_file(path, json.dumps(about, indent=1) + "\n")
         logger.error("what is needed to reproduce it is in %s", path)
 
-    def quarantined(self, dataset: str) -> None:
+    def left_out(self, dataset: str) -> None:
         """Record that a dataset is left out from now on."""
-        self._quarantined.append(dataset)
+        self._left_out.append(dataset)
 
     def note(self, text: str) -> None:
         """Record what the controller waits for while a group works; empty: nothing."""
@@ -224,7 +224,7 @@ class RunMonitor:
             "actors": actors,
             "failures": self._failures[-20:],
             "recovery_seconds": self.recoveries[-20:],
-            "quarantined": self._quarantined,
+            "left_out": self._left_out,
             "stalled": [self._note] * bool(self._note) + [line for _, line in self._stalled(group)],
             "aside": self._aside,
             "hosts": sorted({about["host"] for about in actors if about["host"]}),

@@ -64,7 +64,7 @@ def _from_metrics(folder: RunFolder) -> dict[str, Any]:  # JSON
         "actors": [],
         "failures": [],
         "recovery_seconds": [],
-        "quarantined": [],
+        "left_out": [],
         "stalled": [],
         "aside": [],
         "hosts": [],
@@ -113,8 +113,8 @@ def show_status(status: dict[str, Any]) -> str:  # JSON
         lines.append(f"  rank {actor['rank']} {place} ({len(actor['datasets'])} datasets): {doing}")
     lines += shorten_warnings([f"stalled: {line}" for line in status["stalled"]])
     lines += shorten_warnings([f"put aside: {line}" for line in status.get("aside", [])])
-    if status["quarantined"]:
-        lines.append(f"left out: {some_of(status['quarantined'])}")
+    if status["left_out"]:
+        lines.append(f"left out: {some_of(status['left_out'])}")
     lines += shorten_warnings(status.get("problems", []))
     for failure in status["failures"][-5:]:
         at = time.strftime("%H:%M:%S", time.localtime(failure["time"]))

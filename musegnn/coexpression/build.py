@@ -27,7 +27,7 @@ from musegnn.atlas_file import read_lists
 from musegnn.coexpression import gene_selection
 from musegnn.coexpression import pairs as pair_stages
 from musegnn.coexpression import profile as profile_stages
-from musegnn.coexpression.edges import default_cutoff, select_edges
+from musegnn.coexpression.edges import select_edges, strict_cutoff
 from musegnn.coexpression.irls import fit_irls
 from musegnn.coexpression.memory import check_profile_memory
 from musegnn.coexpression.scan import BLOCK_ROWS, ScannedCells, check_genes, cut_ranges, merge_scans, scan_range
@@ -414,7 +414,7 @@ def _default_rule(pairs: PairTable, n_cells: int, warnings: list[str]) -> dict[s
         warnings.append(f"W270: {error.message}")
         return {"density": 0.0, "mean_degree": 0.0, "negative_share": 0.0}
     magnitude = np.abs(edges.z.astype(np.float64))
-    found, strict = edges.n_edges, int((magnitude >= default_cutoff(pairs, n_cells, rule.fdr)).sum())
+    found, strict = edges.n_edges, int((magnitude >= strict_cutoff(pairs, n_cells, rule.fdr)).sum())
     if found > strict:
         expected = pairs.n_tests * erfc(edges.cutoff / np.sqrt(2.0)) / (found / 2)
         warnings.append(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BIN_WIDTH = 0.05
 PUBLISHED_P = 0.005
-STABLE_CELLS = 3000
+PUBLISHED_CELLS = 3000  # up to which the default rule has the published cut
 MIN_MEAN_DEGREE = 2.0
 TOP_K_DEGREE = 50
 SHARED_AXES_DEGREE = 10
@@ -132,9 +132,9 @@ def edges_from_mask(edges: EdgeSet, keep: NDArray[np.bool_]) -> EdgeSet:
     )
 
 
-def default_cutoff(pairs: PairTable, n_cells: int, fdr: float) -> float:
+def strict_cutoff(pairs: PairTable, n_cells: int, fdr: float) -> float:
     """Return the ``abs(z)`` from which the default rule accepts pairs, before sparse graphs are filled up."""
-    floor = critical_z(PUBLISHED_P) * float(np.sqrt(max(1.0, n_cells / STABLE_CELLS)))
+    floor = critical_z(PUBLISHED_P) * float(np.sqrt(max(1.0, n_cells / PUBLISHED_CELLS)))
     magnitude = np.abs(pairs.z.astype(np.float64))
     return max(_false_discovery_cutoff(pairs, magnitude, fdr, dependent=False), floor)
 
@@ -145,7 +145,7 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
     if config.rule == "pvalue":
         cutoff = critical_z(config.p_value)
     elif config.rule == "default":
-        cutoff = _relaxed(pairs, magnitude, default_cutoff(pairs, n_cells, config.fdr))
+        cutoff = _fill_sparse_graph(pairs, magnitude, strict_cutoff(pairs, n_cells, config.fdr))
     else:
         cutoff = _false_discovery_cutoff(pairs, magnitude, config.fdr, dependent=config.rule == "by")
     if cutoff < pairs.z_store and _count_at_least(pairs, np.sort(magnitude), cutoff) > len(magnitude) // 2:
@@ -158,7 +158,7 @@ def _cutoff(pairs: PairTable, magnitude: NDArray[np.float64], n_cells: int, conf
     return cutoff
 
 
-def _relaxed(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float) -> float:
+def _fill_sparse_graph(pairs: PairTable, magnitude: NDArray[np.float64], cutoff: float) -> float:
     """Lower the cut where it leaves some edges but too few, never below the published rule or what is stored.
 
     Each pair is two entries, so a mean degree of d is d N entries. Data in which the rule finds nothing are not

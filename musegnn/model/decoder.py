@@ -32,7 +32,7 @@ class Decoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def row_entries(self) -> int:
+    def values_per_row(self) -> int:
         """Numbers that are alive per decoded row in the largest step, which decides how many rows fit at a time."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Decoder(nn.Module, ABC):
         return self.decode(z.index_select(0, rows), z)
 
 
-class PairDecoder(Decoder):
+class SymmetricDecoder(Decoder):
     """A symmetric decoder that can score single pairs, and so be trained on a sample of them."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class MLPDecoder(Decoder):
         self.layers = nn.ModuleList(nn.Linear(n_genes, n_genes) for _ in range(3))
 
     @property
-    def row_entries(self) -> int:
+    def values_per_row(self) -> int:
         """N numbers per row."""
         return self.n_genes
 
@@ -101,7 +101,7 @@ class MLPDecoder(Decoder):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
 
-class InnerDecoder(PairDecoder):
+class InnerDecoder(SymmetricDecoder):
     """A scaled inner product with a bias: ``scale * z_i . z_j + bias``."""
 
     def __init__(self, n_genes: int) -> None:
@@ -110,7 +110,7 @@ class InnerDecoder(PairDecoder):
         self.bias = nn.Parameter(torch.zeros(()))
 
     @property
-    def row_entries(self) -> int:
+    def values_per_row(self) -> int:
         """N numbers per row."""
         return self.n_genes
 
@@ -138,7 +138,7 @@ class InnerDecoder(PairDecoder):
         return n_rows * self.n_genes * dim
 
 
-class SignedDecoder(PairDecoder):
+class SignedDecoder(SymmetricDecoder):
     """An edge is a large inner product of either sign: ``10 (w_1 s + w_2 s^2 + b)`` with ``s = z_i . z_j / d``.
 
     Under a plain inner product the gradient of a negative edge pulls its genes together; here it may push them apart.
@@ -151,7 +151,7 @@ class SignedDecoder(PairDecoder):
         self.bias = nn.Parameter(torch.zeros(()))
 
     @property
-    def row_entries(self) -> int:
+    def values_per_row(self) -> int:
         """2 N numbers per row."""
         return 2 * self.n_genes
 
@@ -183,7 +183,7 @@ class SignedDecoder(PairDecoder):
         return 10.0 * ((self.weight[0] + self.weight[1] * s) * s + self.bias)
 
 
-class PairwiseDecoder(PairDecoder):
+class PairwiseDecoder(SymmetricDecoder):
     r"""A small perceptron on the products of two vectors, beside a weighted inner product.
 
     .. math:: x_{ij} = w_0^\top p_{ij} + w_2^\top \mathrm{Mish}(W_1 p_{ij} + b_1) + b_2, \qquad p_{ij} = z_i \circ z_j
@@ -199,7 +199,7 @@ class PairwiseDecoder(PairDecoder):
         self.out = nn.Linear(width, 1)
 
     @property
-    def row_entries(self) -> int:
+    def values_per_row(self) -> int:
         """N W numbers per row."""
         return self.n_genes * self.hidden.out_features
 
@@ -240,7 +240,7 @@ def score_pairs(decoder: Decoder, z: torch.Tensor, rows: torch.Tensor, columns: 
     A decoder of whole rows is asked for SCORE_ROWS of them at a time where N is larger.
     """
     rows, columns = rows.to(z.device), columns.to(z.device)
-    if isinstance(decoder, PairDecoder):
+    if isinstance(decoder, SymmetricDecoder):
         return decoder.pairs(z, rows, columns)
     if decoder.n_genes <= SCORE_ROWS:
         logits: torch.Tensor = decoder(z)

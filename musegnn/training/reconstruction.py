@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from musegnn.model.decoder import PairDecoder
+from musegnn.model.decoder import SymmetricDecoder
 from musegnn.random import stream
 from musegnn.training.losses import edge_bce, edge_target
 from musegnn.training.pair_sampling import PairSampler
@@ -59,7 +59,7 @@ class Reconstruction:
         self._n, self._graph, self._has_diagonal = graph.n_genes, graph, config.published.diagonal
         self._n_rows = self._n if config.row_block is None else min(config.row_block, self._n)
         self._sampler = None if config.pairs is None else PairSampler(graph, seed=config.seed, n=config.pairs)
-        if self._sampler is not None and not isinstance(decoder, PairDecoder):
+        if self._sampler is not None and not isinstance(decoder, SymmetricDecoder):
             msg = "training.pairs needs a decoder that scores single pairs"
             raise ValueError(msg)
 
@@ -90,7 +90,7 @@ class Reconstruction:
 
     def _pairs(self, sampler: PairSampler, round_: int, z: torch.Tensor) -> torch.Tensor:
         decoder, drawn = self._decoder, sampler.draw(round_)
-        assert isinstance(decoder, PairDecoder)
+        assert isinstance(decoder, SymmetricDecoder)
         rows, columns = self._tensor(drawn.rows), self._tensor(drawn.columns)
         is_edge, weight = (self._tensor(part).to(z.dtype) for part in (drawn.is_edge, drawn.weight))
 
@@ -100,7 +100,7 @@ class Reconstruction:
                 logits, is_edge[first:last], weight[first:last], reduction="sum"
             )
 
-        per_pair = max(z.shape[1], decoder.row_entries // max(1, self._n))
+        per_pair = max(z.shape[1], decoder.values_per_row // max(1, self._n))
         return _in_tiles(part, len(drawn.rows), max(1, PAIR_TILE_ENTRIES // per_pair), z, decoder)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:  # integers or floats
@@ -125,7 +125,7 @@ def row_block(seed: int, round_: int, name: str, n_genes: int, n_rows: int) -> N
 
 def tile_rows(decoder: Decoder) -> int:
     """Return the number of rows that one step decodes at most."""
-    return max(1, TILE_ENTRIES // max(1, decoder.row_entries))
+    return max(1, TILE_ENTRIES // max(1, decoder.values_per_row))
 
 
 def _in_tiles(

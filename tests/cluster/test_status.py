@@ -13,7 +13,7 @@ def test_many_problems_take_few_lines():
     status = {
         "state": "done", "age_seconds": 0.0, "rounds": 3, "total": 3, "group_epoch": 0, "seconds_per_round": 0.0,
         "actors": [], "stalled": [f"actor {k} is silent" for k in range(40)],
-        "quarantined": [f"dataset_{k}" for k in range(80)], "problems": problems, "failures": [],
+        "left_out": [f"dataset_{k}" for k in range(80)], "problems": problems, "failures": [],
     }  # fmt: skip
     lines = show_status(status).splitlines()
     assert lines[1:] == [
@@ -52,7 +52,7 @@ def test_the_device_and_its_memory_are_shown():
     }  # fmt: skip
     status = {
         "state": "training", "age_seconds": 0.0, "rounds": 1, "total": 3, "group_epoch": 0, "seconds_per_round": 0.0,
-        "actors": [actor], "stalled": [], "quarantined": [], "problems": [], "failures": [],
+        "actors": [actor], "stalled": [], "left_out": [], "problems": [], "failures": [],
     }  # fmt: skip
     line = show_status(status).splitlines()[1]
     assert "h pid 7 on cuda (H200, 143.0 GB) (1 datasets)" in line

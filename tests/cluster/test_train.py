@@ -218,7 +218,7 @@ def test_a_dataset_that_kills_its_actors_can_be_left_out(train, alone, helpers):
     faults = [[Fault(rank=0, phase="reconstruct", round=3, how="exception")]] * 3
     _, folder = train(2, faults=faults, owner=[0] + [1] * 11, on_repeated_failure="skip")
 
-    assert status_of(folder)["quarantined"] == ["d00"]
+    assert status_of(folder)["left_out"] == ["d00"]
     rows = [row for row in folder.history() if row["kind"] == "losses"]
     assert {row["dataset"] for row in rows} == {f"d{k:02d}" for k in range(1, 12)}
     resumed = MuSeGNN.from_run(folder.path, store, config)

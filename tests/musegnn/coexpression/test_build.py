@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.cscore import Stripe, cscore
-from musegnn.coexpression.edges import default_cutoff, select_edges
+from musegnn.coexpression.edges import select_edges, strict_cutoff
 from musegnn.coexpression.pairs import collect_pairs, keep_pairs
 from musegnn.coexpression.sparkx import sparkx
 from musegnn.coexpression.tasks import save
@@ -194,7 +194,7 @@ def test_graphs_of_accessibility_are_useful(shared, name):
     assert edges.mean_degree >= 2.0
     assert edges.negative_share < 0.3
     assert any(w.startswith("W254") for w in record.report["warnings"])
-    filled = edges.cutoff < default_cutoff(record.pairs, record.n_cells, 0.05)
+    filled = edges.cutoff < strict_cutoff(record.pairs, record.n_cells, 0.05)
     assert filled == any(w.startswith("W258") for w in record.report["warnings"])
     assert filled == (name == "mm_cortex_snareseq_atac_ga")
 

@@ -8,7 +8,7 @@ from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
 from musegnn.coexpression import edges as edge_rules
-from musegnn.coexpression.edges import critical_z, default_cutoff, edge_features, edges_from_mask, select_edges
+from musegnn.coexpression.edges import critical_z, edge_features, edges_from_mask, select_edges, strict_cutoff
 from musegnn.config import EdgeConfig
 from musegnn.data_store.records import PairTable
 from musegnn.errors import GraphError
@@ -116,7 +116,7 @@ def test_default_rule_is_bh_where_that_is_stricter_than_the_floor():
     z = statistics(2, 60, 0.02, 6.0)
     plain = select_edges(table(z), 1000, EdgeConfig(rule="bh"))
     assert plain.cutoff > critical_z(0.005)
-    assert default_cutoff(table(z), 1000, 0.05) == plain.cutoff
+    assert strict_cutoff(table(z), 1000, 0.05) == plain.cutoff
 
 
 def test_default_rule_is_stable_when_cells_are_repeated():
@@ -138,7 +138,7 @@ def test_sparse_graphs_are_filled_up_to_two_edges_per_gene(monkeypatch):
     z += z.T
     pairs = table(z)
     filled = select_edges(pairs, 500, EdgeConfig())
-    assert (np.abs(pairs.z) >= default_cutoff(pairs, 500, 0.05)).sum() == 2
+    assert (np.abs(pairs.z) >= strict_cutoff(pairs, 500, 0.05)).sum() == 2
     assert filled.mean_degree == 2.0
     strength = np.sort(np.abs(z[rows, columns]))[::-1]
     assert filled.cutoff == pytest.approx(strength[199], rel=1e-6)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musegnn.model.decoder import InnerDecoder, MLPDecoder, PairDecoder, PairwiseDecoder, make_decoder, score_pairs
+from musegnn.model.decoder import InnerDecoder, MLPDecoder, PairwiseDecoder, SymmetricDecoder, make_decoder, score_pairs
 
 N, DIM = 23, 4
 
@@ -74,8 +74,8 @@ def test_pairs_are_entries_of_the_whole(kind: str) -> None:
     decoder, z = made(kind), vectors()
     rows, columns = torch.tensor([0, 3, 22, 5]), torch.tensor([1, 3, 0, 7])
     torch.testing.assert_close(decoder.pairs(z, rows, columns), decoder(z)[rows, columns], rtol=1e-12, atol=1e-12)
-    assert isinstance(decoder, PairDecoder)
-    assert not isinstance(made("mlp"), PairDecoder)
+    assert isinstance(decoder, SymmetricDecoder)
+    assert not isinstance(made("mlp"), SymmetricDecoder)
 
 
 @pytest.mark.parametrize("limit", [N, 4])
