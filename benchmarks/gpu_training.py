@@ -45,7 +45,7 @@ COLUMNS, DENSITY = 500, 0.05
 MODELS: dict[str, dict[str, Any]] = {
     "published": PUBLISHED["model"] | {"share_by": ["modality"]},
     "default": {},
-    "default, transformer": {"encoder": "transformer"},
+    "transformer": {"encoder": "transformer"},
 }
 LOSSES = {"published": {"reconstruction": 1.0, "alignment": 0.0}}
 TOLERANCE = 1e-3
@@ -62,7 +62,7 @@ def make_engine(
     """Make an engine with random profiles and relations for the datasets that a process owns, by default all."""
     config = ModelConfig.model_validate(MODELS[model])
     training = TrainingConfig.model_validate({"rounds": 100, "threads": 1, "loss": LOSSES.get(model, {})})
-    anchors = anchor_genes([g.keys for g in graphs], [g.trainable for g in graphs]) if config.has_maps else []
+    anchors = anchor_genes([g.keys[g.trainable] for g in graphs]) if config.has_maps else []
     features = {}
     for i in range(len(graphs)) if owned is None else owned:
         graph, columns = graphs[i], min(COLUMNS, graphs[i].n_genes)
@@ -73,7 +73,8 @@ def make_engine(
             dtype=torch.float32,
             device=device,
         )
-    atlas = AtlasModel(graphs, features, config, n_anchors=len(anchors), seed=0, dtype=torch.float32, device=device)
+    known = [graph if i in features else graph.as_partner() for i, graph in enumerate(graphs)]
+    atlas = AtlasModel(known, features, config, n_anchors=len(anchors), seed=0, dtype=torch.float32, device=device)
     return Engine(atlas, training, comm=comm)
 
 
@@ -158,7 +159,7 @@ def group_items(setting: Setting) -> Iterator[Item]:
         print("  skipped: this machine has one GPU")
         return
     for count in counts:
-        for model in ("default", "default, transformer"):
+        for model in ("default", "transformer"):
             if model not in setting.wrong:
                 name = f"T={count} N={n_genes} {model} on {size} processes"
                 yield Item(name, partial(_measure_group, count, n_genes, model, size, setting))
