@@ -56,7 +56,7 @@ def make_atlas(folder: Path, *, n_datasets: int = 3, n_cells: int = 400, rounds:
         level[:, :30] *= rng.gamma(2.0, 0.5, (n_cells, 1))
         counts = rng.poisson(400 * level * rng.dirichlet(np.ones(80) * 3))
         adata = ad.AnnData(sp.csr_matrix(counts.astype(np.float32)))
-        adata.var_names = [f"Gene{i}" for i in range(adata.n_vars)]
+        adata.var_names = [f"GENE{i}" for i in range(adata.n_vars)]
         adata.write_h5ad(folder / f"d{k}.h5ad")
         entry = {"name": f"d{k}", "path": f"d{k}.h5ad", "modality": "scrna", "tissue": f"t{k % 2}", "species": "human"}
         datasets.append(entry)
