@@ -99,7 +99,7 @@ def _commit(store: Store, process: int, commits: int) -> None:
         store.commit(make_record("lung", seed=1000 * process + i, n_genes=8, columns=3), f"p{process}-{i}")
 
 
-NOTES = ("musegnn: note: ", "musegnn: WARNING: ")
+NOTES = ("musegnn: note: ", "musegnn: WARNING: ", "musegnn: INFO: ")
 IN_MOUNT = 'mkdir -p "$1" && mount -t tmpfs -o "$2" none "$1" && shift 2 && exec "$@"'
 
 
