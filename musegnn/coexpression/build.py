@@ -81,9 +81,10 @@ def build_parameters(
     """
     rank = config.profile_rank
     graph = with_removed(config.model_dump(mode="json"), "graph") | {"block_rows": block_rows, "device": device}
+    settings = dataset.model_dump(mode="json", exclude={"path", "annotation"})  # the fingerprint tells what these hold
     graph |= {"profile": "gram", "profile_rank": 256} if rank is None else {"profile": "randomized"}
     return {
-        "dataset": _without_new(with_removed(dataset.model_dump(mode="json", exclude={"path"}), "datasets")),
+        "dataset": _without_new(with_removed(settings, "datasets")),
         "graph": _without_new(graph),
     }
 

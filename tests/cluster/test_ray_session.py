@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,9 +39,10 @@ with open_workers("distributed") as workers:
 
 
 @pytest.fixture
-def place(tmp_path_factory):
+def place():
     """Make a folder for Ray's files with a path that is short enough for its sockets."""
-    return tmp_path_factory.mktemp("r")
+    with tempfile.TemporaryDirectory(prefix="mg", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def run(script, *arguments, **environment):
