@@ -95,13 +95,13 @@ def test_the_ray_up_file_has_a_head_and_workers():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["slurm", "kuberay", "ray up"])
 def test_commands_run_on_two_nodes(name, two_nodes, cluster_run, tmp_path):
-    """With paths of this machine, fewer actors, and the address of the cluster in RAY_ADDRESS, as `auto` finds it."""
+    """With paths of this machine, its CPUs, fewer actors, and the address of the cluster in RAY_ADDRESS, as `auto` finds it."""
     store, config = cluster_run
     atlas = tmp_path / "atlas.yaml"
     atlas.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
     paths = {"STORE": str(store.path), "ATLAS": str(atlas), "RUN": str(tmp_path / "run")}
     paths |= {"/data/store.zarr": paths["STORE"], "/data/atlas.yaml": paths["ATLAS"], "/data/run": paths["RUN"]}
-    fewer = {"--actors": "2", "--min-actors": "1", "--spares": "0"}
+    fewer = {"--actors": "2", "--min-actors": "1", "--spares": "0", "--device": "cpu"}
     words = [paths.get(word.removeprefix("$"), word) for word in commands()[name]]
     words = [fewer.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": two_nodes}
