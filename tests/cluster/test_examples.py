@@ -95,7 +95,7 @@ def test_the_ray_up_file_has_a_head_and_workers():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["slurm", "kuberay", "ray up"])
 def test_commands_run_on_two_nodes(name, two_nodes, cluster_run, tmp_path):
-    """With paths of this machine, its CPUs, fewer actors, and the address of the cluster in RAY_ADDRESS, as `auto` finds it."""
+    """With paths and CPUs of this machine, fewer actors, and RAY_ADDRESS, where `auto` looks."""
     store, config = cluster_run
     atlas = tmp_path / "atlas.yaml"
     atlas.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
