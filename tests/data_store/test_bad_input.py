@@ -18,20 +18,7 @@ from musegnn.data_store import ArraySource, open_h5ad, validate_counts
 from musegnn.data_store.blocks import windows
 from musegnn.data_store.validate import check_pointers
 from musegnn.errors import InputError
-
-
-def refuse(path, code, *parts, **options):
-    """Expect a refusal, by one short line with a fix."""
-    with pytest.raises(InputError) as caught:
-        validate_counts(open_h5ad(path, **options), rows=17)
-    line = caught.value.line()
-    assert caught.value.code == code, line
-    assert "\n" not in line
-    assert len(line) <= 300, line
-    assert " Fix: " in line
-    for part in parts:
-        assert part in line
-    return line
+from tests.data_store.refusal import refuse
 
 
 def changed(counts, value, *places):
@@ -261,6 +248,7 @@ import numpy as np
 from pathlib import Path
 from musegnn.data_store import open_h5ad, validate_counts
 from musegnn.errors import InputError
+from tests.data_store.refusal import refuse
 path, target = Path(sys.argv[1]), Path(sys.argv[2])
 raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
 refused = 0

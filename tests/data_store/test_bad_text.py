@@ -9,6 +9,7 @@ import pytest
 
 from musegnn.data_store import open_matrix, validate_counts
 from musegnn.errors import InputError
+from tests.data_store.refusal import refuse
 
 C, G = 60, 5
 HEADER = "%%MatrixMarket matrix coordinate integer general\n"
@@ -26,19 +27,6 @@ def folder(path, *, mtx=None, barcodes=BARCODES, features=FEATURES, header=HEADE
         if content is not None:
             (path / name).write_text(content, encoding="utf-8")
     return path
-
-
-def refuse(path, code, *parts, **options):
-    with pytest.raises(InputError) as caught:
-        validate_counts(open_matrix(path, **options), rows=17)
-    line = caught.value.line()
-    assert caught.value.code == code, line
-    assert "\n" not in line
-    assert len(line) <= 300, line
-    assert " Fix: " in line
-    for part in parts:
-        assert part in line
-    return line
 
 
 # Truncated (B21)
