@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+import re
+import time
 
 import numpy as np
 import pytest
@@ -36,7 +39,9 @@ def train(ray_cluster, alone, tmp_path):
 
     store, config, _, _ = alone
 
-    def run(actors, *, name="run", rounds=None, timeouts=None, faults=(), owner=None, resume=False, **options):
+    def run(
+        actors, *, name="run", rounds=None, timeouts=None, faults=(), on_phase=None, owner=None, resume=False, **options
+    ):
         training = config.training.model_copy(update={"rounds": rounds or config.training.rounds})
         folder = RunFolder.create(tmp_path / name, config.model_copy(update={"training": training}), store=store.path)
         monitor = train_on_cluster(
@@ -46,7 +51,7 @@ def train(ray_cluster, alone, tmp_path):
             resume=resume,
             timeouts=timeouts or Timeouts(silent=4.0),
             owner=owner,
-            on_phase=Faults(faults, tmp_path / f"{name}-faults") if faults else None,
+            on_phase=on_phase or (Faults(faults, tmp_path / f"{name}-faults") if faults else None),
         )
         return monitor, folder
 
@@ -193,8 +198,37 @@ def test_failures_during_recovery_and_of_two_at_once_leave_no_trace(train, alone
     assert len(status_of(folder)["failures"]) == 2
 
 
-def test_an_actor_that_dies_is_replaced_at_a_later_checkpoint(train, alone, helpers):
-    _, folder = train(2, rounds=20, faults=[[Fault(rank=1, phase="encode", round=2, how="kill")]])
+@pytest.fixture
+def replacement_is_ready(tmp_path):
+    """Return the path of a file that appears when the first actor after the two of the beginning is ready."""
+    path = tmp_path / "ready"
+
+    class Watch(logging.Handler):
+        def emit(self, record):
+            if re.match(r"actor 2 .* computes on", record.getMessage()):
+                path.touch()
+
+    watch, watched = Watch(), logging.getLogger("musegnn.cluster.actor_pool")
+    before = watched.level
+    watched.setLevel(logging.INFO)
+    watched.addHandler(watch)
+    yield path
+    watched.removeHandler(watch)
+    watched.setLevel(before)
+
+
+def test_an_actor_that_dies_is_replaced_at_a_later_checkpoint(train, alone, helpers, tmp_path, replacement_is_ready):
+    faults = Faults([[Fault(rank=1, phase="encode", round=2, how="kill")]], tmp_path / "faults")
+
+    def die_or_wait(task, now):
+        faults(task, now)
+        if task.size == 1 and (now.phase, now.round) == ("encode", 12):  # the last checkpoint but one is at 15
+            until = time.monotonic() + 120
+            while not replacement_is_ready.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            time.sleep(2)
+
+    _, folder = train(2, rounds=20, on_phase=die_or_wait)
 
     assert helpers.units(folder.path) == alone[3]
     sizes = [len({row["process"] for row in group}) for _, group in processes_by_round(folder)]

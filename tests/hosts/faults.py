@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from musegnn.cluster.actor import FORGOTTEN_SECONDS
 from tests.hosts.plays import HEAD, START_ROUND, WORKERS, Cluster, Run, new_run, units
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 240.0
 GONE_SECONDS = 30.0
+"""Seconds after the fault's end in which nothing may be left behind."""
+
+ALONE_SECONDS = FORGOTTEN_SECONDS + 10.0
+"""The same on a host that stays cut off, where actors end themselves."""
 
 
 @dataclass
@@ -223,7 +228,8 @@ def play(name: str, cluster: Cluster, folder: Path, store, config) -> Outcome:
     at = time.monotonic()
     exit_ = run.end(PATIENCE)
     last = dict(run.status)
-    while run.left_behind() and time.monotonic() - at < GONE_SECONDS:
+    limit = ALONE_SECONDS if run.lab.cut_off else GONE_SECONDS
+    while run.left_behind() and time.monotonic() - at < limit:
         time.sleep(0.5)
     causes = [(s, text) for s, text in run.causes if not text.startswith("actor") or "do not reach" in text]
     failures = last.get("failures", [])

@@ -73,6 +73,7 @@ class Lab:
         self._first: dict[int, int] = {}
         self._cables: dict[int, subprocess.Popen] = {}
         self._silent: set[tuple[int, int]] = set()
+        self.cut_off: set[int] = set()
         self._started: list[subprocess.Popen] = []
 
     def __enter__(self) -> Lab:
@@ -197,9 +198,11 @@ class Lab:
     def cut(self, host: int) -> None:
         """Pull a host's cable: nothing comes or goes, and no connection is closed."""
         ip("-n", self._switch, "link", "set", f"p{host}", "down")
+        self.cut_off.add(host)
 
     def mend(self, host: int) -> None:
         ip("-n", self._switch, "link", "set", f"p{host}", "up")
+        self.cut_off.discard(host)
 
     def silence(self, source: int, target: int) -> None:
         """Lose whatever one host sends to another; the way back stays."""
