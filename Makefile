@@ -6,15 +6,15 @@ TORCH  ?= torch==2.13.0
 TRITON ?= triton==3.7.1
 UV     := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test chaos crash hosts lint bench scatter
+.PHONY: demo test chaos crash hosts lint bench docs notebooks scatter
 
 $(STAMP): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(TORCH)
 ifneq ($(UV),)
-	$(UV) pip install --python $(BIN)/python -e '.[dev,bio,baselines]' '$(TRITON)'
+	$(UV) pip install --python $(BIN)/python -e '.[dev,bio,baselines,docs]' '$(TRITON)'
 else
-	$(BIN)/python -m pip install -e '.[dev,bio,baselines]' '$(TRITON)'
+	$(BIN)/python -m pip install -e '.[dev,bio,baselines,docs]' '$(TRITON)'
 endif
 	touch $@
 
@@ -43,6 +43,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks --quick
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs  # then open build/docs/index.html
 
 scatter: $(STAMP)
 	$(BIN)/python -m pip install --no-build-isolation torch-scatter
