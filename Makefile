@@ -29,7 +29,7 @@ chaos: $(STAMP)
 	$(BIN)/pytest -m chaos -rP tests/cluster
 
 crash: $(STAMP)
-	$(BIN)/python -m benchmarks crash
+	$(BIN)/python -m benchmarks crash fuzz
 
 hosts: $(STAMP)
 	$(BIN)/python -m tests.hosts --write  # as root on Linux; fills in the table of docs/cluster.md

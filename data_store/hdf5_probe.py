@@ -1,8 +1,9 @@
 """Read foreign HDF5 files in a limited process first, so that a file on which the HDF5 library crashes harms nobody.
 
-This file is also the program of that process. It is started with the first file and serves all later ones; it may take
-512 MiB of memory and a minute of CPU time per file, writes nothing, and follows no link out of the file. It walks all
-objects and attributes and reads arrays whole up to 16 MiB, of larger ones the first and the last rows.
+This file is also the program of that process. It is started with the first file and serves all later ones. It may take
+512 MiB of memory and, per file, 10 seconds of CPU time and one more for each 4 MiB up to a minute; it writes nothing
+and follows no link out of the file. It walks all objects and attributes and reads arrays whole up to 16 MiB, of larger
+ones the first and the last rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 MEMORY = 512 * 2**20
 """Beyond what the libraries take."""
-CPU_SECONDS = 60
+CPU_SECONDS, CPU_SECONDS_MOST = 10, 60
+BYTES_PER_SECOND = 4 * 2**20
 WALL_SECONDS = 300
 MAX_OBJECTS = 20_000
 WHOLE_BYTES = 16 * 2**20
@@ -132,16 +134,22 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     for line in sys.stdin:
+        path = json.loads(line)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, hard))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + _cpu_seconds(path), hard))
         trouble = ""
         try:
-            _read(json.loads(line))
+            _read(path)
         except MemoryError:
             trouble = "takes too much memory"
         except Exception as error:  # the reader meets it again, and names it better
             trouble = "takes too much memory" if "alloc" in str(error) else ""
         print(json.dumps(trouble), flush=True)
+
+
+def _cpu_seconds(path: str) -> int:
+    """Return the CPU time that a whole file of this size needs at the most."""
+    return min(CPU_SECONDS + os.stat(path).st_size // BYTES_PER_SECOND, CPU_SECONDS_MOST)  # noqa: PTH116  no pathlib
 
 
 @contextlib.contextmanager

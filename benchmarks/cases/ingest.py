@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from pyarrow import csv
 
+from benchmarks.pages import machine_and, write_table
 from benchmarks.registry import Check, Measurement
 from benchmarks.run import interleave
 from benchmarks.synthetic import SyntheticCounts
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "inputs.md"
-BEGIN, END = "<!-- python -m benchmarks ingest -->", "<!-- end -->"
 GENES, DENSITY = 300, 0.1
 QUICK, FULL = (2_000, 8_000), (50_000, 400_000)
 ROWS = 16384
@@ -250,22 +248,14 @@ def _peak(form: Format, path: Path) -> int:
 
 
 def _write_table(rows: list[tuple[Any, ...]], few: int, many: int) -> None:
-    lines = [
-        f"| format | streamed | 1000 cells per CPU-second | the other reader | peak, {few:,} cells | {many:,} cells |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = ("format", "streamed", "1000 cells per CPU-second", "the other reader", f"peak, {few:,} cells")
+    lines = []
     for name, streamed, speed, other, reader, *peaks in rows:
         cells = (name, streamed, f"{speed / 1e3:,.0f}", f"{other / 1e3:,.0f}, {reader}")
         found = [f"{peak / 1e6:.0f} MB" for peak in peaks]
-        lines.append(f"| {' | '.join([*cells, *found, 'not taken'][:6])} |")
-    about = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in about if "model name" in line), platform.processor())
-    versions = ", ".join(f"{name} {version(name)}" for name in ("h5py", "zarr", "pyarrow", "numpy"))
-    lines += ["", f"{GENES} genes, density {DENSITY}; 2 cores of an {cpu} that had other work; {versions}."]
-    page = PAGE.read_text(encoding="utf-8")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    table = "\n".join(lines)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+        lines.append([*cells, *found, "not taken"][:6])
+    about = f"{GENES} genes, density {DENSITY}; {machine_and('h5py', 'zarr', 'pyarrow', 'numpy')}."
+    write_table("docs/inputs.md", "ingest", (*header, f"{many:,} cells"), lines, about)
 
 
 CASE = Ingest()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -28,9 +30,27 @@ if TYPE_CHECKING:
 MEMORY = 4 * 2**30
 """Address space of the reading process, with libraries."""
 BUILD_EVERY = 10
+SPATIAL = {"Space Ranger folder"}
+"""Kinds whose coordinates are read, too."""
 WEIGHTS = (0.25, 0.15, 0.15, 0.2, 0.15, 0.05, 0.05)
 """Shares of the kinds of mutation; those that move what follows break a file at once."""
 MARKS = (b"TREE", b"HEAP", b"SNOD", b"OHDR", b"FRHP", b"GCOL", b"FADB", b"EAHD", b"BTHD")
+NUMBER = re.compile(rb"\b\d+\b")
+TOKENS = (
+    b"-1",
+    b"0",
+    b"1.5",
+    b"4294967296",
+    b"9223372036854775808",
+    b"1e400",
+    b"nan",
+    b"",
+    b"\t",
+    b",",
+    b'"',
+    b"\r",
+    b"\xe9",
+)
 
 
 @dataclass
@@ -57,6 +77,11 @@ class Fuzz:
     errors: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     peak_bytes: int = 0
+
+    @property
+    def failed(self) -> list[str]:
+        """All that must not happen."""
+        return self.died + self.errors + self.writes
 
 
 def fuzz(kind: str, files: int) -> Fuzz:
@@ -89,7 +114,16 @@ def _count(result: Fuzz, row: dict[str, object]) -> None:
 
 
 def mutate(raw: bytes, rng: np.random.Generator) -> bytes:
-    """Return bytes that differ from `raw` in one to four places, near structures of the format more often than not."""
+    """Return bytes that differ from `raw` in one to four places, near structures of the format more often than not.
+
+    Of text, half of the time a number becomes another token; what is inside gzip changes half of the time.
+    """
+    if raw.startswith(b"\x1f\x8b") and rng.random() < 0.5:
+        return gzip.compress(mutate(gzip.decompress(raw), rng), mtime=0)
+    numbers = list(NUMBER.finditer(raw)) if b"\0" not in raw else []
+    if numbers and rng.random() < 0.5:
+        at = numbers[int(rng.integers(min(len(numbers), 4)) if rng.random() < 0.3 else rng.integers(len(numbers)))]
+        return raw[: at.start()] + TOKENS[int(rng.integers(len(TOKENS)))] + raw[at.end() :]
     data = bytearray(raw)
     marked = [at for mark in MARKS for at in _places(raw, mark)]
     for _ in range(int(rng.integers(1, 5))):
@@ -138,13 +172,20 @@ def read(kind: str, first: int, last: int, folder: Path) -> None:
         base = bases[int(rng.integers(len(bases)))]
         target = folder / f"mutated{base.suffix}"
         _copy_mutated(base, target, rng)
-        outcome = _outcome(target, store if number % BUILD_EVERY == 0 else None)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        modality = "spatial" if kind in SPATIAL else "scrna"
+        outcome = _outcome(target, store if number % BUILD_EVERY == 0 else None, modality)
+        peak = _peak_bytes()
         start = start or peak
         wrote = outcome != "accepted" and committed(store.path) != before
         print(json.dumps({"file": number, "outcome": outcome, "wrote": wrote, "bytes": peak - start}), flush=True)
         if outcome == "accepted":
             before = committed(store.path)
+
+
+def _peak_bytes() -> int:
+    """Return the largest resident memory of this program; that of getrusage counts the process before exec, too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def _copy_mutated(base: Path, target: Path, rng: np.random.Generator) -> None:
@@ -159,16 +200,17 @@ def _copy_mutated(base: Path, target: Path, rng: np.random.Generator) -> None:
     victim.write_bytes(mutate(victim.read_bytes(), rng))
 
 
-def _outcome(path: Path, store: object) -> str:
+def _outcome(path: Path, store: object, modality: str = "scrna") -> str:
     """Read a file, or build from it into a store; return ``accepted``, the code of the error, or another error."""
     from musegnn.atlas_file import validate_atlas
     from musegnn.cluster.build import build_graphs
     from musegnn.datasets import open_counts
     from musegnn.errors import MuseGNNError
 
-    entry = {"name": "lung", "path": str(path), "modality": "scrna", "tissue": "lung", "species": "human"}
+    entry = {"name": "lung", "path": str(path), "modality": modality, "tissue": "lung", "species": "human"}
     try:
-        atlas = validate_atlas({"datasets": [entry], "graph": {"n_genes": 15}}, where="fuzz")
+        settings = {"datasets": [entry], "graph": {"n_genes": 15}, "edges": {"rule": "pvalue", "p_value": 0.04}}
+        atlas = validate_atlas(settings, where="fuzz")
         if store is not None:
             build_graphs(atlas, store, scheduler="synchronous", memory=2**31, device="cpu")  # type: ignore[arg-type]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import warnings
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def counts() -> AnnData:
-    """Return counts of 90 cells and 25 genes with labels and coordinates."""
+    """Return counts of 90 cells and 25 genes with labels, and coordinates that the first genes follow."""
     import anndata as ad
 
     rng = np.random.default_rng(0)
@@ -31,7 +32,7 @@ def counts() -> AnnData:
     )
     var = pd.DataFrame({"gene_ids": [f"ENSG{i:011d}" for i in range(25)]}, index=[f"Gene{i}" for i in range(25)])
     adata = ad.AnnData(sp.csr_matrix(rng.poisson(2 * level).astype(np.float32)), obs=obs, var=var)
-    adata.obsm["spatial"] = rng.random((90, 2))
+    adata.obsm["spatial"] = np.column_stack([level[:, 0], rng.random(90)])
     return adata
 
 
@@ -124,6 +125,28 @@ def mtx_folders(folder: Path) -> list[Path]:
     return paths
 
 
+def space_ranger_folders(folder: Path) -> list[Path]:
+    """Write folders of Space Ranger: a matrix in HDF5 with a CSV of positions, and one in text with a Parquet file."""
+    adata = counts()
+    matrices = {"v1": tenx_files(folder)[1], "v4": mtx_folders(folder)[1]}
+    positions = pd.DataFrame(adata.obsm["spatial"] * 1e4, columns=["pxl_row_in_fullres", "pxl_col_in_fullres"])
+    for place, (name, values) in enumerate({"in_tissue": 1, "array_row": 0, "array_col": 0}.items()):
+        positions.insert(place, name, values)
+    positions.insert(0, "barcode", adata.obs_names)
+    paths = []
+    for name, matrix in matrices.items():
+        path = folder / f"slide_{name}"
+        (path / "spatial").mkdir(parents=True, exist_ok=True)
+        if matrix.is_dir():
+            shutil.copytree(matrix, path / "filtered_feature_bc_matrix", dirs_exist_ok=True)
+            positions.to_parquet(path / "spatial" / "tissue_positions.parquet")
+        else:
+            shutil.copy(matrix, path / "filtered_feature_bc_matrix.h5")
+            positions.to_csv(path / "spatial" / "tissue_positions.csv", index=False)
+        paths.append(path)
+    return paths
+
+
 def tables(folder: Path) -> list[Path]:
     """Write tables of counts, cells in rows."""
     frame = counts().to_df().astype(int)
@@ -139,7 +162,8 @@ KINDS: dict[str, Callable[[Path], list[Path]]] = {
     "10x h5": tenx_files,
     "loom": loom_files,
     "zarr": zarr_folders,
-    "10x mtx": mtx_folders,
+    "Cell Ranger folder": mtx_folders,
+    "Space Ranger folder": space_ranger_folders,
     "table": tables,
 }
 """Makers of whole files in a folder, by the name of the format."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from musegnn.data_store.formats.container import ColumnTable
 from musegnn.data_store.formats.text_files import open_text, read_lines, split_lines
+from musegnn.data_store.names import decode_names
 from musegnn.errors import InputError
 from musegnn.text import one_line, some_of
 
@@ -154,16 +155,18 @@ def _read_parquet(location: Location) -> dict[str, NDArray[Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    with open_text(location) as file:
+        raw = file.read()
     try:
-        with open_text(location) as file:
-            table = parquet.read_table(io.BytesIO(file.read()))
-    except pa.ArrowException as error:
+        table = parquet.read_table(io.BytesIO(raw))
+        columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError) as error:  # the library reports damage by each of them
         msg = f"a damaged Parquet file ({one_line(error, 60)})"
         raise InputError(msg, code="E231", where=location.where, fix="copy the file again") from None
-    found = {}
-    for name in table.column_names:
-        values = table.column(name).to_numpy(zero_copy_only=False)
-        numeric = values.dtype.kind in "biuf" and name not in KINDS
-        decoded = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()] if not numeric else []
-        found[name] = values.astype(np.float64) if numeric else np.array(decoded, dtype=np.str_)
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in columns.items():
+        if values.dtype.kind in "biuf" and name not in KINDS:
+            found[name] = values.astype(np.float64)
+        else:
+            found[name] = np.array(decode_names(values.tolist(), where=location.where, what=name), dtype=np.str_)
     return found

@@ -1,0 +1,76 @@
+"""Mutated input files: each is read or refused in one line; the reading process lives and stays within its memory.
+
+A full run writes its table of ``SECURITY.md``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.cases.crash import nothing
+from benchmarks.crash.fuzz import Fuzz, fuzz
+from benchmarks.crash.inputs import KINDS
+from benchmarks.pages import machine_and, write_table
+from benchmarks.registry import Check, Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READER_MEMORY = 512
+"""MiB beyond what the reading process takes before the first file."""
+HEADER = ("format", "files", "read", "refused", "of these, the probe died", "the reader failed or wrote", "most memory")
+
+
+class MutatedFiles:
+    """All claims are checks; what became of the files are the measurements."""
+
+    name = "fuzz"
+
+    def __init__(self) -> None:
+        self._found: dict[str, Fuzz] = {}
+
+    def gate(self, *, quick: bool) -> Iterator[Check]:
+        """Read mutated files of each format."""
+        self._found = {}
+        for kind in KINDS:
+            found = self._found[kind] = fuzz(kind, 40 if quick else 2000)
+            codes = ", ".join(f"{code} {n}" for code, n in found.refused.most_common())
+            yield nothing(
+                f"{found.files} mutated {kind} files: {found.accepted} read, the others refused: {codes}", found.failed
+            )
+            yield Check(
+                claim=f"reading them takes at most {READER_MEMORY} MiB more",
+                holds=_mebibytes(found) <= READER_MEMORY,
+                got=f"{_mebibytes(found):.0f} MiB",
+            )
+
+    def measure(self, *, quick: bool) -> Iterator[Measurement]:
+        """Return the numbers of files by what became of them."""
+        for kind, found in self._found.items():
+            shape = f"{kind}: {found.files}"
+            counts = {"read": found.accepted, "refused": found.refused.total(), "probe_died": found.refused["E101"]}
+            for metric, value in counts.items():
+                yield Measurement(shape=shape, metric=metric, value=value, unit="")
+            failed, memory = len(found.failed), _mebibytes(found)
+            yield Measurement(shape=shape, metric="failed", value=failed, unit="", goal=("value", "<=", 0.0))
+            yield Measurement(
+                shape=shape, metric="peak_growth", value=memory, unit="MiB", goal=("value", "<=", READER_MEMORY)
+            )
+        if not quick:
+            rows = [
+                (
+                    *(kind, found.files, found.accepted, found.refused.total(), found.refused["E101"]),
+                    *(len(found.failed), f"{_mebibytes(found):.0f} MiB"),
+                )
+                for kind, found in self._found.items()
+            ]
+            about = f"{machine_and('h5py', 'zarr', 'pyarrow')}."
+            write_table("SECURITY.md", self.name, HEADER, rows, about)
+
+
+def _mebibytes(found: Fuzz) -> float:
+    return found.peak_bytes / 2**20
+
+
+CASE = MutatedFiles()
+"""What happens to a process that reads damaged files, and to its store."""
