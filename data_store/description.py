@@ -29,6 +29,7 @@ from musegnn.data_store.genes import (
 from musegnn.data_store.hdf5 import no_column
 from musegnn.data_store.names import ENSEMBL_GENE, looks_transposed, use_columns
 from musegnn.data_store.spatial import check_slides, read_coords, tissue_mask
+from musegnn.data_store.stripped_names import find_stripped
 from musegnn.data_store.validate import MAX_COUNT, raise_malformed
 from musegnn.errors import InputError
 from musegnn.text import shorten, some_of
@@ -142,6 +143,7 @@ def describe(
     names = [name or gene_id for name, gene_id in zip(names, ids, strict=True)]
     kinds = _kinds(genes, len(names), where)
     used_genes = _use_peaks(names, where) if peaks else use_columns(names, kinds, where, warnings)
+    warnings += _warn_of_stripped(names, genes)
     warnings += _warn_of_larger_raw(container, chosen)
     coords = used_cells = None
     if spatial_key is not None:
@@ -272,6 +274,31 @@ def _columns(table: Table, wanted: frozenset[str], n: int) -> Iterator[NDArray[A
                 continue  # what is no column of this file is no help
             if values.shape == (n,):
                 yield values
+
+
+def _warn_of_stripped(names: list[str], genes: Table) -> list[str]:
+    """Warn of names without their first letters, with a column of whole names or identifiers if there is one."""
+    found = find_stripped(names)
+    if found is None:
+        return []
+    whole = (column for column in genes.columns() if _is_whole(genes, column, len(names)))
+    column = next(whole, None)
+    advice = f"set `gene_name_key: {shorten(column, 30)}`" if column else "restore the names where they were stripped"
+    return [f"W222: {found.describe()}; they match no gene of other datasets: {advice}"]
+
+
+def _is_whole(genes: Table, column: str, n: int) -> bool:
+    """Return whether a column holds symbols that are whole, or Ensembl identifiers."""
+    try:
+        values = genes.values(column)
+    except InputError:
+        return False  # a column that is no text names nothing
+    if values.dtype.kind != "U" or len(values) != n:
+        return False
+    texts = values.tolist()
+    if sum(ENSEMBL_GENE.match(text) is not None for text in texts) >= MOST_NAMES * n:
+        return True
+    return plain(column) in SYMBOL_COLUMNS and len(set(texts)) > n / 2 and find_stripped(texts) is None
 
 
 def _warn_of_larger_raw(container: Container, layer: str) -> list[str]:

@@ -118,6 +118,7 @@ W218 | WARNING | Columns that are not genes were left out. | Nothing.
 W219 | WARNING | Genes are named by a column of symbols, as the index holds Ensembl identifiers. | Nothing.
 W220 | WARNING | Two datasets spell the names of many genes differently. | Spell them alike in all files.
 W221 | WARNING | Gene names are numbers of rows. | Write the names of genes into the file.
+W222 | WARNING | Gene names lost first letters, as `str.lstrip` takes characters, not a prefix. | Restore the names.
 W223 | WARNING | Genes of two datasets have the same names and other identifiers. | Check the names of genes.
 W226 | WARNING | The matrix is stored by columns, which takes longer. | Write the file with adata.X = adata.X.tocsr().
 W229 | WARNING | Cells without counts were dropped. | Nothing.
