@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from musegnn.aliases import species_name
 from musegnn.atlas_file import read_lists
 from musegnn.cluster.schedulers import StoppedError, Workers, check_scheduler, open_workers
-from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, stages_of
+from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, rank_dataset, stages_of
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.memory import memory_budget, most_genes, task_memory
 from musegnn.coexpression.scan import BLOCK_ROWS, cut_ranges
+from musegnn.coexpression.shared_selection import SharedGenes, combine_rankings, groups_that_choose
 from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.config import IN_MEMORY
 from musegnn.data_store import build_id, check_sources
@@ -35,7 +36,7 @@ from musegnn.text import public_path
 from musegnn.training.genes import check_orthologs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 DRIVERS = 4
 IN_THIS_PROCESS = ("threads", "synchronous")
 
@@ -62,6 +64,10 @@ class _Job:
     build: str
     split: str | None
     """Identity of the copy that the build reads; ``None``: it reads the file."""
+    shared: SharedGenes | None
+    """Genes that it chooses together with the datasets of the same `members`; ``None``: it chooses for itself."""
+    in_store: bool
+    """Whether it is there already, and only ranks genes for others."""
 
 
 @dataclass(slots=True)
@@ -145,7 +151,7 @@ def build_graphs(
         site = _Site(store, workers, stripe_bytes, budget, block_rows, device, progress)
         for job in sorted(jobs, key=lambda job: job.split or ""):
             _pack(job, site, stack)
-        return _build_all(jobs, site)
+        return _in_threads(_build, _choose_together(jobs, site), site)
 
 
 def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progress: Progress | None) -> list[_Job]:
@@ -168,24 +174,76 @@ def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progre
         if known and known.keys().isdisjoint(file.gene.tolist()):
             logger.warning("W305: none of the genes of %s is in the table of orthologs", dataset.name)
     jobs = []
-    for file, dataset in zip(files, atlas.datasets, strict=True):
-        fingerprint = file.fingerprint()
-        if dataset.stratum is not None:
-            fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
-        parameters = build_parameters(dataset, graph, block_rows=block_rows, device=device)
-        build = build_id(fingerprint, parameters, ALGORITHM)
-        if store.build_of(dataset.name) == build:
+    for file, dataset, shared in zip(files, atlas.datasets, _shared(atlas, files, block_rows, device), strict=True):
+        build = _identity(file, dataset, graph, block_rows, device, shared)
+        in_store = store.build_of(dataset.name) == build
+        if in_store:
             store.clear_workspace(dataset.name, build)
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
-        else:
-            jobs.append(_Job(file, dataset, graph, atlas.edges, build, _split_identity(file, dataset, block_rows)))
+        split = _split_identity(file, dataset, block_rows)
+        jobs.append(_Job(file, dataset, graph, atlas.edges, build, split, shared, in_store))
+    wanted = {job.shared.members for job in jobs if job.shared is not None and not job.in_store}
+    jobs = [job for job in jobs if not job.in_store or (job.shared is not None and job.shared.members in wanted)]
     if not jobs:
         for file, dataset in zip(files, atlas.datasets, strict=True):
             identity = _split_identity(file, dataset, block_rows)
             if identity is not None:
                 store.clear_split(identity)
     return jobs
+
+
+def _identity(
+    file: FileSource, dataset: DatasetConfig, graph: GraphConfig, rows: int, device: str, shared: SharedGenes | None
+) -> str:
+    fingerprint = file.fingerprint()
+    if dataset.stratum is not None:
+        fingerprint |= {"by": dataset.by, "stratum": dataset.stratum}
+    parameters = build_parameters(dataset, graph, block_rows=rows, device=device, shared=shared)
+    return build_id(fingerprint, parameters, ALGORITHM)
+
+
+def _shared(atlas: AtlasConfig, files: Sequence[FileSource], rows: int, device: str) -> list[SharedGenes | None]:
+    """Return for each dataset which choose genes together with it, if any do."""
+    alone = [_identity(f, d, atlas.graph, rows, device, None) for d, f in zip(atlas.datasets, files, strict=True)]
+    groups = groups_that_choose(atlas.datasets, atlas.graph)
+    members = {group: tuple(sorted(alone[i] for i in group)) for group in groups if group is not None}
+    unknown = np.empty(0, dtype=np.str_)
+    return [None if group is None else SharedGenes(members[group], unknown) for group in groups]
+
+
+def _choose_together(jobs: Sequence[_Job], site: _Site) -> list[_Job]:
+    """Rank the genes of datasets that choose together, and return the datasets to build with the orders found."""
+    joint = [job for job in jobs if job.shared is not None]
+    ranked = dict(zip([job.build for job in joint], _in_threads(_rank, joint, site), strict=True))
+    found = []
+    for job in jobs:
+        if job.in_store:
+            continue
+        if job.shared is not None:
+            members = job.shared.members
+            rankings = [ranked[other.build] for other in joint if other.shared and other.shared.members == members]
+            order = combine_rankings(rankings, job.graph.n_genes)
+            job = replace(job, shared=job.shared._replace(order=order))  # noqa: PLW2901
+        found.append(job)
+    return found
+
+
+def _rank(job: _Job, site: _Site) -> NDArray[np.str_]:
+    dataset, name = job.dataset, job.dataset.name
+    assert job.shared is not None
+    with site.store.workspace(name, job.build, keep=not job.in_store) as work:
+        return rank_dataset(
+            _source(job, site),
+            dataset,
+            job.graph,
+            work=work,
+            shared=job.shared,
+            runner=site.workers.run,
+            block_rows=site.block_rows,
+            device=site.device,
+            progress=lambda stage, done, total: _tell(site, name, stage, done, total),
+        )
 
 
 def _split_identity(file: FileSource, dataset: DatasetConfig, block_rows: int) -> str | None:
@@ -201,39 +259,39 @@ def _split_identity(file: FileSource, dataset: DatasetConfig, block_rows: int) -
     return build_id(file.fingerprint(), parameters, ALGORITHM)
 
 
-def _build_all(jobs: list[_Job], site: _Site) -> list[str]:
-    """Build several datasets at a time, and raise the first error once the others have stopped."""
+def _in_threads(work: Callable[[_Job, _Site], T], jobs: Sequence[_Job], site: _Site) -> list[T]:
+    """Work on several datasets at a time, and raise the first error once the others have stopped."""
     errors: list[BaseException] = []
 
-    def build(job: _Job) -> str | None:
+    def one(job: _Job) -> T | None:
         try:
-            _build(job, site)
+            if not site.workers.stop.is_set():
+                return work(job, site)
         except StoppedError:
-            return None
+            pass
         except BaseException as error:
             errors.append(error)
             site.workers.stop.set()
-            return None
-        return job.dataset.name
+        return None
 
-    with ThreadPoolExecutor(min(len(jobs), site.workers.count, DRIVERS)) as drivers:
+    with ThreadPoolExecutor(max(1, min(len(jobs), site.workers.count, DRIVERS))) as drivers:
         try:
-            names = list(drivers.map(build, jobs))
+            found = list(drivers.map(one, jobs))
         except BaseException:  # Ctrl-C, which Python raises here whatever the drivers do
             site.workers.stop.set()
             raise
     if errors:
         raise errors[0]
-    return [name for name in names if name is not None]
-
-
-def _build(job: _Job, site: _Site) -> None:
-    dataset, name = job.dataset, job.dataset.name
     if site.workers.stop.is_set():
         raise StoppedError
+    return cast("list[T]", found)
+
+
+def _build(job: _Job, site: _Site) -> str:
+    dataset, name = job.dataset, job.dataset.name
     with site.store.workspace(name, job.build) as work:
         if site.store.build_of(name) == job.build:
-            return
+            return name
         record = build_dataset(
             _source(job, site),
             dataset,
@@ -245,6 +303,7 @@ def _build(job: _Job, site: _Site) -> None:
             memory=site.memory,
             block_rows=site.block_rows,
             device=site.device,
+            shared=job.shared,
             progress=lambda stage, done, total: _tell(site, name, stage, done, total),
         )
         _check_edges(record, job.edges)
@@ -255,6 +314,7 @@ def _build(job: _Job, site: _Site) -> None:
         site.store.commit(record, job.build, log={"path": place})
     total = job.file.n_cells * len(stages_of(job.graph, dataset.modality))
     _tell(site, name, "", total, total)
+    return name
 
 
 def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:

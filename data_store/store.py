@@ -255,13 +255,14 @@ class Store:
         chosen = self.datasets() if names is None else names
         return [name for name in chosen if maintenance.copy(self.path, self._newest(name).dataset, target.path)]
 
-    def workspace(self, name: str, build: str) -> AbstractContextManager[Path]:
+    def workspace(self, name: str, build: str, *, keep: bool = False) -> AbstractContextManager[Path]:
         """Return a folder for the unfinished files of one build, which no reader of the store sees.
 
-        One process or thread at a time has one of this dataset. It is removed when the block ends without an error and
-        kept otherwise, so that the next try finds what was done.
+        One process or thread at a time has one of this dataset. It is removed when the block ends without an error,
+        unless `keep` says that another block goes on there, and kept otherwise, so that the next try finds what was
+        done.
         """
-        return self._work(check_dataset_name(name), build)
+        return self._work(check_dataset_name(name), build, keep=keep)
 
     def clear_workspace(self, name: str, build: str) -> None:
         """Remove what a process that was killed between its last step and its end left of a workspace."""
@@ -280,12 +281,13 @@ class Store:
         self._clear_work(SPLIT, identity)
 
     @contextmanager
-    def _work(self, name: str, build: str) -> Iterator[Path]:
+    def _work(self, name: str, build: str, *, keep: bool = False) -> Iterator[Path]:
         folder = self._work_folder(name, build)
         with one_writer(self.path, _work_lock(name, build)):
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
-            _remove_work(folder)
+            if not keep:
+                _remove_work(folder)
 
     def _clear_work(self, name: str, build: str) -> None:
         folder = self._work_folder(name, build)

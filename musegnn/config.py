@@ -218,6 +218,10 @@ class GraphConfig(_Section):
     genes
         Names or identifiers for ``selection: list``, or the path of a file with one per line. A dataset's missing genes
         are left out there and counted in a warning.
+    select_by
+        Which datasets choose genes together (:mod:`musegnn.coexpression.shared_selection`): each by itself
+        (``dataset``), or those of one ``tissue`` and species; ``auto``: those of a tissue where there are several
+        conditions, strata included, as these are there to be compared.
     drop_mitochondrial
         Leave mitochondrial genes out before depths are summed, as the method does.
     mitochondrial
@@ -241,6 +245,7 @@ class GraphConfig(_Section):
     n_genes: int = Field(default=1000, ge=2)
     selection: Literal["auto", "hvg", "svg", "all", "list"] = "auto"
     genes: tuple[str, ...] | Path | None = None
+    select_by: Literal["auto", "dataset", "tissue"] = "auto"
     min_cells: int = Field(default=5, ge=1)
     drop_mitochondrial: bool = True
     mitochondrial: tuple[str, ...] | Path | None = None

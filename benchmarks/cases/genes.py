@@ -1,5 +1,7 @@
 """What more genes per dataset cost and bring: PBMC with 1000, 2000, 5000 and all detected genes.
 
+Of 1000 and 2000, also what changes when the three datasets choose them together (``graph.select_by: tissue``).
+
 Each selection runs in a process of its own (:mod:`benchmarks.probes.genes`), which is stopped at a limit of CPU time or
 memory; what it had measured by then is kept. Evaluation seeds 1 and 2, from which defaults are chosen.
 
@@ -35,7 +37,9 @@ GROUP, SPLITS = "pbmc", (1, 2)
 CPU_SECONDS, BYTES, WALL_SECONDS = 480, 12_000_000_000, 3600
 SELECTIONS: dict[str, dict[str, Any]] = {
     "1000 genes": {"n_genes": 1000},
+    "1000 genes, chosen together": {"n_genes": 1000, "select_by": "tissue"},
     "2000 genes": {"n_genes": 2000},
+    "2000 genes, chosen together": {"n_genes": 2000, "select_by": "tissue"},
     "5000 genes": {"n_genes": 5000},
     "all genes, randomized profile": {"selection": "all", "profile_rank": 256},
 }

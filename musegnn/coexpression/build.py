@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from musegnn.coexpression.gene_selection import Ranking
+    from musegnn.coexpression.shared_selection import SharedGenes
     from musegnn.coexpression.tasks import Fields, Runner
     from musegnn.config import DatasetConfig, GraphConfig
     from musegnn.data_store.readers import CountSource
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "coexpression-4"
 NEW = {"mod": None, "transpose": False, "gene_name_key": None, "mitochondrial": None}
+NO_PART = {"select_by"}
 MARK = "build.npz"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
@@ -72,21 +75,30 @@ class _Mark(NamedTuple):
 
 
 def build_parameters(
-    dataset: DatasetConfig, config: GraphConfig, *, block_rows: int = BLOCK_ROWS, device: str = "cpu"
+    dataset: DatasetConfig,
+    config: GraphConfig,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    device: str = "cpu",
+    shared: SharedGenes | None = None,
 ) -> dict[str, Any]:  # JSON
     """Return everything but the counts that a build depends on, for :func:`musegnn.data_store.build_id`.
 
     Settings that earlier versions had are among them, and those they did not have only where they say something, so
-    that what these built is recognised.
+    that what these built is recognised. Of the datasets that choose genes together, their identities are.
     """
     rank = config.profile_rank
-    graph = with_removed(config.model_dump(mode="json"), "graph") | {"block_rows": block_rows, "device": device}
+    graph = with_removed(config.model_dump(mode="json", exclude=NO_PART), "graph") | {
+        "block_rows": block_rows,
+        "device": device,
+    }
     settings = dataset.model_dump(mode="json", exclude={"path", "annotation"})  # the fingerprint tells what these hold
     graph |= {"profile": "gram", "profile_rank": 256} if rank is None else {"profile": "randomized"}
+    together = {} if shared is None else {"shared_with": list(shared.members)}
     return {
         "dataset": _without_new(with_removed(settings, "datasets")),
         "graph": _without_new(graph),
-    }
+    } | together
 
 
 def _without_new(settings: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +128,7 @@ def build_dataset(
     memory: int | None = None,
     block_rows: int = BLOCK_ROWS,
     device: str = "cpu",
+    shared: SharedGenes | None = None,
     progress: BuildProgress | None = None,
 ) -> DatasetRecord:
     """Build the co-expression of one dataset, with a report of what was kept, dropped and estimated.
@@ -144,6 +157,8 @@ def build_dataset(
         is part of the identity of the build.
     device
         Where Gram matrices are summed: ``cpu``, or a torch device.
+    shared
+        Order of genes that this dataset has in common with others; ``None``: it chooses for itself.
     progress
         Called after each task.
 
@@ -159,7 +174,7 @@ def build_dataset(
     """
     config = read_lists(config)
     check_genes(source, config)
-    parameters = build_parameters(dataset, config, block_rows=block_rows, device=device)
+    parameters = build_parameters(dataset, config, block_rows=block_rows, device=device, shared=shared)
     if work is not None:
         _claim(work, build_id(source.fingerprint(), parameters, ALGORITHM), dataset.name)
     with ExitStack() as stack:
@@ -168,12 +183,40 @@ def build_dataset(
         stages = _Stages(folder, runner, stages_of(config, dataset.modality), source.n_cells, progress)
         state = BuildState(source, dataset, config, cut_ranges(source.n_cells, block_rows))
         _scan(state, stages)
-        _select(state, stages)
+        _select(state, _rank(state, stages), shared)
         check_profile_memory(dataset.name, config, len(state.selection.genes), memory)
         _extract(state, stages, device)
         pairs = _pairs(state, stages, parallel, stripe_bytes)
         profile = _profile(state, stages)
     return _record(state, pairs, profile, parameters)
+
+
+def rank_dataset(
+    source: CountSource,
+    dataset: DatasetConfig,
+    config: GraphConfig,
+    *,
+    work: Path,
+    shared: SharedGenes,
+    runner: Runner = run_here,
+    block_rows: int = BLOCK_ROWS,
+    device: str = "cpu",
+    progress: BuildProgress | None = None,
+) -> NDArray[np.str_]:
+    """Run the first stages of :func:`build_dataset`, and return the names of the genes, best first.
+
+    Parameters and errors are those of :func:`build_dataset`, which reuses the files of these stages in `work`; `shared`
+    has no order yet.
+    """
+    check_genes(source, config)
+    parameters = build_parameters(dataset, config, block_rows=block_rows, device=device, shared=shared)
+    _claim(work, build_id(source.fingerprint(), parameters, ALGORITHM), dataset.name)
+    stages = _Stages(work, runner, stages_of(config, dataset.modality), source.n_cells, progress)
+    state = BuildState(source, dataset, config, cut_ranges(source.n_cells, block_rows))
+    with threadpool_limits(limits=1, user_api="blas"):
+        _scan(state, stages)
+        order = _rank(state, stages).order
+    return np.asarray(source.gene[state.scan.genes][order], dtype=np.str_)
 
 
 def _claim(work: Path, build: str, name: str) -> None:
@@ -243,8 +286,8 @@ def _scan(state: BuildState, stages: _Stages) -> None:
     state.cells = [ScannedCells(source, cells, path) for cells, path in zip(state.ranges, scanned, strict=True)]
 
 
-def _select(state: BuildState, stages: _Stages) -> None:
-    """Fit the residual model and choose genes."""
+def _rank(state: BuildState, stages: _Stages) -> Ranking:
+    """Fit the residual model and rank genes."""
     columns, collected, varied = state.scan.genes, list[Path](), list[Path]()
     state.plan = gene_selection.plan_selection(state)
     if "select" in stages:
@@ -256,7 +299,11 @@ def _select(state: BuildState, stages: _Stages) -> None:
         varied = stages.run(
             "variance", [(gene_selection.variance_range, (cells, columns, model)) for cells in state.cells]
         )
-    state.selection = gene_selection.choose_genes(state, collected, varied)
+    return gene_selection.rank_genes(state, collected, varied)
+
+
+def _select(state: BuildState, ranking: Ranking, shared: SharedGenes | None) -> None:
+    state.selection = gene_selection.choose_genes(state, ranking, shared)
     state.ascending = np.argsort(state.scan.stats.n_detected[state.selection.genes], kind="stable")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from musegnn.coexpression.scan import ScannedCells
     from musegnn.coexpression.sctransform import SCTModel
+    from musegnn.coexpression.shared_selection import SharedGenes
     from musegnn.coexpression.state import BuildState
     from musegnn.config import GraphConfig
     from musegnn.data_store.readers import CountSource
@@ -46,6 +47,23 @@ class SelectSums(NamedTuple):
     cells: NDArray[np.float64] | None = None
     cross: NDArray[np.float64] | None = None
     n_seen: int | None = None
+
+
+class Ranking(NamedTuple):
+    """Genes of a dataset, best first.
+
+    Attributes
+    ----------
+    order
+        Positions among the M genes; all of them where they are ranked.
+    score, skipped, missing
+        As in :class:`~musegnn.coexpression.state.Selection`.
+    """
+
+    order: NDArray[np.intp]
+    score: NDArray[np.float64]
+    skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def selects_by_place(config: GraphConfig, modality: str) -> bool:
@@ -161,18 +179,10 @@ def variance_range(cells: ScannedCells, genes: NDArray[np.intp], model: Path) ->
     return sums.parts()
 
 
-def choose_genes(state: BuildState, collected: Sequence[Path], varied: Sequence[Path]) -> Selection:
-    """Choose the genes of the graph from the files of :func:`select_range` and :func:`variance_range`.
-
-    Raises
-    ------
-    GraphError
-        E273 when fewer than two genes can be selected.
-    """
+def rank_genes(state: BuildState, collected: Sequence[Path], varied: Sequence[Path]) -> Ranking:
+    """Rank the genes from the files of :func:`select_range` and :func:`variance_range`."""
     config, scan, n_genes = state.config, state.scan, len(state.scan.genes)
     score = np.full(n_genes, np.nan)
-    skipped: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
     if state.plan.space is not None:
         tests = SparkXScan(state.plan.space, n_genes)
         for path in collected:
@@ -181,21 +191,35 @@ def choose_genes(state: BuildState, collected: Sequence[Path], varied: Sequence[
             assert part.n_seen is not None
             tests.merge(part.cross, part.n_seen)
         outcome = tests.result(scan.stats)
-        score, skipped = outcome.p_adjusted, outcome.skipped
-        ranking = outcome.ranking()[: config.n_genes]
-    elif varied:
+        return Ranking(outcome.ranking(), outcome.p_adjusted, outcome.skipped)
+    if varied:
         sums = ResidualMoments(state.model.noise(state.model.clip))
         for path in varied:
             sums.merge(load(path, VarianceSums))
         _, score = sums.finish(scan.depth)
-        ranking = rank_variable(score)[: config.n_genes]
-    elif config.selection == "list":
-        ranking, missing = _listed(state.source, config, scan.genes)
-    else:
-        ranking = np.arange(n_genes)
-    if len(ranking) < 2:
-        raise _too_few(state, len(ranking), missing)
-    return Selection(np.sort(ranking), score, skipped, missing)
+        return Ranking(rank_variable(score), score)
+    if config.selection == "list":
+        listed, missing = _listed(state.source, config, scan.genes)
+        return Ranking(listed, score, missing=missing)
+    return Ranking(np.arange(n_genes), score)
+
+
+def choose_genes(state: BuildState, ranking: Ranking, shared: SharedGenes | None) -> Selection:
+    """Choose the genes of the graph, by the order that several datasets share where there is one.
+
+    Raises
+    ------
+    GraphError
+        E273 when fewer than two genes can be selected.
+    """
+    config, order = state.config, ranking.order
+    if shared is not None:
+        order = order[shared.positions(state.source.gene[state.scan.genes[order]])]
+    if config.selection not in {"all", "list"}:
+        order = order[: config.n_genes]
+    if len(order) < 2:
+        raise _too_few(state, len(order), ranking.missing)
+    return Selection(np.sort(order), ranking.score, ranking.skipped, ranking.missing)
 
 
 def _listed(

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+MOST_LISTED, MOST_COUNTED = 5, 100
+"""Numbers of datasets up to which genes in common are logged of every pair, and counted at all."""
 
 
 class Records(Protocol):
@@ -105,7 +108,7 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     orthologs = check_orthologs(config)
     records, edges = {}, {}
     graphs: list[AtlasGraph] = []
-    digests, pairs_digests, keys = [], [], []
+    digests, pairs_digests, keys, every = [], [], [], []
     for i, dataset in enumerate(config.datasets):
         found = prepare_dataset(store, config, dataset, orthologs)
         is_owned = owned is None or i in owned
@@ -115,8 +118,11 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
         digests.append(found.digest)
         pairs_digests.append(found.pairs_digest)
         keys.append(found.graph.keys[found.graph.trainable])
+        every.append(found.graph.keys)
     refuse_copies(config, pairs_digests)
-    _warn_of_disjoint_datasets([dataset.name for dataset in config.datasets], keys)
+    names = [dataset.name for dataset in config.datasets]
+    _warn_of_disjoint_datasets(names, keys)
+    _log_shared_genes(names, every)
     return Prepared(records=records, edges=edges, graphs=graphs, anchors=anchor_genes(keys), digests=digests)
 
 
@@ -172,6 +178,24 @@ def _warn_of_disjoint_datasets(names: Sequence[str], keys: Sequence[NDArray[np.s
     pairs = [(names[i], names[j]) for i, j in disjoint_pairs(keys)]
     for line in shorten_warnings([f"W215: {a} and {b} share no genes: nothing aligns them directly" for a, b in pairs]):
         logger.warning("%s", line)
+
+
+def _log_shared_genes(names: Sequence[str], keys: Sequence[NDArray[np.str_]]) -> None:
+    """Log how many genes the datasets have in common, of few datasets for every pair."""
+    pairs = list(combinations(range(len(names)), 2))
+    if not 1 < len(names) <= MOST_COUNTED:
+        return
+    shared = [len(np.intersect1d(keys[i], keys[j])) for i, j in pairs]
+    if len(names) <= MOST_LISTED:
+        listed = [f"{names[i]} and {names[j]} {n}" for (i, j), n in zip(pairs, shared, strict=True)]
+        logger.info("genes in common: %s", "; ".join(listed))
+    else:
+        i, j = pairs[int(np.argmin(shared))]
+        most, middle = max(shared), int(np.median(shared))
+        logger.info(
+            "genes in common: %d to %d of a pair, median %d; fewest of %s and %s",
+            min(shared), most, middle, names[i], names[j],
+        )  # fmt: skip
 
 
 def disjoint_pairs(keys: Sequence[NDArray[np.str_]]) -> list[tuple[int, int]]:

@@ -137,3 +137,58 @@ def test_a_dask_cluster_gives_the_same_bytes(atlas, tmp_path):
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None) as cluster:
         assert build_graphs(atlas, remote, scheduler=cluster.scheduler_address) == ["one", "two", "three"]
     assert tree(remote) == tree(local)
+
+
+def chosen(store: Store, name: str) -> set[str]:
+    return set(store.read(name).genes.gene.tolist())
+
+
+def with_conditions(atlas: AtlasConfig, *conditions: str | None, **graph: object) -> AtlasConfig:
+    datasets = [d.model_copy(update={"condition": c}) for d, c in zip(atlas.datasets, conditions, strict=True)]
+    return atlas.model_copy(update={"datasets": tuple(datasets), "graph": GRAPH.model_copy(update=graph)})
+
+
+def test_datasets_of_several_conditions_choose_their_genes_together(atlas, tmp_path):
+    alone, together, told = (Store.create(tmp_path / name) for name in ("alone", "together", "told"))
+    build_graphs(with_conditions(atlas, "a", "a", None), alone)
+    build_graphs(with_conditions(atlas, "a", "b", None), together)
+    build_graphs(with_conditions(atlas, None, None, None, select_by="tissue"), told)
+    names = alone.datasets()
+    assert len(set.intersection(*(chosen(alone, name) for name in names))) < 45
+    assert chosen(together, "one") == chosen(together, "two") == chosen(together, "three")  # all genes are in all
+    assert all(chosen(told, name) == chosen(together, name) for name in names)
+    assert all(len(store.read(name).genes) == 50 for store in (alone, together) for name in names)
+
+
+def test_datasets_choose_together_within_tissue_and_species_alone(atlas, tmp_path):
+    one, two, three = atlas.datasets
+    other = atlas.model_copy(
+        update={"datasets": (one, two.model_copy(update={"tissue": "liver"}), three), "graph": GRAPH}
+    )
+    apart, joint = Store.create(tmp_path / "apart"), Store.create(tmp_path / "joint")
+    build_graphs(other, apart)
+    build_graphs(other.model_copy(update={"graph": GRAPH.model_copy(update={"select_by": "tissue"})}), joint)
+    assert joint.build_of("two") == apart.build_of("two")
+    assert joint.build_of("one") != apart.build_of("one")
+    assert chosen(joint, "one") == chosen(joint, "three")
+
+
+def test_a_joint_choice_that_was_interrupted_goes_on_with_the_same_bytes(atlas, tmp_path, monkeypatch):
+    joint = with_conditions(atlas, None, None, None, select_by="tissue")
+    whole, parts = Store.create(tmp_path / "whole"), Store.create(tmp_path / "parts")
+    build_graphs(joint, whole)
+    commit = Store.commit
+
+    def fail_at_three(self, record, *arguments, **named):
+        if record.name == "three":
+            raise KeyboardInterrupt
+        commit(self, record, *arguments, **named)
+
+    monkeypatch.setattr(Store, "commit", fail_at_three)
+    with pytest.raises(KeyboardInterrupt):
+        build_graphs(joint, parts, scheduler="synchronous")
+    monkeypatch.undo()
+    assert parts.datasets() != whole.datasets()
+    build_graphs(joint, parts)
+    assert tree(parts) == tree(whole)
+    assert build_graphs(joint, parts) == []
