@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.progress import TaskID
-    from tqdm.auto import tqdm
 
 logger = logging.getLogger("musegnn")
 
 LISTED = 3
+BAR_WIDTH, BAR_SECONDS = 24, 0.2
 
 
 class Progress(Protocol):
@@ -51,26 +51,25 @@ def _in_notebook() -> bool:
 
 
 class _NotebookBars:
-    """Bars of tqdm, as widgets where a notebook has them."""
+    """One output of plain text that is replaced as steps finish, a line per task; it needs no widgets."""
 
     def __init__(self) -> None:
-        self._bars: dict[str, tqdm[Any]] = {}
+        from IPython.display import display
 
-    def update(self, task: str, done: int, total: int, note: str) -> None:
-        from tqdm.auto import tqdm
+        self._lines: dict[str, str] = {}
+        self._last = 0.0
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
 
-        if task not in self._bars:
-            self._bars[task] = tqdm(total=total, desc=task, initial=done, unit=" steps")
-        bar = self._bars[task]
-        bar.total = total
-        bar.set_postfix_str(note, refresh=False)
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
+    def update(self, task: str, done: int, total: int, note: str, now: float) -> None:
+        full = BAR_WIDTH if done >= total else BAR_WIDTH * done // total
+        bar = "\u2588" * full + "\u2591" * (BAR_WIDTH - full)
+        self._lines[task] = f"{task:<28} {bar} {done}/{total} {note}".rstrip()
+        if done >= total or now - self._last >= BAR_SECONDS:
+            self._last = now
+            self.show()
 
-    def close(self) -> None:
-        for bar in self._bars.values():
-            bar.close()
+    def show(self) -> None:
+        self._handle.update({"text/plain": "\n".join(self._lines.values())}, raw=True)
 
 
 class TerminalProgress:
@@ -107,21 +106,19 @@ class TerminalProgress:
         if self._bars is not None:
             self._bars.stop()
         if self._notebook is not None:
-            self._notebook.close()
+            self._notebook.show()
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         """Report that `done` of `total` steps of `task` are finished."""
         if self._quiet:
             return
         with self._lock:
-            if self._notebook is not None:
-                self._notebook.update(task, done, total, note)
-                return
             now = time.monotonic()
             first, before = self._first.setdefault(task, (now, done))
             pace = describe_pace(done - before, total - done, now - first)
             if self._bars is None:
-                self._line(task, done, total, ", ".join(part for part in (note, pace) if part), now)
+                show = self._line if self._notebook is None else self._notebook.update
+                show(task, done, total, ", ".join(part for part in (note, pace) if part), now)
                 return
             if task not in self._tasks:
                 self._tasks[task] = self._bars.add_task(task, total=total, note=note, pace=pace)

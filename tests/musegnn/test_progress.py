@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+
 from musegnn import MuSeGNN, progress
 from musegnn.progress import TerminalProgress, count_warnings, shorten_warnings
 from musegnn.training.diagnostics import Problem
@@ -41,6 +43,34 @@ def test_bars_show_the_same(monkeypatch, capsys):
     assert "50/100" in shown
     assert "5/s, 0:10 left" in shown
     assert "loss 0.5" in shown
+
+
+NOTEBOOK = """
+import threading
+from musegnn.progress import TerminalProgress
+def work(task):
+    for done in range(0, 101, 4):
+        progress(task, done, 100, "scan")
+with TerminalProgress() as progress:
+    workers = [threading.Thread(target=work, args=(f"build {name}",)) for name in ("lung", "brain")]
+    for each in workers: each.start()
+    for each in workers: each.join()
+    progress("train", 0, 0)
+"""
+
+
+def test_a_notebook_shows_one_text_for_all_tasks():
+    pytest.importorskip("ipykernel", reason="needs the extra `docs`")
+    client = pytest.importorskip("nbclient")
+    v4 = pytest.importorskip("nbformat.v4")
+    book = v4.new_notebook(cells=[v4.new_code_cell(NOTEBOOK)])
+    client.NotebookClient(book, kernel_name="python3", timeout=300).execute()
+    (shown,) = book.cells[0].outputs  # nothing on stderr
+    lines = shown["data"]["text/plain"].splitlines()
+    full = progress.BAR_WIDTH * "\u2588"
+    assert sorted(line.split()[:2] for line in lines[:2]) == [["build", "brain"], ["build", "lung"]]
+    assert all(f"{full} 100/100 scan" in line for line in lines[:2])
+    assert lines[2].split() == ["train", full, "0/0"]
 
 
 def problems_of(n):
