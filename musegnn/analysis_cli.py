@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
 
-from musegnn.errors import RunError, WriteError
+from musegnn.errors import InputError, RunError, WriteError
 from musegnn.options import Common
 from musegnn.output import print_json, print_result
 
 BEST = 20
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from pandas import DataFrame
 
     from musegnn.run_folder import RunFolder
@@ -141,12 +144,14 @@ def enrich(
     *,
     gmt: Path,
     of: str = "clusters",
+    per: Literal["tissue", "dataset"] = "tissue",
     k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 50,
     fdr: float = 0.05,
     to: Path | None = None,
+    figure: Path | None = None,
     common: Common = Common(),
 ) -> int:
-    """Name clusters, modules or the neighbours of a gene by gene sets that are over-represented. Works offline.
+    """Name clusters, modules or the neighbours of genes by gene sets that are over-represented. Works offline.
 
     Parameters
     ----------
@@ -155,13 +160,18 @@ def enrich(
     gmt
         File of gene sets: human names, or those of the one species of the run.
     of
-        clusters (of all vectors), modules (of each graph), or a gene, whose nearest genes are tested.
+        clusters (of all vectors), modules (of each graph), a gene, whose nearest genes are tested, or a file of gene
+        names: the genes nearest to their mean in each context.
+    per
+        Contexts of a file of gene names.
     k
-        Number of neighbours of a gene.
+        Number of neighbours of a gene, or of the genes of a file.
     fdr
         Largest false discovery rate that is listed.
     to
         File to write the whole table to, as TSV.
+    figure
+        File to draw the sets that are listed to, as bubbles (PNG).
     """
     from musegnn.analysis.enrichment import cluster_lists, neighbor_lists
     from musegnn.analysis.enrichment import enrich as test_sets
@@ -171,11 +181,66 @@ def enrich(
     sets, keys = _gene_sets(folder, gmt), set(adata.obs["gene_key"].astype(str))
     if of == "modules":
         table = _enrich_modules(folder, sets)
+    elif Path(of).is_file():
+        from musegnn.analysis.gene_lists import sets_near
+
+        table = sets_near(adata, _gene_list(folder, Path(of)), sets, per=per, k=k)
     else:
         lists = cluster_lists(adata) if of == "clusters" else neighbor_lists(adata, of, k=k, run=folder)
         table = test_sets(lists, sets, keys)
     table["genes"] = table["genes"].str.replace(r"(^|,)[^:,]+:", r"\1", regex=True)  # keys without their species
+    if figure is not None:
+        from musegnn.analysis.comparison_files import write_figure
+        from musegnn.analysis.plots import bubble_size, draw_bubbles
+
+        write_figure(figure, lambda axes: draw_bubbles(table, fdr=fdr, axes=axes), bubble_size(table, fdr=fdr))
     _print_table(table, to, common, shown=table[table["q"] <= fdr], none=f"no set at a false discovery rate of {fdr:g}")
+    return 0
+
+
+def factors(
+    run: Path,
+    *,
+    genes: Path,
+    factors: Path,
+    per: Literal["tissue", "dataset"] = "tissue",
+    fdr: float = 0.05,
+    to: Path | None = None,
+    figure: Path | None = None,
+    common: Common = Common(),
+) -> int:
+    """List the transcription factors to which a list of genes lies nearer than to other genes, in each context.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    genes
+        File of gene names, separated by spaces, commas or lines: human, or those of the one species of the run.
+    factors
+        File of the names of transcription factors.
+    per
+        Contexts: tissues, with consensus vectors, or datasets.
+    fdr
+        Largest false discovery rate that is listed.
+    to
+        File to write the whole table to, as TSV.
+    figure
+        File for an UpSet plot of the factors that the contexts share (PNG).
+    """
+    from musegnn.analysis.comparison_files import write_figure
+    from musegnn.analysis.gene_lists import shared_factors
+    from musegnn.analysis.plots import draw_upset, indicators
+    from musegnn.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    listed, known = (_gene_list(folder, path) for path in (genes, factors))
+    table = shared_factors(read_embeddings(run), listed, known, per=per)
+    if figure is not None:
+        write_figure(figure, lambda axes: draw_upset(indicators(table, fdr=fdr), axes=axes), (8.0, 4.6))
+    _print_table(
+        table, to, common, shown=table[table["q"] <= fdr], none=f"no factor at a false discovery rate of {fdr:g}"
+    )
     return 0
 
 
@@ -235,21 +300,42 @@ def _enrich_modules(folder: RunFolder, sets: dict[str, list[str]]) -> DataFrame:
 
 
 def _gene_sets(folder: RunFolder, gmt: Path) -> dict[str, list[str]]:
-    """Return gene sets as keys of the run: names are those of its species, or human where it has several."""
+    """Return gene sets as keys of the run."""
+    from musegnn.evaluation.gene_sets import read_gmt, set_titles
+
+    sets, titles, keys = read_gmt(gmt), set_titles(gmt), _key_names(folder)
+    return {titles[name]: keys(genes) for name, genes in sets.items()}
+
+
+def _gene_list(folder: RunFolder, path: Path) -> list[str]:
+    """Return the genes of a text file as keys of the run."""
+    return _key_names(folder)(read_names(path))
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names of genes, separated by spaces, commas or lines; ``#`` starts a comment."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(error), code="E279", where=str(path), fix="name a text file of gene names") from error
+    names = re.sub(r"#.*", "", text).replace(",", " ").split()
+    if not names:
+        msg = "the file names no gene"
+        raise InputError(msg, code="E279", where=str(path), fix="write names of genes, one per line")
+    return names
+
+
+def _key_names(folder: RunFolder) -> Callable[[Collection[str]], list[str]]:
+    """Return the function from names to keys: names are those of the run's species, or human where it has several."""
     import numpy as np
 
-    from musegnn.evaluation.gene_sets import read_gmt, set_titles
     from musegnn.training.genes import gene_keys, read_orthologs
 
     atlas = folder.atlas()
     species = {dataset.species for dataset in atlas.datasets}
     orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
     named = next(iter(species)) if len(species) == 1 else "human"
-    sets, titles = read_gmt(gmt), set_titles(gmt)
-    return {
-        titles[name]: gene_keys(np.array(sorted(genes), dtype=np.str_), named, orthologs).tolist()
-        for name, genes in sets.items()
-    }
+    return lambda names: gene_keys(np.array(sorted(names), dtype=np.str_), named, orthologs).tolist()
 
 
 def _graphs(folder: RunFolder) -> dict[str, Any]:  # keys and edges
@@ -293,6 +379,7 @@ def contrast(
     *,
     splits: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=3))] = 20,
     seed: int = 0,
+    genes: Path | None = None,
     to: Path | None = None,
     common: Common = Common(),
 ) -> int:
@@ -310,12 +397,15 @@ def contrast(
         Number of random halves of the cells, which tell change from chance.
     seed
         Seed of the halves.
+    genes
+        File of gene names that the volcano plot marks, and whose rank among all genes is tested.
     to
         Folder for genes.tsv, pairs.tsv, modules.tsv, contrast.json, volcano.png and partners.png; by default a folder
         in the run.
     """
     from musegnn.analysis.comparison import contrast as compare
     from musegnn.analysis.comparison_files import folder_name, write_contrast
+    from musegnn.analysis.gene_lists import list_change
     from musegnn.data_store import Store
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
@@ -326,8 +416,14 @@ def contrast(
             Store.open(folder.store_path()), folder.atlas(), a, b, splits=splits, seed=seed, progress=progress
         )
     place = to or folder.path / folder_name(a, b)
-    files = [str(path) for path in write_contrast(found, place)]
     about = found.summary
+    listed, rank = None, ""
+    if genes is not None:
+        listed = read_names(genes)
+        change = list_change(found.genes, listed)
+        about = about | {"listed": change._asdict()}
+        rank = f"{change.n_genes} listed genes rank with an AUROC of {change.auroc:.2f} (p {change.p_value:.2g}).\n"
+    files = [str(path) for path in write_contrast(found, place, genes=listed)]
     columns = ["gene", "change", "p_value", "q_value", "n_gained", "n_lost", "gained", "lost"]
     table = found.genes[columns].head(20).to_string(index=False, float_format="%.3g")
     kept = int((found.modules["state"] == "kept").sum())
@@ -335,7 +431,7 @@ def contrast(
         f"{table}\n{about['changed']} of {about['genes']} genes change more than others of their strength (false "
         f"discovery rate 5 %); the median gene changes {about['background']:.2f} times as much as between random "
         "halves.\n"
-        f"{kept} of {len(found.modules)} modules of {a} are kept in {b}.\nTables and figures in {place}"
+        f"{rank}{kept} of {len(found.modules)} modules of {a} are kept in {b}.\nTables and figures in {place}"
     )
     print_result(common, about | {"files": files}, text)
     return 0

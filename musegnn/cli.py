@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from musegnn.analysis_cli import contrast, enrich, export, neighbors, predict, read_embeddings
+from musegnn.analysis_cli import contrast, enrich, export, factors, neighbors, predict, read_embeddings
 from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, Common, Settings
@@ -337,7 +337,7 @@ def _evaluate(
     return 0
 
 
-for command in (contrast, enrich, export, neighbors, predict):
+for command in (contrast, enrich, export, factors, neighbors, predict):
     app.command(command)
 
 

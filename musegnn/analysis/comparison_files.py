@@ -10,20 +10,18 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from musegnn.analysis.plots import volcano
 from musegnn.data_store.atomic_files import atomic_file, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from musegnn.analysis.comparison import Contrast
 
-FDR = 0.05
-LABELLED, ROWS, COLUMNS = 20, 25, 40
-INK, SOFT, GAINED, LOST = "#1d2129", "#a9b0bc", "#c2410c", "#1d4ed8"
+ROWS, COLUMNS = 25, 40
 SIGNIFICANT = 4
 
 
@@ -38,8 +36,10 @@ def folder_name(a: str, b: str) -> str:
     return "-".join(["contrast", *(re.sub(r"[^A-Za-z0-9_.]+", ".", text)[:60] for text in (a, b))])
 
 
-def write_contrast(result: Contrast, folder: Path) -> list[Path]:
+def write_contrast(result: Contrast, folder: Path, *, genes: Collection[str] | None = None) -> list[Path]:
     """Write ``genes.tsv``, ``pairs.tsv``, ``modules.tsv``, ``contrast.json``, ``volcano.png`` and ``partners.png``.
+
+    The volcano plot marks `genes`, or the most changed.
 
     Returns
     -------
@@ -55,35 +55,20 @@ def write_contrast(result: Contrast, folder: Path) -> list[Path]:
     }
     write_file(folder / "contrast.json", json.dumps(document, indent=1) + "\n")
     a, b = ("+".join(result.summary[side]) for side in ("a", "b"))
-    _draw(folder / "volcano.png", lambda axes: _volcano(axes, result.genes, a, b), (6.4, 5.2))
-    _draw(folder / "partners.png", lambda axes: _partners(axes, result, a, b), (10.5, 6.4))
+    write_figure(folder / "volcano.png", lambda axes: volcano(result, genes=genes, axes=axes), (6.4, 5.2))
+    write_figure(folder / "partners.png", lambda axes: _partners(axes, result, a, b), (10.5, 6.4))
     return [folder / f"{name}.tsv" for name in tables] + [
         folder / name for name in ("contrast.json", "volcano.png", "partners.png")
     ]
 
 
-def _draw(path: Path, draw: Callable[[Axes], None], size: tuple[float, float]) -> None:
+def write_figure(path: Path, draw: Callable[[Axes], object], size: tuple[float, float]) -> None:
+    """Write what a function draws on axes as PNG, whole or not at all; `size` is in inches."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     draw(figure.add_subplot())
     with atomic_file(path) as aside:
         figure.savefig(aside, format="png", dpi=150, metadata={"Software": None})
-
-
-def _volcano(axes: Axes, genes: pd.DataFrame, a: str, b: str) -> None:
-    """Draw the change of each gene against its p-value; right of 0 where partners are gained in b."""
-    toward_b = np.where(genes["strength_b"] >= genes["strength_a"], 1.0, -1.0)
-    x = toward_b * np.log2(np.maximum(genes["change"], 1.0))
-    y = -np.log10(genes["p_value"])
-    called = genes["q_value"] < FDR
-    color = np.where(~called, SOFT, np.where(toward_b > 0, GAINED, LOST))
-    axes.scatter(x, y, s=np.where(called, 16, 7), c=color, linewidths=0)
-    for k in range(min(LABELLED, int(called.sum()))):
-        axes.annotate(genes["gene"][k], (x[k], y[k]), (3, 3), textcoords="offset points", fontsize=7, color=INK)
-    axes.set_xlabel(f"log2 change of co-expression, signed: stronger in {a} (left) or in {b} (right)")
-    axes.set_ylabel("-log10 p")
-    axes.set_title(f"{int(called.sum())} of {len(genes)} genes changed (false discovery rate 5 %)", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _partners(axes: Axes, result: Contrast, a: str, b: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 import musegnn as mg
 from musegnn.analysis.neighbors import query
 from musegnn.analysis.network import edge_table, write_network
+from musegnn.analysis_cli import read_names
 from musegnn.errors import InputError
 from musegnn.graph import EdgeSet
 
@@ -192,3 +193,20 @@ def test_the_commands(run, model, tmp_path, capsys):
     scores = pd.read_csv(tmp_path / "p.tsv", sep="\t")
     assert {"set", "gene", "member", "score", "probability"} <= set(scores)
     assert scores["probability"].between(0, 1).all()
+    (tmp_path / "list.txt").write_text("# a list\n" + ", ".join(near["gene"]) + "\n")
+    (tmp_path / "factors.txt").write_text("\n".join(everywhere))
+    figures = [tmp_path / name for name in ("upset.png", "bubbles.png")]
+    shown = call("factors", run, "--genes", tmp_path / "list.txt", "--factors", tmp_path / "factors.txt", "--json",
+                 "--fdr", "1", "--per", "dataset", "--figure", figures[0])  # fmt: skip
+    rows = pd.DataFrame(json.loads(shown))
+    assert graph.name in set(rows["context"])
+    assert set(rows["factor"]) <= set(everywhere)
+    call("enrich", run, "--gmt", gmt, "--of", tmp_path / "list.txt", "--k", "20", "--figure", figures[1])
+    assert all(figure.read_bytes().startswith(b"\x89PNG") for figure in figures)
+
+
+def test_a_list_of_genes_that_is_none_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    for name in ("empty.txt", "absent.txt"):
+        with pytest.raises(InputError, match="E279"):
+            read_names(tmp_path / name)
