@@ -8,7 +8,8 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,8 +55,7 @@ class _NotebookBars:
     """One output of plain text that is replaced as steps finish, a line per task; it needs no widgets."""
 
     def __init__(self) -> None:
-        from IPython.display import display
-
+        display: Any = import_module("IPython.display").display  # has types in some versions only
         self._lines: dict[str, str] = {}
         self._last = 0.0
         self._handle = display({"text/plain": ""}, raw=True, display_id=True)

@@ -19,9 +19,9 @@ HIDDEN = 8
 
 
 @pytest.fixture
-def exported(annotated, tmp_path):
+def exported(make_atlas, tmp_path):
     """Write the consensus vectors, and return them by gene."""
-    vectors = consensus(annotated)
+    vectors = consensus(make_atlas(strange=False))
     export(vectors, tmp_path / "genes.npz", format="npz")
     return {name: vectors.X[k] for k, name in enumerate(vectors.obs_names)}
 
@@ -69,16 +69,10 @@ def test_the_model_of_gears_takes_them_and_depends_on_them(exported, tmp_path, m
     genes = list(exported)[:12]
     ring = torch.tensor([range(12), [*range(1, 12), 0]])
     graph = {"G_coexpress": ring, "G_coexpress_weight": torch.ones(12), "G_go": ring, "G_go_weight": torch.ones(12)}
-    sizes = {
-        "num_perts": 12,
-        "no_perturb": False,
-        "num_go_gnn_layers": 1,
-        "num_gene_gnn_layers": 1,
-        "hidden_size": HIDDEN,
-        "decoder_hidden_size": 4,
-    }
+    layers = {"num_go_gnn_layers": 1, "num_gene_gnn_layers": 1}
+    sizes = {"num_genes": 12, "num_perts": 12, "hidden_size": HIDDEN, "decoder_hidden_size": 4}
     torch.manual_seed(0)
-    model = gears.GEARS_Model({"num_genes": 12, "uncertainty": False, "device": "cpu", **sizes, **graph})
+    model = gears.GEARS_Model({"uncertainty": False, "no_perturb": False, "device": "cpu", **layers, **sizes, **graph})
     before = model.gene_emb.weight.detach().clone().numpy()
     cells = torch.rand(24, 1)
     batch = torch.arange(2).repeat_interleave(12)
