@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from musegnn.cluster.links import PING_SECONDS, Answer, ping
 from musegnn.cluster.messages import TaskResult
 from musegnn.errors import ConfigError
+from musegnn.text import some_of
 from musegnn.training.phases import PhaseState
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ RECHECK_SECONDS = 5.0
 QUICK_PING_SECONDS = 0.3
 END_SECONDS = 5.0
 HEAD_CHECK_SECONDS = 5.0
+MOST_HOSTS = 8
 HEAD_SECONDS = 25.0
 """Silence of the head of the cluster after which a run stops; Ray itself ends this process after a minute."""
 
@@ -189,6 +191,17 @@ class ActorPool:
     def aside(self) -> list[ActorHandle]:
         """Actors that live and get no work for now."""
         return [actor for actor in self.actors if actor.aside and not actor.dead]
+
+    def offers(self) -> str:
+        """Return in words what each actor asks for, and what the hosts of the cluster have."""
+        asked = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+        kinds = [kind for kind, n in asked.items() if n]
+        hosts = []
+        for node in self._ray.nodes():
+            has = [f"{node['Resources'].get(kind, 0):g} {kind}" for kind in kinds]
+            hosts.append(f"{node['NodeManagerAddress']} ({' and '.join(has) if node['Alive'] else 'gone'})")
+        wanted = " and ".join(f"{asked[kind]:g} {kind}" for kind in kinds) or "nothing"
+        return f"each asks for {wanted}; hosts: {some_of(hosts, MOST_HOSTS)}"
 
     def begin(self, actor: ActorHandle, task: TrainTask) -> Any:  # Ray's reference
         """Begin a task; the reference becomes a :class:`TaskResult`."""

@@ -186,7 +186,8 @@ class Controller:
             if refused and self._group_epoch < self._first_group_epoch:
                 raise refused[0]
             if time.monotonic() > until:
-                msg = f"{len(self._pool.ready)} of {n} actors were ready after {self._timeouts.start:.0f} s"
+                ready = f"{len(self._pool.ready)} of {n} actors were ready after {self._timeouts.start:.0f} s"
+                msg = f"{ready}; {self._pool.offers()}"
                 fix = "ask for fewer actors, or see `ray status` for what the cluster lacks"
                 raise RunError(msg, code="E442", where="cluster", fix=fix)
             failed = [a for a in self._pool.actors if id(a) not in before and a.dead and a.info is None]

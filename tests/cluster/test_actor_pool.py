@@ -48,6 +48,12 @@ class FakeRay:
             raise ref.found
         return ref.found
 
+    def nodes(self):
+        return [
+            {"NodeManagerAddress": "10.0.0.1", "Alive": True, "Resources": {"CPU": 4.0}},
+            {"NodeManagerAddress": "10.0.0.2", "Alive": False, "Resources": {}},
+        ]
+
     def kill(self, handle):
         self.killed.append(handle)
 
@@ -145,3 +151,12 @@ def test_all_end_with_the_pool_without_waiting_for_hosts_that_do_not_answer(pool
     with pool:
         pass
     assert time.monotonic() - began < 5.0
+
+
+def test_what_hosts_offer_is_said_beside_what_is_asked(pool):
+    assert pool.offers() == "each asks for 1 CPU; hosts: 10.0.0.1 (4 CPU), 10.0.0.2 (gone)"
+
+
+def test_gpus_that_are_asked_for_are_said_of_every_host():
+    pool = ActorPool(FakeRay("127.0.0.1:1"), "run", preflight=MagicMock(), cpus=2, gpus=1)
+    assert pool.offers().startswith("each asks for 2 CPU and 1 GPU; hosts: 10.0.0.1 (4 CPU and 0 GPU)")
