@@ -108,7 +108,12 @@ class LocalComm:
         found = sorted(objections)
         if found:
             return Reduction({}, found)
-        return Reduction({unit: _fixed_sum(parts, len(members[unit])) for unit, parts in contributions.items()}, [])
+        bounds = read_numbers([largest(parts.values()) for parts in contributions.values()])
+        sums = {
+            unit: _fixed_sum(parts, bound, len(members[unit]))
+            for (unit, parts), bound in zip(contributions.items(), bounds, strict=True)
+        }
+        return Reduction(sums, [])
 
     def add_up(self, total: torch.Tensor) -> torch.Tensor:
         """Return the tensor of this process."""
@@ -128,14 +133,20 @@ def add_ascending(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
     return total
 
 
-def largest(parts: Iterable[torch.Tensor]) -> float:
-    """Return the largest magnitude in some tensors; 0 when they are empty."""
-    return max((part.abs().amax().item() for part in parts if part.numel()), default=0.0)
+def read_numbers(numbers: Sequence[torch.Tensor]) -> list[float]:
+    """Return numbers of one device and type, in one read, as a GPU has to finish all its work for each."""
+    found: list[float] = torch.stack([number.reshape(()) for number in numbers]).tolist() if numbers else []
+    return found
 
 
-def _fixed_sum(parts: Mapping[int, torch.Tensor], n_members: int) -> torch.Tensor:
+def largest(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the largest magnitude in some tensors, at least one, as a number on their device; 0 for empty ones."""
+    return torch.stack([part.abs().amax() if part.numel() else part.new_zeros(()) for part in parts]).amax()
+
+
+def _fixed_sum(parts: Mapping[int, torch.Tensor], bound: float, n_members: int) -> torch.Tensor:
     some = next(iter(parts.values()))
-    scale = scale_for(largest(parts.values()), n_members)
+    scale = scale_for(bound, n_members)
     total = torch.zeros(some.shape, dtype=torch.int64, device=some.device)
     add_rounded(parts.values(), scale, total)
     return to_float(total, scale, some.dtype)

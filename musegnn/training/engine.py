@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
-from musegnn.training.comm import Comm, LocalComm, add_ascending
+from musegnn.training.comm import Comm, LocalComm, add_ascending, read_numbers
 from musegnn.training.diagnostics import compare_pair
 from musegnn.training.objective import Objective
 from musegnn.training.phases import Phases
@@ -64,11 +64,10 @@ class DatasetRound:
     by_partner: torch.Tensor | None = None
     units: dict[str, Gradients] = field(default_factory=dict)
     contributions: dict[str, torch.Tensor] = field(default_factory=dict)
-    row: dict[str, Any] = field(default_factory=dict)
 
-    def is_finite(self) -> bool:
-        """Return whether the loss and all gradients are finite."""
-        return _is_finite(self.row, [*self.units.values(), list(self.contributions.values())])
+    def numbers(self) -> list[torch.Tensor]:
+        """Return the losses, and a number per gradient that is finite when the gradient is."""
+        return [*self.losses.values(), *_sums([*self.units.values(), list(self.contributions.values())])]
 
 
 class Engine:
@@ -226,7 +225,6 @@ class Engine:
                 d.by_own = _add(d.by_own, by_own)
                 d.losses |= _detached(losses)
                 self._watch(round_, i, j, d.leaf, other)
-            d.row = objective.row(round_, i, j, d.losses)
         by_partner = {i: d.by_partner for i, d in own.items() if d.by_partner is not None}
         collect = self.comm.return_gradients(by_partner, partner)
         self.phases.enter("return", round_)
@@ -238,7 +236,7 @@ class Engine:
         for i, d in own.items():
             for unit, flat in d.contributions.items():
                 contributions.setdefault(unit, {})[i] = flat
-        bad = {i for i, d in own.items() if not d.is_finite()}
+        rows, bad = self._read(round_, datasets)
         reduction = self.comm.reduce(contributions, model.shared.members, bad)
         self._refuse(round_, reduction.objections)
         before_step()
@@ -246,7 +244,20 @@ class Engine:
         gradients = {unit: parts for d in datasets for unit, parts in d.units.items()}
         gradients |= {unit: _unflatten(flat, self._parameters[unit]) for unit, flat in reduction.sums.items()}
         self._step(gradients)
-        return [d.row for d in datasets]
+        return rows
+
+    def _read(self, round_: int, datasets: Sequence[DatasetRound]) -> tuple[list[dict[str, Any]], set[int]]:
+        """Return the records of datasets, and those of them that are not finite, from one read of the device."""
+        numbers = [d.numbers() for d in datasets]
+        found = iter(read_numbers([number for each in numbers for number in each]))
+        rows, bad = [], set()
+        for d, each in zip(datasets, numbers, strict=True):
+            values = [next(found) for _ in each]
+            row = self.objective.row(round_, d.index, d.partner, dict(zip(d.losses, values, strict=False)))
+            rows.append(row)
+            if not np.isfinite([row["loss"], *values]).all():
+                bad.add(d.index)
+        return rows, bad
 
     def _backward(self, round_: int, d: DatasetRound, returned: dict[int, torch.Tensor]) -> None:
         """Run the encoder's backward pass on the gradients by its vectors, added in ascending dataset index."""
@@ -277,10 +288,11 @@ class Engine:
                 losses |= objective.comparison(round_, i, j, z_i, z_j)
                 units += [unit for unit in (model.layer_unit(j), *model.shared.units(j)) if unit not in units]
                 self._watch(round_, i, j, z_i, z_j)
-            row = objective.row(round_, i, j, losses)
             found = iter(_gradients(objective.weighted(losses), [p for u in units for p in self._parameters[u]]))
             gradients = {unit: [next(found) for _ in self._parameters[unit]] for unit in units}
-            self._refuse(round_, () if _is_finite(row, gradients.values()) else (i,))
+            values = read_numbers([*_detached(losses).values(), *_sums(gradients.values())])
+            row = objective.row(round_, i, j, dict(zip(losses, values, strict=False)))
+            self._refuse(round_, () if np.isfinite([row["loss"], *values]).all() else (i,))
             self._step(gradients)
             rows.append(row)
         return rows
@@ -353,7 +365,6 @@ def _unflatten(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Gradie
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
 
 
-def _is_finite(row: Mapping[str, Any], gradients: Iterable[Sequence[torch.Tensor | None]]) -> bool:
+def _sums(gradients: Iterable[Sequence[torch.Tensor | None]]) -> list[torch.Tensor]:
     # The sum of entries that are not all finite is not finite; entries so large that their sum overflows are no better.
-    found = (gradient for parts in gradients for gradient in parts if gradient is not None)
-    return bool(np.isfinite(row["loss"])) and all(bool(torch.isfinite(g.sum())) for g in found)
+    return [gradient.sum() for parts in gradients for gradient in parts if gradient is not None]

@@ -73,9 +73,8 @@ class Objective:
         parts = [getattr(self._config.loss, name) * loss for name, loss in losses.items()]
         return torch.stack(parts).sum() if parts else None
 
-    def row(self, round_: int, i: int, j: int, losses: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    def row(self, round_: int, i: int, j: int, values: Mapping[str, float]) -> dict[str, Any]:
         """Return the record of dataset `i` with partner `j`, see :meth:`musegnn.training.engine.Engine.round`."""
-        values = {name: loss.item() for name, loss in losses.items()}
         return {
             "round": round_,
             "dataset": self._graphs[i].name,

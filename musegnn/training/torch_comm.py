@@ -24,7 +24,7 @@ import torch
 from torch import distributed
 
 from musegnn.errors import ConfigError, RunError
-from musegnn.training.comm import Reduction, largest
+from musegnn.training.comm import Reduction, largest, read_numbers
 from musegnn.training.fixed_point import add_rounded, scale_for, to_float
 from musegnn.training.gloo_sockets import GlooSockets
 
@@ -232,11 +232,14 @@ class TorchComm:
 
         def found() -> Vectors:
             returned = {i: g for i, g in gradients.items() if self._owner[partner[i]] == self.rank}
+            pieces: dict[int, torch.Tensor] = {}
             for subjects, part in zip(incoming, receive(), strict=True):
                 sizes = [1 + self._n_genes[partner[i]] * self._dim for i in subjects]
-                for i, piece in zip(subjects, torch.split(part, sizes), strict=True):
-                    if piece[0].item():
-                        returned[i] = piece[1:].view(self._n_genes[partner[i]], self._dim)
+                pieces |= zip(subjects, torch.split(part, sizes), strict=True)
+            marks = read_numbers([piece[0] for piece in pieces.values()])
+            for (i, piece), mark in zip(pieces.items(), marks, strict=True):
+                if mark:
+                    returned[i] = piece[1:].view(self._n_genes[partner[i]], self._dim)
             return returned
 
         return found
@@ -323,21 +326,19 @@ class TorchComm:
 
     def _agree(self, contributions: Contributions, units: Sequence[str], *, objects: bool) -> _Agreement:
         """Take the maximum over processes of who objects and of each unit's largest gradient and size."""
-        found = torch.zeros(1 + 2 * len(units), dtype=torch.float64)
-        found[0] = objects
-        if not objects:
-            for k, unit in enumerate(units):
-                parts = contributions.get(unit, {})
-                found[1 + 2 * k] = largest(parts.values())
-                found[2 + 2 * k] = max((part.numel() for part in parts.values()), default=0)
-        found = found.to(self._device)
+        mine = {} if objects else contributions
+        sizes = [max((part.numel() for part in mine.get(unit, {}).values()), default=0) for unit in units]
+        found = torch.tensor([float(objects), *sizes, *[0.0] * len(units)], dtype=torch.float64, device=self._device)
+        for k, unit in enumerate(units, 1 + len(units)):
+            if mine.get(unit):
+                found[k] = largest(mine[unit].values())
         if self.size > 1:
             self._all_reduce(found, distributed.ReduceOp.MAX)
-        objected, *pairs = found.tolist()
+        objected, *numbers = found.tolist()
         return _Agreement(
             bool(objected),
-            dict(zip(units, pairs[::2], strict=True)),
-            dict(zip(units, map(int, pairs[1::2]), strict=True)),
+            dict(zip(units, numbers[len(units) :], strict=True)),
+            dict(zip(units, map(int, numbers[: len(units)]), strict=True)),
         )
 
     def _all_reduce(self, tensor: torch.Tensor, how: Any) -> None:  # torch publishes no type for operations

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -317,6 +321,60 @@ def test_placement_changes_no_bit(atlas, in_ranks, owner, settings):
             found, expected = engine.state(unit), alone.state(unit)
             assert found.keys() == expected.keys()
             assert all(found[k].equal(expected[k]) for k in expected), unit
+
+
+ONLY_ON_CPUS = {"losses.py", "reconstruction.py"}  # `grad.device.type == "cpu" and grad.item() == 1.0`
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Return the places at which numbers of tensors are read, as a GPU has to finish its work for each."""
+    found = []
+
+    def watched(name):
+        read = getattr(torch.Tensor, name)
+
+        def count(self, *arguments, **named):
+            place = sys._getframe(1)
+            path = Path(place.f_code.co_filename)
+            if path.parent.name in {"training", "model"} and path.name not in ONLY_ON_CPUS:
+                found.append(f"{path.name}:{place.f_lineno} {place.f_code.co_name}")
+            return read(self, *arguments, **named)
+
+        monkeypatch.setattr(torch.Tensor, name, count)
+
+    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__"):
+        watched(name)
+    return found
+
+
+def test_a_round_reads_numbers_of_the_device_two_times(atlas, reads):
+    store, config = atlas(training__checkpoint_every=10, training__rounds=20)
+    data = prepare(store, config)
+    engine = Engine(make_model(data, config), config.training)
+    engine.round(1)
+    reads.clear()
+    engine.round(2)
+    assert len(reads) == 2, reads
+
+
+def test_a_round_of_two_processes_reads_numbers_three_times_in_each(atlas, in_ranks, reads):
+    store, config = atlas(training__checkpoint_every=10, training__rounds=20)
+    owner, begin, end = [1, 0, 1, 0], threading.Barrier(2, reads.clear), threading.Barrier(2)
+
+    def work(rank, group):
+        owned = [i for i, o in enumerate(owner) if o == rank]
+        data = prepare(store, config, owned=owned)
+        comm = connect(group, owner, data, config, torch.float32)
+        engine = Engine(make_model(data, config, owned=owned), config.training, comm=comm)
+        engine.round(1)
+        begin.wait(60)
+        engine.round(2)
+        end.wait(60)
+        return list(reads)
+
+    found = in_ranks(2, work)[0]
+    assert len(found) <= 2 * 3, found
 
 
 def test_a_process_keeps_the_records_it_owns_and_knows_the_rest(atlas):
