@@ -205,9 +205,12 @@ def _identity(
 
 def _shared(atlas: AtlasConfig, files: Sequence[FileSource], rows: int, device: str) -> list[SharedGenes | None]:
     """Return for each dataset which choose genes together with it, if any do."""
-    alone = [_identity(f, d, atlas.graph, rows, device, None) for d, f in zip(atlas.datasets, files, strict=True)]
     groups = groups_that_choose(atlas.datasets, atlas.graph)
-    members = {group: tuple(sorted(alone[i] for i in group)) for group in groups if group is not None}
+    members = {
+        group: tuple(sorted(_identity(files[i], atlas.datasets[i], atlas.graph, rows, device, None) for i in group))
+        for group in set(groups)
+        if group is not None
+    }
     unknown = np.empty(0, dtype=np.str_)
     return [None if group is None else SharedGenes(members[group], unknown) for group in groups]
 
