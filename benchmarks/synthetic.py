@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 UNIT = 500
 GROUP = 20
+KEPT = 0.9
 
 
 class SyntheticCounts:
@@ -88,6 +89,32 @@ class SyntheticCounts:
         counts = vstack([block for _, block in self.blocks(16384)], format="csr", dtype=np.int32)
         depth = 10.0 * np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
         return counts, depth.astype(np.float64)
+
+
+class ThinnedCounts(SyntheticCounts):
+    """Counts of many cells at little cost: each is drawn from few that are made, and loses a share of its counts anew.
+
+    Parameters
+    ----------
+    n_distinct
+        Number of cells that are made.
+    """
+
+    def __init__(self, n_cells: int, n_genes: int, density: float, *, n_distinct: int = 20_000, seed: int = 0) -> None:
+        super().__init__(n_cells, n_genes, density, seed=seed)
+        few = SyntheticCounts(n_distinct, n_genes, density, seed=seed)
+        self.made = vstack([block for _, block in few.blocks(n_distinct)], format="csr", dtype=np.int32)
+
+    def _unit(self, start: int) -> csr_matrix:
+        rng = stream(self._seed, "bench_thinned", start)
+        chosen = rng.integers(self.made.shape[0], size=min(UNIT, self.n_cells - start))
+        unit = self.made[chosen]
+        kept = (rng.random(unit.nnz, dtype=np.float32) < KEPT).astype(np.int32)
+        several = unit.data > 1
+        kept[several] = rng.binomial(unit.data[several], KEPT)
+        thinned = csr_matrix((kept, unit.indices, unit.indptr), shape=unit.shape)
+        thinned.eliminate_zeros()
+        return thinned
 
 
 def _scale(share: NDArray[np.float64], density: float) -> float:

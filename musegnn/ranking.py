@@ -1,6 +1,6 @@
 """Expected scores of the right answer in a ranking, and what chance gives.
 
-Legend: Q queries, N candidates.
+Legend: Q queries, N candidates, M bounds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 TOP_K = 10
+BINS = 2048
 
 
 def _harmonic(n: int) -> Floats:
@@ -54,3 +56,59 @@ def expected_scores(above: NDArray[np.integer], equal: NDArray[np.integer], *, k
 def chance_level(n_candidates: int, *, k: int = TOP_K) -> tuple[float, float]:
     """Compute the expected mean reciprocal rank ``H_N / N`` and recall ``min(k, N) / N`` of random order."""
     return float(_harmonic(n_candidates)[-1] / n_candidates), min(k, n_candidates) / n_candidates
+
+
+@njit(nogil=True, cache=True)
+def count_at_least(
+    values: NDArray[np.floating], row: NDArray[np.int64], bound: NDArray[np.floating]
+) -> NDArray[np.int64]:
+    """Count, for each bound, the values of its row of a matrix that are not below it, (M,) int64.
+
+    Values are sorted into bins between the smallest and the largest bound of their row, so that only those in the bin
+    of a bound are compared with it: one pass, where sorting each row takes many.
+
+    Parameters
+    ----------
+    values
+        Values, shape (Q, N), -inf among them but not nan.
+    row, bound
+        Row of each bound, ascending, and finite bounds, shape (M,).
+    """
+    result = np.zeros(len(bound), dtype=np.int64)
+    n_in, behind = np.empty(BINS, np.int64), np.empty(BINS + 1, np.int64)
+    has_bound = np.empty(BINS, np.bool_)
+    close, close_bin = np.empty(values.shape[1], values.dtype), np.empty(values.shape[1], np.int64)
+    first = 0
+    while first < len(bound):
+        last = first
+        while last < len(bound) and row[last] == row[first]:
+            last += 1
+        low, high = bound[first:last].min(), bound[first:last].max()
+        scale = (BINS - 1) / (high - low) if high > low else 0.0
+        n_in[:] = 0
+        has_bound[:] = False
+        for t in bound[first:last]:
+            has_bound[int((t - low) * scale)] = True
+        above = n_close = 0
+        for s in values[row[first]]:
+            if s < low:
+                continue
+            if s > high:
+                above += 1
+                continue
+            at = int((s - low) * scale)  # not above the bin of any larger value
+            n_in[at] += 1
+            if has_bound[at]:
+                close[n_close], close_bin[n_close] = s, at
+                n_close += 1
+        behind[BINS] = above
+        for at in range(BINS - 1, -1, -1):
+            behind[at] = behind[at + 1] + n_in[at]
+        for m in range(first, last):
+            at = int((bound[m] - low) * scale)
+            count = behind[at + 1]
+            for c in range(n_close):
+                count += close_bin[c] == at and close[c] >= bound[m]
+            result[m] = count
+        first = last
+    return result

@@ -219,7 +219,7 @@ def nearest_split(
             similarity = unit[start : start + step] @ unit[left : left + TILE_COLUMNS].T
             _scan(similarity, start, left, _strips(code[left : left + TILE_COLUMNS]), code, size, usual, index, score)
 
-    _in_threads(scan, range(0, n, step), progress)
+    in_threads(scan, range(0, n, step), progress)
     score[index < 0] = np.nan
     if typical is None:
         np.clip(score, -1.0, 1.0, out=score)
@@ -266,11 +266,12 @@ def effective_rank(x: NDArray[np.floating]) -> float:
     """
     x64 = np.asarray(x, dtype=np.float64)
     centred = x64 - x64.mean(axis=0)
-    power = np.linalg.svd(centred, compute_uv=False) ** 2
+    total = float((centred * centred).sum())
     rounding = (np.finfo(np.float64).eps * np.abs(x64).max(initial=0.0)) ** 2 * x64.size
-    if power.sum() <= rounding:
+    if total <= rounding:
         return float("nan")
-    share = power / power.sum()
+    few = centred if len(centred) >= centred.shape[1] else centred.T
+    share = np.linalg.eigvalsh(few.T @ few) / total  # squares of singular values; what cancels there is no share
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
 
@@ -370,11 +371,14 @@ def _average_largest(unit: Floats, group: Ints, wanted: Ints, members: Ints, cod
         total = np.where(known, top, 0).sum(axis=1)
         result[start : start + step] = total / np.maximum(known.sum(axis=1), 1)
 
-    _in_threads(average, range(0, len(wanted), step))
+    in_threads(average, range(0, len(wanted), step))
 
 
-def _in_threads(work: Callable[[int], None], starts: range, progress: Callable[[int, int], None] | None = None) -> None:
-    """Call `work` for the start of every block of rows; the threads of BLAS would mostly wait for one another."""
+def in_threads(work: Callable[[int], None], starts: range, progress: Callable[[int, int], None] | None = None) -> None:
+    """Call `work` for the start of every block of rows, in as many threads as there are cores, each with one of BLAS.
+
+    What `work` writes must not depend on the order of blocks. BLAS's own threads would mostly wait for one another.
+    """
     with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for done, _ in enumerate(pool.map(work, starts), 1):
             if progress is not None:

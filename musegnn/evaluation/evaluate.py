@@ -330,9 +330,10 @@ def evaluate_model(
     -------
     dict
         As :func:`evaluate`, for ``trained``, ``start`` (the closed-form maps before the first round, where there are
-        both), ``untrained``, the baselines of :func:`~musegnn.evaluation.baselines.candidates.baseline_candidates` and
-        ``relations`` (the features of the shared map), with the ``settings`` used and ``modules``; with `sets` also
-        ``function`` and ``transfer``; with several seeds also ``seeds``
+        both and the atlas is evaluated as a whole), ``untrained``, the baselines of
+        :func:`~musegnn.evaluation.baselines.candidates.baseline_candidates` and ``relations`` (the features of the
+        shared map, of an atlas as a whole), with the ``settings`` used and ``modules``; with `sets` also ``function``
+        and ``transfer``; with several seeds also ``seeds``
         (:func:`musegnn.evaluation.seeds.summarize_seeds`) with ``stability``, the agreement of nearest genes between
         seeds by model.
     """
@@ -375,7 +376,7 @@ def _evaluate_seed(
     has_maps = model.config.model.has_maps
     about = f"musegnn after {model.rounds} rounds" if model.rounds or not has_maps else MAPS
     candidates = {"trained": _model_candidate(model, about)}
-    if has_maps and model.rounds:
+    if has_maps and model.rounds and sample.rows is None:  # the closed forms of many datasets take minutes
         candidates["start"] = _model_candidate(model.started(), f"{MAPS}, before the first round")
     candidates |= {
         "untrained": _model_candidate(model.untrained(), "musegnn with its initial weights"),

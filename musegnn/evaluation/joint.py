@@ -19,8 +19,15 @@ from musegnn.evaluation.dataset_pairs import PAIR_GROUPS, pair_group, shared_gen
 from musegnn.evaluation.metrics import mean_of_defined
 from musegnn.evaluation.retrieval import pair_retrieval
 from musegnn.evaluation.sample import sampling_error
-from musegnn.ranking import TOP_K, chance_level, expected_scores
-from musegnn.vectors import Similarity, neighborhood_similarity, scale_locally, typical_similarity, unit_rows
+from musegnn.ranking import TOP_K, chance_level, count_at_least, expected_scores
+from musegnn.vectors import (
+    Similarity,
+    in_threads,
+    neighborhood_similarity,
+    scale_locally,
+    typical_similarity,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 
 MIXING_NEIGHBORS = 30
 CONSERVED_NEIGHBORS = 10
-BLOCK_ROWS = 512
+BLOCK_ROWS, BLOCK_ENTRIES = 512, 1 << 23
 TIE = 1e-12
 
 
@@ -80,20 +87,25 @@ def retrieve_jointly(
     place[~asked] = -1
     typical = typical_similarity(unit, dataset) if by == "balanced" else None
     near = neighborhood_similarity(unit, dataset) if by == "csls" else None
-    for rows in _blocks(np.flatnonzero(asked)):
+    chosen = np.flatnonzero(asked)
+    step = _block_rows(n)
+
+    def score(start: int) -> None:
+        rows = chosen[start : start + step]
         similarity = unit[rows] @ unit.T
         if typical is not None:
             similarity -= typical[dataset[rows]][:, dataset]
         if near is not None:
             similarity = scale_locally(similarity, near, dataset, rows)
         targets = row_of[gene[rows]]
-        own = np.take_along_axis(similarity, targets, axis=1)  # of no meaning where the gene is absent, and never read
         query, where = np.nonzero(targets >= 0)
+        own = similarity[query, targets[query, where]]
         similarity[query, targets[query, where]] = -np.inf
-        similarity.sort(axis=1)
-        low = np.stack([np.searchsorted(s, v - TIE, "left") for s, v in zip(similarity, own, strict=True)])
-        high = np.stack([np.searchsorted(s, v + TIE, "right") for s, v in zip(similarity, own, strict=True)])
-        scores[:, place[rows]] = expected_scores(n - high, high - low + 1, k=k)
+        above = count_at_least(similarity, query, np.nextafter(own + TIE, np.inf))
+        equal = count_at_least(similarity, query, own - TIE) - above
+        scores[:, place[rows[query]], where] = expected_scores(above, equal + 1, k=k)
+
+    in_threads(score, range(0, len(chosen), step))
     chance = np.array([chance_level(n - c + 1, k=k) for c in range(len(graphs) + 1)])
     table = row_of[np.unique(gene[asked])]  # in the order of the keys
     found = []
@@ -200,15 +212,19 @@ def conservation(
     unit = {t.name: unit_rows(vectors[t.name]) for t in graphs}
     everything = list(combinations(range(len(graphs)), 2))
     compared = everything if pairs is None else list(pairs)
-    found: list[tuple[str, NDArray[np.float64], int]] = []
-    for i, j in compared:
-        a, b = graphs[i], graphs[j]
+    scores: list[tuple[str, NDArray[np.float64], int] | None] = [None] * len(compared)
+
+    def score(start: int) -> None:
+        a, b = (graphs[k] for k in compared[start])
         in_a, in_b = shared_genes(a, b)
         asked = np.flatnonzero(~(a.trainable[in_a] & b.trainable[in_b]))
         if len(asked) and len(in_a) >= k + 2:
             forward = _conserved(unit[a.name][in_a], unit[b.name], in_b, asked, k)
             backward = _conserved(unit[b.name][in_b], unit[a.name], in_a, asked, k)
-            found.append((pair_group(a, b), (forward + backward) / 2, len(asked)))
+            scores[start] = pair_group(a, b), (forward + backward) / 2, len(asked)
+
+    in_threads(score, range(len(compared)))
+    found = [one for one in scores if one is not None]
     result = {}
     for group in ("overall", *PAIR_GROUPS):
         chosen = [(values, n) for name, values, n in found if group in ("overall", name)]
@@ -267,6 +283,10 @@ def _pool(graphs: Sequence[GraphData], vectors: Mapping[str, NDArray[np.floating
     return unit_rows(np.concatenate([vectors[t.name] for t in graphs])), dataset
 
 
+def _block_rows(n: int) -> int:
+    return max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // max(n, 1)))
+
+
 def _blocks(rows: Ints) -> Iterator[Ints]:
     return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
 
@@ -282,7 +302,11 @@ def _neighbor_counts(
     k = min(k, len(unit) - 1)
     counts = np.zeros((len(unit), len(graphs)))
     counts[~chosen] = np.nan
-    for rows in _blocks(np.flatnonzero(chosen) if k > 0 else np.arange(0)):
+    wanted = np.flatnonzero(chosen) if k > 0 else np.arange(0)
+    step = _block_rows(len(unit))
+
+    def count(start: int) -> None:
+        rows = wanted[start : start + step]
         cosine = unit[rows] @ unit.T
         cosine[np.arange(len(rows)), rows] = -np.inf
         last = np.partition(cosine, -k, axis=1)[:, -k]
@@ -292,6 +316,8 @@ def _neighbor_counts(
         n_above = np.bincount(query[above], minlength=len(rows))
         weight = np.where(above, 1.0, ((k - n_above) / np.maximum(size - n_above, 1))[query])
         np.add.at(counts, (rows[query], dataset[found]), weight)
+
+    in_threads(count, range(0, len(wanted), step))
     return counts
 
 

@@ -90,7 +90,9 @@ def lisi(distance: Floats, neighbor_label: Ints, *, perplexity: float) -> Floats
         entropy = np.log(total) + beta * (d * weight).sum(axis=1) / total
         wide = entropy > np.log(perplexity)
         low, high = np.where(wide, beta, low), np.where(wide, high, beta)
-        beta = np.where(np.isinf(high), np.minimum(beta * 2, 1e300), (low + high) / 2)
+        last, beta = beta, np.where(np.isinf(high), np.minimum(beta * 2, 1e300), (low + high) / 2)
+        if (beta == last).all():
+            break
     weight /= weight.sum(axis=1, keepdims=True)
     label = neighbor_label[full]
     simpson = np.zeros(len(d))

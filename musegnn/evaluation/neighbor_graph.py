@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 from musegnn.errors import MissingDependencyError
 from musegnn.random import stream
-from musegnn.vectors import nearest_euclidean
+from musegnn.vectors import in_threads, nearest_euclidean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 N_NEIGHBORS = 15
 BISECTIONS = 64
+PATH_ROWS = 500
 
 
 def connectivities(x: NDArray[np.floating], *, n_neighbors: int = N_NEIGHBORS) -> csr_matrix:
@@ -83,20 +84,26 @@ def path_nearest(graph: csr_matrix, k: int) -> tuple[Floats, Ints]:
     n = graph.shape[0]
     distances = np.full((n, k), np.inf)
     positions = np.full((n, k), -1, dtype=np.int64)
-    _path_nearest(graph.indptr, graph.indices, graph.data, distances, positions)
+    arrays = graph.indptr, graph.indices, graph.data, distances, positions
+    in_threads(lambda start: _path_nearest(start, *arrays), range(0, n, PATH_ROWS))
     return distances, positions
 
 
 @njit(nogil=True, cache=True)
 def _path_nearest(
-    indptr: NDArray[np.integer], indices: NDArray[np.integer], weight: Floats, distances: Floats, positions: Ints
+    start: int,
+    indptr: NDArray[np.integer],
+    indices: NDArray[np.integer],
+    weight: Floats,
+    distances: Floats,
+    positions: Ints,
 ) -> None:
     n, k = distances.shape
-    for source in range(n):
+    for source in range(start, min(start + PATH_ROWS, n)):
         # Dijkstra's algorithm, stopped when k nodes are settled
-        start = np.int64(source)
-        best = {start: 0.0}
-        heap = [(0.0, start)]
+        own = np.int64(source)
+        best = {own: 0.0}
+        heap = [(0.0, own)]
         found = -1
         while len(heap) > 0 and found < k:
             length, node = heapq.heappop(heap)

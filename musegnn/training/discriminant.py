@@ -21,6 +21,7 @@ discriminant analysis", JASA 84 (1989).
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +45,7 @@ RIDGES = (0.3, 3.0)
 
 
 class CentredRelations:
-    """The relations of one dataset without their mean, (N, 2C), made anew at each use, and their places among all F."""
+    """The relations of one dataset without their mean, (N, 2C), and their places among all F."""
 
     def __init__(self, features: NodeFeatures) -> None:
         assert features.values is not None
@@ -54,24 +55,37 @@ class CentredRelations:
         self.columns = features.columns.cpu().numpy()
         self.genes = features.genes
 
-    def _centred(self) -> Floats:
-        values = self._values.double().cpu().numpy()
-        centred: Floats = values - values.mean(axis=0)
-        return centred
+    @property
+    def _own(self) -> NDArray[np.floating]:
+        values: NDArray[np.floating] = self._values.cpu().numpy()
+        return values
+
+    @cached_property
+    def _mean(self) -> Floats:
+        mean: Floats = self._own.mean(axis=0, dtype=np.float64)
+        return mean
 
     def size(self) -> float:
         """Return the sum of all squares."""
-        return float((self._centred() ** 2).sum())
+        values = self._own
+        return float((values.astype(np.float64) ** 2).sum() - len(values) * (self._mean**2).sum())
 
     def project(self, axes: Floats) -> Floats:
         """Return the coordinates (N, q) on `axes` (F, q)."""
-        y: Floats = self._centred() @ axes[self.columns]
+        own = axes[self.columns]
+        y: Floats = self._own.astype(np.float64) @ own - self._mean @ own
         return y
 
     def scatter(self, axes: Floats) -> Floats:
-        """Return ``X' X axes`` at the places of the relations, shape (2C, q); it is 0 elsewhere."""
-        x = self._centred()
-        result: Floats = x.T @ (x @ axes[self.columns])
+        """Return ``X' X axes`` at the places of the relations, shape (2C, q); it is 0 elsewhere.
+
+        Products are of the type of the relations, float32 in training: they search a subspace, whose coordinates
+        :meth:`project` computes in float64.
+        """
+        x, own = self._own, axes[self.columns]
+        y = x @ own.astype(x.dtype) - (self._mean @ own).astype(x.dtype)
+        result = (x.T @ y).astype(np.float64)
+        result -= self._mean[:, None] * y.sum(axis=0, dtype=np.float64)
         return result
 
 

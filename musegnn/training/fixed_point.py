@@ -11,10 +11,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numba import njit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 BITS = 61
 
@@ -35,6 +39,20 @@ def add_rounded(parts: Iterable[torch.Tensor], scale: float, total: torch.Tensor
     """Add tensors, as multiples of ``1 / scale``, to an int64 sum of their shape, in place."""
     for part in parts:
         total += part.to(torch.float64, copy=True).mul_(scale).round_().long()
+
+
+@njit(nogil=True, cache=True)
+def add_rounded_rows(
+    part: NDArray[np.float64], scale: float, rows: NDArray[np.int64], total: NDArray[np.int64]
+) -> None:
+    """Add a matrix (n, d), as multiples of ``1 / scale``, to some rows, once each, of an int64 sum (N, d), in place.
+
+    The numbers are those of :func:`add_rounded`, in one pass without copies.
+    """
+    for k in range(len(part)):
+        own, values = total[rows[k]], part[k]
+        for column in range(len(values)):
+            own[column] += np.int64(np.rint(values[column] * scale))
 
 
 def to_float(total: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:

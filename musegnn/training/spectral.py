@@ -7,12 +7,13 @@ as the wanted subspace travel; profiles, relations and matrices of genes by gene
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from musegnn.training.fixed_point import add_rounded, scale_for, to_float
+from musegnn.training.fixed_point import add_rounded_rows, scale_for, to_float
 from musegnn.training.phases import Phases
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ class DatasetSums:
 
         What a dataset adds takes time and memory for its own rows alone.
         """
-        total = torch.zeros(shape, dtype=torch.int64)
+        total = np.zeros(shape, dtype=np.int64)
         scale = scale_for(bound, self._n_datasets)
+        width = math.prod(shape[1:])
+        table = total.reshape(shape[0], width)
         for rows, values in parts:
-            some = total[rows]
-            add_rounded([torch.from_numpy(values)], scale, some)
-            total[rows] = some
-        result: Floats = to_float(self._add_up(total), scale, torch.float64).numpy()
+            places = np.arange(shape[0])[rows]
+            add_rounded_rows(np.ascontiguousarray(values).reshape(len(places), width), scale, places, table)
+        found = self._add_up(torch.from_numpy(total))
+        result: Floats = to_float(found, scale, torch.float64).numpy()
         return result
 
     def largest(self, values: Iterable[float]) -> float:

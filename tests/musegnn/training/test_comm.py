@@ -19,7 +19,7 @@ from torch import distributed
 from musegnn.errors import ConfigError
 from musegnn.training import torch_comm
 from musegnn.training.comm import LocalComm
-from musegnn.training.fixed_point import add_rounded, scale_for, to_float
+from musegnn.training.fixed_point import add_rounded, add_rounded_rows, scale_for, to_float
 from musegnn.training.torch_comm import PeerLostError, TorchComm, claim_device, leave_group, make_group
 
 D = 3
@@ -257,6 +257,26 @@ def test_a_fixed_point_sum_has_no_order_and_is_exact_to_many_digits(values, rand
         exact = sum(Fraction(t[k].item()) for t in tensors)
         bound = len(tensors) ** 2 * Fraction(most) / 2**60 + abs(exact) / 2**52
         assert abs(Fraction(found) - exact) <= bound
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20),
+    st.randoms(use_true_random=False),
+    st.floats(1e-3, 1e12),
+)
+@settings(max_examples=200, deadline=None)
+def test_rows_are_added_with_the_same_bits_as_tables(values, random, largest):
+    part = np.array(values)[:, None] * np.array([1.0, -0.5, largest / 1e3])
+    rows = np.array(random.sample(range(30), len(values)))
+    scale = scale_for(largest, 7)
+    total, expected = np.ones((30, 3), np.int64), torch.ones((30, 3), dtype=torch.int64)
+
+    add_rounded_rows(part, scale, rows, total)
+    some = expected[rows]
+    add_rounded([torch.from_numpy(part)], scale, some)
+    expected[rows] = some
+
+    assert (total == expected.numpy()).all()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 1024, 10_000])
