@@ -31,21 +31,23 @@ from musegnn.training.prepare import make_model, prepare, prepare_dataset
 from musegnn.units import TRAINING_PROCESS, format_bytes
 
 DENSITY, MOST_ANCHORS = 0.05, 40_000
-PRODUCTS, TABLES = 2 * ROUNDS + 3, 4  # with the relations of a dataset; of anchor genes by axes at a time
+SEARCHED, PROJECTED = 2 * ROUNDS, 3  # products with the relations of a dataset, in float32 and in float64
+TABLES = 4  # of anchor genes by axes at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """CPU seconds of one dataset: to prepare it, for its features, and to read what a partner needs of it.
 
-    ``partner_bytes`` is the size of the file of the latter, ``flops`` the rate of products of float64 on one core.
+    ``partner_bytes`` is the size of the file of the latter, ``flops`` the rates of products of float32 and float64 on
+    one core.
     """
 
     prepare: float
     features: float
     partner: float
     partner_bytes: int
-    flops: float
+    flops: tuple[float, float]
 
 
 def measure_start(n_genes: int) -> Start:
@@ -66,13 +68,18 @@ def measure_start(n_genes: int) -> Start:
         labels = {label: getattr(found.graph, label) for label in ("name", "modality", "tissue", "species")}
         read_partner(PartnerFile(**labels, n_genes=n_genes, path=path))
         partner, size = time.process_time() - began, path.stat().st_size
-    a, b = np.ones((1000, 2000)), np.ones((2000, AXES))
+    return Start(prepared, features, partner, size, (_flops(np.float32), _flops(np.float64)))
+
+
+def _flops(kind: type[np.floating]) -> float:
+    """Return the operations per second of a product, on one core."""
+    a, b = np.ones((1000, 2000), dtype=kind), np.ones((2000, AXES), dtype=kind)
     with threadpool_limits(1, "blas"):
         a @ b
         began = time.process_time()
         for _ in range(5):
             a @ b
-    return Start(prepared, features, partner, size, 5 * 2.0 * 1000 * 2000 * AXES / (time.process_time() - began))
+    return 5 * 2.0 * 1000 * 2000 * AXES / (time.process_time() - began)
 
 
 def plan(n_datasets: int, n_genes: int, n_actors: int, start: Start, *, rounds: int) -> dict[str, str]:
@@ -90,7 +97,8 @@ def plan(n_datasets: int, n_genes: int, n_actors: int, start: Start, *, rounds: 
     others = one.everywhere * (n_datasets - owned)
     tables = TABLES * 8 * 2 * MOST_ANCHORS * AXES
     total = TRAINING_PROCESS + owned * one.held + others + kept + shared + max(one.step, tables)
-    products = PRODUCTS * 2.0 * n_genes * 2 * n_genes * AXES  # of the relations of one dataset with all axes
+    product = 2.0 * n_genes * 2 * n_genes * AXES  # of the relations of one dataset with all axes
+    search = product * (SEARCHED / start.flops[0] + PROJECTED / start.flops[1])
     seconds = predict_seconds(size, model, training)
     return {
         "datasets, genes, actors": f"{n_datasets:,}, {n_genes:,}, {n_actors}",
@@ -104,7 +112,7 @@ def plan(n_datasets: int, n_genes: int, n_actors: int, start: Start, *, rounds: 
         "bytes of an actor": format_bytes(total),
         "start: prepare own datasets": f"{owned * start.prepare:.0f} s",
         "start: their features": f"{owned * start.features:.0f} s",
-        "start: shared map in closed form": f"{owned * products / start.flops:.0f} s",
+        "start: shared map in closed form": f"{owned * search:.0f} s",
         "start: files of partners": f"{format_bytes(n_datasets * start.partner_bytes)} on disk, written once",
         "round: read partners": f"{owned * start.partner:.1f} s" if rounds else "none",
         "round: compute": f"{owned * seconds:.0f} s" if rounds else "none",
