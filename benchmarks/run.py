@@ -56,12 +56,10 @@ def run_cases(cases: Iterable[Case], *, quick: bool, json_path: Path | None = No
             failed = True
             continue
         print(f"{case.name}: measurements")
-        new = []
         for measurement in case.measure(quick=quick):
-            new.append(as_row(case.name, measurement))
-            print("  " + describe(new[-1]), flush=True)
-        append_rows(results / f"{case.name}.csv", new)
-        rows.extend(new)
+            rows.append(as_row(case.name, measurement))
+            print("  " + describe(rows[-1]), flush=True)
+            append_rows(results / f"{case.name}.csv", rows[-1:])  # at once, as some cases take hours
     if json_path is not None:
         json_path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return int(failed)

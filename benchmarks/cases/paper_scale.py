@@ -4,6 +4,8 @@ Datasets are resampled from those that are here (:mod:`benchmarks.resampled`). T
 with rounds, and with rounds on 4 actors, each in a process of its own; rows have the CPU seconds and the peak of each
 stage. Of the published pipeline, dense CS-CORE is timed on a few of the datasets, and a training step is taken from the
 newest row of `training_step`; the sums over 82 datasets and 100 rounds are marked as added up.
+
+``python -m benchmarks.cases.paper_scale`` writes the newest rows into the table of ``docs/cluster.md``.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ROOT / "benchmarks" / "results" / "training_step.csv"
+ROWS, PAGE = ROOT / "benchmarks" / "results" / "paper_scale.csv", ROOT / "docs" / "cluster.md"
+BEGIN, END = "<!-- paper_scale: begin -->\n", "<!-- paper_scale: end -->\n"
 DATASETS, QUICK_DATASETS, ROUNDS, QUICK_ROUNDS, ACTORS = 82, 4, 100, 2, 4
 GENES, SHOWN = 1000, 3
 MOST_WALL, MOST_CPU, MOST_PEAK, MOST_ACTOR_PEAK, MOST_STAGE = 900.0, 1800.0, 5e9, 2e9, 120.0
@@ -132,4 +136,29 @@ def published_step() -> float | None:
     return float(rows[-1]["baseline_value"]) / 4 if rows else None
 
 
+def table(rows: Path) -> str:
+    """Return a table of the newest rows of each run and stage, with their day."""
+    found: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
+    with rows.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            metric, _, stage = row["metric"].partition(": ")
+            found.setdefault((row["shape"], stage or "all"), {})[metric] = float(row["value"]), row["date"][:10]
+    lines = ["| run | stage | CPU, s | wall, s | peak, GB | largest actor, GB | day |", "|" + "---|" * 7]
+    for (shape, stage), values in found.items():
+        if "cpu_time" in values:
+            cells = [f"{values[name][0]:.0f}" for name in ("cpu_time", "wall_time")]
+            cells += [f"{values[n][0]:.2f}" if n in values else "" for n in ("peak_memory", "peak_memory of an actor")]
+            lines.append("| " + " | ".join([shape, stage, *cells, values["cpu_time"][1]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_table(rows: Path, page: Path) -> None:
+    """Put the table between its marks on a page."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(before + BEGIN + table(rows) + END + rest.split(END)[1], encoding="utf-8")
+
+
 CASE = PaperScale()
+
+if __name__ == "__main__":
+    write_table(ROWS, PAGE)

@@ -1,7 +1,7 @@
 """How training would scale: a simulation, held against runs on 1 and 2 actors of this machine.
 
-Times of single datasets are measured here in one process. The table for 8 to 1024 GPUs, from which
-``benchmarks/reports/scaling.md`` is written, is simulated from *assumed* times of GPUs and links.
+Times of single datasets are measured here in one process. The table of ``benchmarks/reports/scaling.md`` is simulated:
+8 to 1024 cores from these times and *assumed* links, as many GPUs from assumed times.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import torch
 from benchmarks.clusters import Atlas, train
 from benchmarks.registry import Check, Measurement
 from benchmarks.scaling.gpu import LINKS, MODELS
-from benchmarks.scaling.report import Point, write_report
+from benchmarks.scaling.report import CORES, Point, write_report
 from benchmarks.scaling.simulate import FREE, Dataset, Job, Link, explain, place, simulate
 from benchmarks.stages import STAGES, train_and_time
 
@@ -54,10 +55,11 @@ class Scaling:
         """Predict rounds on this machine and train them; then simulate GPUs."""
         from musegnn.cluster.ray_session import ray_session
 
+        jobs: list[Job] = []
         with ray_session(None, cpus=8):
             for atlas in (QUICK,) if quick else MEASURED:
-                yield from _validate(atlas, goals=not quick)
-        points = list(_points(quick=quick))
+                yield from _validate(atlas, jobs, goals=not quick)
+        points = [*_points(quick=quick), *_points_of_cores(jobs[0], quick=quick)]
         for p in points:
             yield Measurement(shape=f"simulated: {p}", metric="round, fast links", value=p.seconds, unit="s")
             for kind, shares in (("fast", p.fast), ("slow", p.slow)):
@@ -67,10 +69,11 @@ class Scaling:
             write_report(REPORT, points)
 
 
-def _validate(atlas: Atlas, *, goals: bool) -> Iterator[Measurement]:
+def _validate(atlas: Atlas, jobs: list[Job], *, goals: bool) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory() as name:
         store, config = atlas.make(Path(name))
         job = _job(store, config, atlas)
+        jobs.append(job)
         for n in (1, 2):
             owner = place(job, n)
             predicted = simulate(job, owner, LOOPBACK)
@@ -106,9 +109,20 @@ def _points(*, quick: bool) -> Iterator[Point]:
     for name, count, largest, gpus in itertools.product(MODELS, counts, n_genes, GPUS):
         if largest <= MODELS[name].largest:
             job = MODELS[name].job([largest - (3 * largest * k) // (4 * count) for k in range(count)])
-            fast, slow = (explain(job, link, gpus) for link, _ in LINKS.values())
-            seconds = sum(d.seconds for d in job.datasets) / gpus / fast.efficiency
-            yield Point(name, count, largest, gpus, seconds, fast, slow)
+            yield _point(name, job, largest, gpus)
+
+
+def _points_of_cores(job: Job, *, quick: bool) -> Iterator[Point]:
+    """Simulate cores of this machine instead: datasets with the times that were measured here, over assumed links."""
+    for count, cores in itertools.product(COUNTS[:1] if quick else COUNTS, GPUS):
+        datasets = tuple(job.datasets[k % len(job.datasets)] for k in range(count))
+        yield _point(CORES, replace(job, datasets=datasets), max(d.n_genes for d in datasets), cores)
+
+
+def _point(name: str, job: Job, largest: int, workers: int) -> Point:
+    fast, slow = (explain(job, link, workers) for link, _ in LINKS.values())
+    seconds = sum(d.seconds for d in job.datasets) / workers / fast.efficiency
+    return Point(name, len(job.datasets), largest, workers, seconds, fast, slow)
 
 
 CASE = Scaling()

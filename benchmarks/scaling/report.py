@@ -26,7 +26,11 @@ Efficiency is the time of all datasets one after the other, over P times the rou
 and the work of the host, counts as work. *Uneven* is the waiting that remains over a free network. The default model
 has rounds of gradient descent only where `training.rounds` asks for them; the published model is trained in parallel
 order. N of the datasets is spread evenly between a quarter of the stated number and it.
+
+Rows `measured cores` are of the default model on that many CPU cores instead of GPUs: times of single datasets of the
+stated number of genes, all equal, are those that the command measured on one core; links are assumed as above.
 """
+CORES = "measured cores"
 
 
 @dataclass(frozen=True, slots=True)
