@@ -84,7 +84,7 @@ class CentredRelations:
         """
         x, own = self._own, axes[self.columns]
         y = x @ own.astype(x.dtype) - (self._mean @ own).astype(x.dtype)
-        result = (x.T @ y).astype(np.float64)
+        result: Floats = (x.T @ y).astype(np.float64)
         result -= self._mean[:, None] * y.sum(axis=0, dtype=np.float64)
         return result
 
