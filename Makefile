@@ -47,5 +47,8 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs  # then open build/docs/index.html
 
+notebooks: $(STAMP)
+	$(BIN)/python -m tests.notebooks  # stores the outputs that the site shows
+
 scatter: $(STAMP)
 	$(BIN)/python -m pip install --no-build-isolation torch-scatter

@@ -55,10 +55,9 @@ class _NotebookBars:
     """One output of plain text that is replaced as steps finish, a line per task; it needs no widgets."""
 
     def __init__(self) -> None:
-        display: Any = import_module("IPython.display").display  # has types in some versions only
         self._lines: dict[str, str] = {}
         self._last = 0.0
-        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self._handle: Any = None  # of the output; IPython has types in some versions only
 
     def update(self, task: str, done: int, total: int, note: str, now: float) -> None:
         full = BAR_WIDTH if done >= total else BAR_WIDTH * done // total
@@ -69,7 +68,11 @@ class _NotebookBars:
             self.show()
 
     def show(self) -> None:
-        self._handle.update({"text/plain": "\n".join(self._lines.values())}, raw=True)
+        text = {"text/plain": "\n".join(self._lines.values())}
+        if self._handle is None:
+            self._handle = import_module("IPython.display").display(text, raw=True, display_id=True)
+        else:
+            self._handle.update(text, raw=True)
 
 
 class TerminalProgress:
@@ -105,7 +108,7 @@ class TerminalProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bars is not None:
             self._bars.stop()
-        if self._notebook is not None:
+        if self._notebook is not None and self._first:
             self._notebook.show()
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:

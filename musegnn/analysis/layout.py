@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ensure_cache()  # umap compiles functions when it is imported
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+    warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm in a notebook; no bar of it is shown
     from umap import UMAP
 
 N_NEIGHBORS = 15
