@@ -19,12 +19,11 @@ from musegnn.cluster.build import DRIVERS
 from musegnn.cluster.schedulers import check_scheduler, expected_workers
 from musegnn.coexpression import memory as limits
 from musegnn.coexpression.build import stages_of
-from musegnn.coexpression.pairs import cut_stripes
+from musegnn.coexpression.pairs import cut_stripes, sums_bytes
 from musegnn.coexpression.profile import OVERSAMPLING
 from musegnn.coexpression.scan import BLOCK_ROWS
 from musegnn.data_store.strata import stratum_labels
 from musegnn.datasets import expand_strata, open_counts
-from musegnn.kernels.gram import WeightedGram
 from musegnn.units import BUILD_PROCESS
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _estimate_build(
     rows = min(BLOCK_ROWS, n)
     read = limits.BLOCK_BYTES * min(rows * float(sample.detected.sum()), limits.BLOCK_ENTRIES)
     counts = 24.0 * rows * per_cell
-    sums = sorted((WeightedGram.nbytes(n_genes, stripe) for stripe in stripes), reverse=True)[:per_process]
+    sums = sorted((sums_bytes(n_genes, stripe) for stripe in stripes), reverse=True)[:per_process]
     # in their turn: reading, or residuals of 512 cells; sums and pairs of stripes, which are tested by 64 rows
     task = per_process * max(read + max(table, counts), profile + counts + 24_576.0 * n_genes)
     task = max(task, sum(sums) + len(sums) * (counts + 32.0 * pairs / len(stripes) + 5120.0 * n_genes))

@@ -19,6 +19,7 @@ from musegnn.data_store.atomic_files import replace_file, sync_folders
 from musegnn.data_store.commit import REBUILD, Manifest, canonical_json, digest, foreign_files, read_file
 from musegnn.data_store.layout import (
     ATTRIBUTES,
+    CERTAINTY,
     ENCODING,
     GENE_ARRAYS,
     MANIFEST,
@@ -170,6 +171,8 @@ def read_build(folder: Path, manifest: Manifest) -> DatasetRecord:
 
     columns: dict[str, NDArray[Any]] = {name: unpack_names(load(f"genes/{name}", "|u1")) for name in NAMES}
     columns |= {name: load(f"genes/{name}", dtype) for name, dtype in GENE_ARRAYS.items()}
+    if f"{CERTAINTY}/zarr.json" in manifest.files:
+        columns["certainty"] = load(CERTAINTY, "<f4")
     genes = GeneTable(**columns)
     pairs = PairTable(
         **{name: load(f"graph/{name}", dtype) for name, dtype in PAIR_ARRAYS.items()},

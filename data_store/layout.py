@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 FORMAT = "musegnn-store"
 VERSION = 1
 ENCODING = "musegnn-dataset"
-ENCODING_VERSION = "1.0"
+ENCODING_VERSION = "1.1"
+WITHOUT_CERTAINTY = "1.0"
 MANIFEST = "MANIFEST.json"
 ATTRIBUTES = "musegnn"
 
@@ -26,6 +27,7 @@ NAMES = ("gene", "gene_id")
 GENE_ARRAYS = {
     "mean": "<f8", "variance": "<f8", "n_cells": "<i8", "mu": "<f8", "sigma": "<f8", "score": "<f8",
 }  # fmt: skip
+CERTAINTY = "genes/certainty"  # float32, from version 1.1 on
 PAIR_ARRAYS = {"indptr": "<i8", "indices": "<i4", "z": "<f4", "estimate": "<f4", "histogram": "<i8"}
 
 CHUNK = 2**16
@@ -39,6 +41,8 @@ def arrays_of(record: DatasetRecord) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {f"genes/{name}": pack_names(getattr(record.genes, name)) for name in NAMES}
     for name, dtype in GENE_ARRAYS.items():
         arrays[f"genes/{name}"] = np.asarray(getattr(record.genes, name), dtype=dtype)
+    if record.genes.certainty is not None:
+        arrays[CERTAINTY] = np.asarray(record.genes.certainty, dtype="<f4")
     for name, dtype in PAIR_ARRAYS.items():
         arrays[f"graph/{name}"] = np.asarray(getattr(record.pairs, name), dtype=dtype)
     arrays["profile/X"] = np.asarray(record.profile, dtype="<f4")
@@ -49,7 +53,7 @@ def attributes_of(record: DatasetRecord) -> dict[str, Any]:  # JSON
     """Return what a catalogue shows of a record without reading arrays."""
     return {
         "encoding-type": ENCODING,
-        "encoding-version": ENCODING_VERSION,
+        "encoding-version": WITHOUT_CERTAINTY if record.genes.certainty is None else ENCODING_VERSION,
         "name": record.name,
         "modality": record.modality,
         "tissue": record.tissue,
@@ -116,6 +120,10 @@ def check_record(record: DatasetRecord) -> None:
     _require(pairs.histogram.ndim == 1, f"pairs.histogram has {pairs.histogram.ndim} dimensions, expected 1")
     _require(len(set(genes.gene.tolist())) == G, "genes.gene holds repeated names, expected unique names")
     _require(all(name != "" for name in genes.gene.tolist()), "genes.gene holds an empty name")
+    if genes.certainty is not None:
+        _require(genes.certainty.shape == (G,), f"genes.certainty has shape {genes.certainty.shape}, expected {(G,)}")
+        inside = bool(((genes.certainty >= 0) & (genes.certainty <= 1)).all())
+        _require(inside, "genes.certainty holds values outside [0, 1]")
     for name in ("z", "estimate"):
         _require(bool(np.isfinite(getattr(pairs, name)).all()), f"pairs.{name} holds NaN or infinite values")
     _require(bool(np.isfinite(record.profile).all()), "profile holds NaN or infinite values")

@@ -31,6 +31,9 @@ class GeneTable:
         CS-CORE mean and variance of the underlying expression (relative to depth), shape (G,), float64.
     score
         Selection score: residual variance (larger is better) or adjusted p-value (smaller), shape (G,), float64.
+    certainty
+        Agreement of two halves of the cells on the co-expression of each gene, in [0, 1], shape (G,), float32; ``None``
+        in stores of earlier versions.
     """
 
     gene: NDArray[np.str_]
@@ -41,6 +44,7 @@ class GeneTable:
     mu: NDArray[np.float64]
     sigma: NDArray[np.float64]
     score: NDArray[np.float64]
+    certainty: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Count the genes."""

@@ -135,8 +135,27 @@ def neighbors(
         read_embeddings(run), gene, dataset=dataset, tissue=tissue, across=across, not_in=not_in, k=k, by=by,
         graphs=_graphs(folder), run=folder,
     )  # fmt: skip
-    _print_table(table, to, common)
+    _print_table(
+        table, to, common, shown=table if common.json else table.drop(columns="query_certainty", errors="ignore")
+    )
+    if not common.json:
+        _print_uncertain_copies(gene, table)
     return 0
+
+
+def _print_uncertain_copies(gene: str, table: DataFrame) -> None:
+    """Name the datasets in which the gene itself has a low certainty."""
+    from musegnn.analysis.certainty import LOW
+
+    if "query_certainty" not in table:
+        return
+    copies = table.drop_duplicates("query")
+    low = copies[copies["query_certainty"] < LOW]
+    if len(low):
+        where = ", ".join(
+            f"{name} ({value:.2f})" for name, value in zip(low["query"], low["query_certainty"], strict=True)
+        )
+        print(f"{gene} itself is uncertain in {where}: these lists may be others for other cells")
 
 
 def enrich(
@@ -367,7 +386,12 @@ def _print_table(
     if common.json:
         print_json(json.loads(shown.to_json(orient="records")))
     else:
-        print(shown.to_string(index=False, float_format="%.3g") if len(shown) else none)
+        from musegnn.analysis.certainty import with_marks
+
+        marked, legend = with_marks(shown)
+        print(marked.to_string(index=False, float_format="%.3g") if len(shown) else none)
+        if legend:
+            print(legend)
         if to is not None:
             print(f"{len(table)} rows in {to}")
 
@@ -403,6 +427,7 @@ def contrast(
         Folder for genes.tsv, pairs.tsv, modules.tsv, contrast.json, volcano.png and partners.png; by default a folder
         in the run.
     """
+    from musegnn.analysis.certainty import higher_certainty, with_marks
     from musegnn.analysis.comparison import contrast as compare
     from musegnn.analysis.comparison_files import folder_name, write_contrast
     from musegnn.analysis.gene_lists import list_change
@@ -424,13 +449,15 @@ def contrast(
         about = about | {"listed": change._asdict()}
         rank = f"{change.n_genes} listed genes rank with an AUROC of {change.auroc:.2f} (p {change.p_value:.2g}).\n"
     files = [str(path) for path in write_contrast(found, place, genes=listed)]
-    columns = ["gene", "change", "p_value", "q_value", "n_gained", "n_lost", "gained", "lost"]
-    table = found.genes[columns].head(20).to_string(index=False, float_format="%.3g")
+    columns = ["gene", "change", "p_value", "q_value", "certainty", "n_gained", "n_lost", "gained", "lost"]
+    shown, legend = with_marks(higher_certainty(found.genes).head(20))
+    table = shown[[c for c in columns if c in shown]].to_string(index=False, float_format="%.3g")
+    legend = f"{legend} in both groups\n" if legend else ""
     kept = int((found.modules["state"] == "kept").sum())
     text = (
-        f"{table}\n{about['changed']} of {about['genes']} genes change more than others of their strength (false "
-        f"discovery rate 5 %); the median gene changes {about['background']:.2f} times as much as between random "
-        "halves.\n"
+        f"{table}\n{legend}{about['changed']} of {about['genes']} genes change more than others of their strength "
+        f"(false discovery rate 5 %); the median gene changes {about['background']:.2f} times as much as between "
+        "random halves.\n"
         f"{rank}{kept} of {len(found.modules)} modules of {a} are kept in {b}.\nTables and figures in {place}"
     )
     print_result(common, about | {"files": files}, text)

@@ -182,13 +182,14 @@ class MuSeGNN:
 
         Columns of ``obs``: ``gene``, ``gene_id``, ``gene_key`` (equal for the same gene of different datasets),
         ``dataset``, ``modality``, ``tissue``, ``species``, ``condition``, ``degree`` (neighbours in the whole graph),
-        ``held_out`` (gene hidden from alignment).
+        ``held_out`` (gene hidden from alignment), and ``certainty`` (agreement of two halves of the cells on the gene's
+        co-expression, from 0 to 1; NaN, or no column, for graphs of earlier versions).
         """
         import anndata
         import pandas as pd
 
         vectors = self.vectors()
-        frames = []
+        frames, certainty = [], []
         for graph in self.graphs:
             record, n = self.records[graph.name], graph.n_genes
             labels = {
@@ -205,7 +206,11 @@ class MuSeGNN:
             }
             index = [f"{graph.name}/{gene}" for gene in record.genes.gene.tolist()]
             frames.append(pd.DataFrame(labels, index=index))
+            known = record.genes.certainty
+            certainty.append(np.full(n, np.nan, dtype=np.float32) if known is None else known)
         obs = pd.concat(frames)
+        if np.isfinite(np.concatenate(certainty)).any():
+            obs["certainty"] = np.concatenate(certainty)
         for column in ("dataset", "modality", "tissue", "species", "condition"):
             obs[column] = obs[column].astype("category")
         X = np.concatenate([vectors[graph.name] for graph in self.graphs])

@@ -61,6 +61,12 @@ def test_the_store_is_read_as_it_was_written(store, name):
     assert {array: digest(attrgetter(array)(record)) for array in SUMS[name]} == SUMS[name]
 
 
+def test_a_store_without_certainty_gives_vectors_without_it(store):
+    assert all(store.read(name).genes.certainty is None for name in store.datasets())
+    model = mg.MuSeGNN.load(DATA / "closed_form", store)
+    assert "certainty" not in model.embeddings(layout=False).obs
+
+
 def test_training_on_the_store_gives_the_same_vectors(store):
     config = mg.load_atlas(DATA / "closed_form" / "config.lock.yaml")
     assert_vectors(mg.MuSeGNN(store, config).train(), "closed_form", up_to_signs=True)

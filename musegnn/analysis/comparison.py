@@ -59,7 +59,8 @@ class Contrast:
     genes
         One row per gene, the most changed first: ``gene``, ``change`` (over that of genes of the same strength and
         chance; 1 is none), ``p_value``, ``q_value``, ``strength_a``, ``strength_b`` (mean of z squared; 1 is chance),
-        ``n_gained``, ``n_lost`` and the strongest ``gained`` and ``lost`` partners.
+        ``n_gained``, ``n_lost``, the strongest ``gained`` and ``lost`` partners, and ``certainty_a`` and
+        ``certainty_b``: the highest certainty of the gene in the graphs of a group; NaN where none has the gene.
     pairs
         Changed pairs at a false discovery rate of 5 %, the strongest first: ``gene``, ``partner``, ``z_a``, ``z_b``,
         ``t``, ``q_value`` and ``kind`` (``gained``, ``lost`` or ``turned``).
@@ -129,7 +130,7 @@ def contrast(
         raise ValueError(msg)
     atlas = expand_strata(atlas)
     groups = _groups(atlas, a, b)
-    wanted, symbols = _wanted(store, atlas, groups)
+    wanted, symbols, certainty = _wanted(store, atlas, groups)
     cells = [[_read(dataset, atlas, wanted) for dataset in group] for group in groups]
     seen = [np.sum([np.bincount(c.counts.indices, minlength=len(wanted)) for c in group], axis=0) for group in cells]
     used = np.flatnonzero((seen[0] >= MIN_CELLS) & (seen[1] >= MIN_CELLS))
@@ -166,7 +167,10 @@ def contrast(
             "strength_b": second.strength,
         }
     )
-    genes = _with_partners(genes, pairs).sort_values(["p_value", "change"], ascending=[True, False], ignore_index=True)
+    genes = _with_partners(genes, pairs)
+    for side, known in zip(("a", "b"), certainty, strict=True):
+        genes[f"certainty_{side}"] = np.array([known.get(wanted[k], np.nan) for k in used], dtype=np.float32)
+    genes = genes.sort_values(["p_value", "change"], ascending=[True, False], ignore_index=True)
     summary = {
         "a": [d.name for d in groups[0]],
         "b": [d.name for d in groups[1]],
@@ -209,14 +213,19 @@ def _chosen(atlas: AtlasConfig, text: str) -> list[DatasetConfig]:
 
 def _wanted(
     store: Store, atlas: AtlasConfig, groups: Sequence[Sequence[DatasetConfig]]
-) -> tuple[list[str], dict[str, str]]:
-    """Return the keys of the genes that any of the datasets has, and the name of each for people."""
+) -> tuple[list[str], dict[str, str], list[dict[str, float]]]:
+    """Return the keys of the genes that any of the datasets has, their names, and their certainty in each group."""
     symbols: dict[str, str] = {}
-    for dataset in (d for group in groups for d in group):
-        genes = store.read(dataset.name).genes.gene
-        for key, gene in zip(_keys(genes, dataset, atlas), genes.tolist(), strict=True):
+    certainty: list[dict[str, float]] = [{} for _ in groups]
+    for known, dataset in ((known, d) for known, group in zip(certainty, groups, strict=True) for d in group):
+        genes = store.read(dataset.name).genes
+        keys = _keys(genes.gene, dataset, atlas)
+        for key, gene in zip(keys, genes.gene.tolist(), strict=True):
             symbols.setdefault(key, gene)
-    return sorted(symbols), symbols
+        if genes.certainty is not None:
+            for key, value in zip(keys, genes.certainty.tolist(), strict=True):
+                known[key] = max(value, known.get(key, 0.0))
+    return sorted(symbols), symbols, certainty
 
 
 def _keys(genes: NDArray[np.str_], dataset: DatasetConfig, atlas: AtlasConfig) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from musegnn.analysis.certainty import marked_names
 from musegnn.analysis.plots import volcano
 from musegnn.data_store.atomic_files import atomic_file, write_file
 
@@ -74,6 +75,7 @@ def write_figure(path: Path, draw: Callable[[Axes], object], size: tuple[float, 
 def _partners(axes: Axes, result: Contrast, a: str, b: str) -> None:
     """Draw t of the most changed genes against the partners that change most with them."""
     rows = result.genes["gene"].head(ROWS).tolist()
+    names = dict(zip(result.genes["gene"], marked_names(result.genes), strict=True))
     pairs = result.pairs
     both = [(pairs["gene"], pairs["partner"], pairs["t"]), (pairs["partner"], pairs["gene"], pairs["t"])]
     t = {(gene, partner): value for columns in both for gene, partner, value in zip(*columns, strict=True)}
@@ -85,7 +87,7 @@ def _partners(axes: Axes, result: Contrast, a: str, b: str) -> None:
     image = np.array([[t.get((gene, partner), 0.0) for partner in columns] for gene in rows]).reshape(len(rows), -1)
     limit = float(np.quantile(np.abs(image), 0.98)) if image.size else 1.0
     shown = axes.imshow(image, cmap="PuOr_r", vmin=-max(limit, 1.0), vmax=max(limit, 1.0), aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_xticks(range(len(columns)), [names.get(name, name) for name in columns], rotation=90, fontsize=6)
+    axes.set_yticks(range(len(rows)), [names[name] for name in rows], fontsize=7)
     axes.set_title(f"partners gained (orange) and lost (purple) in {b} against {a}", fontsize=10)
     axes.figure.colorbar(shown, ax=axes, label="t, 0 where the pair did not change", shrink=0.7)

@@ -35,7 +35,8 @@ def consensus(embeddings: AnnData, *, per: Per = "gene") -> AnnData:
     -------
     AnnData
         ``X`` (K, d) float32. ``obs``: ``gene`` (the most frequent name), ``gene_key``, ``tissue`` where rows are of
-        one, ``n_datasets``, and ``agreement``: length of the mean of unit vectors, 1 where all point the same way. Rows
+        one, ``n_datasets``, ``agreement``: length of the mean of unit vectors, 1 where all point the same way, and
+        ``certainty``: the highest of the vectors, where known. Rows
         are named by gene, or ``tissue/gene``; a gene name of several keys is replaced by the key.
     """
     obs = embeddings.obs
@@ -51,6 +52,9 @@ def consensus(embeddings: AnnData, *, per: Per = "gene") -> AnnData:
     table.insert(0, "gene", _usual_names(gene, code, key))
     table["n_datasets"] = frame.groupby(code)["dataset"].nunique().to_numpy()
     table["agreement"] = length.astype(np.float32)
+    if "certainty" in obs:
+        highest = obs["certainty"].reset_index(drop=True).groupby(code).max()
+        table["certainty"] = highest.to_numpy(dtype=np.float32)
     table.index = pd.Index((table["gene"] if per == "gene" else table["tissue"] + "/" + table["gene"]).tolist())
     about = dict(embeddings.uns.get("musegnn", {})) | {"per": per}
     return AnnData(X=mean.astype(np.float32), obs=table, var=embeddings.var.copy(), uns={"musegnn": about})

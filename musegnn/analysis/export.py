@@ -47,7 +47,8 @@ def write_h5ad(embeddings: AnnData, path: Path | str) -> None:
 def write_parquet(embeddings: AnnData, path: Path | str) -> None:
     """Write annotated embeddings as a Parquet table that pandas, DuckDB, R and embedding-atlas open.
 
-    Its columns are those of :data:`COLUMNS` as text, ``x`` and ``y`` (float32), and ``vector`` (list of float32). Of
+    Its columns are those of :data:`COLUMNS` as text, ``certainty`` where it is known, ``x`` and ``y`` (float32), and
+    ``vector`` (list of float32). Of
     consensus vectors they are those of ``obs`` and ``vector``.
     """
     if is_consensus(embeddings):
@@ -62,6 +63,8 @@ def write_parquet(embeddings: AnnData, path: Path | str) -> None:
     table: dict[str, pa.Array] = {
         name: pa.array(embeddings.obs[name].astype(str).tolist(), pa.string()) for name in COLUMNS
     }
+    if "certainty" in embeddings.obs:
+        table["certainty"] = pa.array(embeddings.obs["certainty"].to_numpy(np.float32))
     table["x"] = pa.array(umap[:, 0])
     table["y"] = pa.array(umap[:, 1])
     table["vector"] = _lists(X)

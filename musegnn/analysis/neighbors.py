@@ -69,8 +69,9 @@ def query(
     -------
     DataFrame
         Best first for each copy: ``query`` (dataset of the copy), ``rank`` from 1, ``gene``, ``gene_id``, ``dataset``,
-        ``modality``, ``tissue``, ``species`` where known, ``score`` (of the ranking), ``cosine``, and ``z`` and
-        ``estimate`` with `graphs`. Equal scores are in the order of the rows.
+        ``modality``, ``tissue``, ``species`` where known, ``score`` (of the ranking), ``cosine``, ``z`` and
+        ``estimate`` with `graphs`, and ``certainty`` of the neighbour and ``query_certainty`` of the copy where the
+        embeddings have it. Equal scores are in the order of the rows.
 
     Raises
     ------
@@ -95,7 +96,8 @@ def query(
     unit = unit_rows(embeddings.X)
     stored = embeddings.uns.get(TYPICAL)
     typical = None if stored is None else stored.loc[home, home].to_numpy()
-    shown = [c for c in ("gene", "gene_id", "dataset", "modality", "tissue", "species", "certainty") if c in obs]
+    shown = [c for c in ("gene", "gene_id", "dataset", "modality", "tissue", "species") if c in obs]
+    certainty = obs["certainty"].to_numpy(dtype=np.float32) if "certainty" in obs else None
     parts = []
     for row in rows:
         cosine = unit @ unit[row]
@@ -117,6 +119,8 @@ def query(
         part["cosine"] = np.clip(cosine[best], -1.0, 1.0)
         if graphs is not None:
             part["z"], part["estimate"] = z[best], estimate[best]
+        if certainty is not None:
+            part["certainty"], part["query_certainty"] = certainty[best], certainty[row]
         parts.append(part)
     table: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return table

@@ -28,7 +28,8 @@ def edge_table(store: Store, config: AtlasConfig, *, dataset: str | None = None)
     """Return the edges of the graphs under the edge rule of a configuration, each once, the strongest first.
 
     Columns: ``source``, ``target`` (gene names), ``z`` (test statistic), ``estimate`` (co-expression in [-1, 1]),
-    ``dataset``, ``modality``, ``tissue``, ``species``. Held-out edges are among them.
+    ``dataset``, ``modality``, ``tissue``, ``species``, and, where a store has it, ``certainty``, the lower of the two
+    genes. Held-out edges are among them.
 
     Raises
     ------
@@ -56,7 +57,10 @@ def edge_table(store: Store, config: AtlasConfig, *, dataset: str | None = None)
             }
         )
         about = (name, record.modality, record.tissue, record.species)
-        parts.append(part.assign(**dict(zip(LABELS, about, strict=True))))
+        part = part.assign(**dict(zip(LABELS, about, strict=True)))
+        if (known := record.genes.certainty) is not None:
+            part["certainty"] = np.minimum(known[rows], known[columns])[order]
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -81,6 +85,10 @@ def write_network(table: pd.DataFrame, path: Path | str, *, format: NetworkForma
 
 def _write_graphml(table: pd.DataFrame, path: Path | str) -> None:
     keys = [("weight", "double"), ("z", "double"), *((name, "string") for name in LABELS)]
+    has_certainty = "certainty" in table
+    certainty = table["certainty"].to_numpy(np.float64) if has_certainty else np.zeros(0)
+    if has_certainty:
+        keys.append(("certainty", "double"))
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as out:
         out.write('<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
         for name, kind in keys:
@@ -90,6 +98,8 @@ def _write_graphml(table: pd.DataFrame, path: Path | str) -> None:
             out.write(f'<node id={quoteattr(gene)}><data key="name">{escape(gene)}</data></node>\n')
         for number, row in enumerate(table.itertuples(index=False)):
             values = {"weight": f"{row.estimate:.9g}", "z": f"{row.z:.9g}"} | {n: str(getattr(row, n)) for n in LABELS}
+            if has_certainty and np.isfinite(certainty[number]):
+                values["certainty"] = f"{certainty[number]:.9g}"
             data = "".join(f'<data key="{name}">{escape(value)}</data>' for name, value in values.items())
             ends = f"source={quoteattr(str(row.source))} target={quoteattr(str(row.target))}"
             out.write(f'<edge id="e{number}" {ends}>{data}</edge>\n')

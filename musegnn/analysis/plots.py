@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musegnn.analysis.certainty import marked_names
 from musegnn.analysis.gene_lists import list_change, sets_near, shared_factors
 from musegnn.text import some_of
 
@@ -212,8 +213,9 @@ def volcano(found: Contrast, *, genes: Collection[str] | None = None, axes: Axes
         axes.scatter(x[named], y[named], s=46, facecolors="none", edgecolors=INK, linewidths=0.9)
         title += f"\n{change.n_genes} listed genes: AUROC of their rank {change.auroc:.2f}, p {change.p_value:.2g}"
         named = named[:LABELLED]
+    names = marked_names(table)
     for k in named:
-        axes.annotate(table["gene"][k], (x[k], y[k]), (4, 4), textcoords="offset points", fontsize=7, color=INK)
+        axes.annotate(names[k], (x[k], y[k]), (4, 4), textcoords="offset points", fontsize=7, color=INK)
     axes.set_xlabel(f"log2 change of co-expression, signed: stronger in {a} (left) or in {b} (right)")
     axes.set_ylabel("-log10 p")
     axes.set_title(title, fontsize=10)

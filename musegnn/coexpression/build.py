@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     Call = tuple[Callable[..., Fields], tuple[Any, ...]]  # a task's function and its arguments
 
-ALGORITHM = "coexpression-4"
+ALGORITHM = "coexpression-5"
 NEW = {"mod": None, "transpose": False, "gene_name_key": None, "mitochondrial": None}
 NO_PART = {"select_by"}
 MARK = "build.npz"
@@ -186,9 +186,9 @@ def build_dataset(
         _select(state, _rank(state, stages), shared)
         check_profile_memory(dataset.name, config, len(state.selection.genes), memory)
         _extract(state, stages, device)
-        pairs = _pairs(state, stages, parallel, stripe_bytes)
+        pairs, certainty = _pairs(state, stages, parallel, stripe_bytes)
         profile = _profile(state, stages)
-    return _record(state, pairs, profile, parameters)
+    return _record(state, pairs, certainty, profile, parameters)
 
 
 def rank_dataset(
@@ -314,7 +314,7 @@ def _extract(state: BuildState, stages: _Stages, device: str) -> None:
         "extract", [(pair_stages.extract_range, (cells, columns, basis)) for cells in state.cells]
     )
     moments = pair_stages.merge_moments(state.extracted, len(columns), basis)
-    state.fit = fit_irls(moments)
+    state.fit = fit_irls(moments.whole)
     state.scattered = scattered_genes(state.detected, state.scan.n_cells)
     state.pair_inputs = stages.put(
         "fitted",
@@ -328,14 +328,18 @@ def _extract(state: BuildState, stages: _Stages, device: str) -> None:
     )
 
 
-def _pairs(state: BuildState, stages: _Stages, parallel: int, stripe_bytes: int) -> PairTable:
+def _pairs(
+    state: BuildState, stages: _Stages, parallel: int, stripe_bytes: int
+) -> tuple[PairTable, NDArray[np.float32]]:
+    """Return the pairs, and the certainty of each gene."""
     # A row's work: its entries against all later genes, dense or scattered alike, and the finish of its pairs.
     n_genes = len(state.chosen)
     weight = (state.detected + 1.0) * np.arange(n_genes, 0, -1, dtype=np.float64)
     stripes = pair_stages.cut_stripes(weight, parallel, stripe_bytes)
     work: list[Call] = [(pair_stages.gram_stripe, (state.pair_inputs, state.extracted, rows)) for rows in stripes]
     paths = stages.run("pairs", work, [f"{start:06d}-{stop:06d}" for start, stop in stripes])
-    return pair_stages.collect_pairs(paths, state.ascending, state.config.z_store)
+    pairs = pair_stages.collect_pairs(paths, state.ascending, state.config.z_store)
+    return pairs, pair_stages.collect_certainty(paths, state.ascending)
 
 
 def _profile(state: BuildState, stages: _Stages) -> NDArray[np.float32]:
@@ -364,7 +368,11 @@ def _profile(state: BuildState, stages: _Stages) -> NDArray[np.float32]:
 
 
 def _record(
-    state: BuildState, pairs: PairTable, profile: NDArray[np.float32], parameters: dict[str, Any]
+    state: BuildState,
+    pairs: PairTable,
+    certainty: NDArray[np.float32],
+    profile: NDArray[np.float32],
+    parameters: dict[str, Any],
 ) -> DatasetRecord:
     dataset, source, scan = state.dataset, state.source, state.scan
     chosen, rank = state.selection.genes, np.argsort(state.ascending)
@@ -385,6 +393,7 @@ def _record(
             mu=state.fit.mu[rank],
             sigma=state.fit.sigma[rank],
             score=state.selection.score[chosen],
+            certainty=certainty,
         ),
         pairs=pairs,
         profile=profile,

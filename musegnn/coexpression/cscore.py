@@ -124,16 +124,21 @@ class PairStatistics:
             estimate = self._covariance.numerator(gram[:, :, 0], rows, columns)
             estimate /= self._covariance.denominator(rows, columns)
             estimate /= self._scale[rows, None] * self._scale[columns]
-            numerator = self._test.numerator(gram[:, :, 1], rows, columns)
+        defined = self._positive[rows, None] & self._positive[columns]
+        estimate = np.where(defined, np.clip(estimate, -1.0, 1.0), 0.0)
+        return Stripe(start=rows.start, z=self.test(gram[:, :, 1], rows, columns), estimate=estimate)
+
+    def test(self, gram: NDArray[np.float64], rows: slice, columns: slice) -> NDArray[np.float64]:
+        """Compute z of some rows and columns from the Gram matrix of the test; NaN where it is not tested."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            numerator = self._test.numerator(gram, rows, columns)
             denominator = self._test.denominator(rows, columns)
             if self._exact is not None:
                 _put_exact(self._exact, rows, numerator, denominator)
-            z = numerator / np.sqrt(denominator)
-        defined = self._positive[rows, None] & self._positive[columns]
-        estimate = np.where(defined, np.clip(estimate, -1.0, 1.0), 0.0)
+            z: NDArray[np.float64] = numerator / np.sqrt(denominator)
         z[self._untested[rows]] = np.nan
         z[:, self._untested[columns]] = np.nan
-        return Stripe(start=rows.start, z=z, estimate=estimate)
+        return z
 
 
 class _Expansion:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from musegnn.coexpression.cscore import ROWS
+from musegnn.coexpression.pairs import sums_bytes
 from musegnn.errors import ConfigError
-from musegnn.kernels.gram import WeightedGram
 from musegnn.machine import available_memory
 from musegnn.units import BUILD_PROCESS, megabytes
 
@@ -41,7 +41,7 @@ def task_memory(n_genes: int, budget: int, per_process: int) -> int:
         E310 when not even 64 rows fit.
     """
     fixed = BUILD_PROCESS + per_process * BLOCK_ENTRIES * BLOCK_BYTES
-    least = WeightedGram.nbytes(n_genes, (0, min(ROWS, n_genes)))
+    least = sums_bytes(n_genes, (0, min(ROWS, n_genes)))
     share = (budget - fixed) // per_process
     if share < least:
         needed = megabytes(fixed + per_process * least)

@@ -58,6 +58,7 @@ def bits(record) -> dict[str, bytes]:
         "profile": record.profile,
         "mu": record.genes.mu,
         "score": record.genes.score,
+        "certainty": record.genes.certainty,
     }
     return {name: np.ascontiguousarray(values).tobytes() for name, values in arrays.items()} | {
         "genes": "\n".join(record.genes.gene).encode()

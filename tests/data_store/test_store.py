@@ -55,6 +55,28 @@ def test_read_gives_what_was_committed(store, make_record, G, R, density):
     assert store.verify() == []
 
 
+def test_certainty_is_read_where_a_record_has_it(store, make_record):
+    plain = make_record()
+    values = np.linspace(0, 1, len(plain.genes), dtype=np.float32)
+    record = replace(plain, genes=replace(plain.genes, certainty=values))
+    for build, written, version in (("b1", plain, "1.0"), ("b2", record, "1.1")):
+        store.commit(written, build)
+        assert store.info("lung")["encoding-version"] == version
+        assert_equal(store.read("lung"), written)
+    assert store.read("lung").genes.certainty.dtype == np.float32
+    np.testing.assert_array_equal(store.read("lung").genes.certainty, values)
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("values", [[0.5], np.full(60, 1.5), np.full(60, -0.1), np.full(60, np.nan)])
+def test_certainty_outside_its_range_is_refused(store, make_record, values):
+    plain = make_record()
+    record = replace(plain, genes=replace(plain.genes, certainty=np.asarray(values, dtype=np.float32)))
+    with pytest.raises(ValueError, match=r"genes\.certainty"):
+        store.commit(record, "b1")
+    assert store.datasets() == []
+
+
 def test_catalogue(store, make_record):
     assert store.datasets() == []
     assert store.build_of("lung") is None

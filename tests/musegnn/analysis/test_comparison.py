@@ -69,6 +69,13 @@ def test_rewired_genes_their_partners_and_their_module_are_named(built, tmp_path
     assert found.summary["changed"] == len(called)
     second = found.modules[[GENES[40] in genes.split() for genes in found.modules["genes"]]]
     assert second["state"].tolist() == ["kept"]
+    for side, name in (("a", "control"), ("b", "treated")):
+        stored = store.read(name).genes
+        known = found.genes.set_index("gene")[f"certainty_{side}"]
+        shared = [gene for gene in stored.gene.tolist() if gene in known]
+        expected = dict(zip(stored.gene.tolist(), stored.certainty, strict=True))
+        assert known[shared].tolist() == [expected[gene] for gene in shared]
+        assert known.drop(shared).isna().all()
     files = write_contrast(found, tmp_path / "out")
     assert [path.stat().st_size > 100 for path in files] == [True] * 6
     table = pd.read_csv(files[0], sep="\t")

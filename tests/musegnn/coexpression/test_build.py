@@ -175,7 +175,7 @@ def test_pairs_of_several_stripes(tmp_path):
     order = rng.permutation(10)
     paths = [tmp_path / "0.npz", tmp_path / "1.npz"]
     for path, part in zip(paths, (stripes[:2], stripes[2:]), strict=True):
-        save(path, keep_pairs(part, 1.96))
+        save(path, keep_pairs(part, 1.96, np.zeros((6, 10))))
     pairs = collect_pairs(paths, order, 1.96)
     z = z[np.ix_(np.argsort(order), np.argsort(order))]
     keep = (np.abs(np.nan_to_num(z)) >= 1.96) & ~np.eye(10, dtype=bool)
