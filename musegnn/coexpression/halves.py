@@ -35,7 +35,7 @@ STEPS, LARGEST = 32.0, 2048.0
 
 
 def in_first_half(position: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Tell the half of cells by a hash of their positions in the source, so that it depends on nothing else."""
+    """Return which cells are in the first half, by a hash of their positions in the source and nothing else."""
     x = (position.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -87,8 +87,9 @@ def certainty(sums: NDArray[np.float64]) -> NDArray[np.float32]:
 
     Examples
     --------
-    >>> certainty(np.array([[4.0], [0.0], [0.0], [8.0], [2.0], [3.0]])).round(4).tolist()
-    [0.8571...]
+    >>> found = certainty(np.array([[4.0], [0.0], [0.0], [8.0], [2.0], [3.0]]))  # r = .75
+    >>> round(float(found[0]), 4)
+    0.8571
     """
     n = np.maximum(sums[0], 1.0)
     mean_a, mean_b = sums[1] / n, sums[2] / n
