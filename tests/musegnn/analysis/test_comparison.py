@@ -69,6 +69,17 @@ def test_rewired_genes_their_partners_and_their_module_are_named(built, tmp_path
     assert found.summary["changed"] == len(called)
     second = found.modules[[GENES[40] in genes.split() for genes in found.modules["genes"]]]
     assert second["state"].tolist() == ["kept"]
+    files = write_contrast(found, tmp_path / "out")
+    assert [path.stat().st_size > 100 for path in files] == [True] * 6
+    table = pd.read_csv(files[0], sep="\t")
+    assert table["gene"].tolist() == found.genes["gene"].tolist()
+    document = json.loads(files[3].read_text())
+    assert (document["changed"], len(document["genes"])) == (len(called), len(table))
+
+
+def test_genes_bring_the_certainty_of_either_graph(built):
+    store, atlas, _ = built
+    found = analysis.contrast(store, atlas, "control", "treated", splits=3)
     for side, name in (("a", "control"), ("b", "treated")):
         stored = store.read(name).genes
         known = found.genes.set_index("gene")[f"certainty_{side}"]
@@ -76,12 +87,6 @@ def test_rewired_genes_their_partners_and_their_module_are_named(built, tmp_path
         expected = dict(zip(stored.gene.tolist(), stored.certainty, strict=True))
         assert known[shared].tolist() == [expected[gene] for gene in shared]
         assert known.drop(shared).isna().all()
-    files = write_contrast(found, tmp_path / "out")
-    assert [path.stat().st_size > 100 for path in files] == [True] * 6
-    table = pd.read_csv(files[0], sep="\t")
-    assert table["gene"].tolist() == found.genes["gene"].tolist()
-    document = json.loads(files[3].read_text())
-    assert (document["changed"], len(document["genes"])) == (len(called), len(table))
 
 
 def test_the_same_seed_gives_the_same_bytes(built, tmp_path):
