@@ -162,9 +162,12 @@ class Location:
         except PermissionError:
             msg = "the server refuses access"
             raise InputError(msg, code="E280", where=self.where, fix="give credentials to fsspec") from None
-        except (OSError, RuntimeError, TimeoutError) as error:
-            msg = f"the server does not answer ({type(error).__name__})"
-            raise InputError(msg, code="E280", where=self.where, fix="try again, or download the file") from None
+        except Exception as error:  # each file system has its own types, of no common base
+            kind = type(error).__name__
+            refused = "Credential" in kind
+            msg = f"the server {'refuses access' if refused else 'does not answer'} ({kind})"
+            fix = "give credentials to fsspec" if refused else "try again, or download the file"
+            raise InputError(msg, code="E280", where=self.where, fix=fix) from None
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -46,13 +46,16 @@ FOLDER_MATRICES = [
     re.compile(pattern)
     for pattern in (
         "outs",
-        r".*filtered_(?:feature|peak|gene)_bc_matri(?:x|ces)(?:_h5)?\.h5|cell_feature_matrix\.h5|.*sample_filtered_.*\.h5",
-        r"filtered_(?:feature|peak|gene)_bc_matri(?:x|ces)|cell_feature_matrix",
+        r".*filtered_(?:feature|peak|gene)_(?:bc|cell)_matri(?:x|ces)(?:_h5)?\.h5|cell_feature_matrix\.h5"
+        r"|.*sample_filtered_.*\.h5",
+        r"filtered_(?:feature|peak|gene)_(?:bc|cell)_matri(?:x|ces)|cell_feature_matrix",
         r".*raw_(?:feature|peak|gene)_bc_matri(?:x|ces)(?:_h5)?\.h5",
         r"raw_(?:feature|peak|gene)_bc_matri(?:x|ces)",
     )
 ]
-"""Names by which the matrix in a folder of Cell Ranger or Space Ranger is found, the preferred first."""
+"""Names by which the matrix in a folder of Cell Ranger, Space Ranger or Xenium is found, the preferred first."""
+BINNED, SEGMENTED = "binned_outputs", "segmented_outputs"
+"""Folders of Visium HD, with a matrix for each size of squares, and with one of cells."""
 
 
 @contextmanager
@@ -127,10 +130,23 @@ def _matrix_in(folder: Location, names: list[str]) -> Location | None:
             below = folder / found[0]
             return _matrix_in(below, below.children())
     text = find_matrix(folder, names)
+    if text is None:
+        _refuse_visium_hd(folder, names)
     if text is None and len(names) == 1 and (folder / names[0]).is_folder():  # a genome of version 2
         below = folder / names[0]
         return find_matrix(below, below.children())
     return text
+
+
+def _refuse_visium_hd(folder: Location, names: list[str]) -> None:
+    """Refuse a folder of Visium HD with several matrices by naming them."""
+    inside = [f"{BINNED}/{name}" for name in (folder / BINNED).children()] if BINNED in names else names
+    matrices = [name for name in inside if re.fullmatch(rf"({BINNED}/)?square_\d+um", name)]
+    if matrices:
+        usual = next((name for name in matrices if name.endswith("_008um")), matrices[0])
+        matrices += [SEGMENTED] * (SEGMENTED in names)
+        msg = f"a folder of Visium HD with a matrix in each of {some_of(matrices, 4)}"
+        raise InputError(msg, code="E233", where=folder.where, fix=f"add the one to read to `path`, as {usual}")
 
 
 def _placed(container: Container, matrix: Location) -> Container:

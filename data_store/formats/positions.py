@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.location import Location
 
 POSITIONS = re.compile(r"(?P<prefix>.*?)tissue_positions(?:_list)?\.(?:csv|parquet)(?:\.gz)?\Z")
+XENIUM_MATRIX = "cell_feature_matrix"
 XENIUM = re.compile(r"cells\.(?:parquet|csv\.gz|csv)\Z")
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 KINDS = {
@@ -39,14 +40,14 @@ def find_positions(matrix: Location) -> Location | None:
         E233 when there are several.
     """
     around = [matrix.parent]
-    if "_bc_matri" in matrix.parent.name:
+    if "_bc_matri" in matrix.parent.name or matrix.parent.name == XENIUM_MATRIX:
         around.append(matrix.parent.parent)
     for place in around:
         names = place.children()
         below = place / "spatial"
         inside = [below / name for name in below.children()] if "spatial" in names else []
         found = [file for file in [*inside, *(place / name for name in names)] if POSITIONS.match(file.name)]
-        if not found and "cell_feature_matrix.h5" in names:
+        if not found and {XENIUM_MATRIX, f"{XENIUM_MATRIX}.h5"} & set(names):
             found = [place / name for name in sorted(names, reverse=True) if XENIUM.match(name)][:1]
         own = [file for file in found if (prefix := _prefix(file)) and matrix.name.startswith(prefix)]
         found = own or found

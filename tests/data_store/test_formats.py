@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from musegnn.data_store import open_matrix, validate_counts
 from musegnn.errors import InputError
+from tests.data_store.refusal import refuse
 from tests.data_store.written import (
     BARCODES,
     FORMATS,
@@ -28,6 +29,8 @@ from tests.data_store.written import (
     write_loom,
     write_table,
     write_visium,
+    write_visium_hd,
+    write_xenium,
     write_zarr,
 )
 
@@ -75,6 +78,39 @@ def test_positions_of_space_ranger_are_coordinates(kind, adata, tmp_path):
     assert np.array_equal(source.coords, adata.obsm["spatial"][used])
     assert source.obs("array_row").tolist() == np.flatnonzero(used).tolist()
     assert any(w.startswith("W260: 40 of 120") for w in source.warnings)
+
+
+def test_a_folder_of_visium_hd_is_read_by_the_size_of_its_squares(adata, tmp_path):
+    out = write_visium_hd(adata, tmp_path)
+    refuse(out, "E233", "Visium HD", "square_002um", "segmented_outputs", "add the one to read to `path`, as ")
+    used = np.arange(C) % 3 > 0
+    for place in (out / "binned_outputs" / "square_008um", out / "binned_outputs" / "square_002um"):
+        source = open_matrix(place, spatial_key="spatial")
+        assert np.array_equal(source.coords, adata.obsm["spatial"][used])
+    refuse(out / "binned_outputs", "E233", "square_008um")
+    cells = out / "segmented_outputs"
+    assert open_matrix(cells).n_cells == C
+    refuse(cells, "E260", "Fix: ", spatial_key="spatial")
+
+
+@pytest.mark.parametrize(("table", "matrix"), [("parquet", "h5"), ("csv", "h5"), ("parquet", "mtx")])
+def test_a_folder_of_xenium(table, matrix, adata, tmp_path):
+    source = open_matrix(write_xenium(adata, tmp_path, table=table, matrix=matrix), spatial_key="spatial")
+    assert np.array_equal(source.coords, adata.obsm["spatial"])
+    assert source.obs("cell_area").tolist() == (np.arange(C) + 3).tolist()
+    assert np.array_equal(sp.vstack([block for _, block in source.blocks(50)]).toarray(), adata.X.toarray())
+
+
+def test_damaged_positions_are_one_line(adata, tmp_path):
+    path, _ = write_visium(adata, tmp_path, "parquet")
+    table = path.parent / "spatial" / "tissue_positions.parquet"
+    whole = table.read_bytes()
+    for damaged in (whole[:-20], whole[:200] + bytes(200) + whole[400:], b"PAR1" + bytes(50) + whole[54:], b""):
+        table.write_bytes(damaged)
+        with pytest.raises(InputError) as caught:
+            open_matrix(path, spatial_key="spatial")
+        assert caught.value.code in {"E231", "E260", "E240"}
+        assert "\n" not in caught.value.line()
 
 
 @pytest.mark.parametrize("name", ["h5ad", "zarr v2", "zarr v3", "loom", "h5mu"])

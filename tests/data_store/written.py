@@ -156,7 +156,7 @@ def positions(adata, *, header):
 def write_visium(adata, folder, kind):
     """Write what Space Ranger does: version 2 with h5 and header, 1 with mtx and without, HD with Parquet."""
     out = folder / "outs"
-    out.mkdir()
+    out.mkdir(parents=True)
     if kind == "v1":
         write_mtx(adata, out / "filtered_feature_bc_matrix", 3)
         put(out / "spatial" / "tissue_positions_list.csv", positions(adata, header=False), packed=False)
@@ -196,3 +196,49 @@ TABLES = {
     "csv of genes x cells": ("x.csv", ",", {"turned": True}),
     "tsv.gz of genes x cells": ("x.tsv.gz", "\t", {"turned": True, "packed": True}),
 }
+
+
+def write_visium_hd(adata, folder):
+    """Write what Space Ranger 4 does of Visium HD, of each folder the files that matter; return ``outs``."""
+    out = folder / "outs"
+    for name in ("square_002um", "square_008um", "square_016um"):
+        write_visium(adata, folder / name, "parquet")
+        (folder / name / "outs").rename(place := _below(out / "binned_outputs" / name))
+        (place / "filtered_feature_bc_matrix").mkdir()
+        (place / "spatial" / "scalefactors_json.json").write_text("{}")
+    cells = _below(out / "segmented_outputs")
+    cells.mkdir()
+    write_10x_h5(adata, cells, 3)[0].rename(cells / "filtered_feature_cell_matrix.h5")
+    (cells / "cell_segmentations.geojson").write_text("{}")
+    (out / "spatial").mkdir()
+    for name in ("feature_slice.h5", "molecule_info.h5", "web_summary.html"):
+        (out / name).write_bytes(b"")
+    return out
+
+
+def _below(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+XENIUM_COLUMNS = ("transcript_counts", "control_probe_counts", "total_counts", "cell_area")
+
+
+def write_xenium(adata, folder, *, table="parquet", matrix="h5"):
+    """Write what the Xenium Onboard Analysis does: matrix, cells with centroids, and files of other kinds."""
+    out = _below(folder / "outs")
+    out.mkdir()
+    cells = pd.DataFrame({"cell_id": BARCODES, "x_centroid": 0.0, "y_centroid": 0.0})
+    cells[["x_centroid", "y_centroid"]] = adata.obsm["spatial"]
+    for place, name in enumerate(XENIUM_COLUMNS):
+        cells[name] = np.arange(C) + place
+    cells = cells[::-1]
+    if table == "parquet":
+        cells.to_parquet(out / "cells.parquet")
+    cells.to_csv(out / "cells.csv.gz", index=False)
+    if matrix == "h5":
+        write_10x_h5(adata, out, 3)[0].rename(out / "cell_feature_matrix.h5")
+    write_mtx(adata, out / "cell_feature_matrix", 3)
+    for name in ("cell_feature_matrix.zarr.zip", "cells.zarr.zip", "transcripts.parquet", "experiment.xenium"):
+        (out / name).write_bytes(b"")
+    return out
