@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -463,6 +464,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Threads that spin while they wait slow each other down: rounds took ten times as long on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, handlers=[HELD])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the locale cannot write end no command
     try:
         code = app(arguments)
     except cyclopts.CycloptsError as error:

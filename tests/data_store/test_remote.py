@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
+import subprocess
+import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self):
-        path = self.folder / self.path.lstrip("/")
+        path = self.folder / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return
@@ -66,6 +71,55 @@ def served(tmp_path):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def served_by_tls(tmp_path):
+    """Serve a folder by TLS with a certificate that nobody has signed: address, and the certificate."""
+    pytest.importorskip("cryptography", reason="needs the package cryptography for a certificate")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    built = built.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    built = built.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    certificate, secret = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.write_bytes(built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret.write_bytes(key.private_bytes(*formats))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, secret)
+    server = ThreadingHTTPServer(("localhost", 0), partial(Handler, tmp_path, []))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://localhost:{server.server_address[1]}", certificate
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_https_is_read_where_the_certificate_is_trusted(counts, served_by_tls, tmp_path):
+    address, certificate = served_by_tls
+    path, _ = write_h5ad(make_adata(counts), tmp_path)
+    script = (
+        "import sys\nfrom musegnn.data_store import open_matrix\nfrom musegnn.errors import MuseGNNError\ntry:\n"
+        "    print(sum(block.sum() for _, block in open_matrix(sys.argv[1]).blocks(50)))\n"
+        "except MuseGNNError as error:\n    print(error.line())\n"
+    )
+    command = [sys.executable, "-c", script, f"{address}/{path.name}?secret=1"]
+    trusting = os.environ | {"SSL_CERT_FILE": str(certificate)}
+    found = [
+        subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True).stdout
+        for environment in (trusting, {k: v for k, v in os.environ.items() if k != "SSL_CERT_FILE"})
+    ]
+    assert found[0] == f"{int(counts.sum())}\n"
+    assert re.fullmatch(r"error\[E280\] https://localhost.*does not answer \(Client\w*Cert\w*\). Fix: .*\n", found[1])
+    assert "secret" not in found[1]
 
 
 def gather(source):

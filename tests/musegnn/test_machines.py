@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -182,6 +184,79 @@ def test_text_files_are_utf8_in_every_locale(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | latin, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_names_that_a_locale_cannot_write_are_printed_all_the_same(encoding, tmp_path):
+    import anndata as ad
+
+    counts = np.random.default_rng(0).poisson(2.0, (60, 8)).astype(np.float32)
+    adata = ad.AnnData(counts, var=pd.DataFrame(index=[f"β{i}" for i in range(8)]))
+    adata.obs["naïve-λ"] = "x"
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "musegnn", "inspect", str(tmp_path / "a.h5ad")]
+    done = subprocess.run(command, capture_output=True, timeout=120, env=os.environ | latin, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.decode(encoding)
+    assert ("β0" if encoding == "utf-8" else r"\u03b20") in printed
+    assert ("naïve" if encoding != "ascii" else r"na\xefve") in printed
+
+
+@pytest.fixture
+def small_group():
+    """Make a control group of processes that may take 2 GiB of memory, where this system lets us; remove it."""
+    places = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    top = Path("/sys/fs/cgroup")
+    version_1 = (top / "memory" / places.get("memory", "").strip("/"), "memory.limit_in_bytes")
+    version_2 = (top / places.get("", "").strip("/"), "memory.max")
+    group = next(filter(None, (_limited_group(*place) for place in (version_1, version_2))), None)
+    if group is None:
+        pytest.skip("this system lets nobody limit the memory of a control group")
+    yield group
+    group.rmdir()
+
+
+def _limited_group(parent, limit):
+    group = parent / f"musegnn-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        return None
+    try:
+        (group / limit).write_text(str(2 * GIB))
+    except OSError:
+        group.rmdir()
+        return None
+    return group
+
+
+IN_GROUP = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
+BUILD_IN_GROUP = """
+import sys
+from pathlib import Path
+from musegnn.atlas_file import load_atlas
+from musegnn.machine import available_memory
+from musegnn.pipeline import build_graphs
+print(available_memory())
+store = build_graphs(load_atlas(Path(sys.argv[1])), Path(sys.argv[2]), scheduler="threads", device="cpu")
+print(*store.datasets())
+"""
+
+
+def test_a_build_in_a_control_group_stays_within_its_memory(small_group, tmp_path):
+    from benchmarks.crash.records import make_atlas
+
+    atlas = make_atlas(tmp_path, n_datasets=1)
+    command = ["sh", "-c", IN_GROUP, "sh", str(small_group), sys.executable, "-c", BUILD_IN_GROUP]
+    command += [str(atlas), str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "cgroup.procs" in done.stderr:
+        pytest.skip("this system lets nobody enter a control group")
+    assert done.returncode == 0, done.stderr
+    available, datasets = done.stdout.splitlines()
+    assert 0 < int(available) <= 2 * GIB
+    assert datasets == "d0"
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
