@@ -156,16 +156,17 @@ class Location:
     def _asked(self, function: Any, *args: Any, **kwargs: Any) -> Any:  # functions of fsspec
         try:
             return function(*args, **kwargs)
-        except FileNotFoundError as error:
-            msg = "there is no such file"
-            raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from error
-        except PermissionError:
-            msg = "the server refuses access"
-            raise InputError(msg, code="E280", where=self.where, fix="give credentials to fsspec") from None
         except Exception as error:  # each file system has its own types, of no common base
-            kind = type(error).__name__
-            refused = "Credential" in kind
-            msg = f"the server {'refuses access' if refused else 'does not answer'} ({kind})"
+            cause = error.__cause__ or error
+            kind, status = type(cause).__name__, getattr(cause, "status", None)
+            # fsspec says "not found" of all that goes wrong behind http, with the reason as its cause.
+            gone = isinstance(cause, FileNotFoundError) or status in {404, 410} or not self.text.startswith("http")
+            if isinstance(error, FileNotFoundError) and gone:
+                msg = "there is no such file"
+                raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from error
+            refused = isinstance(error, PermissionError) or status in {401, 403} or "Credential" in kind
+            answer = f"({kind})" if status is None else f"({status})"
+            msg = f"the server {'refuses access' if refused else 'does not answer'} {answer}"
             fix = "give credentials to fsspec" if refused else "try again, or download the file"
             raise InputError(msg, code="E280", where=self.where, fix=fix) from None
 

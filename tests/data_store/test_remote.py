@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.folder / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
-            self.send_error(404)
+            self.send_error(403 if path.name == "forbidden.h5ad" else 404)
             return
         body, size = path.read_bytes(), path.stat().st_size
         ranged = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
@@ -181,6 +182,13 @@ def test_a_build_reads_a_url_through_a_copy(served, tmp_path):
 def test_what_a_server_refuses_is_one_line(served, tmp_path):
     with pytest.raises(InputError, match=r"E230.*no such file"):
         open_matrix(f"{served[0]}/none.h5ad?secret=1")
+    with pytest.raises(InputError, match=r"E280.*refuses access \(403\)"):
+        open_matrix(f"{served[0]}/forbidden.h5ad")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}/x.h5ad"
+    with pytest.raises(InputError, match=r"E280.*does not answer \(Client"):
+        open_matrix(dead)
     with pytest.raises((InputError, MissingDependencyError)) as caught:
         open_matrix("nothing://x/y.h5ad?secret=1")
     assert "secret" not in str(caught.value)
