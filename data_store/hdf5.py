@@ -84,6 +84,11 @@ def is_group(node: object) -> bool:
     return hasattr(node, "keys")
 
 
+def names_in(group: Any) -> list[str]:
+    """Return the names in a group of HDF5 or zarr, but those that are not UTF-8, which the library gives as bytes."""
+    return [name for name in group if isinstance(name, str)]
+
+
 def get_node(file: Any, key: str, where: str) -> Any:  # groups and arrays of HDF5 or zarr, which have no common type
     """Return what lies at a path inside a group, without following links."""
     node = file

@@ -14,6 +14,7 @@ from musegnn.data_store.hdf5 import (
     get_node,
     index_key,
     is_group,
+    names_in,
     no_column,
     read_strings,
     read_values,
@@ -94,7 +95,7 @@ class AnnDataContainer:
             return {}
         if not is_group(obsm):  # before AnnData 0.7: one compound array
             return {name: (obsm.shape[0], *obsm.dtype[name].shape) for name in obsm.dtype.names or ()}
-        return {name: _shape(obsm.get(name)) for name in obsm}
+        return {name: _shape(obsm.get(name)) for name in names_in(obsm)}
 
     def read_coordinates(self, key: str) -> NDArray[Any]:
         """Read a matrix of ``obsm``."""
@@ -117,7 +118,7 @@ class AnnDataContainer:
                 found["raw"] = (holder.get(key), raw, var)
         layers = root.get("layers")
         if layers is not None and is_group(layers):
-            found |= {str(name): (layers.get(name), f"layers/{name}", "var") for name in layers}
+            found |= {name: (layers.get(name), f"layers/{name}", "var") for name in names_in(layers)}
         if "X" in root:
             found["X"] = (root.get("X"), "X", "var")
         return found
@@ -140,7 +141,7 @@ class _GroupTable:
         return read_strings(self._group, self._index, self._where)
 
     def columns(self) -> list[str]:
-        return [key for key in self._group if key not in {self._index, "_index", "__categories"}]
+        return [key for key in names_in(self._group) if key not in {self._index, "_index", "__categories"}]
 
     def values(self, column: str) -> NDArray[Any]:  # text or float64
         if column not in self.columns():
@@ -192,7 +193,7 @@ def list_parts(root: Any) -> list[str]:
     for key in PARTS:
         parts = root.get(key)
         if parts is not None and is_group(parts) and "X" not in root:
-            names = sorted(str(name) for name in parts if is_group(parts.get(name)))
+            names = sorted(name for name in names_in(parts) if is_group(parts.get(name)))
             return names if len(names) > 1 else []
     return []
 
@@ -209,7 +210,7 @@ def choose_part(root: Any, mod: str | None, where: str) -> tuple[Any, str]:
         parts = root.get(key)
         if parts is None or not is_group(parts) or ("X" in root and mod is None):
             continue
-        names = sorted(str(name) for name in parts if is_group(parts.get(name)))
+        names = sorted(name for name in names_in(parts) if is_group(parts.get(name)))
         chosen = names[0] if mod is None and len(names) == 1 else mod
         if chosen not in names:
             msg = f"holds the {kind} {some_of([shorten(name, 20) for name in names], 6)}"

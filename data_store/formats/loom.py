@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.formats.arrays import DenseMatrix
 from musegnn.data_store.formats.container import ColumnTable
-from musegnn.data_store.hdf5 import get_node, is_group, read_strings, read_values
+from musegnn.data_store.hdf5 import get_node, is_group, names_in, read_strings, read_values
 from musegnn.errors import InputError
 from musegnn.text import shorten, some_of
 
@@ -38,7 +38,7 @@ class LoomContainer:
         layers = self._root.get("layers")
         nodes = {"X": self._root["matrix"]}
         if layers is not None and is_group(layers):
-            nodes |= {str(name): layers.get(name) for name in layers}
+            nodes |= {name: layers.get(name) for name in names_in(layers)}
         return {
             name: (int(node.shape[1]), int(node.shape[0]))
             for name, node in nodes.items()
@@ -62,22 +62,23 @@ class LoomContainer:
         del layer
         name = next((key for key in GENE_NAMES if key in self._rows), self.id_column)
         if name is None:
-            msg = f"no row attribute holds names of genes (there are {some_of([shorten(k, 20) for k in self._rows])})"
+            found = some_of([shorten(key, 20) for key in names_in(self._rows)])
+            msg = f"no row attribute holds names of genes (there are {found})"
             raise InputError(msg, code="E230", where=self._where, fix="write names as the row attribute Gene")
         return self._table(read_strings(self._rows, name, self._where), self._rows, name)
 
     def _table(self, names: list[str], group: Any, index: str | None) -> Table:
         columns = {
-            str(key): partial(read_values, group, str(key), self._where)
-            for key in group
-            if key != index and not is_group(group.get(key)) and group[key].ndim == 1
+            key: partial(read_values, group, key, self._where)
+            for key in names_in(group)
+            if key != index and getattr(group.get(key), "ndim", 0) == 1  # a link that leads nowhere has none
         }
         return ColumnTable(names, columns, self._where)
 
     def coordinates(self) -> dict[str, tuple[int, ...]]:
         """Return the attributes of cells with several values each."""
-        found = {str(key): self._columns.get(key) for key in self._columns}
-        return {key: tuple(node.shape) for key, node in found.items() if not is_group(node) and node.ndim == 2}
+        found = {key: self._columns.get(key) for key in names_in(self._columns)}
+        return {key: tuple(node.shape) for key, node in found.items() if getattr(node, "ndim", 0) == 2}
 
     def read_coordinates(self, key: str) -> NDArray[Any]:
         """Read such an attribute."""

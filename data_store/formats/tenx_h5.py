@@ -9,7 +9,7 @@ import numpy as np
 
 from musegnn.data_store.formats.arrays import CompressedMatrix
 from musegnn.data_store.formats.container import ColumnTable
-from musegnn.data_store.hdf5 import get_node, is_group, read_strings, read_values
+from musegnn.data_store.hdf5 import get_node, is_group, names_in, read_strings, read_values
 from musegnn.data_store.validate import raise_malformed
 from musegnn.errors import InputError
 from musegnn.text import shorten, some_of
@@ -27,7 +27,7 @@ COLUMNS = {"id": "gene_ids", "feature_type": "feature_types", "genome": "genome"
 def genomes_of(root: Any) -> list[str]:
     """Return the groups of an HDF5 file that are matrices of version 2."""
     parts = {"barcodes", "genes", "data", "indices", "indptr"}
-    return sorted(str(key) for key in root if is_group(root.get(key)) and parts <= set(root[key]))
+    return sorted(key for key in names_in(root) if is_group(root.get(key)) and parts <= set(root[key]))
 
 
 class TenxContainer:

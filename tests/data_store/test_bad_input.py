@@ -487,3 +487,23 @@ def test_pointers_beyond_two_to_the_31_keep_their_values():
     assert list(windows(pointers, 10)) == [(0, 1), (1, 3)]
     with pytest.raises(InputError, match=rf"E102.*end at {2**31 + 3}"):
         check_pointers(pointers, 3, 2**31 + 2, 2**31 + 2, where="x")
+
+
+@pytest.mark.parametrize("place", ["obs", "var", "obsm", "layers", "uns", ""])
+def test_names_of_arrays_that_are_not_utf8_are_left_out(place, counts, make_adata, save):
+    def edit(file):
+        group = file[place] if place else file
+        group.create_dataset(b"na\xefve", data=np.zeros(counts.shape[1 if place == "var" else 0]))
+
+    source = open_h5ad(save(make_adata(), edit))
+    assert validate_counts(source).n_values == counts.nnz
+
+
+def test_loom_with_links_that_lead_nowhere(counts, tmp_path):
+    path = tmp_path / "x.loom"
+    with h5py.File(path, "w") as file:
+        file["matrix"] = counts.toarray().T
+        file["row_attrs/Gene"] = np.array([f"Gene{i}" for i in range(30)], dtype="S")
+        file["col_attrs/CellID"] = np.array([f"c{i}" for i in range(120)], dtype="S")
+        file["col_attrs/lost"] = h5py.SoftLink("/nowhere")
+    refuse(path, "E260", spatial_key="spatial")
