@@ -123,7 +123,7 @@ class Location:
         """Return size and a text that changes when the file does: E230 when there is none."""
         if not self.is_remote:
             try:
-                stat = Path(self.text).stat()
+                stat = os.stat(self.text)  # noqa: PTH116  a folder may have thousands of files
             except FileNotFoundError:
                 msg = "there is no such file"
                 raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +57,14 @@ def check_dataset_name(name: str) -> str:
 
 def decode_names(raw: Sequence[bytes | str], *, where: str, what: str) -> list[str]:
     """Decode names as UTF-8; E240 for other bytes, E241 for a NUL character."""
+    kinds = set(map(type, raw))
+    if kinds == {str} and "\0" not in "".join(raw):
+        return list(raw)
+    if kinds == {bytes}:
+        with suppress(UnicodeDecodeError):  # which is looked for name by name below
+            names = b"\0".join(raw).decode("utf-8").split("\0")
+            if len(names) == len(raw):
+                return names
     try:
         names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in raw]
     except UnicodeDecodeError:
@@ -290,7 +300,8 @@ def looks_transposed(genes: Sequence[str], cells: Sequence[str]) -> bool:
         if sum(bool(pattern.match(name)) for name in names) > len(names) / 2:
             return True
     longest = max(map(len, COMMON_GENES))
-    common_cells = COMMON_GENES.intersection(c.upper() for c in cells if len(c) <= longest)
+    short = compress(cells, map(longest.__ge__, map(len, cells)))
+    common_cells = COMMON_GENES.intersection(map(str.upper, short))
     return len(common_cells) >= 3 and not COMMON_GENES.intersection(g.upper() for g in genes)
 
 
