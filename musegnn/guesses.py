@@ -11,7 +11,8 @@ import yaml
 
 from musegnn.aliases import SPECIES, species_name
 from musegnn.config import DatasetConfig
-from musegnn.data_store.atlas_checks import ENSEMBL_SPECIES, MOST
+from musegnn.data_store.atlas_checks import ENSEMBL_SPECIES, guess_species
+from musegnn.data_store.formats.anndata_groups import PREFERRED_LAYERS
 from musegnn.dataset_entries import name_of_file
 from musegnn.datasets import open_counts
 from musegnn.errors import ConfigError, InputError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from musegnn.data_store.readers import CountSource
 
 UNKNOWN = "unknown"
-LAYERS = (None, "counts", "raw_counts", "raw", "spliced")
+LAYERS = (None, *PREFERRED_LAYERS)
 SAMPLE_CELLS = 256
 COLUMNS = {
     "tissue": ("tissue", "tissue_general", "organ", "tissue_type"),
@@ -62,7 +63,7 @@ def guess_entry(counts: AnnData | Path, name: str = "") -> dict[str, Any]:
             entry[setting] = value
     entry["species"] = species_name(entry["species"])
     if entry["species"] == UNKNOWN:
-        entry["species"] = _species_of_names([*source.gene.tolist(), *source.gene_id.tolist()])
+        entry["species"] = _species(source)
     return entry
 
 
@@ -123,19 +124,10 @@ def _only_label(source: CountSource, column: str) -> str:
     return str(labels[0]) if len(labels) == 1 else ""
 
 
-def _species_of_names(names: list[str]) -> str:
-    """Return the species by Ensembl prefix, else by the case of symbols: human ``ACTB``, mouse ``Actb``."""
-    found = {match[1] for name in names if (match := re.match(r"(ENS[A-Z]*G)\d{11}", name))}
-    species = {ENSEMBL_SPECIES.get(prefix, UNKNOWN) for prefix in found}
-    if len(species) == 1:
-        return species.pop()
-    lettered = [name for name in names if name[:1].isalpha() and sum(map(str.isalpha, name)) > 1]
-    if not lettered or species:
-        return UNKNOWN
-    if sum(name == name.upper() for name in lettered) >= MOST * len(lettered):
-        return "human"
-    capitals = sum(name[0].isupper() and name[1:] == name[1:].lower() for name in lettered)
-    return "mouse" if capitals >= MOST * len(lettered) else UNKNOWN
+def _species(source: CountSource) -> str:
+    """Return the species that ``musegnn inspect`` names, mouse for both rodents."""
+    looks = guess_species(source.gene.tolist(), source.gene_id.tolist()).removesuffix(" or rat")
+    return looks if looks in ENSEMBL_SPECIES.values() else UNKNOWN
 
 
 def require_known(entry: dict[str, Any], where: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 import musegnn as mg
 from musegnn.cli import main
+from musegnn.data_store.inspection import inspect
 from musegnn.guesses import first_atlas, guess_entry
 
 GRAPH = {"n_genes": 40}
@@ -126,6 +127,32 @@ def test_a_first_atlas_file_says_what_the_files_say(objects, tmp_path):
     ]
     assert atlas.datasets[0].path == tmp_path / "sub" / "liver 1.h5ad"
     mg.build_graphs(atlas, tmp_path / "store", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "species"),
+    [
+        (["ACTB", "CD74", "COL1A1"], "human"),
+        (["Actb", "Cd74", "Col1a1"], "mouse"),
+        (["ENSG00000000001.2", "ENSG00000000002", "ENSG00000000003"], "human"),
+        (["ENSRNOG00000000001", "ENSRNOG00000000002", "ENSRNOG00000000003"], "rat"),
+        (["ENSG00000000001", "ENSMUSG00000000002", "ENSG00000000003"], "unknown"),
+        (["actb", "Cd74", "COL1A1"], "unknown"),
+    ],
+)
+def test_a_first_entry_says_of_names_and_layers_what_inspect_does(names, species, tmp_path):
+    adata = ad.AnnData(np.random.default_rng(0).poisson(3.0, (60, 3)).astype(np.float32))
+    adata.var_names = names
+    adata.layers["counts"] = adata.X.copy()
+    for X, layer in ((adata.X, None), (np.log1p(adata.X), "counts")):
+        adata.X = X
+        adata.write_h5ad(tmp_path / "x.h5ad")
+        (about,) = inspect(tmp_path / "x.h5ad")
+        entry = guess_entry(tmp_path / "x.h5ad")
+        assert (entry["species"], entry.get("layer")) == (species, layer)
+        assert about.to_json()["species"].startswith(species) or species == "unknown"
+        assert about.layers["X"][1] is (layer is None)
+        assert (f"layer: {layer}" in about.problem) == (layer is not None)
 
 
 @pytest.mark.parametrize("bad", [-1.0, 0.5])
