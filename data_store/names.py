@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -57,14 +57,11 @@ def check_dataset_name(name: str) -> str:
 
 def decode_names(raw: Sequence[bytes | str], *, where: str, what: str) -> list[str]:
     """Decode names as UTF-8; E240 for other bytes, E241 for a NUL character."""
-    kinds = set(map(type, raw))
-    if kinds == {str} and "\0" not in "".join(raw):
-        return list(raw)
-    if kinds == {bytes}:
-        with suppress(UnicodeDecodeError):  # which is looked for name by name below
-            names = b"\0".join(raw).decode("utf-8").split("\0")
-            if len(names) == len(raw):
-                return names
+    with suppress(TypeError, UnicodeDecodeError):  # of both types, or bytes that are looked for one by one below
+        whole = b"\0".join(cast("Sequence[bytes]", raw)).decode("utf-8") if raw and isinstance(raw[0], bytes) else ""
+        names = (whole or "\0".join(cast("Sequence[str]", raw))).split("\0")
+        if len(names) == len(raw):
+            return names
     try:
         names = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in raw]
     except UnicodeDecodeError:
