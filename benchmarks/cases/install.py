@@ -29,11 +29,6 @@ found = {}
 for package in distributions():
     files = [place for file in package.files or [] if (place := file.locate()).is_file()]
     found[package.name.lower()] = sum(place.stat().st_size for place in files)
-    for place in files:
-        if place.suffix == ".py":
-            compiled = place.parent / "__pycache__"
-            if not any("__pycache__" in str(file) for file in package.files):
-                found[package.name.lower()] += sum(c.stat().st_size for c in compiled.glob(f"{place.stem}.*.pyc"))
 print(json.dumps(found))
 """
 
