@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from musegnn.data_store.atlas_checks import SourceDataset, check_sources
     from musegnn.data_store.count_source import CountSource
-    from musegnn.data_store.readers import ArraySource, FileSource, open_h5ad, open_matrix
+    from musegnn.data_store.readers import ArraySource, FileSource, open_matrix
     from musegnn.data_store.records import DatasetRecord, GeneTable, PairTable
     from musegnn.data_store.split_counts import PackedSource, Piece, pack
     from musegnn.data_store.store import Store, build_id
@@ -29,7 +29,6 @@ __all__ = [
     "build_id",
     "check_sources",
     "label_codes",
-    "open_h5ad",
     "open_matrix",
     "pack",
     "slug",
@@ -40,7 +39,7 @@ __all__ = [
 _NAMES = {
     "atlas_checks": ("SourceDataset", "check_sources"),
     "count_source": ("CountSource",),
-    "readers": ("ArraySource", "FileSource", "open_h5ad", "open_matrix"),
+    "readers": ("ArraySource", "FileSource", "open_matrix"),
     "records": ("DatasetRecord", "GeneTable", "PairTable"),
     "split_counts": ("PackedSource", "Piece", "pack"),
     "store": ("Store", "build_id"),

@@ -388,9 +388,6 @@ def take_genes(
     return moved
 
 
-open_h5ad = open_matrix  # its name before there were other formats
-
-
 class ArraySource:
     """Counts in memory as a :class:`CountSource`.
 

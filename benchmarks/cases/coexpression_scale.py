@@ -21,7 +21,7 @@ from benchmarks.synthetic import SyntheticCounts
 from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.cscore import cscore
 from musegnn.config import DatasetConfig, GraphConfig
-from musegnn.data_store import open_h5ad
+from musegnn.data_store import open_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ class CoexpressionScale:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "gate.h5ad"
             write_h5ad(counts, path)
-            record = build_dataset(open_h5ad(path), dataset, GraphConfig(selection="all"), block_rows=700)
+            record = build_dataset(open_matrix(path), dataset, GraphConfig(selection="all"), block_rows=700)
         matrix, _ = counts.load()
         depth = np.asarray(matrix.sum(axis=1)).ravel()
         genes = [int(name[1:]) for name in record.genes.gene]

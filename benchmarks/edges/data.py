@@ -18,7 +18,7 @@ from musegnn.atlas_file import load_atlas
 from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.edges import BIN_WIDTH, edges_from_mask, select_edges
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
-from musegnn.data_store import open_h5ad
+from musegnn.data_store import open_matrix
 from musegnn.data_store.records import PairTable
 from musegnn.errors import NoEdgesError
 
@@ -101,7 +101,7 @@ def _describe(path: Path) -> DatasetConfig:
 def load_all(dataset: DatasetConfig) -> Counts:
     """Read all genes that are not mitochondrial."""
     spatial = dataset.spatial_key if dataset.modality == "spatial" else None
-    source = open_h5ad(dataset.path, layer=dataset.layer, gene_id_key=dataset.gene_id_key, spatial_key=spatial)
+    source = open_matrix(dataset.path, layer=dataset.layer, gene_id_key=dataset.gene_id_key, spatial_key=spatial)
     counted = ~np.char.startswith(np.char.upper(source.gene), "MT-")
     counts = csr_matrix(vstack([block for _, block in source.blocks(16384)], format="csr")[:, counted])
     depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
@@ -122,7 +122,7 @@ def load_all(dataset: DatasetConfig) -> Counts:
 def load_selected(dataset: DatasetConfig, n_genes: int) -> Counts:
     """Read the genes that a build selects."""
     spatial = dataset.spatial_key if dataset.modality == "spatial" else None
-    source = open_h5ad(dataset.path, layer=dataset.layer, gene_id_key=dataset.gene_id_key, spatial_key=spatial)
+    source = open_matrix(dataset.path, layer=dataset.layer, gene_id_key=dataset.gene_id_key, spatial_key=spatial)
     record = build_dataset(source, dataset, GraphConfig(n_genes=n_genes))
     everything = load_all(dataset)
     position = {gene: j for j, gene in enumerate(everything.genes.tolist())}

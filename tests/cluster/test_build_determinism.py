@@ -17,7 +17,7 @@ from musegnn.coexpression import build as coexpression_build
 from musegnn.coexpression.tasks import complete
 from musegnn.coexpression.warm_up import warm_up
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
-from musegnn.data_store import Store, open_h5ad
+from musegnn.data_store import Store, open_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def bits(record) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def expected(path) -> dict[str, bytes]:
-    return bits(build_dataset(open_h5ad(path), about(path), GRAPH))
+    return bits(build_dataset(open_matrix(path), about(path), GRAPH))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -85,7 +85,7 @@ def test_order_of_arrival_threads_and_stripes_do_not_matter(path, expected, thre
 
     few = 16 * 64 * 220  # sums of one task hold about 64 rows
     record = build_dataset(
-        open_h5ad(path), about(path), GRAPH, runner=shuffled, parallel=threads, stripe_bytes=few if seed else 1 << 30
+        open_matrix(path), about(path), GRAPH, runner=shuffled, parallel=threads, stripe_bytes=few if seed else 1 << 30
     )
     assert bits(record) == expected
 
@@ -110,7 +110,7 @@ def test_a_stratum_is_the_graph_of_its_cells_alone(path, tmp_path):
     for kind in KINDS:
         alone = tmp_path / f"{kind}.h5ad"
         whole[whole.obs["kind"] == kind].copy().write_h5ad(alone)
-        assert bits(store.read(f"one.{kind}")) == bits(build_dataset(open_h5ad(alone), about(alone), GRAPH))
+        assert bits(store.read(f"one.{kind}")) == bits(build_dataset(open_matrix(alone), about(alone), GRAPH))
 
 
 def test_a_torch_device_gives_the_same_graph(path, expected, tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_torch_device_gives_the_same_graph(path, expected, tmp_path, monkeypat
             super().__init__(*given, **options | {"impl": "torch", "device": "cpu"})
 
     monkeypatch.setattr(pairs, "WeightedGram", OnTorch)
-    record = build_dataset(open_h5ad(path), about(path), GRAPH)
+    record = build_dataset(open_matrix(path), about(path), GRAPH)
     ours = np.frombuffer(expected["z"], np.float32)
     assert len(record.pairs.z) == len(ours)
     np.testing.assert_allclose(record.pairs.z, ours, rtol=2e-7)

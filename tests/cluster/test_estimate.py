@@ -16,7 +16,7 @@ from musegnn.cli import main
 from musegnn.cluster.build import build_graphs
 from musegnn.cluster.estimate import estimate_graphs, sample_source
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
-from musegnn.data_store import Store, open_h5ad
+from musegnn.data_store import Store, open_matrix
 from musegnn.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ def test_processes_elsewhere_are_told_apart(tmp_path):
 def test_a_sample_stands_for_the_whole(tmp_path, by_column):
     path = write(tmp_path / "one.h5ad", 6000, 50, by_column=by_column)
     counts = ad.read_h5ad(path).X.toarray()
-    sample = sample_source(open_h5ad(path))
+    sample = sample_source(open_matrix(path))
     detected = (counts > 0).mean(axis=0)
     error = np.sqrt(detected * (1 - detected) / 2048)
     assert (np.abs(sample.detected - detected) < 5 * error).all()
@@ -100,7 +100,7 @@ def test_genes_that_a_sample_misses_are_counted(tmp_path):
     rare[:, :5] = True
     data = ad.AnnData(csr_matrix(rare * np.float32(2.0)))
     data.write_h5ad(tmp_path / "rare.h5ad")
-    sample = sample_source(open_h5ad(tmp_path / "rare.h5ad"))
+    sample = sample_source(open_matrix(tmp_path / "rare.h5ad"))
     seen = int((sample.detected > 0).sum())
     assert seen < 0.75 * genes
     assert abs(seen + sample.unseen - genes) < 0.1 * genes

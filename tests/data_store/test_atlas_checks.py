@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store import ArraySource, open_matrix
 from musegnn.data_store.atlas_checks import SourceDataset, check_sources, overlap_of
 from musegnn.errors import InputError
 
@@ -68,7 +68,7 @@ def test_the_example_atlas_passes(root):
     folder = root / "examples" / "atlas"
     species = {"cortex_rna": "mouse", "forebrain_atac": "mouse"}
     members = [
-        SourceDataset(name=p.stem, species=species.get(p.stem, "human"), layer=None, source=open_h5ad(p))
+        SourceDataset(name=p.stem, species=species.get(p.stem, "human"), layer=None, source=open_matrix(p))
         for p in sorted(folder.glob("*.h5ad"))
     ]
     assert len(members) == 7
@@ -164,7 +164,7 @@ def files(tmp_path):
             adata.obs_names = [names.format(i) for i in np.arange(900)[cells]]
             path = tmp_path / f"{k}.h5ad"
             adata.write_h5ad(path, **options)
-            datasets.append(SourceDataset(name=f"d{k}", species="human", layer=None, source=open_h5ad(path)))
+            datasets.append(SourceDataset(name=f"d{k}", species="human", layer=None, source=open_matrix(path)))
         return datasets
 
     return write
@@ -213,6 +213,6 @@ def test_cells_that_repeat_within_a_dataset_tell_nothing(tmp_path):
         adata.var_names = [f"GENE{i}" for i in range(12)]
         adata.obs_names = [f"{k}_{i}" for i in range(500)]
         adata.write_h5ad(tmp_path / f"{k}.h5ad")
-        source = open_h5ad(tmp_path / f"{k}.h5ad")
+        source = open_matrix(tmp_path / f"{k}.h5ad")
         datasets.append(SourceDataset(name=f"d{k}", species="human", layer=None, source=source))
     assert check_sources(datasets) == []

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from musegnn.data_store import ArraySource, open_h5ad, validate_counts
+from musegnn.data_store import ArraySource, open_matrix, validate_counts
 from musegnn.data_store.blocks import windows
 from musegnn.data_store.validate import check_pointers
 from musegnn.errors import InputError
@@ -59,7 +59,7 @@ def test_few_fractions_can_be_rounded(make_adata, save):
 def test_largest_exact_count_is_accepted(make_adata, save):
     X = np.ones((60, 4))
     X[0, 0] = 2**24
-    assert validate_counts(open_h5ad(save(make_adata(X)))).largest == 2**24
+    assert validate_counts(open_matrix(save(make_adata(X)))).largest == 2**24
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, 2**32 + 5, 2**63 - 1])
@@ -246,7 +246,7 @@ def test_mutated_files_never_kill_the_reader(make_adata, save, tmp_path):
 import sys
 import numpy as np
 from pathlib import Path
-from musegnn.data_store import open_h5ad, validate_counts
+from musegnn.data_store import open_matrix, validate_counts
 from musegnn.errors import InputError
 from tests.data_store.refusal import refuse
 path, target = Path(sys.argv[1]), Path(sys.argv[2])
@@ -259,7 +259,7 @@ for seed in range(300):
     damaged[hits] = rng.integers(0, 256, size=len(hits))
     target.write_bytes(damaged.tobytes())
     try:
-        source = open_h5ad(target, spatial_key=None)
+        source = open_matrix(target, spatial_key=None)
         source.obs("kind")
         list(source.blocks(17, start=30, stop=90, validate=False))
         validate_counts(source, rows=17)
@@ -309,7 +309,7 @@ def test_two_genomes_in_one_matrix(make_adata, save):
 
 
 def test_names_made_by_a_spreadsheet_warn(make_adata, save):
-    source = open_h5ad(save(make_adata(genes=["1-Mar", "2-Sep", " A", *[f"g{i}" for i in range(27)]])))
+    source = open_matrix(save(make_adata(genes=["1-Mar", "2-Sep", " A", *[f"g{i}" for i in range(27)]])))
     assert [w[:4] for w in source.warnings] == ["W211", "W212"]
 
 
@@ -404,12 +404,12 @@ def test_damaged_chunk(counts, make_adata, tmp_path):
 def test_too_few_cells(make_adata, save):
     path = save(make_adata(np.ones((49, 4))))
     refuse(path, "E251", "49 cells, expected at least 50")
-    assert open_h5ad(path, min_cells=10).n_cells == 49
+    assert open_matrix(path, min_cells=10).n_cells == 49
 
 
 def test_file_that_changes_while_it_is_read(make_adata, save):
     path = save(make_adata())
-    source = open_h5ad(path)
+    source = open_matrix(path)
     blocks = source.blocks(50)
     next(blocks)
     os.utime(path, ns=(0, 0))
@@ -443,7 +443,7 @@ def test_slides_that_lie_over_one_another(make_adata, save):
     path = save(adata)
     refuse(path, "E261", "2 slides", spatial_key="spatial")
     adata.obsm["spatial"][1::2] += 10
-    assert open_h5ad(save(adata, name="apart.h5ad"), spatial_key="spatial").coords.shape == (120, 2)
+    assert open_matrix(save(adata, name="apart.h5ad"), spatial_key="spatial").coords.shape == (120, 2)
 
 
 # Files that are whole, but cannot be read here
@@ -478,7 +478,7 @@ def test_a_file_that_is_being_written_elsewhere_is_named(make_adata, save):
         assert writer.stdout.readline() == "open\n"
         refuse(path, "E237", "another program has it open for writing", "HDF5_USE_FILE_LOCKING")
         writer.stdin.close()
-    open_h5ad(path)
+    open_matrix(path)
 
 
 def test_pointers_beyond_two_to_the_31_keep_their_values():
@@ -495,7 +495,7 @@ def test_names_of_arrays_that_are_not_utf8_are_left_out(place, counts, make_adat
         group = file[place] if place else file
         group.create_dataset(b"na\xefve", data=np.zeros(counts.shape[1 if place == "var" else 0]))
 
-    source = open_h5ad(save(make_adata(), edit))
+    source = open_matrix(save(make_adata(), edit))
     assert validate_counts(source).n_values == counts.nnz
 
 

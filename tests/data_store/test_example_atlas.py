@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from musegnn.atlas_file import load_atlas
-from musegnn.data_store import open_h5ad, validate_counts
+from musegnn.data_store import open_matrix, validate_counts
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def atlas(root):
 def test_every_dataset_reads_without_an_error(atlas):
     for dataset in atlas.datasets:
         key = dataset.spatial_key if dataset.modality == "spatial" else None
-        source = open_h5ad(dataset.path, layer=dataset.layer, spatial_key=key)
+        source = open_matrix(dataset.path, layer=dataset.layer, spatial_key=key)
         summary = validate_counts(source)
         assert summary.n_cells >= 1000
         assert (source.coords is not None) == (dataset.modality == "spatial")
@@ -38,7 +38,7 @@ def test_orthologs_are_one_to_one_and_occur_in_the_files(atlas):
         rows = list(csv.DictReader(file))
     genes = {"human": set(), "mouse": set()}
     for dataset in atlas.datasets:
-        genes[dataset.species].update(open_h5ad(dataset.path).gene.tolist())
+        genes[dataset.species].update(open_matrix(dataset.path).gene.tolist())
     assert len(rows) > 4000
     for column in ("human", "mouse", "human_id", "mouse_id"):
         values = [row[column] for row in rows]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store import ArraySource, open_matrix
 from musegnn.data_store.genes import (
     CONTROL,
     TAG,
@@ -99,7 +99,7 @@ def test_genes_of_ribosomal_proteins():
 def test_symbols_in_another_column_are_read(column, make_adata, save):
     adata = make_adata(genes=[f"ENSRNOG{i:011d}" for i in range(30)])
     adata.var[column] = pd.Categorical([f"Mt-{gene.lower()}" for gene in MT] + [f"Gene{i}" for i in range(17)])
-    assert open_h5ad(save(adata)).mitochondrial.sum() == (13 if column != "features.name" else 0)
+    assert open_matrix(save(adata)).mitochondrial.sum() == (13 if column != "features.name" else 0)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_symbols_in_another_column_are_read(column, make_adata, save):
 def test_the_table_of_genes_may_mark_mitochondrial_ones(column, values, make_adata, save):
     adata = make_adata(genes=[f"ENSSSCG{i:011d}" for i in range(30)])
     adata.var[column] = values
-    assert open_h5ad(save(adata)).mitochondrial.tolist() == [True] * 13 + [False] * 17
+    assert open_matrix(save(adata)).mitochondrial.tolist() == [True] * 13 + [False] * 17
 
 
 CONTROLS = [
@@ -183,7 +183,7 @@ def test_tags_are_known(name):
 
 def test_controls_are_left_out_with_a_warning(counts, make_adata, save):
     genes = [f"NegControlProbe_{i:05d}" for i in range(10)] + [f"G{i}" for i in range(20)]
-    for source in (open_h5ad(save(make_adata(genes=genes))), ArraySource(counts, genes)):
+    for source in (open_matrix(save(make_adata(genes=genes))), ArraySource(counts, genes)):
         assert source.gene.tolist() == genes[10:]
         assert source.n_genes == 20
         assert source.warnings == [
@@ -236,7 +236,7 @@ def test_features_that_are_not_genes_are_left_out(kind, column, layout, counts, 
     adata = make_adata()
     kinds = [gene] * 20 + [other] * 10
     adata.var[column] = kinds if layout == "text" else pd.Categorical(kinds)
-    source = open_h5ad(save(adata, old_categories(column) if layout == "old category" else None))
+    source = open_matrix(save(adata, old_categories(column) if layout == "old category" else None))
     assert source.n_genes == 20
     assert source.warnings == [f"W218: 10 columns that are not genes were left out ({other})"]
     assert np.array_equal(next(iter(source.blocks(200)))[1].toarray(), counts.toarray()[:, :20])
@@ -246,7 +246,7 @@ def test_types_of_genes_are_no_kinds_of_features(make_adata, save):
     adata = make_adata()
     adata.var["feature_type"] = ["protein_coding"] * 20 + ["lncRNA"] * 10
     adata.var["feature_types"] = "Gene Expression"
-    source = open_h5ad(save(adata))
+    source = open_matrix(save(adata))
     assert (source.n_genes, source.warnings) == (30, [])
     assert mark_genes(["protein_coding"] * 3) is None
     assert mark_genes(["Peaks"] * 3) is None
@@ -256,7 +256,7 @@ def test_a_matrix_without_genes_is_refused(make_adata, save):
     adata = make_adata()
     adata.var["feature_types"] = "Antibody Capture"
     with pytest.raises(InputError, match=r"E218.*none of the 30 columns is a gene \(Antibody Capture\)"):
-        open_h5ad(save(adata))
+        open_matrix(save(adata))
 
 
 PEAKS = ["chr1:{}-{}", "chr1-{}-{}", "chrX_{}_{}", "1:{}-{}", "GRCh38_chr2:{}-{}", "GL000194.1:{}-{}", "chr1.{}.{}"]
@@ -267,12 +267,12 @@ def test_peaks_are_known_in_every_form_and_refused(form, make_adata, save):
     peaks = [form.format(1000 * i, 1000 * i + 500) for i in range(1, 31)]
     assert mark_peaks(peaks).all()
     with pytest.raises(InputError, match=r"E218.*30 of 30 columns are peaks"):
-        open_h5ad(save(make_adata(genes=peaks)))
+        open_matrix(save(make_adata(genes=peaks)))
 
 
 def test_peaks_beside_genes_are_left_out(make_adata, save):
     peaks = [f"chr1:{i}000-{i}500" for i in range(1, 21)]
-    source = open_h5ad(save(make_adata(genes=peaks + [f"G{i}" for i in range(10)])))
+    source = open_matrix(save(make_adata(genes=peaks + [f"G{i}" for i in range(10)])))
     assert source.n_genes == 10
     assert source.warnings == ["W218: 20 columns that are not genes were left out (peaks, as chr1:1000-1500)"]
 
@@ -288,7 +288,7 @@ def test_clones_are_no_peaks():
     "prefix", ["GRCh38_", "GRCh38___", "GRCh38---", "GRCh38-", "hg19-", "hg19_", "hg38.", "grch38_"]
 )
 def test_prefixes_of_a_genome_are_removed(prefix, make_adata, save):
-    source = open_h5ad(save(make_adata(genes=[f"{prefix}X{i}" for i in range(30)])))
+    source = open_matrix(save(make_adata(genes=[f"{prefix}X{i}" for i in range(30)])))
     assert source.gene.tolist() == [f"X{i}" for i in range(30)]
     assert [w[:4] for w in source.warnings] == ["W213"]
     assert "from 30 gene names" in source.warnings[0]
@@ -300,20 +300,20 @@ def test_prefixes_of_a_genome_are_removed(prefix, make_adata, save):
 def test_two_genomes_are_refused(human, mouse, make_adata, save):
     genes = [human.format(i) for i in range(15)] + [mouse.format(i) for i in range(15)]
     with pytest.raises(InputError, match=r"E213.*2 genomes"):
-        open_h5ad(save(make_adata(genes=genes)))
+        open_matrix(save(make_adata(genes=genes)))
 
 
 def test_two_genomes_in_a_column_are_refused(make_adata, save):
     adata = make_adata()
     adata.var["genome"] = pd.Categorical(["GRCh38"] * 20 + ["mm10"] * 10)
     with pytest.raises(InputError, match=r"E213.*GRCh38, mm10"):
-        open_h5ad(save(adata))
+        open_matrix(save(adata))
 
 
 def test_the_genome_of_a_virus_is_no_second_one(make_adata, save):
     adata = make_adata()
     adata.var["genome"] = pd.Categorical(["GRCh38"] * 20 + ["SARS-CoV-2"] * 10)
-    assert open_h5ad(save(adata)).n_genes == 30
+    assert open_matrix(save(adata)).n_genes == 30
 
 
 def test_genes_that_begin_like_a_genome_keep_their_names():
@@ -337,7 +337,7 @@ def test_copies_on_y_are_added_to_their_genes(copy, filled, counts, make_adata, 
     expected = np.delete(X, 7, axis=1)
     expected[:, 0] += X[:, 7]
     for encoding in (np.asarray, sp.csr_matrix):
-        source = open_h5ad(save(make_adata(encoding(X), genes=names)))
+        source = open_matrix(save(make_adata(encoding(X), genes=names)))
         assert source.gene.tolist() == [f"ENSG{i:011d}" for i in range(30) if i != 7]
         assert [w[:4] for w in source.warnings] == ["W208", "W209"]
         blocks = [block for _, block in source.blocks(50)]
@@ -368,12 +368,12 @@ def test_joined_names_are_split(form, counts):
 @pytest.mark.parametrize("start", [0, 1])
 def test_numbers_of_rows_are_no_names(start, make_adata, save):
     adata = make_adata(genes=[str(i + start) for i in range(30)])
-    (warning,) = open_h5ad(save(adata)).warnings
+    (warning,) = open_matrix(save(adata)).warnings
     assert warning.startswith("W221: the gene names are numbers of rows")
     adata.var["feature_id"] = [f"ENSG{i:011d}" for i in range(30)]
     with pytest.raises(InputError, match=r"E219.*Fix: set `gene_id_key: feature_id`"):
-        open_h5ad(save(adata))
-    source = open_h5ad(save(adata), gene_id_key="feature_id")
+        open_matrix(save(adata))
+    source = open_matrix(save(adata), gene_id_key="feature_id")
     assert source.gene.tolist() == adata.var["feature_id"].tolist()
     assert [w[:4] for w in source.warnings] == ["W210"]
 
@@ -393,10 +393,10 @@ def test_a_part_of_raw_warns(kind, counts, make_adata, save):
     whole = make_adata(kind(np.repeat(counts.toarray(), 10, axis=1)))
     adata = whole[:, ::10].copy()
     adata.raw = whole
-    source = open_h5ad(save(adata))
+    source = open_matrix(save(adata))
     assert len(source.warnings) == 1
     assert source.warnings[0].startswith("W217: X holds 30 of the 300 genes of raw, which looks like counts")
     assert "`layer: raw`" in source.warnings[0]
-    assert open_h5ad(save(adata), layer="raw").warnings == []
+    assert open_matrix(save(adata), layer="raw").warnings == []
     adata.raw = make_adata(kind(np.log1p(np.repeat(counts.toarray(), 10, axis=1))))
-    assert "layer" not in open_h5ad(save(adata)).warnings[0]
+    assert "layer" not in open_matrix(save(adata)).warnings[0]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.synthetic import SyntheticCounts
-from musegnn.data_store import ArraySource, blocks, open_h5ad, validate_counts
+from musegnn.data_store import ArraySource, blocks, open_matrix, validate_counts
 from musegnn.errors import InputError
 
 
@@ -41,7 +41,7 @@ def gather(source, rows):
 @pytest.mark.parametrize("rows", [1, 7, 120, 5000])
 def test_every_encoding_gives_the_matrix(encoding, dtype, rows, counts, make_adata, save):
     X = {"csr": counts, "csc": counts.tocsc(), "dense": counts.toarray()}[encoding].astype(dtype)
-    source = open_h5ad(save(make_adata(X)))
+    source = open_matrix(save(make_adata(X)))
     assert np.array_equal(gather(source, rows), counts.toarray())
     assert source.gene.tolist() == [f"Gene{i}" for i in range(30)]
     assert source.gene_id.tolist() == source.gene.tolist()
@@ -64,7 +64,7 @@ def test_layer_raw_and_x_are_told_apart(counts, make_adata, save):
     adata.raw = raw
     path = save(adata)
     for layer, factor in ((None, 1), ("counts", 2), ("raw", 3)):
-        assert np.array_equal(gather(open_h5ad(path, layer=layer), 50), factor * counts.toarray())
+        assert np.array_equal(gather(open_matrix(path, layer=layer), 50), factor * counts.toarray())
 
 
 def test_unsorted_duplicate_and_zero_entries_are_made_canonical(counts, make_adata, save):
@@ -78,7 +78,7 @@ def test_unsorted_duplicate_and_zero_entries_are_made_canonical(counts, make_ada
             del file["X"][key]
             file["X"][key] = value
 
-    source = open_h5ad(save(adata, edit))
+    source = open_matrix(save(adata, edit))
     X = gather(source, 64)
     assert X.sum() == 11
     assert (X[0, 1], X[0, 4], X[1, 0], X[1, 2]) == (2, 4, 5, 0)
@@ -90,34 +90,34 @@ def test_repeated_names_use_identifiers_where_given(make_adata, save):
     genes = ["A", "B", "A", *[f"g{i}" for i in range(27)]]
     adata = make_adata(genes=genes)
     adata.var["ids"] = [f"ENSG{i:011d}" for i in range(30)]
-    source = open_h5ad(save(adata), gene_id_key="ids")
+    source = open_matrix(save(adata), gene_id_key="ids")
     assert source.gene[:3].tolist() == ["ENSG00000000000", "B", "ENSG00000000002"]
     assert source.gene_id[1] == "ENSG00000000001"
     assert source.warnings == ["W210: 1 repeated gene names were replaced by identifiers: A"]
 
 
 def test_versions_of_ensembl_identifiers_are_stripped(make_adata, save):
-    source = open_h5ad(save(make_adata(genes=[f"ENSG{i:011d}.{i % 7}" for i in range(30)])))
+    source = open_matrix(save(make_adata(genes=[f"ENSG{i:011d}.{i % 7}" for i in range(30)])))
     assert source.gene[8] == "ENSG00000000008"
     assert source.warnings == ["W209: version suffixes of 30 Ensembl identifiers were stripped"]
 
 
 def test_symbols_with_a_dot_are_left_alone(make_adata, save):
-    source = open_h5ad(save(make_adata(genes=["AL669831.5", *[f"RP11-{i}.2" for i in range(29)]])))
+    source = open_matrix(save(make_adata(genes=["AL669831.5", *[f"RP11-{i}.2" for i in range(29)]])))
     assert source.gene[0] == "AL669831.5"
 
 
 def test_other_features_than_genes_are_left_out(counts, make_adata, save):
     adata = make_adata()
     adata.var["feature_types"] = pd.Categorical(["Gene Expression"] * 25 + ["Antibody Capture"] * 5)
-    source = open_h5ad(save(adata))
+    source = open_matrix(save(adata))
     assert np.array_equal(gather(source, 50), counts.toarray()[:, :25])
     assert source.gene.tolist() == [f"Gene{i}" for i in range(25)]
     assert source.warnings == ["W218: 5 columns that are not genes were left out (Antibody Capture)"]
 
 
 def test_columns_without_a_name_are_left_out(counts, make_adata, save):
-    source = open_h5ad(save(make_adata(genes=["A", "", *[f"g{i}" for i in range(28)]])))
+    source = open_matrix(save(make_adata(genes=["A", "", *[f"g{i}" for i in range(28)]])))
     assert np.array_equal(gather(source, 50), np.delete(counts.toarray(), 1, axis=1))
     assert source.warnings == ["W241: 1 columns without a gene name were left out (first: column 1)"]
 
@@ -127,16 +127,16 @@ def test_spots_outside_the_tissue_are_left_out(counts, make_adata, save):
     adata.obsm["spatial"] = np.arange(240.0).reshape(120, 2)
     adata.obs["in_tissue"] = [1, 0, 1] * 40
     path = save(adata)
-    source = open_h5ad(path, spatial_key="spatial")
+    source = open_matrix(path, spatial_key="spatial")
     used = np.array([1, 0, 1] * 40, dtype=bool)
     assert np.array_equal(gather(source, 16), counts.toarray()[used])
     assert np.array_equal(source.coords, adata.obsm["spatial"][used])
     assert source.warnings == ["W260: 40 of 120 spots are not under tissue and were left out"]
-    assert open_h5ad(path).n_cells == 120
+    assert open_matrix(path).n_cells == 120
 
 
 def test_a_source_survives_pickling(counts, make_adata, save):
-    source = pickle.loads(pickle.dumps(open_h5ad(save(make_adata()))))
+    source = pickle.loads(pickle.dumps(open_matrix(save(make_adata()))))
     assert np.array_equal(gather(source, 50), counts.toarray())
 
 
@@ -144,7 +144,7 @@ def test_fingerprint_is_of_the_bytes(make_adata, save):
     path = save(make_adata())
     raw = path.read_bytes()
     expected = {"name": "input.h5ad", "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
-    assert open_h5ad(path).fingerprint() == expected
+    assert open_matrix(path).fingerprint() == expected
 
 
 def test_summary_counts_what_is_there(make_adata, save):
@@ -152,7 +152,7 @@ def test_summary_counts_what_is_there(make_adata, save):
     X[:50, 0] = np.arange(50)
     X[:, 1] = 7
     X[3, 1] = 0
-    summary = validate_counts(open_h5ad(save(make_adata(X))), rows=13)
+    summary = validate_counts(open_matrix(save(make_adata(X))), rows=13)
     assert (summary.n_cells, summary.n_genes, summary.n_values) == (60, 5, 108)
     assert (summary.total, summary.largest) == (int(X.sum()), 49)
     assert (summary.empty_cells, summary.empty_genes) == (0, 3)
@@ -163,7 +163,7 @@ def test_summary_counts_what_is_there(make_adata, save):
 def test_equal_small_depths_are_suspicious(make_adata, save):
     X = np.zeros((60, 4))
     X[np.arange(60), np.arange(60) % 4] = 1
-    assert any(w.startswith("W205") for w in validate_counts(open_h5ad(save(make_adata(X)))).warnings)
+    assert any(w.startswith("W205") for w in validate_counts(open_matrix(save(make_adata(X)))).warnings)
 
 
 def test_legacy_and_nullable_name_columns_are_read(make_adata, save):
@@ -174,7 +174,7 @@ def test_legacy_and_nullable_name_columns_are_read(make_adata, save):
         var["symbol"]["mask"] = np.zeros(30, dtype=bool)
         var["symbol"].attrs["encoding-type"] = "nullable-string-array"
 
-    source = open_h5ad(save(make_adata(), edit), gene_id_key="symbol")
+    source = open_matrix(save(make_adata(), edit), gene_id_key="symbol")
     assert source.gene_id[7] == "S7"
 
 
@@ -202,7 +202,7 @@ def test_bad_values_of_any_gene_name_give_one_line(text, counts):
 
 def test_real_files_agree_with_anndata(root):
     for path in sorted((root / "examples" / "atlas").glob("*.h5ad")):
-        source = open_h5ad(path)
+        source = open_matrix(path)
         adata = ad.read_h5ad(path)
         assert source.gene.tolist() == adata.var_names.tolist()
         total = np.zeros(source.n_genes, dtype=np.int64)
@@ -262,7 +262,7 @@ def test_any_range_is_the_slice(data, counts, make_adata, save):
     X = counts.toarray()
     stored = {"csc": counts.tocsc(), "dense": X}.get(kind, counts)
     path = save(make_adata(stored), rough(counts, 1) if kind == "rough" else None)
-    source = ArraySource(counts, [f"g{i}" for i in range(30)]) if kind == "array" else open_h5ad(path)
+    source = ArraySource(counts, [f"g{i}" for i in range(30)]) if kind == "array" else open_matrix(path)
     start = data.draw(st.integers(0, 120))
     stop = data.draw(st.integers(start, 120))
     rows = data.draw(st.integers(1, 130))
@@ -283,7 +283,7 @@ def test_dense_matrices_are_read_by_whole_chunks(chunks, counts, make_adata, sav
         file["X"] = file.create_dataset("Y", data=counts.toarray(), chunks=chunks)
 
     monkeypatch.setattr("musegnn.data_store.formats.arrays.DENSE_SLICE_BYTES", 30 * 4 * 37)
-    source = open_h5ad(save(make_adata(counts.toarray()), edit))
+    source = open_matrix(save(make_adata(counts.toarray()), edit))
     check_blocks(source.blocks(50, start=3, stop=115), counts.toarray(), 50, 3, 115, 2**22)
 
 
@@ -294,7 +294,7 @@ def test_ranges_of_spots_under_tissue_cover_every_row_once(counts, make_adata, s
     adata.obsm["spatial"] = rng.random((120, 2))
     adata.obs["in_tissue"] = used.astype(int)
     adata.obs["x"] = np.arange(120)
-    source = open_h5ad(save(adata), spatial_key="spatial")
+    source = open_matrix(save(adata), spatial_key="spatial")
     X, n = counts.toarray()[used], int(used.sum())
     for start, stop in ((0, n), (0, 10), (10, 11), (11, n), (n, n), (0, 0), (5, 5)):
         check_blocks(source.blocks(9, start=start, stop=stop), X, 9, start, stop, 2**22)
@@ -302,7 +302,7 @@ def test_ranges_of_spots_under_tissue_cover_every_row_once(counts, make_adata, s
     assert np.array_equal(source.obs("x"), np.flatnonzero(used))
     bad = int(np.flatnonzero(~used)[3])
     adata.X = sp.csr_matrix(np.where(np.arange(120)[:, None] == bad, np.nan, counts.toarray()))
-    source = open_h5ad(save(adata, name="bad.h5ad"), spatial_key="spatial")
+    source = open_matrix(save(adata, name="bad.h5ad"), spatial_key="spatial")
     failed = []
     for start in range(0, n, 10):
         try:
@@ -317,7 +317,7 @@ def test_ranges_of_spots_under_tissue_cover_every_row_once(counts, make_adata, s
 def test_errors_of_a_range_count_what_is_in_it(kind, counts, make_adata, save):
     X = counts.toarray()
     X[[10, 50, 51, 90], 3] = -1
-    source = open_h5ad(save(make_adata(kind(X))))
+    source = open_matrix(save(make_adata(kind(X))))
     list(source.blocks(16, start=11, stop=50))
     with pytest.raises(InputError, match=r"E203.* 2 negative values.*-1 at cell 50, Gene3; -1 at cell 51, Gene3\)"):
         list(source.blocks(16, start=20, stop=90))
@@ -329,14 +329,14 @@ def test_errors_of_a_range_count_what_is_in_it(kind, counts, make_adata, save):
 def test_values_that_are_not_checked_do_no_harm(kind, counts, make_adata, save):
     X = counts.toarray().astype(np.float64)
     X[3, :5] = [np.nan, np.inf, -1, 1e300, 0.5]
-    for _, block in open_h5ad(save(make_adata(kind(X)))).blocks(16, validate=False):
+    for _, block in open_matrix(save(make_adata(kind(X)))).blocks(16, validate=False):
         assert block.has_canonical_format
         assert block.nnz == 0 or 0 <= block.indices.min() <= block.indices.max() < 30
 
 
 def test_structure_is_checked_without_values_too(make_adata, save):
     path = save(make_adata())
-    source = open_h5ad(path)
+    source = open_matrix(path)
     with h5py.File(path, "r+") as file:
         file["X/indices"][5] = 10**6
     source._stamps = {file: file.stamp() for file in source._stamps}
@@ -347,7 +347,7 @@ def test_structure_is_checked_without_values_too(make_adata, save):
 
 def test_merged_duplicates_are_counted_by_range(counts, make_adata, save):
     path = save(make_adata(), rough(counts, 4))
-    whole, parts, other = open_h5ad(path), open_h5ad(path), open_h5ad(path)
+    whole, parts, other = open_matrix(path), open_matrix(path), open_matrix(path)
     list(whole.blocks(16))
     for start in range(0, 120, 40):
         list(parts.blocks(16, start=start, stop=start + 40))
@@ -360,7 +360,7 @@ def test_merged_duplicates_are_counted_by_range(counts, make_adata, save):
 
 
 def test_a_range_of_columns_needs_memory_for_the_range_alone(counts, make_adata, save, monkeypatch):
-    source = open_h5ad(save(make_adata(counts.tocsc())))
+    source = open_matrix(save(make_adata(counts.tocsc())))
     monkeypatch.setattr("musegnn.data_store.formats.arrays.MAX_COLUMN_BYTES", 8 * counts.nnz)
     with pytest.raises(InputError, match=r"E226.*adata\.X\.tocsr"):
         list(source.blocks(50))
@@ -368,13 +368,13 @@ def test_a_range_of_columns_needs_memory_for_the_range_alone(counts, make_adata,
 
 
 def test_the_size_of_a_pickled_source_does_not_grow_with_the_cells(save, make_adata):
-    sizes = [len(pickle.dumps(open_h5ad(save(make_adata(sp.eye(n, 40, format="csr")))))) for n in (60, 60_000)]
+    sizes = [len(pickle.dumps(open_matrix(save(make_adata(sp.eye(n, 40, format="csr")))))) for n in (60, 60_000)]
     assert sizes[1] < sizes[0] + 200
 
 
 @pytest.mark.parametrize("wrong", [{"start": -1}, {"stop": 121}, {"start": 7, "stop": 6}, {"rows": 0}])
 def test_ranges_outside_the_cells_are_refused(wrong, counts, make_adata, save):
-    for source in (open_h5ad(save(make_adata())), ArraySource(counts, [f"g{i}" for i in range(30)])):
+    for source in (open_matrix(save(make_adata())), ArraySource(counts, [f"g{i}" for i in range(30)])):
         with pytest.raises(ValueError, match=r"expected a range|rows must"):
             list(source.blocks(**({"rows": 5} | wrong)))
 
@@ -417,7 +417,7 @@ def test_every_kind_of_column_is_read(make_adata, save):
         obs["wrong"] = np.array([5, 0, -1] * 40, dtype=np.int8)
         obs["__categories"]["wrong"] = np.array(["p", "q"], dtype=h5py.string_dtype())
 
-    source = open_h5ad(save(adata, edit))
+    source = open_matrix(save(adata, edit))
     expected = {
         "category": ["a", "b", ""],
         "number_category": ["1", "2", "3"],
@@ -454,7 +454,7 @@ def test_a_column_that_is_a_link_is_refused(make_adata, save):
     secret = save(make_adata(), name="secret.h5ad")
     for change in (edit, old):
         with pytest.raises(InputError, match="E105"):
-            open_h5ad(save(make_adata(), change)).obs("x")
+            open_matrix(save(make_adata(), change)).obs("x")
 
 
 def test_columns_of_arrays(counts):

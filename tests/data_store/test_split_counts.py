@@ -17,7 +17,7 @@ from musegnn.data_store import (
     PackedSource,
     blocks,
     label_codes,
-    open_h5ad,
+    open_matrix,
     pack,
     slug,
     split_counts,
@@ -69,14 +69,14 @@ def test_a_label_is_read_as_the_file_of_its_cells(data, adata, save, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "MAX_ENTRIES", data.draw(st.sampled_from([1, 30, 100, 2**22])))
         patch.setattr(split_counts, "PAGE_ENTRIES", data.draw(st.sampled_from([1, 64, 2**20])))
-        source = open_h5ad(save(adata), spatial_key="spatial")
+        source = open_matrix(save(adata), spatial_key="spatial")
         strata = stratum_labels(source, "kind")
         pieces = split(source, "kind", tmp_path, edges=edges, rows=data.draw(st.integers(1, 130)))
         for code, (label, cells) in enumerate(strata.items()):
             assert np.array_equal(cells, np.flatnonzero(adata.obs["kind"] == label))
             mine = PackedSource(source, pieces, code, cells=cells, by="kind", stratum=label)
             subset = save(adata[cells].copy(), name="subset.h5ad")
-            whole = open_h5ad(subset, spatial_key="spatial", min_cells=1)
+            whole = open_matrix(subset, spatial_key="spatial", min_cells=1)
             start = data.draw(st.integers(0, len(cells)))
             stop = data.draw(st.integers(start, len(cells)))
             same_blocks(mine, whole, rows)
@@ -95,9 +95,9 @@ def test_a_label_is_read_as_the_file_of_its_cells(data, adata, save, tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 16, 500])
 def test_a_file_by_columns_is_packed_once(rows, adata, save, tmp_path):
-    by_row = open_h5ad(save(adata, name="rows.h5ad"))
+    by_row = open_matrix(save(adata, name="rows.h5ad"))
     adata.X = adata.X.tocsc()
-    source = open_h5ad(save(adata))
+    source = open_matrix(save(adata))
     assert (source.access, by_row.access) == ("columns", "rows")
     pieces = split(source, None, tmp_path, edges=[50])
     mine = PackedSource(source, pieces, 0, cells=np.arange(120))
@@ -125,7 +125,7 @@ def test_arrays_are_packed_in_the_smallest_types(tmp_path):
 
 @pytest.fixture
 def packed_pair(adata, save, tmp_path):
-    source = open_h5ad(save(adata))
+    source = open_matrix(save(adata))
     strata = stratum_labels(source, "kind")
     pieces = split(source, "kind", tmp_path, edges=[60])
     return PackedSource(source, pieces, 1, cells=strata["T cell"], by="kind", stratum="T cell"), pieces
@@ -260,4 +260,4 @@ def test_unknown_column_names_some_that_exist(adata, save):
     for i in range(5):
         adata.obs[f"c{i}"] = i
     with pytest.raises(InputError, match=r"E255.*`cluster`.*c0, c1, c2, c3, \.\.\."):
-        stratum_labels(open_h5ad(save(adata)), "cluster")
+        stratum_labels(open_matrix(save(adata)), "cluster")

@@ -15,7 +15,7 @@ from musegnn.coexpression.pairs import collect_pairs, keep_pairs
 from musegnn.coexpression.sparkx import sparkx
 from musegnn.coexpression.tasks import save
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
-from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store import ArraySource, open_matrix
 from musegnn.errors import ConfigError, GraphError, InputError
 
 SMALL = GraphConfig(n_genes=60)
@@ -189,7 +189,7 @@ def test_pairs_of_several_stripes(tmp_path):
 def test_graphs_of_accessibility_are_useful(shared, name):
     """Sparse, under-dispersed scATAC data give two edges per gene or more by the default rule, and say so."""
     path = shared / "data" / f"{name}.h5ad"
-    record = build_dataset(open_h5ad(path), dataset("scatac"), GraphConfig())
+    record = build_dataset(open_matrix(path), dataset("scatac"), GraphConfig())
     edges = select_edges(record.pairs, record.n_cells, EdgeConfig())
     assert edges.mean_degree >= 2.0
     assert edges.negative_share < 0.3
@@ -213,7 +213,7 @@ def test_summed_duplicates_are_reported_once(tmp_path):
             group[name] = values
         group["indptr"][-1] = last + 1
     for rows in (100, 1000):
-        record = build_dataset(open_h5ad(path), dataset(), SMALL, block_rows=rows)
+        record = build_dataset(open_matrix(path), dataset(), SMALL, block_rows=rows)
         merged = [w for w in record.report["warnings"] if w.startswith("W236")]
         assert merged == ["W236: 1 duplicate entries of the sparse matrix were summed"]
 

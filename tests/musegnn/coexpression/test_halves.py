@@ -14,7 +14,7 @@ from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.cscore import cscore
 from musegnn.coexpression.halves import certainty, in_first_half
 from musegnn.config import DatasetConfig, GraphConfig
-from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store import ArraySource, open_matrix
 
 ALL = GraphConfig(selection="all")
 N_CELLS, N_GENES, PLANTED = 1200, 120, 40
@@ -99,7 +99,7 @@ def test_the_format_does_not_matter(tmp_path):
         adata = ad.AnnData(matrix)
         adata.var_names = names
         adata.write_h5ad(tmp_path / f"{k}.h5ad")
-        found = build_dataset(open_h5ad(tmp_path / f"{k}.h5ad"), about(), ALL).genes.certainty
+        found = build_dataset(open_matrix(tmp_path / f"{k}.h5ad"), about(), ALL).genes.certainty
         np.testing.assert_array_equal(found, expected)
 
 

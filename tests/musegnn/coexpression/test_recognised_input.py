@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from musegnn.coexpression.build import build_dataset
 from musegnn.coexpression.edges import critical_z, select_edges
 from musegnn.config import DatasetConfig, EdgeConfig, GraphConfig
-from musegnn.data_store import ArraySource, open_h5ad
+from musegnn.data_store import ArraySource, open_matrix
 
 MT = ["ND1", "ND2", "CO1", "CO2", "ATP8", "ATP6", "CO3", "ND3", "ND4L", "ND4", "ND5", "ND6", "CYB"]
 HUMAN_MT = [198888, 198763, 198804, 198712, 228253, 198899, 198938, 198840, 212907, 198886, 198786, 198695, 198727]
@@ -69,7 +69,7 @@ def expected(stressed):
 def test_mitochondrial_genes_do_not_count_whatever_they_are_called(spelling, stressed, expected, tmp_path):
     var = pd.DataFrame({"feature_name": SPELLED["symbols"]}, index=pd.Index(SPELLED[spelling]))
     ad.AnnData(csr_matrix(stressed.astype(np.float32)), var=var).write_h5ad(tmp_path / "a.h5ad")
-    record = build(open_h5ad(tmp_path / "a.h5ad"))
+    record = build(open_matrix(tmp_path / "a.h5ad"))
     assert record.report["genes_dropped"]["mitochondrial"] == 13
     assert len(record.genes) == 110
     assert record.report["depth"] == expected.report["depth"]
@@ -110,7 +110,7 @@ def test_surface_proteins_do_not_count(kinds, tmp_path):
         {"feature_types": [kinds[0]] * 90 + [kinds[1]] * 10}, index=pd.Index([f"G{i}" for i in range(100)])
     )
     ad.AnnData(np.hstack([genes, proteins]).astype(np.float32), var=var).write_h5ad(tmp_path / "a.h5ad")
-    record = build(open_h5ad(tmp_path / "a.h5ad"))
+    record = build(open_matrix(tmp_path / "a.h5ad"))
     assert record.report["depth"]["median"] == np.median(genes.sum(axis=1))
     assert len(record.genes) == 90
     assert "W218" in codes(record)
