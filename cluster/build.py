@@ -30,7 +30,7 @@ from musegnn.data_store.atlas_checks import SourceDataset
 from musegnn.data_store.split_counts import PackedSource, Piece, pack
 from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, log_inputs, open_counts
-from musegnn.errors import ConfigError, GraphError
+from musegnn.errors import ConfigError, GraphError, InputError
 from musegnn.machine import resolve_device
 from musegnn.text import public_path
 from musegnn.training.genes import check_orthologs
@@ -102,6 +102,7 @@ def build_graphs(
     device: str = "auto",
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
+    beside: Sequence[DatasetConfig] = (),
 ) -> list[str]:
     """Build every dataset of an atlas that the store does not hold yet, and return their names in its order.
 
@@ -123,6 +124,8 @@ def build_graphs(
         Where Gram matrices are summed: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it.
     block_rows
         Cells per task. Like `device` it changes results by rounding alone, and is part of a build's identity.
+    beside
+        Datasets that are not built, with which those of the atlas are compared where their counts are still there.
     progress
         Called as ``progress("build NAME", done, total, note)``, in cells times stages.
 
@@ -140,7 +143,7 @@ def build_graphs(
     if scheduler not in IN_THIS_PROCESS and any(dataset.adata is not None for dataset in atlas.datasets):
         msg = f"AnnData objects in memory cannot be read by the workers of `{scheduler}`"
         raise ConfigError(msg, code="E303", fix="leave `scheduler` out, or write the objects to files")
-    jobs = _plan(atlas, store, device, block_rows, progress)
+    jobs = _plan(atlas, store, device, block_rows, progress, beside)
     if not jobs:
         return []
     with ExitStack() as stack:
@@ -154,20 +157,22 @@ def build_graphs(
         return _in_threads(_build, _choose_together(jobs, site), site)
 
 
-def _plan(atlas: AtlasConfig, store: Store, device: str, block_rows: int, progress: Progress | None) -> list[_Job]:
+def _plan(
+    atlas: AtlasConfig,
+    store: Store,
+    device: str,
+    block_rows: int,
+    progress: Progress | None,
+    beside: Sequence[DatasetConfig],
+) -> list[_Job]:
     atlas = atlas.model_copy(update={"graph": read_lists(atlas.graph)})
     orthologs = check_orthologs(atlas)
     atlas = expand_strata(atlas)
     graph = atlas.graph
     files = [open_counts(dataset) for dataset in atlas.datasets]
-    members = [
-        SourceDataset(
-            name=d.name, species=species_name(d.species), layer=d.layer, source=file, by=d.by, stratum=d.stratum
-        )
-        for d, file in zip(atlas.datasets, files, strict=True)
-    ]
+    members = [_member(d, file) for d, file in zip(atlas.datasets, files, strict=True)]
     log_inputs(atlas.datasets, files)
-    for warning in check_sources(members):
+    for warning in check_sources([*_readable(beside), *members]):
         logger.warning("%s", warning)
     for dataset, file in zip(atlas.datasets, files, strict=True):
         known = {} if orthologs is None else orthologs.keys[species_name(dataset.species)]
@@ -247,6 +252,28 @@ def _rank(job: _Job, site: _Site) -> NDArray[np.str_]:
             device=site.device,
             progress=lambda stage, done, total: _tell(site, name, stage, done, total),
         )
+
+
+def _member(dataset: DatasetConfig, file: FileSource) -> SourceDataset:
+    return SourceDataset(
+        name=dataset.name,
+        species=species_name(dataset.species),
+        layer=dataset.layer,
+        source=file,
+        by=dataset.by,
+        stratum=dataset.stratum,
+    )
+
+
+def _readable(datasets: Sequence[DatasetConfig]) -> list[SourceDataset]:
+    """Open the counts of datasets that are not built; those that are gone are named in a warning."""
+    found = []
+    for dataset in datasets:
+        try:
+            found.append(_member(dataset, open_counts(dataset)))
+        except InputError:
+            logger.warning("%s: W224: its counts are gone, so that new ones are not compared with them", dataset.name)
+    return found
 
 
 def _split_identity(file: FileSource, dataset: DatasetConfig, block_rows: int) -> str | None:

@@ -73,7 +73,8 @@ def train_on_cluster(
     Raises
     ------
     ConfigError
-        E303 for sequential order, E305 when no cluster answers, E308 when it has fewer GPUs than actors.
+        E303 for sequential order and for added datasets, E305 when no cluster answers, E308 when it has fewer GPUs than
+        actors.
     RunError
         E404 as in :meth:`musegnn.MuSeGNN.train`; E410 when numbers stop being finite; E411 when an actor's datasets
         need more than `memory`; E442 when too few actors start; E443 when actors fail repeatedly; E446 to E448 when
@@ -84,6 +85,9 @@ def train_on_cluster(
         msg = "sequential order takes one step after the other and so runs in one process"
         raise ConfigError(msg, code="E303", where="training.published", fix="train without --actors")
     names = [dataset.name for dataset in config.datasets]
+    if any(dataset.added for dataset in config.datasets):
+        msg = "datasets with `added` are placed in one process"
+        raise ConfigError(msg, code="E303", where="datasets.added", fix="train without --actors")
     refuse_old_checkpoints(folder.path, resume=resume)
     actors = min(options.actors or 1, len(names))
     options = replace(options, actors=actors, min_actors=min(options.min_actors, actors))

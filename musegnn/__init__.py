@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from musegnn.config import AtlasConfig
     from musegnn.data_store import Store
     from musegnn.errors import ConfigError, InputError, MuseGNNError
-    from musegnn.pipeline import build_graphs, run
+    from musegnn.pipeline import add, build_graphs, run
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ _HOMES = {
     "MuSeGNN": "musegnn.api",
     "MuseGNNError": "musegnn.errors",
     "Store": "musegnn.data_store",
+    "add": "musegnn.pipeline",
     "atlas": "musegnn.atlas_file",
     "build_graphs": "musegnn.pipeline",
     "cscore": "musegnn.coexpression.on_anndata",
@@ -45,6 +46,7 @@ __all__ = [
     "MuSeGNN",
     "MuseGNNError",
     "Store",
+    "add",
     "atlas",
     "build_graphs",
     "cscore",

@@ -17,6 +17,7 @@ from musegnn.model.decoder import score_pairs
 from musegnn.progress import count_warnings, reporting
 from musegnn.run_folder import RunFolder
 from musegnn.text import some_of
+from musegnn.training.extend import TrainedRun, outline
 from musegnn.training.genes import gene_keys, read_orthologs
 from musegnn.training.memory import check_memory
 from musegnn.training.prepare import prepare
@@ -174,11 +175,12 @@ class MuSeGNN:
         """Return the vectors of all genes by dataset name, shape (N, dim)."""
         return self._trainer.vectors()
 
-    def embeddings(self, *, layout: bool = True) -> AnnData:
+    def embeddings(self, *, layout: bool = True, vectors: Mapping[str, NDArray[np.float32]] | None = None) -> AnnData:
         """Return the vectors of all genes: one row per dataset and gene, named ``dataset/gene``; ``X`` float32.
 
         With `layout` they are annotated (:func:`musegnn.analysis.annotate.annotate`): ``obsm["X_umap"]`` and
         ``obs["cluster"]``, for ``scanpy.pl.umap(genes, color="cluster")``; both take minutes for 100,000 vectors.
+        `vectors` are those of the model, where they are known.
 
         Columns of ``obs``: ``gene``, ``gene_id``, ``gene_key`` (equal for the same gene of different datasets),
         ``dataset``, ``modality``, ``tissue``, ``species``, ``condition``, ``degree`` (neighbours in the whole graph),
@@ -188,7 +190,7 @@ class MuSeGNN:
         import anndata
         import pandas as pd
 
-        vectors = self.vectors()
+        vectors = self.vectors() if vectors is None else vectors
         frames, certainty = [], []
         for graph in self.graphs:
             record, n = self.records[graph.name], graph.n_genes
@@ -267,6 +269,32 @@ class MuSeGNN:
             name: gene_keys(np.array(sorted(genes), dtype=np.str_), species, orthologs).tolist()
             for name, genes in sets.items()
         }
+
+    def as_trained(self) -> TrainedRun:
+        """Return what an added dataset is fitted to."""
+        pairs = zip(self.config.datasets, self.graphs, strict=True)
+        return TrainedRun(
+            graphs=[outline(dataset, graph.keys, graph.trainable) for dataset, graph in pairs],
+            vectors=self.vectors(),
+            units=self._trainer.state(),
+            fingerprint=self.fingerprint(),
+            rounds=self.rounds,
+        )
+
+    def add(self, data: AnnData | Path | str | Mapping[str, Any], *, out: Path | str, **settings: Any) -> MuSeGNN:
+        """Return a model that has one more dataset, in a new run folder; this one stays as it is.
+
+        Parameters and errors are those of :func:`musegnn.add`.
+
+        Examples
+        --------
+        >>> larger = model.add(adata, out="runs/larger", name="new", modality="scrna", tissue="lung",
+        ...                    species="human")  # doctest: +SKIP
+        """
+        import musegnn
+
+        larger: MuSeGNN = musegnn.add(self, data, out=out, **settings)
+        return larger
 
     def save(self, folder: Path | str) -> Path:
         """Write configuration and weights into a new folder that :meth:`load` and the command line read."""

@@ -96,6 +96,9 @@ class DatasetConfig(_Section):
     by, stratum
         Column of ``obs``, such as ``cell_type``, and the one label of it whose cells are used. Without `stratum` every
         label becomes a dataset of its own, called ``NAME.LABEL``, with the label as `condition`.
+    added
+        Whether the dataset is placed in the space of those before it once they are trained, and changes nothing there,
+        as `musegnn add` does.
     """
 
     section: ClassVar[str] = "datasets"
@@ -114,6 +117,7 @@ class DatasetConfig(_Section):
     condition: str | None = None
     by: str | None = None
     stratum: str | None = None
+    added: bool = False
     _adata: Any = PrivateAttr(default=None)  # AnnData, which takes long to import
 
     @property
@@ -535,6 +539,23 @@ class AtlasConfig(_Section):
             msg = f"dataset names must be unique, got twice: {', '.join(twice)}"
             raise ValueError(msg)
         return datasets
+
+    @model_validator(mode="after")
+    def _added_datasets_follow(self) -> Self:
+        added = [d.added for d in self.datasets]
+        if any(added) and (added[0] or added != sorted(added)):
+            msg = "datasets with `added` come last, after at least one without"
+            raise ValueError(msg)
+        if any(added) and not self.can_be_extended:
+            msg = "`added` needs `model.encoder: none`, and `model.decoder: signed` or `inner`"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def can_be_extended(self) -> bool:
+        """Whether datasets can be added: maps and decoder of one dataset have closed forms."""
+        model = self.model
+        return model.has_maps and model.encoder == "none" and model.decoder in ("signed", "inner")
 
     @model_validator(mode="after")
     def _the_decoder_can_be_trained(self) -> Self:

@@ -55,6 +55,7 @@ E254 | InputError | qc.max_mito is set, but no gene is mitochondrial. | List suc
 E255 | InputError | A column that the atlas file names is not in the file. | Name one of the columns listed.
 E256 | InputError | A column does not group cells. | Name a column of labels.
 E257 | InputError | A label cannot become part of a dataset name. | Rename the labels with letters and digits.
+E258 | InputError | A dataset shares too few genes with the run that it is added to. | Check names of genes and species.
 E260 | InputError | Coordinates of cells are missing or unusable. | Set `spatial_key`, or correct the coordinates.
 E261 | InputError | Slides lie over one another in one coordinate system. | Make each slide a dataset of its own.
 E262 | InputError | No spot is under tissue. | Correct or remove obs["in_tissue"].
@@ -93,6 +94,8 @@ E406 | RunError | The embeddings are older than the newest checkpoint. | Finish 
 E409 | RunError | status.json of a run is damaged. | Delete it; a running training writes it again.
 E410 | NotFiniteError | A loss or gradient is not finite. | Lower the learning rates, or leave the dataset out.
 E411 | RunError | The memory does not suffice to train. | Give more --memory, or change the settings named.
+E412 | RunError | The vectors of a run are not made of maps alone, so that no dataset can be added. | Train it anew.
+E413 | RunError | A run has a dataset of this name already. | Give another name.
 E420 | InputError | There is no vector of this gene. | Choose one of the genes or datasets named.
 E430 | MissingDependencyError | An optional package is not installed. | Install it as said.
 E441 | PeerLostError | Another process of the training was lost. | Look for the error of the process that failed first.
@@ -120,6 +123,7 @@ W220 | WARNING | Two datasets spell the names of many genes differently. | Spell
 W221 | WARNING | Gene names are numbers of rows. | Write the names of genes into the file.
 W222 | WARNING | Gene names lost first letters, as `str.lstrip` takes characters, not a prefix. | Restore the names.
 W223 | WARNING | Genes of two datasets have the same names and other identifiers. | Check the names of genes.
+W224 | WARNING | Counts of a dataset of the run are gone, so that the new one is not compared with them. | Nothing.
 W226 | WARNING | The matrix is stored by columns, which takes longer. | Write the file with adata.X = adata.X.tocsr().
 W229 | WARNING | Cells without counts were dropped. | Nothing.
 W230 | WARNING | Most genes have no counts. | Give the filtered matrix.
@@ -146,6 +150,7 @@ W311 | WARNING | Compiled kernels are kept in a temporary folder. | Name a lasti
 W501 | WARNING | The vectors of a dataset collapse. | See docs/evaluation.md.
 W502 | WARNING | Anchor genes are memorised. | See docs/evaluation.md.
 W503 | WARNING | Nothing aligns a dataset. | See docs/evaluation.md.
+W504 | WARNING | An added dataset fits the run badly. | See docs/analysis.md.
 """
 
 

@@ -103,12 +103,13 @@ class HeldOutPairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Name and labels of a dataset."""
+    """Name and labels of a dataset; `added` when it is placed beside trained ones."""
 
     name: str
     modality: str
     tissue: str
     species: str
+    added: bool = False
 
     def label(self, attribute: str) -> str:
         """Return modality, tissue or species by its name."""

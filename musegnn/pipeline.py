@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musegnn.errors import ConfigError
+from musegnn.errors import ConfigError, InputError, RunError
 from musegnn.progress import reporting
 from musegnn.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from musegnn.analysis.explore import ExploreServer
     from musegnn.analysis.report import ReportData
     from musegnn.api import MuSeGNN
     from musegnn.cluster.estimate import AtlasEstimate
     from musegnn.cluster.options import ClusterOptions
-    from musegnn.config import AtlasConfig
+    from musegnn.config import AtlasConfig, DatasetConfig
     from musegnn.data_store import Store
     from musegnn.progress import Progress
 
@@ -146,6 +148,115 @@ def run(
     return folder
 
 
+def add(
+    run: RunFolder | MuSeGNN | Path | str,
+    data: AnnData | Path | str | Mapping[str, Any],
+    *,
+    out: Path | str,
+    name: str = "",
+    scheduler: str = "threads",
+    memory: int | None = None,
+    device: str = "auto",
+    progress: Progress | bool | None = True,
+    **settings: Any,
+) -> MuSeGNN:
+    """Extend a finished run by a dataset, in a new run folder; vectors and weights of the run stay as they are.
+
+    The dataset is built with the settings of the run; its maps are fitted, in closed form, to the vectors of the genes
+    that the run has (:mod:`musegnn.training.added`). The run is only read. The same call goes on with a folder that was
+    not finished.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run, or a model that is trained.
+    data
+        AnnData object, path of a file, or settings of a dataset, as in :func:`build_graphs`. With ``by`` each label is
+        added as a dataset.
+    out
+        New run folder, with a store of its own.
+    name
+        Name of the dataset; by default that of the file.
+    scheduler, memory, device, progress
+        As in :func:`build_graphs`.
+    settings
+        Settings of the dataset, such as ``modality``, ``tissue`` and ``species``.
+
+    Raises
+    ------
+    InputError
+        When the dataset cannot be used; E258 when it shares too few genes with the run.
+    RunError
+        E405 or E406 when the run is not finished, E412 when its vectors are not made of maps alone, E413 when it has a
+        dataset of this name, E293 when `out` holds something else.
+    """
+    from musegnn.api import MuSeGNN
+    from musegnn.cluster.build import build_graphs as build
+    from musegnn.data_store import Store
+    from musegnn.training.extend import extend, read_trained, write_extended
+
+    if isinstance(run, MuSeGNN):
+        config, source, trained = run.config, run.store, run.as_trained()
+    else:
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        config, source = folder.atlas(), Store.open(folder.store_path())
+        trained = read_trained(folder.path, config)
+    extended = _extended(config, _guessed(name, data, settings))
+    known, new = config.datasets, extended.datasets[len(config.datasets) :]
+    _refuse_unmatched(new, [graph.keys for graph in trained.graphs], extended)
+    target = RunFolder.create(out, extended)
+    with target.logging(), reporting(progress) as report:
+        store = Store.open_or_create(target.store_path())
+        source.copy(store, [dataset.name for dataset in known])
+        alone = extended.model_copy(update={"datasets": new})
+        build(alone, store, scheduler=scheduler, memory=memory, device=device, progress=report, beside=known)
+        found, rows = extend(trained, store, extended)
+        write_extended(found, target.path)
+        history = [] if isinstance(run, MuSeGNN) else folder.history()
+        target.write_history([*history, *rows])
+        model = MuSeGNN.from_run(target.path, store, extended)
+        write_embeddings(target, model, vectors=found.vectors)
+    return model
+
+
+def _extended(config: AtlasConfig, entry: dict[str, Any]) -> AtlasConfig:
+    """Return the configuration of a run with a dataset added, or one per label of its column `by`."""
+    from musegnn.atlas_file import atlas, validate_atlas
+    from musegnn.datasets import expand_strata
+
+    if not config.can_be_extended:
+        msg = "its vectors are not made of maps in closed form alone, to which a dataset could be fitted"
+        raise RunError(msg, code="E412", where="add", fix="train all datasets together")
+    new = expand_strata(atlas([entry])).datasets
+    taken = {dataset.name for dataset in config.datasets}
+    for dataset in new:
+        if dataset.name in taken:
+            msg = f"the run has a dataset `{dataset.name}` already"
+            raise RunError(msg, code="E413", where="add", fix="give another name with --name")
+    added = tuple(dataset.model_copy(update={"added": True}) for dataset in new)
+    return validate_atlas(dict(config) | {"datasets": (*config.datasets, *added)}, where="add")
+
+
+def _refuse_unmatched(new: Sequence[DatasetConfig], known: Sequence[NDArray[np.str_]], config: AtlasConfig) -> None:
+    """Refuse, from headers alone, datasets that share too few genes with gene keys of the run."""
+    from musegnn.datasets import open_counts
+    from musegnn.training.canonical import MIN_ANCHORS
+    from musegnn.training.genes import check_orthologs, gene_keys
+
+    orthologs, keys = check_orthologs(config), set[str]().union(*(names.tolist() for names in known))
+    for dataset in new:
+        shared = keys.intersection(gene_keys(open_counts(dataset).gene, dataset.species, orthologs).tolist())
+        if len(shared) >= MIN_ANCHORS:
+            continue
+        species = sorted({d.species for d in config.datasets if not d.added})
+        msg = f"shares {len(shared)} genes with the run"
+        fix = "check the names of its genes"
+        if dataset.species not in species and orthologs is None:
+            msg += f", which has genes of {', '.join(species)}, none of {dataset.species}, and no table of orthologs"
+            fix = "train a run with `orthologs`, or correct `species`"
+        raise InputError(msg, code="E258", where=dataset.name, fix=fix)
+
+
 def estimate(atlas: AtlasConfig, *, scheduler: str = "threads", memory: int | None = None) -> AtlasEstimate:
     """Predict passes, memory, disk and time of :func:`build_graphs`, from the heads of the files and some cells."""
     from musegnn.cluster.estimate import estimate_graphs
@@ -246,11 +357,18 @@ def _current_evaluation(folder: RunFolder, model: MuSeGNN) -> dict[str, Any] | N
     return found if same else None
 
 
-def write_embeddings(folder: RunFolder, model: MuSeGNN) -> AnnData:
-    """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``."""
+def write_embeddings(
+    folder: RunFolder, model: MuSeGNN, *, vectors: Mapping[str, NDArray[np.float32]] | None = None
+) -> AnnData:
+    """Embed, cluster and lay out all genes; write ``embeddings.h5ad`` and ``embeddings.parquet``.
+
+    `vectors` are those of the model where they are known; they keep their bits on any machine.
+    """
+    from musegnn.analysis.annotate import annotate
     from musegnn.analysis.export import export
 
-    adata = model.embeddings()
+    adata = model.embeddings(layout=False, vectors=vectors)
+    annotate(adata)
     export(adata, folder.path / "embeddings.h5ad", format="h5ad")
     export(adata, folder.path / "embeddings.parquet", format="parquet")
     return adata

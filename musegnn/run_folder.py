@@ -35,7 +35,7 @@ from musegnn.data_store.location import is_url
 from musegnn.errors import RunError, version_fix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from musegnn.config import AtlasConfig
 
@@ -137,6 +137,10 @@ class RunFolder:
         if not self.metrics.is_file():
             return []
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def write_history(self, rows: Iterable[dict[str, Any]]) -> None:  # JSON
+        """Write the metrics whole."""
+        write_file(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     @contextmanager
     def logging(self) -> Iterator[None]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from musegnn.vectors import unit_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from musegnn.model.relational_features import Relations
@@ -55,24 +57,36 @@ class DatasetMaps(nn.Module):
 
     ``own`` (R, own_width) is the map of the profile and counts ``GAIN`` times, as in :class:`Projection`. ``align``
     (n_projected, shared_width) follows the shared map and gives coordinates the covariance that they have in others.
+    Of an added dataset, ``more`` (n_extra, shared_width) maps its extra features, as the shared map knows few of its
+    genes.
     """
 
-    def __init__(self, n_profile: int, own_width: int, shared_width: int, n_projected: int) -> None:
+    def __init__(
+        self, n_profile: int, own_width: int, shared_width: int, n_projected: int, *, n_extra: int = 0
+    ) -> None:
         super().__init__()
         self.own = nn.Parameter(torch.empty(n_profile, own_width))
         self.align = nn.Parameter(torch.eye(n_projected, shared_width))
+        self.more = nn.Parameter(torch.zeros(n_extra, shared_width)) if n_extra else None
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the map of the profile from a normal distribution; leave the shared map as it is."""
         nn.init.normal_(self.own, std=1.0 / GAIN, generator=generator)
         nn.init.eye_(self.align)
+        if self.more is not None:
+            nn.init.zeros_(self.more)
 
-    def forward(self, profile: torch.Tensor, projected: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, profile: torch.Tensor, projected: torch.Tensor, extra: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return both maps side by side, each centred over the genes and scaled to rows of length one.
 
-        `profile` is (N, R), `projected` the output (N, n_projected) of :class:`Projection`.
+        `profile` is (N, R), `projected` the output (N, n_projected) of :class:`Projection`, `extra` (N, n_extra).
         """
-        blocks = GAIN * (profile @ self.own), projected @ self.align
+        shared = projected @ self.align
+        if extra is not None and self.more is not None:
+            shared = shared + extra @ self.more
+        blocks = GAIN * (profile @ self.own), shared
         return torch.cat([functional.normalize(x - x.mean(dim=0), dim=1) for x in blocks], dim=1)
 
 
@@ -86,6 +100,8 @@ class NodeFeatures:
         dataset has cells, `n_cells`, before its lossless compression.
     values, columns, genes
         Relations and places as in :meth:`Projection.forward`, and anchor genes (C,) in their order; or ``None``.
+    extra
+        Of an added dataset, features for its own map alone, (N, n_extra); else ``None``.
     """
 
     def __init__(
@@ -93,12 +109,14 @@ class NodeFeatures:
         *,
         profile: NDArray[np.float32],
         related: Relations | None = None,
+        extra: NDArray[np.float32] | None = None,
         n_cells: int,
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
         self.n_profile = profile.shape[1]
         self.profile = torch.as_tensor(profile, dtype=dtype, device=device) * (self.n_profile / n_cells) ** 0.5
+        self.extra = None if extra is None else torch.as_tensor(extra, dtype=dtype, device=device)
         self.values: torch.Tensor | None = None
         self.columns: torch.Tensor | None = None
         self.genes: NDArray[np.int64] | None = None
@@ -111,6 +129,19 @@ class NodeFeatures:
         """Return the projected relations, shape (N, P), where `keep` (2C,) weighs the relations."""
         projected: torch.Tensor = projection(self.values, self.columns, keep)
         return projected
+
+
+def extra_features(profile: NDArray[np.floating], statistics: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the extra features of an added dataset, (N, R + C), each kind of equal variance, centred.
+
+    `profile` is (N, R), `statistics` (N, C) the test statistics of co-expression with the genes that have a target.
+    """
+    blocks = []
+    for x in (unit_rows(profile - profile.mean(axis=0, dtype=np.float64)), statistics.astype(np.float64)):
+        centred = x - x.mean(axis=0)
+        size = np.sqrt((centred**2).sum() / max(len(centred), 1))
+        blocks.append(centred / size if size > 0.0 else centred)
+    return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
 def dropout_mask(

@@ -100,7 +100,7 @@ class AtlasModel(nn.Module):
         if "maps" in own:
             assert features.columns is not None
             anchors = self._dropout_mask("anchor_dropout", i, round_, features.columns.shape)
-            x = own["maps"](x, features.project(self._shared("projection", i), anchors))
+            x = own["maps"](x, features.project(self._shared("projection", i), anchors), features.extra)
         if "layer" not in own:
             return x
         graph, edge_attr = self._edges[i]
@@ -155,7 +155,9 @@ class AtlasModel(nn.Module):
             self.shared.add("projection", self.graphs, (), projection, owned=self.owned)
 
     def _make_own(self, i: int) -> nn.ModuleDict:
-        own, unit = make_own(self.config, self._features[i].n_profile, self.convolution), self.layer_unit(i)
+        features, unit = self._features[i], self.layer_unit(i)
+        n_extra = 0 if features.extra is None else features.extra.shape[1]
+        own = make_own(self.config, features.n_profile, self.convolution, n_extra=n_extra)
         for part, module in own.items():
             # datasets share the meaning of the maps, and so the weights that layers start from
             alike = part == "layer" and self.config.has_maps
@@ -174,12 +176,17 @@ class AtlasModel(nn.Module):
 
 
 def make_own(
-    config: ModelConfig, n_profile: int, convolution: MakeConvolution = EdgeFeaturedTransformerConv
+    config: ModelConfig,
+    n_profile: int,
+    convolution: MakeConvolution = EdgeFeaturedTransformerConv,
+    *,
+    n_extra: int = 0,
 ) -> nn.ModuleDict:
     """Make the ``maps`` and the ``layer`` of one dataset, where the model has them, without drawing their weights."""
     own = nn.ModuleDict()
     if config.has_maps:
-        own["maps"] = DatasetMaps(n_profile, config.own_width, config.shared_width, config.projected_width)
+        widths = config.own_width, config.shared_width, config.projected_width
+        own["maps"] = DatasetMaps(n_profile, *widths, n_extra=n_extra)
     if config.encoder != "none":
         width = config.dim if config.has_maps else n_profile
         own["layer"] = DatasetLayer(

@@ -33,12 +33,13 @@ COLLAPSED_RANK, COLLAPSED_COSINE = 0.125, 0.9
 KNOWN_ANCHORS = 0.3
 FOUND, AT_CHANCE = 1.5, 2.0
 MIN_QUERIES = 20
+FITS = 0.5
 LAST_ROUNDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A silent failure of training: code W501 to W503, dataset, observation and remedy."""
+    """A silent failure of training: code W501 to W504, dataset, observation and remedy."""
 
     code: str
     dataset: str
@@ -86,6 +87,7 @@ def problems(history: Iterable[Mapping[str, Any]], *, dim: int) -> list[Problem]
 
     Of each dataset, the newest shape of its space counts, and its comparisons in the later half of the rounds.
     """
+    history = list(history)
     rows = [row for row in history if row["kind"] in {"space", "watch"}]
     newest = max((row["round"] for row in rows), default=0)
     spaces = {row["dataset"]: row for row in rows if row["kind"] == "space"}
@@ -95,6 +97,8 @@ def problems(history: Iterable[Mapping[str, Any]], *, dim: int) -> list[Problem]
             watched.setdefault(row["dataset"], []).append(row)
     found = [problem for row in spaces.values() if (problem := _collapse(row, dim)) is not None]
     found += [problem for name, seen in watched.items() if (problem := _retrieval(name, seen)) is not None]
+    drifts = {row["dataset"]: row for row in history if row["kind"] == "drift"}
+    found += [problem for row in drifts.values() if (problem := _drift(row)) is not None]
     return sorted(found, key=lambda problem: (problem.code, problem.dataset))
 
 
@@ -108,6 +112,16 @@ def _collapse(row: Mapping[str, Any], dim: int) -> Problem | None:
         f"the vectors collapse: effective rank {rank:.1f} of {dim}, mean cosine {cosine:.2f}",
         "raise training.loss.alignment, which pushes genes apart, lower training.loss.similarity and reconstruction",
     )
+
+
+def _drift(row: Mapping[str, Any]) -> Problem | None:
+    """Return whether the genes of an added dataset are found far less well than those of its run."""
+    which = "held_out" if row["n_held_out"] >= MIN_QUERIES else "anchors"
+    own, run = row[which], row[f"run_{which}"]
+    if own is None or run is None or own >= FITS * run:
+        return None
+    text = f"fits badly: its genes are found {own:.1f} times as well as chance, those of the run {run:.1f} times"
+    return Problem("W504", row["dataset"], text, "check its genes and species, or train it together with the others")
 
 
 def _retrieval(name: str, seen: Sequence[Mapping[str, Any]]) -> Problem | None:

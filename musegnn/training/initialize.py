@@ -36,7 +36,7 @@ from musegnn.random import stream
 from musegnn.training.canonical import COMPONENTS, ProfileView, own_maps, principal_axes
 from musegnn.training.decoder_fit import fit_decoder
 from musegnn.training.discriminant import CentredRelations, shared_maps
-from musegnn.training.spectral import DatasetSums
+from musegnn.training.spectral import DatasetSums, symmetric_power
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,15 +55,18 @@ SHRINKAGE = 0.1
 def initialize(model: AtlasModel, comm: Comm, *, seed: int, phases: Phases | None = None) -> None:
     """Set the maps and simple decoders of a model to their closed forms, in place; all processes call this together.
 
+    Added datasets take no part (:mod:`musegnn.training.added`).
     `seed` is that of the first guesses of eigenvectors, `phases` the observer of the phases ``load`` and ``reduce``.
     """
     if not model.config.has_maps:
         return
-    sums = DatasetSums(comm, model.owned, len(model.graphs), device=model.device, phases=phases)
+    trained = [i for i, graph in enumerate(model.graphs) if not graph.added]
+    owned = [i for i in trained if i in model.owned]
+    sums = DatasetSums(comm, owned, len(trained), device=model.device, phases=phases)
     with threadpool_limits(1, "blas"):  # the bits must not depend on the machine's number of cores
         _set_own_maps(model, sums, seed)
         _set_shared_map(model, sums, seed)
-        for i in model.owned:
+        for i in owned:
             sums.phases.enter("load", 0)
             with torch.no_grad():
                 z = model.encode(i).double().cpu().numpy()
@@ -80,8 +83,8 @@ def align_covariances(coordinates: Mapping[int, Floats], sums: DatasetSums, dim:
     ridge = SHRINKAGE * np.trace(mean) / dim * np.eye(dim)
     if not np.trace(mean) > 0.0:
         return {i: np.eye(dim) for i in own}
-    colour = sums.of_first(_power(mean + ridge, 0.5))
-    return {i: _power(c + ridge, -0.5) @ colour for i, c in own.items()}
+    colour = sums.of_first(symmetric_power(mean + ridge, 0.5))
+    return {i: symmetric_power(c + ridge, -0.5) @ colour for i, c in own.items()}
 
 
 def common_axes(coordinates: Mapping[int, Floats], sums: DatasetSums, *, n_blocks: int, dim: int) -> Floats:
@@ -111,21 +114,21 @@ def _set_own_maps(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
     n_anchors, dim = model.n_anchors, model.config.own_width
     axes: dict[int, Floats] = {}
     aligned: dict[int, list[Floats]] = {}
-    for i in model.owned:
+    for i in sums.owned:
         sums.phases.enter("load", 0)
         random = stream(seed, "profile_axes", model.graphs[i].name)
-        axes[i], aligned[i] = principal_axes(_profile(model, i), max(COMPONENTS), random), []
+        axes[i], aligned[i] = principal_axes(centred_profile(model, i), max(COMPONENTS), random), []
     for k in COMPONENTS:
-        views = {i: _profile_view(model, i, axes[i][:, :k]) for i in model.owned}
+        views = {i: _profile_view(model, i, axes[i][:, :k]) for i in sums.owned}
         maps = own_maps(views, sums, n_anchors=n_anchors, dim=dim, random=stream(seed, "consensus"))
-        turns = align_covariances({i: _profile(model, i) @ maps[i] for i in model.owned}, sums, dim)
-        for i in model.owned:
+        turns = align_covariances({i: centred_profile(model, i) @ maps[i] for i in sums.owned}, sums, dim)
+        for i in sums.owned:
             aligned[i].append(maps[i] @ turns[i])
     blocks = {i: np.concatenate(parts, axis=1) for i, parts in aligned.items()}
-    coordinates = {i: _profile(model, i) @ block for i, block in blocks.items()}
+    coordinates = {i: centred_profile(model, i) @ block for i, block in blocks.items()}
     common = common_axes(coordinates, sums, n_blocks=len(COMPONENTS), dim=dim)
     for i, block in blocks.items():
-        _copy(model.maps(i).own, _rescaled(block @ common))
+        copy_to(model.maps(i).own, rescaled(block @ common))
 
 
 def _profile_view(model: AtlasModel, i: int, axes: Floats) -> ProfileView:
@@ -133,10 +136,10 @@ def _profile_view(model: AtlasModel, i: int, axes: Floats) -> ProfileView:
     assert features.columns is not None
     assert features.genes is not None
     places = features.columns[: len(features.genes)].cpu().numpy()
-    return ProfileView(_profile(model, i), axes, features.genes, places)
+    return ProfileView(centred_profile(model, i), axes, features.genes, places)
 
 
-def _profile(model: AtlasModel, i: int) -> Floats:
+def centred_profile(model: AtlasModel, i: int) -> Floats:
     """Return the centred profile of a dataset, (N, R), in float64."""
     profile = model.features(i).profile.double().cpu().numpy()
     centred: Floats = profile - profile.mean(axis=0)
@@ -145,10 +148,10 @@ def _profile(model: AtlasModel, i: int) -> Floats:
 
 def _set_shared_map(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
     n_anchors, dim = model.n_anchors, model.config.shared_width
-    relations = {i: CentredRelations(model.features(i)) for i in model.owned}
+    relations = {i: CentredRelations(model.features(i)) for i in sums.owned}
     random = stream(seed, "principal_axes")
     found = shared_maps(relations, sums, n_anchors=n_anchors, dim=dim, random=random)
-    weights = np.concatenate([_rescaled(sums.of_first(one)) for one in found], axis=1)
+    weights = np.concatenate([rescaled(sums.of_first(one)) for one in found], axis=1)
     coordinates = {i: x.project(weights) for i, x in relations.items()}
     turns: list[dict[int, Floats]] = []
     for start in range(0, weights.shape[1], dim):
@@ -156,26 +159,20 @@ def _set_shared_map(model: AtlasModel, sums: DatasetSums, seed: int) -> None:
         turns.append(align_covariances(block, sums, dim))
     aligned = {i: block_diag(*(turn[i] for turn in turns)) for i in relations}
     common = common_axes({i: y @ aligned[i] for i, y in coordinates.items()}, sums, n_blocks=len(found), dim=dim)
-    projection = model.shared.get("projection", model.owned[0]) if model.owned else None
+    projection = model.shared.get("projection", sums.owned[0]) if sums.owned else None
     if projection is not None:
-        _copy(projection.get_parameter("weight"), weights)
+        copy_to(projection.get_parameter("weight"), weights)
     for i in relations:
-        _copy(model.maps(i).align, aligned[i] @ common)
+        copy_to(model.maps(i).align, aligned[i] @ common)
 
 
-def _rescaled(weights: Floats) -> Floats:
+def rescaled(weights: Floats) -> Floats:
     """Scale weights to the length that random ones have; rows of unit length are made of the result in any case."""
     size = float(np.sqrt(np.mean(weights**2))) if weights.size else 0.0
     return weights / (size * GAIN) if size > 0.0 else weights
 
 
-def _power(matrix: Floats, exponent: float) -> Floats:
-    """Return a power of a symmetric positive definite matrix."""
-    values, vectors = eigh(matrix)
-    result: Floats = (vectors * values**exponent) @ vectors.T
-    return result
-
-
-def _copy(parameter: torch.nn.Parameter, values: Floats) -> None:
+def copy_to(parameter: torch.nn.Parameter, values: Floats) -> None:
+    """Set a parameter to values, in place."""
     with torch.no_grad():
         parameter.copy_(torch.from_numpy(values))

@@ -18,8 +18,8 @@ import torch
 from musegnn.aliases import species_name
 from musegnn.coexpression.edges import select_edges
 from musegnn.errors import ConfigError, InputError
-from musegnn.graph import GraphData
-from musegnn.model.features import NodeFeatures
+from musegnn.graph import GraphData, PartnerFile
+from musegnn.model.features import NodeFeatures, extra_features
 from musegnn.model.model import AtlasModel
 from musegnn.model.relational_features import anchor_genes, relations
 from musegnn.progress import shorten_warnings
@@ -123,7 +123,8 @@ def prepare(store: Records, config: AtlasConfig, *, owned: Collection[int] | Non
     names = [dataset.name for dataset in config.datasets]
     _warn_of_disjoint_datasets(names, keys)
     _log_shared_genes(names, every)
-    return Prepared(records=records, edges=edges, graphs=graphs, anchors=anchor_genes(keys), digests=digests)
+    anchors = anchor_genes([names for names, graph in zip(keys, graphs, strict=True) if not graph.added])
+    return Prepared(records=records, edges=edges, graphs=graphs, anchors=anchors, digests=digests)
 
 
 def prepare_dataset(
@@ -140,6 +141,7 @@ def prepare_dataset(
         modality=record.modality,
         tissue=record.tissue,
         species=species_name(record.species),
+        added=dataset.added,
         keys=keys,
         trainable=trainable_genes(keys, config.evaluation),
         edges=seen,
@@ -244,8 +246,9 @@ def make_model(
         related = None
         if config.model.has_maps:
             related = relations(record.pairs, record.profile, graph.held_out.all, graph.keys, data.anchors)
+        extra = _extra_features(data, i) if graph.added else None
         features[i] = NodeFeatures(
-            profile=record.profile, related=related, n_cells=record.n_cells, dtype=dtype, device=device
+            profile=record.profile, related=related, extra=extra, n_cells=record.n_cells, dtype=dtype, device=device
         )
     return AtlasModel(
         data.graphs,
@@ -258,12 +261,27 @@ def make_model(
     )
 
 
+def _extra_features(data: Prepared, i: int) -> NDArray[np.float32]:
+    """Return the extra features of an added dataset, of which all datasets before it must be here."""
+    graph = data.graphs[i]
+    assert isinstance(graph, GraphData)
+    before: set[str] = set()
+    for other in data.graphs[:i]:
+        assert not isinstance(other, PartnerFile)
+        before.update(other.keys[other.trainable].tolist())
+    shared = sorted(before.intersection(graph.keys[graph.trainable].tolist()))
+    record = data.records[graph.name]
+    found = relations(record.pairs, record.profile, graph.held_out.all, graph.keys, shared)
+    return extra_features(record.profile, found.values[:, : len(shared)])
+
+
 def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.float32) -> str:
     """Return the sha256 of all data and settings that decide a trained bit, as hex digits.
 
     Settings that were removed count with their defaults, so that runs of earlier versions keep their fingerprint. The
     number of rounds and of rounds between checkpoints are left out: they decide when to stop and to save. So are
-    recomputation, which changes no bit, and the device, on which a run may go on elsewhere.
+    recomputation, which changes no bit, and the device, on which a run may go on elsewhere. Added datasets follow one
+    by one, see :func:`fingerprint_with`.
     """
     training = with_removed(config.training.model_dump(mode="json"), "training")
     training["loss"] = with_removed(training["loss"], "training.loss")
@@ -274,7 +292,18 @@ def fingerprint(data: Prepared, config: AtlasConfig, dtype: torch.dtype = torch.
     for name in ("rounds", "checkpoint_every", "recompute", "published", "device"):
         del training[name]
     settings = {"model": with_removed(config.model.model_dump(mode="json"), "model"), "training": training}
-    return hashlib.sha256(json.dumps([settings, *data.digests], sort_keys=True).encode()).hexdigest()
+    digests = {True: list[str](), False: list[str]()}
+    for graph, digest in zip(data.graphs, data.digests, strict=True):
+        digests[graph.added].append(digest)
+    found = hashlib.sha256(json.dumps([settings, *digests[False]], sort_keys=True).encode()).hexdigest()
+    for digest in digests[True]:
+        found = fingerprint_with(found, digest)
+    return found
+
+
+def fingerprint_with(found: str, digest: str) -> str:
+    """Return the fingerprint of a run with a dataset added, from that of the run and the digest of the dataset."""
+    return hashlib.sha256(f"{found} added {digest}".encode()).hexdigest()
 
 
 def _digest(graph: GraphData, record: DatasetRecord) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.linalg import eigh
 
 from musegnn.training.fixed_point import add_rounded_rows, scale_for, to_float
 from musegnn.training.phases import Phases
@@ -104,3 +105,10 @@ def leading_subspace(multiply: Callable[[Floats], Floats], start: Floats, *, rou
     for _ in range(rounds):
         basis = np.linalg.qr(multiply(basis))[0]
     return basis
+
+
+def symmetric_power(matrix: Floats, exponent: float) -> Floats:
+    """Return a power of a symmetric positive definite matrix."""
+    values, vectors = eigh(matrix)
+    result: Floats = (vectors * values**exponent) @ vectors.T
+    return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from musegnn.errors import ConfigError
 from musegnn.graph import PartnerFile
 from musegnn.training.checkpoint import announce, newest_group_epoch
 from musegnn.training.genes import check_orthologs
@@ -59,6 +60,9 @@ def prepare_together(
         E446 when a file of another process does not come into sight.
     """
     rank, datasets = group.rank(), config.datasets
+    if any(dataset.added for dataset in datasets):
+        msg = "datasets with `added` are placed in one process"
+        raise ConfigError(msg, code="E303", where="datasets.added", fix="train in one process")
     owned = [i for i, r in enumerate(owner) if r == rank]
     orthologs = check_orthologs(config)
     own = {} if known is None else known
@@ -76,9 +80,14 @@ def prepare_together(
     refuse_copies(config, [row["pairs"] for row in rows])
     graphs: list[AtlasGraph] = []
     for dataset, row in zip(datasets, rows, strict=True):
-        labels = {"modality": dataset.modality, "tissue": dataset.tissue, "species": dataset.species}
-        path = partner_path(run, dataset.name, row["digest"])
-        away = PartnerFile(name=dataset.name, **labels, n_genes=row["n"], path=path)
+        away = PartnerFile(
+            name=dataset.name,
+            modality=dataset.modality,
+            tissue=dataset.tissue,
+            species=dataset.species,
+            n_genes=row["n"],
+            path=partner_path(run, dataset.name, row["digest"]),
+        )
         graphs.append(own[row["i"]].graph if row["i"] in own else away)
     digests = [row["digest"] for row in rows]
     data = Prepared(

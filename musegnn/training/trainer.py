@@ -24,6 +24,7 @@ import torch
 
 from musegnn.errors import CheckpointDamagedError, RunError
 from musegnn.progress import shorten_warnings
+from musegnn.training.added import Fixed, fit_added, mean_align
 from musegnn.training.checkpoint import (
     VISIBLE_SECONDS,
     Shard,
@@ -111,6 +112,8 @@ class Trainer:
         self._owner = [0] * len(data.graphs) if owner is None else list(owner)
         owned = [i for i, rank in enumerate(self._owner) if rank == self.comm.rank]
         self.model = make_model(data, config, owned=owned, device=device, dtype=dtype, like=like)
+        self._added = [i for i, graph in enumerate(data.graphs) if graph.added]
+        left_out = {*left_out, *self._added}
         self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
@@ -217,6 +220,8 @@ class Trainer:
                 seconds = time.perf_counter() - began
                 self._unsent += [{"kind": "losses", **row, "seconds": seconds} for row in rows]
                 last = self.rounds == training.rounds
+                if last:
+                    self._fit_added()
                 if self.rounds % training.checkpoint_every == 0 or last:
                     self._describe()
                     if folder is not None:
@@ -233,7 +238,22 @@ class Trainer:
         """Set the maps to their closed forms, see :mod:`musegnn.training.initialize`."""
         self.phases.enter("load", 0)
         initialize(self.model, self.comm, seed=self.config.training.seed, phases=self.phases)
+        self._fit_added()
         self._has_start = True
+
+    def _fit_added(self) -> None:
+        """Place the added datasets in the space of those before them."""
+        for i in self._added:
+            before = [self.model.graph(j) for j in range(i)]
+            with torch.no_grad():
+                vectors = [self.model.encode(j).cpu().numpy() for j in range(i)]
+            aligns = [self.model.maps(j).align for j in range(i) if not self.model.graphs[j].added]
+            fixed = Fixed(graphs=before, vectors=vectors, align=mean_align(aligns))
+            fit_added(self.model, i, fixed, seed=self.config.training.seed)
+
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return weights and moments of all units of this process."""
+        return {unit: self.engine.state(unit) for unit in self.model.units}
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the present round and wait until it is valid."""
