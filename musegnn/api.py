@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -291,9 +292,8 @@ class MuSeGNN:
         >>> larger = model.add(adata, out="runs/larger", name="new", modality="scrna", tissue="lung",
         ...                    species="human")  # doctest: +SKIP
         """
-        import musegnn
-
-        larger: MuSeGNN = musegnn.add(self, data, out=out, **settings)
+        pipeline = import_module("musegnn.pipeline")  # which imports this module
+        larger: MuSeGNN = pipeline.add(self, data, out=out, **settings)
         return larger
 
     def save(self, folder: Path | str) -> Path:

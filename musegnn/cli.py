@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
+from musegnn.add_cli import add
 from musegnn.analysis_cli import contrast, enrich, export, factors, neighbors, predict, read_embeddings
 from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, Common, Settings
-from musegnn.output import HeldWarnings, print_json, print_result, warnings_in_words
+from musegnn.output import HELD, print_json, print_result, print_run, shown, warnings_in_words
 from musegnn.store_cli import store_app
 from musegnn.text import one_line
 from musegnn.units import format_bytes, parse_bytes
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"] | None
 Cluster = Annotated[ClusterOptions, Parameter(name="*", negative=())]
 
-HELD = HeldWarnings()
 app = cyclopts.App(
     name="musegnn",
     help="Joint gene embeddings from many single-cell and spatial datasets, from raw counts.",
@@ -81,27 +81,8 @@ def run(
             cluster=cluster,
             progress=progress,
         )
-    _print_run(folder, common)
+    print_run(folder, common)
     return 0
-
-
-def _print_run(folder: RunFolder, common: Common) -> None:
-    about: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-    HELD.lines += [line for line in about["warnings"] if line not in HELD.lines]
-    warnings = warnings_in_words(HELD.lines)
-    HELD.lines.clear()
-    if common.json:
-        files = {name: str(folder.path / name) for name in _RESULTS}
-        print_json({"run": str(folder.path), "files": files, "summary": about["sentences"], "warnings": warnings})
-        return
-    print("\n".join(["", *about["sentences"], "", *about["table"], ""]))
-    if warnings:
-        print("\n".join(["Worth knowing (`musegnn explain CODE` says more, run.log which numbers):", *warnings, ""]))
-    print(f"Results in {_shown(folder.path)}: {', '.join(_RESULTS)}")
-    print(f"Next: open {_shown(folder.report)} in a browser, or `musegnn neighbors {_shown(folder.path)} GENE`.")
-
-
-_RESULTS = ("report.html", "summary.json", "embeddings.h5ad", "embeddings.parquet", "evaluation.json", "metrics.jsonl")
 
 
 @app.command
@@ -124,7 +105,7 @@ def init(files: Annotated[tuple[Path, ...], Parameter(negative=())], /, *, out: 
     text = first_atlas(files, out)
     write_file(out, text)
     print(text, end="")
-    print(f"Wrote {_shown(out)}. Correct it, then: musegnn run {_shown(out)} --out RUN")
+    print(f"Wrote {shown(out)}. Correct it, then: musegnn run {shown(out)} --out RUN")
     return 0
 
 
@@ -183,7 +164,7 @@ def build(
             progress=progress,
         )
     names = [d.name for d in config.datasets]
-    print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {_shown(opened.path)}")
+    print_result(common, {"store": str(store), "datasets": names}, f"{len(names)} datasets in {shown(opened.path)}")
     return 0
 
 
@@ -247,90 +228,14 @@ def train(
 
     opened = Store.open(store)
     settings = _with_device(settings, device)
-    overrides = _overrides(settings)
+    overrides = settings.overrides()
     config = expand_strata(_load(atlas, settings)) if atlas is not None else atlas_of_store(opened, overrides)
     folder = RunFolder.create(out, config, store=opened.path)
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         limit = None if memory is None else parse_bytes(memory)
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=cluster, progress=progress)
         pipeline.write_results(folder, model, progress=progress)
-    _print_run(folder, common)
-    return 0
-
-
-@app.command
-def add(
-    run: Path,
-    file: Path,
-    *,
-    out: Path,
-    name: str = "",
-    modality: str | None = None,
-    tissue: str | None = None,
-    species: str | None = None,
-    condition: str | None = None,
-    layer: str | None = None,
-    by: str | None = None,
-    setting: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    work: BuildOptions = BuildOptions(),
-    common: Common = Common(),
-) -> int:
-    """Add a dataset to a finished run, in a new run folder; vectors of the run stay as they are.
-
-    Parameters
-    ----------
-    run
-        The run folder; it is only read.
-    file
-        The file of counts.
-    out
-        The new run folder. Run again to continue where it stopped.
-    name
-        Name of the dataset; by default that of the file.
-    modality
-        scrna, scatac or spatial; like tissue and species by default what the file says of itself.
-    tissue
-        Tissue of the dataset.
-    species
-        Species of the dataset.
-    condition
-        Label that is carried into the results.
-    layer
-        Where the raw counts are, if not in X.
-    by
-        Column of obs, each label of which is added as a dataset.
-    setting
-        Any other setting of a dataset, as name=value; may be repeated.
-    """
-    from musegnn import pipeline
-    from musegnn.evaluation.drift import drift_report, drift_text
-    from musegnn.progress import TerminalProgress
-    from musegnn.run_folder import RunFolder
-
-    given = {"name": name or None, "modality": modality, "tissue": tissue, "species": species}
-    given |= {"condition": condition, "layer": layer, "by": by}
-    settings = _overrides(Settings(set=setting)) | {key: value for key, value in given.items() if value is not None}
-    with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        model = pipeline.add(
-            run,
-            file,
-            out=out,
-            scheduler=work.scheduler,
-            memory=work.memory_bytes,
-            device=work.device,
-            progress=progress,
-            **settings,
-        )
-        folder = RunFolder.open(out)
-        pipeline.write_results(folder, model, progress=progress)
-    n_before = len(RunFolder.open(run).atlas().datasets)
-    reports = [drift_report(model.history, dataset.name) for dataset in model.config.datasets[n_before:]]
-    if common.json:
-        files = {each: str(folder.path / each) for each in _RESULTS}
-        print_json({"run": str(folder.path), "files": files, "drift": reports})
-        return 0
-    print("\n".join(line for report in reports for line in ["", *drift_text(report)]))
-    _print_run(folder, common)
+    print_run(folder, common)
     return 0
 
 
@@ -414,7 +319,7 @@ def _evaluate(
     return 0
 
 
-for command in (contrast, enrich, export, factors, neighbors, predict):
+for command in (add, contrast, enrich, export, factors, neighbors, predict):
     app.command(command)
 
 
@@ -436,7 +341,7 @@ def report(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> 
     folder = RunFolder.open(run)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
         pipeline.write_report(folder, *_results(folder), gmt=gmt, progress=progress)
-    print_result(common, {"file": str(folder.report)}, f"Open {_shown(folder.report)} in a browser.")
+    print_result(common, {"file": str(folder.report)}, f"Open {shown(folder.report)} in a browser.")
     return 0
 
 
@@ -477,7 +382,7 @@ def _results(folder: RunFolder) -> tuple[MuSeGNN, Any, dict[str, Any]]:  # AnnDa
 
     if not folder.evaluation.is_file():
         msg = "the run has no evaluation.json yet"
-        raise RunError(msg, code="E405", where=str(folder.path), fix=f"musegnn evaluate {_shown(folder.path)}")
+        raise RunError(msg, code="E405", where=str(folder.path), fix=f"musegnn evaluate {shown(folder.path)}")
     evaluation = json.loads(folder.evaluation.read_text(encoding="utf-8"))
     model, adata = pipeline.load_model(folder), read_embeddings(folder.path)
     if adata.uns["musegnn"]["rounds"] != model.rounds:
@@ -577,29 +482,12 @@ def _fail(line: str) -> None:
 def _load(atlas: Path, settings: Settings) -> AtlasConfig:
     from musegnn.atlas_file import load_atlas
 
-    return load_atlas(atlas, _overrides(settings))
+    return load_atlas(atlas, settings.overrides())
 
 
 def _with_device(settings: Settings, device: str | None) -> Settings:
     """Return the settings with the device that an option names, if it names one."""
     return settings if device is None else replace(settings, set=(*settings.set, f"training.device={device}"))
-
-
-def _overrides(settings: Settings) -> dict[str, Any]:  # values are whatever YAML gives
-    from musegnn.atlas_file import parse_yaml
-
-    overrides: dict[str, Any] = {}
-    for item in settings.set:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            msg = f"expected section.name=value, got {item!r}"
-            raise ConfigError(msg, code="E302", where="--set", fix="for example --set training.rounds=20")
-        overrides[key] = parse_yaml(value.encode(), where="--set")
-    if settings.rounds is not None:
-        overrides["training.rounds"] = settings.rounds
-    if settings.seed is not None:
-        overrides["training.seed"] = settings.seed
-    return overrides
 
 
 def _estimate_table(found: AtlasEstimate) -> str:
@@ -631,13 +519,6 @@ def _print_evaluation(path: Path) -> None:
     from musegnn.evaluation.table import to_table
 
     print(to_table(json.loads(path.read_text(encoding="utf-8"))))
-
-
-def _shown(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,7 @@ DecoderKind = Literal["mlp", "inner", "signed", "pairwise"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-IN_MEMORY = Path("<memory>")
-"""The `path` of a dataset whose counts are an AnnData object."""
+IN_MEMORY = Path("<memory>")  # the `path` of a dataset whose counts are an AnnData object
 SHOWN = 10
 
 
@@ -97,8 +96,7 @@ class DatasetConfig(_Section):
         Column of ``obs``, such as ``cell_type``, and the one label of it whose cells are used. Without `stratum` every
         label becomes a dataset of its own, called ``NAME.LABEL``, with the label as `condition`.
     added
-        Whether the dataset is placed in the space of those before it once they are trained, and changes nothing there,
-        as `musegnn add` does.
+        Whether it is placed in the space of those before it, which are trained without it (`musegnn add`).
     """
 
     section: ClassVar[str] = "datasets"
@@ -338,6 +336,11 @@ class ModelConfig(_Section):
         return self.embedding == "maps"
 
     @property
+    def is_closed_form(self) -> bool:
+        """Whether maps, without layers, and decoder have closed forms."""
+        return self.has_maps and self.encoder == "none" and self.decoder in ("signed", "inner")
+
+    @property
     def shared_width(self) -> int:
         """Columns of the map that all datasets share; 0 without maps."""
         return self.dim // 2 if self.has_maps else 0
@@ -541,37 +544,22 @@ class AtlasConfig(_Section):
         return datasets
 
     @model_validator(mode="after")
-    def _added_datasets_follow(self) -> Self:
-        added = [d.added for d in self.datasets]
-        if any(added) and (added[0] or added != sorted(added)):
-            msg = "datasets with `added` come last, after at least one without"
-            raise ValueError(msg)
-        if any(added) and not self.can_be_extended:
-            msg = "`added` needs `model.encoder: none`, and `model.decoder: signed` or `inner`"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def can_be_extended(self) -> bool:
-        """Whether datasets can be added: maps and decoder of one dataset have closed forms."""
-        model = self.model
-        return model.has_maps and model.encoder == "none" and model.decoder in ("signed", "inner")
-
-    @model_validator(mode="after")
-    def _the_decoder_can_be_trained(self) -> Self:
-        kind, training = self.model.decoder, self.training
+    def _all_parts_can_be_fitted(self) -> Self:
+        kind, training, added = self.model.decoder, self.training, [d.added for d in self.datasets]
         if training.pairs is not None and kind == "mlp":
             msg = "the `mlp` decoder scores whole rows: use `training.row_block`, or another `model.decoder`"
             raise ValueError(msg)
         if training.rounds == 0 and kind in ("mlp", "pairwise"):
             msg = f"rounds fit the `{kind}` decoder: set `training.rounds`, or `model.decoder` to signed or inner"
             raise ValueError(msg)
+        if any(added) and (added[0] or added != sorted(added) or not self.model.is_closed_form):
+            msg = "`added` needs datasets without it before, `model.encoder: none` and a `signed` or `inner` decoder"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
     def _z_store_serves_the_rule(self) -> Self:
-        smallest = -NormalDist().inv_cdf(0.5 * self.edges.p_value)
-        if self.edges.rule == "pvalue" and smallest < self.graph.z_store:
+        if self.edges.rule == "pvalue" and -NormalDist().inv_cdf(0.5 * self.edges.p_value) < self.graph.z_store:
             msg = f"edges.p_value={self.edges.p_value} needs pairs below graph.z_store={self.graph.z_store}"
             raise ValueError(msg)
         return self

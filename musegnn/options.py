@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from musegnn.errors import ConfigError
 from musegnn.units import parse_bytes
 
 
@@ -34,6 +35,23 @@ class Settings:
     "Seed of training (training.seed)."
     set: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     "Any setting, as section.name=value; may be repeated."
+
+    def overrides(self) -> dict[str, Any]:  # values are whatever YAML gives
+        """Return the settings by dotted name."""
+        from musegnn.atlas_file import parse_yaml
+
+        overrides: dict[str, Any] = {}
+        for item in self.set:
+            key, equals, value = item.partition("=")
+            if not equals or not key:
+                msg = f"expected section.name=value, got {item!r}"
+                raise ConfigError(msg, code="E302", where="--set", fix="for example --set training.rounds=20")
+            overrides[key] = parse_yaml(value.encode(), where="--set")
+        if self.rounds is not None:
+            overrides["training.rounds"] = self.rounds
+        if self.seed is not None:
+            overrides["training.seed"] = self.seed
+        return overrides
 
 
 @Parameter(name="*", negative=())

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.error_codes import codes
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from musegnn.options import Common
+    from musegnn.run_folder import RunFolder
 
 
 def print_result(common: Common, result: dict[str, Any], text: str) -> None:  # JSON
@@ -47,6 +49,11 @@ class HeldWarnings(logging.Handler):
             self.lines.append(line)
 
 
+HELD = HeldWarnings()
+"""The handler of the command line."""
+
+RESULTS = ("report.html", "summary.json", "embeddings.h5ad", "embeddings.parquet", "evaluation.json", "metrics.jsonl")
+
 CODED = re.compile(r"(?:(?P<before>[^:]+): )?(?P<code>W\d{3}): (?:(?P<after>[\w.-]+): )?")
 
 
@@ -70,3 +77,28 @@ def warnings_in_words(lines: Iterable[str]) -> list[str]:
         said = f"{table[code].meaning} " + ("" if table[code].fix == "Nothing." else f"{table[code].fix} ")
         found.append(f"{said}({code}{': ' if subjects else ''}{some_of(subjects, 6)})")
     return found
+
+
+def print_run(folder: RunFolder, common: Common) -> None:
+    """Print the summary of a finished run, with its warnings and files."""
+    about: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+    HELD.lines += [line for line in about["warnings"] if line not in HELD.lines]
+    warnings = warnings_in_words(HELD.lines)
+    HELD.lines.clear()
+    if common.json:
+        files = {name: str(folder.path / name) for name in RESULTS}
+        print_json({"run": str(folder.path), "files": files, "summary": about["sentences"], "warnings": warnings})
+        return
+    print("\n".join(["", *about["sentences"], "", *about["table"], ""]))
+    if warnings:
+        print("\n".join(["Worth knowing (`musegnn explain CODE` says more, run.log which numbers):", *warnings, ""]))
+    print(f"Results in {shown(folder.path)}: {', '.join(RESULTS)}")
+    print(f"Next: open {shown(folder.report)} in a browser, or `musegnn neighbors {shown(folder.path)} GENE`.")
+
+
+def shown(path: Path) -> str:
+    """Return a path relative to the working directory where it is below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -224,7 +224,7 @@ def _extended(config: AtlasConfig, entry: dict[str, Any]) -> AtlasConfig:
     from musegnn.atlas_file import atlas, validate_atlas
     from musegnn.datasets import expand_strata
 
-    if not config.can_be_extended:
+    if not config.model.is_closed_form:
         msg = "its vectors are not made of maps in closed form alone, to which a dataset could be fitted"
         raise RunError(msg, code="E412", where="add", fix="train all datasets together")
     new = expand_strata(atlas([entry])).datasets
