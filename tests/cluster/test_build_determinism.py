@@ -104,7 +104,8 @@ def test_the_scheduler_does_not_matter(path, expected, tmp_path, monkeypatch, sc
 
 def test_a_stratum_is_the_graph_of_its_cells_alone(path, tmp_path):
     store = Store.create(tmp_path / "store")
-    atlas = AtlasConfig(datasets=(about(path, by="kind"),), graph=GRAPH)
+    apart = GRAPH.model_copy(update={"select_by": "dataset"})
+    atlas = AtlasConfig(datasets=(about(path, by="kind"),), graph=apart)
     assert build_graphs(atlas, store) == [f"one.{kind}" for kind in KINDS]
     whole = ad.read_h5ad(path)
     for kind in KINDS:

@@ -52,7 +52,7 @@ def built(tmp_path_factory):
     for name, changed in (("control", False), ("treated", True)):
         write(folder / f"{name}.h5ad", rng, changed=changed)
         entries.append({"name": name, "path": str(folder / f"{name}.h5ad"), "condition": name})
-    atlas = configure(folder, entries, n_genes=110)
+    atlas = configure(folder, entries, n_genes=120)
     return mg.build_graphs(atlas, folder / "store"), atlas, folder
 
 
