@@ -163,7 +163,7 @@ def _plan(
     device: str,
     block_rows: int,
     progress: Progress | None,
-    beside: Sequence[DatasetConfig],
+    beside: Sequence[DatasetConfig] = (),
 ) -> list[_Job]:
     atlas = atlas.model_copy(update={"graph": read_lists(atlas.graph)})
     orthologs = check_orthologs(atlas)

@@ -63,7 +63,7 @@ def find_stripped(names: Sequence[str]) -> StrippedNames | None:
     --------
     >>> found = find_stripped(["OL1A1", "APDH", "D74", "1orf159", "ACTB", "LYZ"])
     >>> found.genome, found.letters, found.lost["OL1A1"]
-    ('GRCh38', 'CGR', 'COL1A1')
+    ('GRCh38', 'CG', 'COL1A1')
     >>> find_stripped(["COL1A1", "GAPDH", "CD74", "C1orf159", "ACTB", "LYZ"])
     """
     present, first = set(names), Counter(name[:1] for name in names)
