@@ -286,11 +286,6 @@ class MuSeGNN:
         """Return a model that has one more dataset, in a new run folder; this one stays as it is.
 
         Parameters and errors are those of :func:`musegnn.add`.
-
-        Examples
-        --------
-        >>> larger = model.add(adata, out="runs/larger", name="new", modality="scrna", tissue="lung",
-        ...                    species="human")  # doctest: +SKIP
         """
         pipeline = import_module("musegnn.pipeline")  # which imports this module
         larger: MuSeGNN = pipeline.add(self, data, out=out, **settings)

@@ -145,7 +145,8 @@ def _refuse_visium_hd(folder: Location, names: list[str]) -> None:
     if matrices:
         usual = next((name for name in matrices if name.endswith("_008um")), matrices[0])
         matrices += [SEGMENTED] * (SEGMENTED in names)
-        msg = f"a folder of Visium HD with a matrix in each of {some_of(matrices, 4)}"
+        short = [name.removeprefix(f"{BINNED}/") for name in matrices]
+        msg = f"a folder of Visium HD with a matrix in each of {some_of(short, 4)}"
         raise InputError(msg, code="E233", where=folder.where, fix=f"add the one to read to `path`, as {usual}")
 
 

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 ALGORITHM = "coexpression-5"
 NEW = {"mod": None, "transpose": False, "gene_name_key": None, "mitochondrial": None}
 NO_PART = {"select_by"}
+NOT_OF_A_GRAPH = {"path", "annotation", "added"}  # the fingerprint tells what files hold
 MARK = "build.npz"
 UNDER_DISPERSED = 0.1
 DENSE_GRAPH = 0.3
@@ -92,7 +93,7 @@ def build_parameters(
         "block_rows": block_rows,
         "device": device,
     }
-    settings = dataset.model_dump(mode="json", exclude={"path", "annotation"})  # the fingerprint tells what these hold
+    settings = dataset.model_dump(mode="json", exclude=NOT_OF_A_GRAPH)
     graph |= {"profile": "gram", "profile_rank": 256} if rank is None else {"profile": "randomized"}
     together = {} if shared is None else {"shared_with": list(shared.members)}
     return {

@@ -147,11 +147,11 @@ def test_ensembl_identifiers_are_named_by_the_column_of_symbols(make_adata, save
 def test_gene_name_key_is_the_users_choice(make_adata, save):
     adata = make_adata(genes=ENSEMBL)
     adata.var["feature_name"] = [f"G{i}" for i in range(30)]
-    adata.var["other"] = [f"O{i}" for i in range(30)]
+    adata.var["other"] = [f"Q{i}" for i in range(30)]
     adata.var["number"] = np.arange(30)
     path = save(adata)
     source, _ = assert_same(adata, path, gene_name_key="other")
-    assert source.gene[0] == "O0"
+    assert source.gene[0] == "Q0"
     assert source.warnings == []
     with pytest.raises(InputError, match=r"E255.*Fix: write `gene_name_key: feature_name`"):
         open_matrix(path, gene_name_key="Feature_names")

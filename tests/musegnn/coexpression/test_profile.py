@@ -62,7 +62,7 @@ def stored(folder, counts, depth, model, *, rows: int = 700):
         none = np.zeros(0)  # moments are not read here
         save(
             paths[-1],
-            ExtractedCounts(part.indptr, part.indices, part.data, depth[start : start + rows], none, none, none),
+            ExtractedCounts(part.indptr, part.indices, part.data, depth[start : start + rows], none, none, none, none),
         )
     return folder / "model.npz", paths
 
