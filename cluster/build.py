@@ -222,19 +222,16 @@ def _shared(atlas: AtlasConfig, files: Sequence[FileSource], rows: int, device: 
 
 def _choose_together(jobs: Sequence[_Job], site: _Site) -> list[_Job]:
     """Rank the genes of datasets that choose together, and return the datasets to build with the orders found."""
-    joint = [job for job in jobs if job.shared is not None]
-    ranked = dict(zip([job.build for job in joint], _in_threads(_rank, joint, site), strict=True))
-    found = []
-    for job in jobs:
-        if job.in_store:
-            continue
-        if job.shared is not None:
-            members = job.shared.members
-            rankings = [ranked[other.build] for other in joint if other.shared and other.shared.members == members]
-            order = combine_rankings(rankings, job.graph.n_genes)
-            job = replace(job, shared=job.shared._replace(order=order))  # noqa: PLW2901
-        found.append(job)
-    return found
+    joint = [(job, job.shared) for job in jobs if job.shared is not None]
+    rankings: dict[tuple[str, ...], list[NDArray[np.str_]]] = {}
+    for (_, shared), ranking in zip(joint, _in_threads(_rank, [job for job, _ in joint], site), strict=True):
+        rankings.setdefault(shared.members, []).append(ranking)
+    orders = {members: combine_rankings(several, jobs[0].graph.n_genes) for members, several in rankings.items()}
+    return [
+        job if job.shared is None else replace(job, shared=job.shared._replace(order=orders[job.shared.members]))
+        for job in jobs
+        if not job.in_store
+    ]
 
 
 def _rank(job: _Job, site: _Site) -> NDArray[np.str_]:

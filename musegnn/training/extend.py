@@ -137,9 +137,10 @@ def extend(run: TrainedRun, store: Records, config: AtlasConfig) -> tuple[Traine
     trained = [graph for graph in graphs if not graph.added]
     anchors = anchor_genes([graph.keys[graph.trainable] for graph in trained])
     align = mean_align([units[f"dataset/{graph.name}/layer"]["weight/maps.align"] for graph in trained])
+    orthologs = check_orthologs(config)
     found, rows = run.fingerprint, list[dict[str, Any]]()
     for i, dataset in enumerate(config.datasets[len(graphs) :], start=len(graphs)):
-        new = prepare_dataset(store, config, dataset, check_orthologs(config))
+        new = prepare_dataset(store, config, dataset, orthologs)
         records, edges = {dataset.name: new.record}, {dataset.name: new.edges}
         data = Prepared(records=records, edges=edges, graphs=[*graphs, new.graph], anchors=anchors, digests=[])
         model = make_model(data, config, owned=[i])

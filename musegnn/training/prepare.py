@@ -184,9 +184,9 @@ def _warn_of_disjoint_datasets(names: Sequence[str], keys: Sequence[NDArray[np.s
 
 def _log_shared_genes(names: Sequence[str], keys: Sequence[NDArray[np.str_]]) -> None:
     """Log how many genes the datasets have in common, of few datasets for every pair."""
-    pairs = list(combinations(range(len(names)), 2))
     if not 1 < len(names) <= MOST_COUNTED:
         return
+    pairs = list(combinations(range(len(names)), 2))
     shared = [len(np.intersect1d(keys[i], keys[j])) for i, j in pairs]
     if len(names) <= MOST_LISTED:
         listed = [f"{names[i]} and {names[j]} {n}" for (i, j), n in zip(pairs, shared, strict=True)]
