@@ -11,24 +11,22 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
 from musegnn.aliases import species_name
 from musegnn.atlas_file import read_lists
+from musegnn.cluster.pack import PackedFile, pack_file, split_identity
 from musegnn.cluster.schedulers import StoppedError, Workers, check_scheduler, open_workers
 from musegnn.coexpression.build import ALGORITHM, build_dataset, build_parameters, rank_dataset, stages_of
 from musegnn.coexpression.edges import select_edges
 from musegnn.coexpression.memory import memory_budget, most_genes, task_memory
-from musegnn.coexpression.scan import BLOCK_ROWS, cut_ranges
+from musegnn.coexpression.scan import BLOCK_ROWS
 from musegnn.coexpression.shared_selection import SharedGenes, combine_rankings, groups_that_choose
-from musegnn.coexpression.tasks import Task, is_whole, load, run_stage
 from musegnn.config import IN_MEMORY
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
-from musegnn.data_store.split_counts import PackedSource, Piece, pack
-from musegnn.data_store.strata import label_codes
 from musegnn.datasets import expand_strata, log_inputs, open_counts
 from musegnn.errors import ConfigError, GraphError, InputError
 from musegnn.machine import resolve_device
@@ -37,7 +35,6 @@ from musegnn.training.genes import check_orthologs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -81,16 +78,7 @@ class _Site:
     block_rows: int
     device: str
     progress: Progress | None
-    packed: dict[str, _Packed] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """File whose counts were copied by the labels of its cells."""
-
-    pieces: list[Piece]
-    labels: list[str]
-    cells: list[NDArray[np.intp]]
+    packed: dict[str, PackedFile] = field(default_factory=dict)
 
 
 def build_graphs(
@@ -186,13 +174,13 @@ def _plan(
             store.clear_workspace(dataset.name, build)
             if progress is not None:
                 progress(f"build {dataset.name}", 1, 1, "in the store")
-        split = _split_identity(file, dataset, block_rows)
+        split = split_identity(file, dataset, block_rows)
         jobs.append(_Job(file, dataset, graph, atlas.edges, build, split, shared, in_store))
     wanted = {job.shared.members for job in jobs if job.shared is not None and not job.in_store}
     jobs = [job for job in jobs if not job.in_store or (job.shared is not None and job.shared.members in wanted)]
     if not jobs:
         for file, dataset in zip(files, atlas.datasets, strict=True):
-            identity = _split_identity(file, dataset, block_rows)
+            identity = split_identity(file, dataset, block_rows)
             if identity is not None:
                 store.clear_split(identity)
     return jobs
@@ -273,19 +261,6 @@ def _readable(datasets: Sequence[DatasetConfig]) -> list[SourceDataset]:
     return found
 
 
-def _split_identity(file: FileSource, dataset: DatasetConfig, block_rows: int) -> str | None:
-    """Return the identity of the copy of a file that is split or stored by columns, from all that it depends on."""
-    if dataset.by is None and file.access == "rows":
-        return None
-    parameters = {
-        "by": dataset.by,
-        "layer": dataset.layer,
-        "shape": [file.n_cells, file.n_genes],  # which columns and cells are read is up to the dataset's settings
-        "rows": block_rows,
-    }
-    return build_id(file.fingerprint(), parameters, ALGORITHM)
-
-
 def _in_threads(work: Callable[[_Job, _Site], T], jobs: Sequence[_Job], site: _Site) -> list[T]:
     """Work on several datasets at a time, and raise the first error once the others have stopped."""
     errors: list[BaseException] = []
@@ -352,82 +327,22 @@ def _check_edges(record: DatasetRecord, rule: EdgeConfig) -> None:
 
 
 def _pack(job: _Job, site: _Site, stack: ExitStack) -> None:
-    """Copy the counts of a file once by the labels of its cells, where it is split or stored by columns."""
+    """Copy the counts of a file once, where it is split or stored by columns."""
     if job.split is None or job.split in site.packed:
         return
-    if job.dataset.by is None:
-        labels, codes = [""], np.zeros(job.file.n_cells, dtype=np.int32)
-    else:
-        labels, codes = label_codes(job.file, job.dataset.by)
     folder = stack.enter_context(site.store.split_workspace(job.split))
-    size = site.block_rows if job.file.access == "rows" else job.file.n_cells
-    tasks = [
-        Task(
-            folder / f"{shard.index:05d}.npz",
-            _pack_shard,
-            (job.file, codes, len(labels), shard.start, shard.stop, site.block_rows,
-             folder / f"{shard.index:05d}.counts"),
-        )
-        for shard in cut_ranges(job.file.n_cells, size)
-    ]  # fmt: skip
-    finished = [0]
-
-    def done(_: Task) -> None:
-        finished[0] += 1
-        _tell(site, job.dataset.name, "split", 0, 1)
-
-    _drop_damaged(tasks)
-    run_stage(tasks, site.workers.run, done)
-    parts = [load(task.path, _PackedRange) for task in tasks]
-    merged = sum(part.merged for part in parts)
-    if merged:
-        logger.warning("%s: W236: %d duplicate entries of the sparse matrix were summed", job.dataset.name, merged)
-    pieces = [_piece(task, part) for task, part in zip(tasks, parts, strict=True)]
-    cells = [np.flatnonzero(codes == code) for code in range(len(labels))]
-    site.packed[job.split] = _Packed(pieces, labels, cells)
-
-
-class _PackedRange(NamedTuple):
-    """A :class:`Piece` without its path, and the number of duplicate entries that were summed."""
-
-    n_cells: NDArray[np.int64]
-    n_entries: NDArray[np.int64]
-    size: int
-    crc32: int
-    merged: int
-
-
-def _piece(task: Task, part: _PackedRange) -> Piece:
-    return Piece(
-        path=task.arguments[-1],
-        n_cells=part.n_cells,
-        n_entries=part.n_entries,
-        size=part.size,
-        crc32=part.crc32,
+    site.packed[job.split] = pack_file(
+        job.file,
+        job.dataset,
+        folder=folder,
+        run=site.workers.run,
+        block_rows=site.block_rows,
+        done=lambda: _tell(site, job.dataset.name, "split", 0, 1),
     )
 
 
-def _drop_damaged(tasks: Sequence[Task]) -> None:
-    """Remove results of a killed build whose counts are missing or differ, so that their tasks run again."""
-    for task in tasks:
-        if is_whole(task.path) and not _piece(task, load(task.path, _PackedRange)).is_whole():
-            task.path.unlink()
-
-
-def _pack_shard(
-    source: CountSource, codes: NDArray[np.int32], n_labels: int, start: int, stop: int, rows: int, path: Path
-) -> _PackedRange:
-    piece = pack(source, codes, n_labels, start, stop, rows, path)
-    return _PackedRange(piece.n_cells, piece.n_entries, piece.size, piece.crc32, source.n_merged(start, stop))
-
-
 def _source(job: _Job, site: _Site) -> CountSource:
-    if job.split is None:
-        return job.file
-    packed = site.packed[job.split]
-    code = packed.labels.index(job.dataset.stratum or "")
-    about = {"by": job.dataset.by, "stratum": job.dataset.stratum} if job.dataset.stratum is not None else {}
-    return PackedSource(job.file, packed.pieces, code, cells=packed.cells[code], **about)
+    return job.file if job.split is None else site.packed[job.split].source(job.file, job.dataset)
 
 
 def _tell(site: _Site, name: str, stage: str, done: int, total: int) -> None:
