@@ -27,7 +27,7 @@ from musegnn.coexpression.shared_selection import SharedGenes, combine_rankings,
 from musegnn.config import IN_MEMORY
 from musegnn.data_store import build_id, check_sources
 from musegnn.data_store.atlas_checks import SourceDataset
-from musegnn.datasets import expand_strata, log_inputs, open_counts
+from musegnn.datasets import expand_strata, log_inputs, open_all, open_counts
 from musegnn.errors import ConfigError, GraphError, InputError
 from musegnn.machine import resolve_device
 from musegnn.text import public_path
@@ -157,7 +157,7 @@ def _plan(
     orthologs = check_orthologs(atlas)
     atlas = expand_strata(atlas)
     graph = atlas.graph
-    files = [open_counts(dataset) for dataset in atlas.datasets]
+    files = open_all(atlas.datasets)
     members = [_member(d, file) for d, file in zip(atlas.datasets, files, strict=True)]
     log_inputs(atlas.datasets, files)
     for warning in check_sources([*_readable(beside), *members]):

@@ -20,7 +20,7 @@ from musegnn.analysis_cli import contrast, enrich, export, factors, neighbors, p
 from musegnn.cluster.options import ClusterOptions
 from musegnn.errors import ConfigError, MuseGNNError, RunError, WriteError
 from musegnn.options import BuildOptions, Common, Settings
-from musegnn.output import HELD, print_json, print_result, print_run, shown, warnings_in_words
+from musegnn.output import HELD, line_of, print_json, print_result, print_run, shown, warnings_in_words
 from musegnn.store_cli import store_app
 from musegnn.text import one_line
 from musegnn.units import format_bytes, parse_bytes
@@ -452,19 +452,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except cyclopts.CycloptsError as error:
         _fail(one_line(error))
         code = 2
-    except MuseGNNError as error:
-        if "--debug" in arguments:
-            raise
-        _fail(error.line())
-        code = 2
     except BrokenPipeError:  # the reader, such as `head`, has stopped
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  stays open until the exit
         code = 0
-    except OSError as error:
+    except (MuseGNNError, OSError, UnicodeEncodeError) as error:
         if "--debug" in arguments:
             raise
-        where = error.filename or "files"
-        _fail(f"error[E141] {where}: {error.strerror or error}. Fix: check the path, space and permissions.")
+        _fail(line_of(error))
         code = 2
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to continue")

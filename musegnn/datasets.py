@@ -34,6 +34,18 @@ def open_counts(dataset: DatasetConfig) -> FileSource:
     return open_matrix(where, name=dataset.name, **_reading(dataset))
 
 
+def open_all(datasets: Sequence[DatasetConfig]) -> list[FileSource]:
+    """Open the counts of datasets; strata of one file share them, so that it is opened and hashed once."""
+    opened: dict[str, FileSource] = {}
+    sources = []
+    for dataset in datasets:
+        key = dataset.name if dataset.adata is not None else f"{dataset.path}\0{_reading(dataset)}"
+        if key not in opened:
+            opened[key] = open_counts(dataset)
+        sources.append(opened[key])
+    return sources
+
+
 def _reading(dataset: DatasetConfig) -> dict[str, Any]:
     """Return the settings of a dataset that say how its file is read."""
     return {

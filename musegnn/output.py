@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.error_codes import codes
-from musegnn.text import some_of
+from musegnn.errors import MuseGNNError
+from musegnn.text import shorten, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,20 @@ def print_result(common: Common, result: dict[str, Any], text: str) -> None:  # 
 def print_json(result: object) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(result, indent=2))
+
+
+def line_of(error: MuseGNNError | OSError | UnicodeEncodeError) -> str:
+    """Return an error that ends a command as one line.
+
+    Bytes on the command line that are not UTF-8 reach a program as lone surrogates, which nothing can encode.
+    """
+    if isinstance(error, MuseGNNError):
+        return error.line()
+    if isinstance(error, OSError):
+        where = error.filename or "files"
+        return f"error[E141] {where}: {error.strerror or error}. Fix: check the path, space and permissions."
+    text = shorten(error.object[max(0, error.start - 20) : error.end + 20], 60)
+    return f"error[E302] {text}: no text in UTF-8. Fix: rename the file, or write the option in UTF-8."
 
 
 class HeldWarnings(logging.Handler):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ import yaml
 
 from musegnn.atlas_file import load_atlas
 from musegnn.config import IN_MEMORY
-from musegnn.data_store.atomic_files import write_file
+from musegnn.data_store.atomic_files import PARTIAL, write_file
 from musegnn.data_store.location import is_url
 from musegnn.errors import RunError, version_fix
 
@@ -100,14 +99,14 @@ class RunFolder:
         location = store.resolve() if store is not None else run.path / "store.zarr"
         if run.lock.is_file():
             run._check_same(atlas, location)
-        elif run.path.exists() and any(run.path.iterdir()):
+        elif run.path.exists() and not run._is_unfinished():
             msg = "the folder is not empty and holds no run"
             raise RunError(msg, code="E293", where=str(path), fix="choose another --out")
         run.path.mkdir(parents=True, exist_ok=True)
         about = {"format": FORMAT, "version": VERSION, "store": os.path.relpath(location, run.path)}
         write_file(run.path / "run.json", json.dumps(about, indent=2) + "\n")
         if atlas.orthologs is not None and atlas.orthologs.resolve() != run.path / "orthologs.csv":
-            shutil.copyfile(atlas.orthologs, run.path / "orthologs.csv")
+            write_file(run.path / "orthologs.csv", atlas.orthologs.read_bytes())
         write_file(run.lock, yaml.safe_dump(run._relative(atlas), sort_keys=False, allow_unicode=True))
         return run
 
@@ -157,6 +156,11 @@ class RunFolder:
             logger.removeHandler(handler)
             logger.setLevel(level)
             handler.close()
+
+    def _is_unfinished(self) -> bool:
+        """Return whether the folder holds nothing but what a :meth:`create` leaves that was stopped before the lock."""
+        names = {path.name for path in self.path.iterdir() if path.suffix != PARTIAL}
+        return names <= {"run.json", "orthologs.csv"} and (not names or "run.json" in names)
 
     def _about(self) -> dict[str, Any]:  # JSON
         about: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))

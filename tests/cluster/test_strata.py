@@ -16,7 +16,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from musegnn.cluster import build as build_module
 from musegnn.config import AtlasConfig, DatasetConfig, GraphConfig
-from musegnn.data_store import Store
+from musegnn.data_store import Store, location
 
 GRAPH = GraphConfig(n_genes=30)
 build_graphs = partial(build_module.build_graphs, block_rows=64, device="cpu")
@@ -59,6 +59,16 @@ def test_two_files_that_are_split(tmp_path):
     datasets = [about(name, write(tmp_path / f"{name}.h5ad", k), by="half") for k, name in enumerate(["one", "two"])]
     assert build(store, *datasets) == ["one.a", "one.b", "two.a", "two.b"]
     assert left(store) == []
+
+
+def test_a_file_is_hashed_once_however_many_datasets_are_in_it(tmp_path, monkeypatch):
+    hashed, digest = [], location._digest
+    monkeypatch.setattr(location, "_digest", lambda file: hashed.append(file.name) or digest(file))
+    store = Store.create(tmp_path / "store")
+    datasets = [about(name, write(tmp_path / f"{name}.h5ad", k), by="half") for k, name in enumerate(["one", "two"])]
+    build_graphs(AtlasConfig(datasets=datasets, graph=GRAPH), store)  # the strata choose genes together
+    assert store.datasets() == ["one.a", "one.b", "two.a", "two.b"]
+    assert sorted(hashed) == ["one.h5ad", "two.h5ad"]
 
 
 def test_two_files_by_columns(tmp_path):

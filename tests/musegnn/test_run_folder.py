@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,37 @@ def test_same_configuration_takes_up_the_run_and_another_is_refused(tmp_path, at
     other = atlas.model_copy(update={"graph": atlas.graph.model_copy(update={"n_genes": 17})})
     with pytest.raises(RunError, match=r"graph\.n_genes \(1000 there, 17 now\)"):
         RunFolder.create(tmp_path / "one", other)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_run_folder_that_was_left_while_it_was_made_is_taken_up(tmp_path, atlas, monkeypatch, writes):
+    done, rename = [], Path.replace
+
+    def replace(aside, path):
+        if len(done) == writes:
+            aside.with_name("host.1.ab.partial").write_bytes(b"{")  # what a killed process leaves
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(aside, path)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    if writes < 3:
+        with pytest.raises(KeyboardInterrupt):
+            RunFolder.create(tmp_path / "one", atlas)
+        assert (tmp_path / "one" / "host.1.ab.partial").exists()
+        done[:] = [None] * 9
+    run = RunFolder.create(tmp_path / "one", atlas)
+    assert RunFolder.open(run.path).atlas().orthologs.read_bytes() == atlas.orthologs.read_bytes()
+
+
+@pytest.mark.parametrize("names", [["orthologs.csv"], ["notes.txt", "run.json"], ["notes.txt"]])
+def test_a_folder_with_other_files_is_refused(tmp_path, atlas, names):
+    (tmp_path / "one").mkdir()
+    for name in names:
+        (tmp_path / "one" / name).write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        RunFolder.create(tmp_path / "one", atlas)
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
 
 
 def test_a_refused_command_leaves_the_folder_as_it_was(tmp_path, atlas):
@@ -143,3 +175,24 @@ def test_doctor_finds_what_is_installed(capsys):
     found = {f["item"]: f for f in json.loads(capsys.readouterr().out)}
     assert found["torch"]["level"] == "ok"
     assert found["python"]["state"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+@pytest.mark.parametrize(
+    "word", [["--set", b"graph.n_genes=caf\xe9"], ["--set", b"graph.genes=caf\xe9"], [b"--caf\xe9"]]
+)
+def test_words_that_are_not_utf8_end_in_one_line(tmp_path, atlas, word):
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [
+        sys.executable,
+        "-m",
+        "musegnn",
+        "run",
+        str(tmp_path / "atlas.yaml"),
+        "--out",
+        str(tmp_path / "o"),
+        *word,
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=120, env=os.environ | latin, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert rb"caf\udce9" in done.stderr
