@@ -19,6 +19,8 @@ from musegnn.graph import HeldOutPairs
 from musegnn.random import stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from musegnn.config import EvaluationConfig
@@ -71,41 +73,69 @@ def _matched_non_edges(
     The ends of held-out edges are paired anew so that no pair is an edge, a loop or a repeat. What is left takes free
     ends of nearby degree.
     """
+    n = edges.n_genes
     turn = random.random(len(rows)) < 0.5
     a = np.where(turn, columns, rows)
     b = np.where(turn, rows, columns)[random.permutation(len(rows))]
-    known = edges.rows * edges.n_genes + edges.indices
+    known = _Codes(edges.rows * n + edges.indices, n * n)
+    codes = _codes(a, b, n)
+    taken = set(codes.tolist())
+    # A swap makes pairs that are neither edges nor loops nor like another, so that these two lists never grow.
+    wrong = (a == b) | known.contain(codes)
+    alike = np.flatnonzero(np.isin(codes, codes[_repeats(codes)]))
+    bad = _bad(wrong, codes, alike)
     for _ in range(SWAP_ROUNDS):
-        bad = np.flatnonzero(_is_bad(a, b, known, edges.n_genes))
         if len(bad) == 0:
             break
-        _swap(a, b, bad, known, edges.n_genes, random)
-    bad = np.flatnonzero(_is_bad(a, b, known, edges.n_genes))
-    good = np.delete(np.arange(len(a)), bad)
-    codes = _codes(a[good], b[good], edges.n_genes).tolist()
-    return np.array(sorted(_fill(codes, a[bad].tolist(), b[bad].tolist(), edges)), dtype=np.int64)
+        one = random.permutation(bad)
+        two = random.permutation(len(a))[: len(one)]
+        usable = ~np.isin(two, one)
+        one, two = one[: len(two)][usable], two[usable]
+        new = np.concatenate([_codes(a[one], b[two], n), _codes(a[two], b[one], n)])
+        free = ~(_repeats(new) | (new // n == new % n) | known.contain(new))
+        free[free] = [code not in taken for code in new[free].tolist()]
+        both = free[: len(one)] & free[len(one) :]
+        one, two, new = one[both], two[both], new[np.tile(both, 2)]
+        b[one], b[two] = b[two], b[one]
+        changed = np.concatenate([one, two])
+        left = codes[changed].tolist()
+        codes[changed], wrong[changed] = new, False
+        taken.difference_update(left)
+        taken.update(new.tolist(), codes[alike].tolist())
+        bad = _bad(wrong, codes, alike)
+    good = np.delete(codes, bad).tolist()
+    return np.array(sorted(_fill(good, a[bad].tolist(), b[bad].tolist(), edges)), dtype=np.int64)
 
 
-def _swap(
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
-    bad: NDArray[np.int64],
-    known: NDArray[np.int64],
-    n: int,
-    random: np.random.Generator,
-) -> None:
-    """Swap the second ends of bad pairs with those of random pairs, in place, where both new pairs are free."""
-    one = random.permutation(bad)
-    two = random.permutation(len(a))[: len(one)]
-    usable = ~np.isin(two, one)
-    one, two = one[: len(two)][usable], two[usable]
-    new = np.concatenate([_codes(a[one], b[two], n), _codes(a[two], b[one], n)])
-    is_first = np.zeros(len(new), dtype=np.bool_)
-    is_first[np.unique(new, return_index=True)[1]] = True
-    free = is_first & (new // n != new % n) & ~_contains(known, new) & ~np.isin(new, _codes(a, b, n))
-    both = free[: len(one)] & free[len(one) :]
-    one, two = one[both], two[both]
-    b[one], b[two] = b[two], b[one]
+class _Codes:
+    """A set of numbers below `end`, as bits: most pairs that are asked for are in it."""
+
+    def __init__(self, codes: NDArray[np.int64], end: int) -> None:
+        self._bits = np.zeros(end // 8 + 1, dtype=np.uint8)
+        np.bitwise_or.at(self._bits, codes >> 3, _bit(codes))
+
+    def contain(self, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return a mask of `codes` that are in the set."""
+        found: NDArray[np.bool_] = (self._bits[codes >> 3] & _bit(codes)) > 0
+        return found
+
+
+def _bit(codes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.left_shift(np.uint8(1), (codes & 7).astype(np.uint8))
+
+
+def _bad(wrong: NDArray[np.bool_], codes: NDArray[np.int64], alike: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of pairs that are wrong, or repeat an earlier one of those that may be alike."""
+    bad = wrong.copy()
+    bad[alike] |= _repeats(codes[alike])
+    return np.flatnonzero(bad)
+
+
+def _repeats(codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark codes that are there earlier as well."""
+    repeat = np.ones(len(codes), dtype=np.bool_)
+    repeat[np.unique(codes, return_index=True)[1]] = False
+    return repeat
 
 
 def _fill(codes: list[int], a: list[int], b: list[int], edges: EdgeSet) -> list[int]:
@@ -118,8 +148,7 @@ def _fill(codes: list[int], a: list[int], b: list[int], edges: EdgeSet) -> list[
     n_free = (n * (n - 1) - edges.n_edges) // 2 - len(codes)
     codes = list(codes)
     for first, second in zip(a[:n_free], b, strict=False):
-        far = np.abs(degree - degree[first])
-        for end in [first, second, *np.argsort(far, kind="stable").tolist()]:
+        for end in _ends(first, second, degree):
             distance = np.abs(degree - degree[first if end == second else second]).astype(np.float64)
             distance[[end, *taken.get(end, [])]] = np.inf
             distance[edges.indices[edges.indptr[end] : edges.indptr[end + 1]]] = np.inf
@@ -132,22 +161,10 @@ def _fill(codes: list[int], a: list[int], b: list[int], edges: EdgeSet) -> list[
     return codes
 
 
-def _is_bad(a: NDArray[np.int64], b: NDArray[np.int64], known: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
-    """Mark pairs that are edges, loops, or repeats of an earlier pair."""
-    codes = _codes(a, b, n)
-    repeat = np.ones(len(codes), dtype=np.bool_)
-    repeat[np.unique(codes, return_index=True)[1]] = False
-    bad: NDArray[np.bool_] = repeat | (a == b) | _contains(known, codes)
-    return bad
-
-
-def _contains(known: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return a mask of `codes` that are in the ascending list `known`."""
-    if len(known) == 0:
-        return np.zeros(len(codes), dtype=np.bool_)
-    place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
-    found: NDArray[np.bool_] = known[place] == codes
-    return found
+def _ends(first: int, second: int, degree: NDArray[np.integer]) -> Iterator[int]:
+    """Yield the ends of a pair, then all genes from the nearest degree to that of the first; rarely more than two."""
+    yield from (first, second)
+    yield from np.argsort(np.abs(degree - degree[first]), kind="stable").tolist()
 
 
 def _codes(a: NDArray[np.int64], b: NDArray[np.int64], n: int) -> NDArray[np.int64]:
