@@ -1,24 +1,18 @@
-"""The commands that answer questions about the vectors of a run: ``musegnn neighbors``, ``export`` and others."""
+"""The commands that answer questions about the vectors of a run: ``musegnn export``, ``neighbors`` and ``contrast``."""
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  read by cyclopts
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
 
-from musegnn.errors import InputError, RunError, WriteError
+from musegnn.errors import RunError
 from musegnn.options import Common
-from musegnn.output import print_json, print_result
-
-BEST = 20
+from musegnn.output import print_result, print_table, target_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
     from pandas import DataFrame
 
     from musegnn.run_folder import RunFolder
@@ -59,7 +53,7 @@ def export(
     name = "embeddings"
     if per != "dataset":
         adata, name = consensus(adata, per=per), f"consensus_{per}"
-    path = _target(to, run / f"{name}{SUFFIXES[format]}")
+    path = target_file(to, run / f"{name}{SUFFIXES[format]}")
     write(adata, path, format=format)
     about = {"file": str(path), "rows": adata.n_obs, "dim": adata.n_vars}
     print_result(common, about, f"{adata.n_obs} vectors in {path}")
@@ -75,18 +69,10 @@ def _export_network(
 
     folder = RunFolder.open(run)
     table = edge_table(Store.open(folder.store_path()), folder.atlas(), dataset=dataset)
-    path = _target(to, run / f"network{SUFFIXES[kind]}")
+    path = target_file(to, run / f"network{SUFFIXES[kind]}")
     write_network(table, path, format=kind)
     print_result(common, {"file": str(path), "edges": len(table)}, f"{len(table)} edges in {path}")
     return 0
-
-
-def _target(to: Path | None, usual: Path) -> Path:
-    path = to or usual
-    if path.is_dir():
-        msg = "this is a folder"
-        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as {usual.name}")
-    return path
 
 
 def neighbors(
@@ -135,7 +121,7 @@ def neighbors(
         read_embeddings(run), gene, dataset=dataset, tissue=tissue, across=across, not_in=not_in, k=k, by=by,
         graphs=_graphs(folder), run=folder,
     )  # fmt: skip
-    _print_table(
+    print_table(
         table, to, common, shown=table if common.json else table.drop(columns="query_certainty", errors="ignore")
     )
     if not common.json:
@@ -158,205 +144,6 @@ def _print_uncertain_copies(gene: str, table: DataFrame) -> None:
         print(f"{gene} itself is uncertain in {where}: these lists may be others for other cells")
 
 
-def enrich(
-    run: Path,
-    *,
-    gmt: Path,
-    of: str = "clusters",
-    per: Literal["tissue", "dataset"] = "tissue",
-    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 50,
-    fdr: float = 0.05,
-    to: Path | None = None,
-    figure: Path | None = None,
-    common: Common = Common(),
-) -> int:
-    """Name clusters, modules or the neighbours of genes by gene sets that are over-represented. Works offline.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    gmt
-        File of gene sets: human names, or those of the one species of the run.
-    of
-        clusters (of all vectors), modules (of each graph), a gene, whose nearest genes are tested, or a file of gene
-        names: the genes nearest to their mean in each context.
-    per
-        Contexts of a file of gene names.
-    k
-        Number of neighbours of a gene, or of the genes of a file.
-    fdr
-        Largest false discovery rate that is listed.
-    to
-        File to write the whole table to, as TSV.
-    figure
-        File to draw the sets that are listed to, as bubbles (PNG).
-    """
-    from musegnn.analysis.enrichment import cluster_lists, neighbor_lists
-    from musegnn.analysis.enrichment import enrich as test_sets
-    from musegnn.run_folder import RunFolder
-
-    folder, adata = RunFolder.open(run), read_embeddings(run)
-    sets, keys = _gene_sets(folder, gmt), set(adata.obs["gene_key"].astype(str))
-    if of == "modules":
-        table = _enrich_modules(folder, sets)
-    elif Path(of).is_file():
-        from musegnn.analysis.gene_lists import sets_near
-
-        table = sets_near(adata, _gene_list(folder, Path(of)), sets, per=per, k=k)
-    else:
-        lists = cluster_lists(adata) if of == "clusters" else neighbor_lists(adata, of, k=k, run=folder)
-        table = test_sets(lists, sets, keys)
-    table["genes"] = table["genes"].str.replace(r"(^|,)[^:,]+:", r"\1", regex=True)  # keys without their species
-    if figure is not None:
-        from musegnn.analysis.comparison_files import write_figure
-        from musegnn.analysis.plots import bubble_size, draw_bubbles
-
-        write_figure(figure, lambda axes: draw_bubbles(table, fdr=fdr, axes=axes), bubble_size(table, fdr=fdr))
-    _print_table(table, to, common, shown=table[table["q"] <= fdr], none=f"no set at a false discovery rate of {fdr:g}")
-    return 0
-
-
-def factors(
-    run: Path,
-    *,
-    genes: Path,
-    factors: Path,
-    per: Literal["tissue", "dataset"] = "tissue",
-    fdr: float = 0.05,
-    to: Path | None = None,
-    figure: Path | None = None,
-    common: Common = Common(),
-) -> int:
-    """List the transcription factors to which a list of genes lies nearer than to other genes, in each context.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    genes
-        File of gene names, separated by spaces, commas or lines: human, or those of the one species of the run.
-    factors
-        File of the names of transcription factors.
-    per
-        Contexts: tissues, with consensus vectors, or datasets.
-    fdr
-        Largest false discovery rate that is listed.
-    to
-        File to write the whole table to, as TSV.
-    figure
-        File for an UpSet plot of the factors that the contexts share (PNG).
-    """
-    from musegnn.analysis.comparison_files import write_figure
-    from musegnn.analysis.gene_lists import shared_factors
-    from musegnn.analysis.plots import draw_upset, indicators
-    from musegnn.run_folder import RunFolder
-
-    folder = RunFolder.open(run)
-    listed, known = (_gene_list(folder, path) for path in (genes, factors))
-    table = shared_factors(read_embeddings(run), listed, known, per=per)
-    if figure is not None:
-        write_figure(figure, lambda axes: draw_upset(indicators(table, fdr=fdr), axes=axes), (8.0, 4.6))
-    _print_table(
-        table, to, common, shown=table[table["q"] <= fdr], none=f"no factor at a false discovery rate of {fdr:g}"
-    )
-    return 0
-
-
-def predict(
-    run: Path,
-    *,
-    gmt: Path,
-    k: Annotated[int, Parameter(validator=cyclopts.validators.Number(gte=1))] = 5,
-    seed: int = 0,
-    to: Path | None = None,
-    common: Common = Common(),
-) -> int:
-    """Score every gene for every gene set by its consensus vector, with cross-validated AUROC and calibration.
-
-    Parameters
-    ----------
-    run
-        The run folder.
-    gmt
-        File of gene sets: human names, or those of the one species of the run.
-    k
-        Number of likeliest genes outside each set to show.
-    seed
-        Seed of the folds.
-    to
-        File to write the scores of all genes to, as TSV.
-    """
-    from musegnn.analysis.consensus import consensus
-    from musegnn.analysis.prediction import predict as score_sets
-    from musegnn.progress import TerminalProgress
-    from musegnn.run_folder import RunFolder
-
-    vectors = consensus(read_embeddings(run))
-    with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        found = score_sets(vectors, _gene_sets(RunFolder.open(run), gmt), seed=seed, progress=progress)
-    fresh = found.genes[~found.genes["member"]].groupby("set")["gene"].agg(lambda genes: ", ".join(genes.iloc[:k]))
-    table = found.sets.assign(candidates=found.sets["set"].map(fresh))
-    _print_table(found.genes, to, common, shown=table if common.json else table.head(BEST))
-    if not common.json:
-        print(f"{len(table)} sets were scored; their mean AUROC is {table['auroc'].mean():.2f}, by chance .5")
-    return 0
-
-
-def _enrich_modules(folder: RunFolder, sets: dict[str, list[str]]) -> DataFrame:
-    import pandas as pd
-
-    from musegnn import pipeline
-    from musegnn.analysis.enrichment import enrich as test_sets
-    from musegnn.evaluation.evaluate import visible_pairs
-    from musegnn.evaluation.modules import module_sets
-
-    model = pipeline.load_model(folder)
-    estimates = {g.name: visible_pairs(model.records[g.name].pairs, g.held_out)[0] for g in model.graphs}
-    modules = module_sets(model.graphs, estimates)
-    tables = [test_sets(modules[graph.name], sets, graph.keys.tolist()) for graph in model.graphs]
-    return pd.concat(tables, ignore_index=True).sort_values(["p", "list", "set"], ignore_index=True)
-
-
-def _gene_sets(folder: RunFolder, gmt: Path) -> dict[str, list[str]]:
-    """Return gene sets as keys of the run."""
-    from musegnn.evaluation.gene_sets import read_gmt, set_titles
-
-    sets, titles, keys = read_gmt(gmt), set_titles(gmt), _key_names(folder)
-    return {titles[name]: keys(genes) for name, genes in sets.items()}
-
-
-def _gene_list(folder: RunFolder, path: Path) -> list[str]:
-    """Return the genes of a text file as keys of the run."""
-    return _key_names(folder)(read_names(path))
-
-
-def read_names(path: Path) -> list[str]:
-    """Read names of genes, separated by spaces, commas or lines; ``#`` starts a comment."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(str(error), code="E279", where=str(path), fix="name a text file of gene names") from error
-    names = re.sub(r"#.*", "", text).replace(",", " ").split()
-    if not names:
-        msg = "the file names no gene"
-        raise InputError(msg, code="E279", where=str(path), fix="write names of genes, one per line")
-    return names
-
-
-def _key_names(folder: RunFolder) -> Callable[[Collection[str]], list[str]]:
-    """Return the function from names to keys: names are those of the run's species, or human where it has several."""
-    import numpy as np
-
-    from musegnn.training.genes import gene_keys, read_orthologs
-
-    atlas = folder.atlas()
-    species = {dataset.species for dataset in atlas.datasets}
-    orthologs = None if atlas.orthologs is None else read_orthologs(atlas.orthologs)
-    named = next(iter(species)) if len(species) == 1 else "human"
-    return lambda names: gene_keys(np.array(sorted(names), dtype=np.str_), named, orthologs).tolist()
-
-
 def _graphs(folder: RunFolder) -> dict[str, Any]:  # keys and edges
     """Return gene keys and edges of each dataset of a run."""
     from musegnn.coexpression.edges import select_edges
@@ -371,29 +158,6 @@ def _graphs(folder: RunFolder) -> dict[str, Any]:  # keys and edges
         keys = gene_keys(record.genes.gene, dataset.species, orthologs)
         found[dataset.name] = (keys, select_edges(record.pairs, record.n_cells, atlas.edges))
     return found
-
-
-def _print_table(
-    table: DataFrame, to: Path | None, common: Common, *, shown: DataFrame | None = None, none: str = "nothing found"
-) -> None:
-    """Write a table to a file where asked for, and print it or the part that is shown."""
-    if to is not None:
-        from musegnn.data_store.atomic_files import write_file
-
-        text = table.to_csv(sep="\t", index=False, float_format="%.6g", lineterminator="\n")
-        write_file(_target(to, Path("table.tsv")), text)
-    shown = table if shown is None else shown
-    if common.json:
-        print_json(json.loads(shown.to_json(orient="records")))
-    else:
-        from musegnn.analysis.certainty import with_marks
-
-        marked, legend = with_marks(shown)
-        print(marked.to_string(index=False, float_format="%.3g") if len(shown) else none)
-        if legend:
-            print(legend)
-        if to is not None:
-            print(f"{len(table)} rows in {to}")
 
 
 def contrast(
@@ -430,7 +194,7 @@ def contrast(
     from musegnn.analysis.certainty import higher_certainty, with_marks
     from musegnn.analysis.comparison import contrast as compare
     from musegnn.analysis.comparison_files import folder_name, write_contrast
-    from musegnn.analysis.gene_lists import list_change
+    from musegnn.analysis.gene_lists import list_change, read_names
     from musegnn.data_store import Store
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder

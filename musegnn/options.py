@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from musegnn.errors import ConfigError
 from musegnn.units import parse_bytes
+
+Device = Literal["auto", "cpu", "cuda"] | None
 
 
 @Parameter(name="*", negative=())

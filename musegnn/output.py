@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from musegnn.error_codes import codes
-from musegnn.errors import MuseGNNError
+from musegnn.errors import MuseGNNError, WriteError
 from musegnn.text import shorten, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pandas import DataFrame
 
     from musegnn.options import Common
     from musegnn.run_folder import RunFolder
@@ -117,3 +119,35 @@ def shown(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def print_table(
+    table: DataFrame, to: Path | None, common: Common, *, shown: DataFrame | None = None, none: str = "nothing found"
+) -> None:
+    """Write a table to a file where asked for, and print it or the part that is shown."""
+    if to is not None:
+        from musegnn.data_store.atomic_files import write_file
+
+        text = table.to_csv(sep="\t", index=False, float_format="%.6g", lineterminator="\n")
+        write_file(target_file(to, Path("table.tsv")), text)
+    shown = table if shown is None else shown
+    if common.json:
+        print_json(json.loads(shown.to_json(orient="records")))
+    else:
+        from musegnn.analysis.certainty import with_marks
+
+        marked, legend = with_marks(shown)
+        print(marked.to_string(index=False, float_format="%.3g") if len(shown) else none)
+        if legend:
+            print(legend)
+        if to is not None:
+            print(f"{len(table)} rows in {to}")
+
+
+def target_file(to: Path | None, usual: Path) -> Path:
+    """Return the file to write to, which is not a folder (E292)."""
+    path = to or usual
+    if path.is_dir():
+        msg = "this is a folder"
+        raise WriteError(msg, code="E292", where=str(path), fix=f"name a file such as {usual.name}")
+    return path

@@ -47,7 +47,7 @@ FLOORS = (
     "analysis",
     "cluster",
     "musegnn pipeline",
-    "add_cli analysis_cli cli __main__ doctor options output store_cli",
+    "add_cli analysis_cli cli __main__ doctor gene_sets_cli options output results_cli store_cli",
 )
 """Parts of the package from the lowest floor to the highest; what is not here is on the floor of the pipeline."""
 

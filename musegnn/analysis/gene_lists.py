@@ -5,6 +5,7 @@ A context is a tissue, whose genes have their consensus vectors, or a dataset.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -184,3 +186,16 @@ def _nearest(cosine: NDArray[np.float64], allowed: NDArray[np.bool_], k: int) ->
     """Return the rows of the k largest cosines, equal ones in the order of rows."""
     rows = np.flatnonzero(allowed)
     return rows[np.argsort(-cosine[rows], kind="stable")[:k]]
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names of genes, separated by spaces, commas or lines; ``#`` starts a comment."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(error), code="E279", where=str(path), fix="name a text file of gene names") from error
+    names = re.sub(r"#.*", "", text).replace(",", " ").split()
+    if not names:
+        msg = "the file names no gene"
+        raise InputError(msg, code="E279", where=str(path), fix="write names of genes, one per line")
+    return names

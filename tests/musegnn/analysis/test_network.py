@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import musegnn as mg
+from musegnn.analysis.gene_lists import read_names
 from musegnn.analysis.neighbors import query
 from musegnn.analysis.network import edge_table, write_network
-from musegnn.analysis_cli import read_names
 from musegnn.errors import InputError
 from musegnn.graph import EdgeSet
 
