@@ -329,7 +329,7 @@ def write_results(folder: RunFolder, model: MuSeGNN, *, progress: Progress | Non
     if evaluation is None:
         evaluation = evaluate(folder, model, progress=progress)
     report("results", 2, 3, "report")
-    results = (folder.embeddings, folder.evaluation, folder.summary)
+    results = (folder.embeddings, folder.evaluation, folder.summary, *folder.contrast_files())
     made = max((path.stat().st_mtime_ns for path in results if path.is_file()), default=0)
     if not folder.report.is_file() or folder.report.stat().st_mtime_ns < made:
         write_report(folder, model, adata, evaluation, progress=progress)
@@ -444,8 +444,7 @@ def explore(
     from musegnn.analysis.explore import Explorer, ExploreServer
     from musegnn.analysis.report.page import render
 
-    data = report_data(folder, model, adata, evaluation, gmt=gmt)
-    page = render(data, live=True, progress=progress).encode()
+    page = render(report_data(folder, model, adata, evaluation, gmt=gmt), live=True, progress=progress).encode()
     pairs = {name: record.pairs for name, record in model.records.items()}
     return ExploreServer(Explorer(page=page, adata=adata, pairs=pairs), port)
 
@@ -473,4 +472,5 @@ def report_data(
         title=folder.path.name,
         pairs={name: record.pairs for name, record in model.records.items()},
         sets=sets,
+        contrasts=folder.contrasts(),
     )

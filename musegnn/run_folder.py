@@ -12,6 +12,7 @@
       metrics.jsonl        losses per round and dataset; tensorboard/ holds the same
       status.json          what a training on a cluster is doing
       embeddings.h5ad, embeddings.parquet, evaluation.json, summary.json, report.html
+      contrast-A-B/        tables and figures of `musegnn contrast RUN A B`
       run.log              what happened when
 """
 
@@ -136,6 +137,14 @@ class RunFolder:
         if not self.metrics.is_file():
             return []
         return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def contrast_files(self) -> list[Path]:
+        """Return ``contrast.json`` of each contrast in the folder, by name."""
+        return sorted(self.path.glob("contrast-*/contrast.json"))
+
+    def contrasts(self) -> dict[str, dict[str, Any]]:  # JSON
+        """Read the contrasts in the folder, by the names of their folders."""
+        return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in self.contrast_files()}
 
     def write_history(self, rows: Iterable[dict[str, Any]]) -> None:  # JSON
         """Write the metrics whole."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from musegnn.analysis.colors import dataset_colors, tissue_colors
 from musegnn.analysis.neighbors import typical_cosines
+from musegnn.analysis.report.contrasts import change_columns, pack_contrasts
 from musegnn.analysis.report.lists import (
     Points,
     find_neighbors,
@@ -96,6 +97,8 @@ class ReportData:
         Co-expression of each dataset by name, genes in the order of the rows of `adata`; none for some or all.
     sets
         Gene keys of gene sets by name, such as of :meth:`musegnn.MuSeGNN.gene_sets`.
+    contrasts
+        Content of the ``contrast.json`` of each contrast, by the name of its folder.
     neighbors
         Neighbours already known, of the rows of `adata`, inside their datasets and outside, with scores from which what
         is typical for two datasets is taken out; by default they are found, exactly.
@@ -109,6 +112,7 @@ class ReportData:
     title: str = "Gene atlas"
     pairs: Mapping[str, PairTable | EdgeSet] = field(default_factory=dict)
     sets: Mapping[str, Collection[str]] = field(default_factory=dict)
+    contrasts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # JSON
     neighbors: tuple[Neighbors, Neighbors] | None = None
 
     def __post_init__(self) -> None:
@@ -169,6 +173,7 @@ def pack(
         "copies": has_copies,
         "partners": partners,
         "sets": pack_sets(packer, data.sets, points.keys),
+        "contrasts": pack_contrasts(packer, data.contrasts, points, [about["name"] for about in header["numbers"]]),
         "history": history,
         "evaluation": evaluation_tables(data.evaluation),
         "graphs": graph_rows(data.graphs),
@@ -209,7 +214,7 @@ def _pack_points(packer: Packer, data: ReportData) -> tuple[Points, dict[str, An
         "categories": categories,
         "colors": _colors(tissue_of, categories),
         "tissues": [tissue_of[name] for name in datasets],
-        "numbers": _pack_numbers(packer, obs),
+        "numbers": _pack_numbers(packer, obs, data.contrasts),
         "examples": _examples(obs, key),
     }
     return Points(order, obs, key, keys, dataset, datasets), header
@@ -258,13 +263,15 @@ def _pack_categories(
     return packed, dataset
 
 
-def _pack_numbers(packer: Packer, obs: pd.DataFrame) -> list[dict[str, Any]]:
+def _pack_numbers(
+    packer: Packer, obs: pd.DataFrame, contrasts: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Pack the numbers of the points in steps from 1, with 0 for what is unknown."""
     packed = []
-    for name, (label, about) in NUMBERS.items():
-        if name not in obs:
-            continue
-        values = obs[name].to_numpy(dtype=np.float64)
+    known_columns = {
+        name: (*texts, obs[name].to_numpy(dtype=np.float64)) for name, texts in NUMBERS.items() if name in obs
+    }
+    for name, (label, about, values) in (known_columns | change_columns(contrasts, obs)).items():
         known = values[np.isfinite(values)]
         if not len(known) or np.ptp(known) == 0.0:
             continue

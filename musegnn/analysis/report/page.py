@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 SCRIPTS = (
     "dom", "data", "color", "view", "grid", "points_webgl", "points_canvas", "density", "labels", "overlay", "gestures",
-    "map", "sets", "search", "legend", "gene_panel", "compare", "list_panel", "overview", "save", "address", "live",
-    "charts", "tables", "keys", "main",
+    "map", "sets", "search", "legend", "gene_panel", "compare", "change", "list_panel", "overview", "save", "address",
+    "live", "charts", "tables", "keys", "main",
 )  # fmt: skip
 
 

@@ -183,3 +183,32 @@ def evaluation():
     document["seeds"] = _plain(summarize_seeds([document, evaluate(graphs, candidates, seed=1)], [0, 1]))
     document["seeds"]["stability"] = {"trained": 0.5}
     return document
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from benchmarks.browser import Browser, find_browser
+
+    program = find_browser()
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    opened = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def contrasts():
+    """Return a contrast of brain_visium with lung_rna in which GENE3 gains GENE5 and loses GENE4."""
+    genes = [
+        {"gene": f"GENE{g}", "change": 3.0 - 0.05 * n, "p_value": 1e-5 * 9**n, "q_value": min(1e-4 * 9**n, 1.0),
+         "n_gained": int(n == 0), "n_lost": int(n == 0), "certainty_a": 0.9, "certainty_b": 0.3 if n else None}
+        for n, g in enumerate([3, 1, 2, 4, 5, 6])
+    ]  # fmt: skip
+    pairs = [
+        {"gene": "GENE3", "partner": "GENE5", "z_a": 0.5, "z_b": 12.5, "t": 8.0, "q_value": 1e-9, "kind": "gained"},
+        {"gene": "GENE4", "partner": "GENE3", "z_a": 12.5, "z_b": 0.5, "t": -8.0, "q_value": 1e-9, "kind": "lost"},
+        {"gene": "GENE1", "partner": "GENE2", "z_a": -4.0, "z_b": 4.0, "t": 6.0, "q_value": 1e-4, "kind": "turned"},
+    ]
+    document = {"a": ["lung_rna"], "b": ["brain_visium"], "changed": 3, "genes": genes, "pairs": pairs}
+    return {"contrast-lung_rna-brain_visium": document}

@@ -12,20 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, hypergeom
 
-from benchmarks.browser import Browser, find_browser
 from musegnn.analysis.report import ReportData, write_report
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = find_browser()
-    if program is None:
-        pytest.skip("Chromium is not installed")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

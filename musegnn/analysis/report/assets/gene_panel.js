@@ -30,7 +30,7 @@ class GenePanel {
         el("button", { class: "icon", title: "Copy the link to this view", "aria-label": "Copy link", onclick: () => copyText(location.href, "Link") }, "#"),
         el("button", { class: "icon", title: "Close (Esc)", "aria-label": "Close", onclick: () => this.handlers.clear() }, "×")),
       el("p", { class: "soft small id" }, id !== atlas.gene(i) ? `${id} in ` : "in ", el("b", {}, atlas.of("dataset", i))),
-      this.facts(i), this.contexts(i), comparison(atlas, i, this.handlers),
+      this.facts(i), changesOf(atlas, i, this.handlers), this.contexts(i), comparison(atlas, i, this.handlers),
       el("div", { class: "head" }, el("h3", {}, "Nearest genes"), this.ranking(), el("button", { class: "text", onclick: () => this.copyNear() }, "Copy")),
       el("p", { class: "soft small tight" }, "Bars show the cosine; the order takes out what is typical for two datasets."),
       el("div", { class: "segments", role: "group", "aria-label": "Where to look" }, SIDES.map(([side, label]) =>
@@ -46,6 +46,7 @@ class GenePanel {
     const { atlas } = this;
     const facts = Object.keys(atlas.categories).filter((c) => c !== "dataset").map((c) => [atlas.categories[c], this.handlers.name(c, atlas.codes(c)[i])]);
     for (const about of atlas.numbers) {
+      if (this.handlers.changes?.all.some(({ number: name }) => name === about.name)) continue; // has a section of its own
       const value = atlas.number(about.name, i);
       if (Number.isFinite(value)) facts.push([about, about.integer ? number(Math.round(value)) : number(value, 2), about.name === "certainty" && value < LOW_CERTAINTY]);
     }

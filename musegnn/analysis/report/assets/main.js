@@ -11,6 +11,7 @@ class Page {
     this.vs = null;
     this.tab = "map";
     this.sets = { any: false };
+    this.changes = null;
     this.live = atlas.live ? new Live(atlas) : null;
     this.legend = new Legend(atlas, { color: (name) => { this.setColoring(name); this.write(); }, filter: () => { this.refresh(); this.write(); }, light: () => this.refresh(false), folded: () => this.map.draw() });
     this.map = new ScatterMap(atlas, {
@@ -20,7 +21,8 @@ class Page {
     this.handlers = {
       pick: (i) => this.pick(i), clear: () => this.clear(), point: (i) => this.map.hover(i), near: (list) => this.markNear(list),
       openSet: (s) => this.openSet(this.sets.names[s]), name: (category, v) => this.legend.name(category, v), palettes: this.legend.palettes,
-      against: () => this.vs, compare: (i, dataset) => { this.vs = dataset; this.pick(i); }, live: this.live, get sets() { return page.sets; } };
+      against: () => this.vs, compare: (i, dataset) => { this.vs = dataset; this.pick(i); }, live: this.live, color: (name) => { this.setColoring(name); this.write(); },
+      get sets() { return page.sets; }, get changes() { return page.changes; } };
     this.genePanel = new GenePanel(atlas, this.handlers);
     this.listPanel = new ListPanel(atlas, this.handlers);
     this.search = new GeneSearch(atlas, { one: (i) => { this.show("map"); this.pick(i); }, many: (names) => { this.show("map"); this.openList(names); } });
@@ -51,6 +53,7 @@ class Page {
   complete() {
     const { atlas } = this;
     this.sets = new GeneSets(atlas);
+    this.changes = new Changes(atlas);
     atlas.clusterNames = this.sets.nameClusters();
     if (this.sets.any) this.map.labels.setGroups(atlas.codes("cluster"), atlas.clusterNames, this.map.state);
     const color = (code) => this.legend.palettes.dataset[code];
@@ -60,6 +63,7 @@ class Page {
     settingsView(atlas, $("view-settings"));
     this.ready = true;
     this.map.settled = true;
+    if (this.changes.all.length || this.sets.any) $("side").replaceChildren(...overviewPanel(atlas, this.handlers, this.legend.palettes));
     this.legend.show();
     this.follow();
     this.map.draw();
