@@ -108,7 +108,9 @@ def mark_mitochondrial(*columns: Sequence[str]) -> NDArray[np.bool_]:
     """Mark the mitochondrial genes, shape (G,), by what any of the columns of names or identifiers says."""
     found = np.zeros(len(columns[0]), dtype=np.bool_)
     known = known_identifiers()["mitochondrial"]
-    for names in columns:
+    for k, names in enumerate(columns):
+        if names in columns[:k]:
+            continue
         bare = [without_genome(name) for name in names]
         marked = [bool(MITOCHONDRIAL.match(name)) or _identifier(name) in known for name in bare]
         found |= np.array(marked, dtype=np.bool_)

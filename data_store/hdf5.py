@@ -93,12 +93,12 @@ def get_node(file: Any, key: str, where: str) -> Any:  # groups and arrays of HD
     """Return what lies at a path inside a group, without following links."""
     node = file
     for part in key.split("/"):
-        if not is_group(node) or part not in node:
-            raise_malformed(f"`{shorten(key, 40)}` is missing", where)
-        if isinstance(node, h5py.Group) and not isinstance(node.get(part, getlink=True), h5py.HardLink):
+        if isinstance(node, h5py.Group) and not isinstance(node.get(part, getlink=True), h5py.HardLink | None):
             msg = f"`{shorten(key, 40)}` is a link to another place"
             raise InputError(msg, code="E105", where=where, fix="write the data itself into the file")
-        node = node[part]
+        node = node.get(part) if is_group(node) else None
+        if node is None:
+            raise_malformed(f"`{shorten(key, 40)}` is missing", where)
     if not is_group(node):
         _refuse_bombs(node, key, where)
     return node

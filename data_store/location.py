@@ -117,7 +117,9 @@ class Location:
             found = sorted(map(str, self._asked(fs.find, path)))
             return [self / entry.removeprefix(path).strip("/") for entry in found]
         root = Path(self.text)
-        return [self] if not root.is_dir() else [Location(str(path)) for path in sorted(_below(root))]
+        if not root.is_dir():
+            return [self]
+        return [Location(path) for path in sorted(_below(root), key=_folders)]
 
     def stamp(self) -> tuple[int, str]:
         """Return size and a text that changes when the file does: E230 when there is none."""
@@ -171,15 +173,19 @@ class Location:
             raise InputError(msg, code="E280", where=self.where, fix=fix) from None
 
 
-def _below(root: Path) -> Iterator[Path]:
+def _folders(path: str) -> list[str]:
+    return path.split(os.sep)  # noqa: PTH206  a folder may have thousands of files
+
+
+def _below(root: Path) -> Iterator[str]:
     whole = root.resolve()
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(whole):
+            path = f"{folder}{os.sep}{name}"
+            if os.path.islink(path) and not Path(path).resolve().is_relative_to(whole):  # noqa: PTH114  thousands
                 msg = f"`{name}` is a link out of the folder"
                 raise InputError(msg, code="E105", where=short_path(root), fix="copy the file itself into the folder")
-        yield from (Path(folder, name) for name in files)
+        yield from (f"{folder}{os.sep}{name}" for name in files)
 
 
 def fingerprint(location: Location, files: list[Location]) -> dict[str, Any]:  # JSON

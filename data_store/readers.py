@@ -193,7 +193,13 @@ class FileSource:
 
     def _check_unchanged(self) -> None:
         for file, stamp in self._stamps.items():
-            if not file.exists() or file.stamp() != stamp:
+            try:
+                same = file.stamp() == stamp
+            except InputError as error:
+                if error.code != "E230":
+                    raise
+                same = False  # it is gone
+            if not same:
                 raise self._changed()
 
     def _changed(self) -> InputError:

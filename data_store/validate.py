@@ -27,6 +27,8 @@ BINARY = 12
 """Largest count of data that may have been binarised, or normalised and rounded."""
 FEW_COUNTS = 100
 """Counts of a cell below which it may be an empty droplet."""
+CACHED_VALUES = 2**16
+"""Values that are compared at a time, so that what is in between stays in a cache."""
 PLACES = 3
 MAX_LINE = 300
 FROM_SOURCE = "write the file anew from its source"
@@ -232,16 +234,24 @@ def raise_malformed(problem: str, where: str, fix: str = FROM_SOURCE) -> NoRetur
 
 def _exact_int32(data: NDArray[Any]) -> NDArray[np.int32] | None:
     """Convert to int32 when every value is a whole number in [0, 2^24], else return ``None``."""
-    counts = _to_int32(data)
-    if len(data) == 0 or data.dtype.kind == "b":
-        return counts
-    # As an unsigned number a negative count is a large one; a count up to 2^24 converts back exactly where it came
-    # from a value of that type.
-    if counts.view(np.uint32).max() > MAX_COUNT:
-        return None
-    if not np.can_cast(data.dtype, np.int32) and not (counts.astype(data.dtype) == data).all():
-        return None
+    if data.dtype.kind == "b":
+        return _to_int32(data)
+    if np.can_cast(data.dtype, np.int32):
+        counts = _to_int32(data)
+        return counts if _are_counts(counts) else None
+    counts = np.empty(len(data), dtype=np.int32)
+    for start in range(0, len(data), CACHED_VALUES):
+        values, part = data[start : start + CACHED_VALUES], counts[start : start + CACHED_VALUES]
+        part[:] = _to_int32(values)
+        # A count up to 2^24 converts back exactly where it came from a value of that type.
+        if not _are_counts(part) or not (part.astype(data.dtype) == values).all():
+            return None
     return counts
+
+
+def _are_counts(values: NDArray[np.int32]) -> bool:
+    """Return whether all are in [0, 2^24]; as an unsigned number a negative count is a large one."""
+    return bool(values.view(np.uint32).max(initial=0) <= MAX_COUNT)
 
 
 def _to_int32(data: NDArray[Any]) -> NDArray[np.int32]:

@@ -109,17 +109,17 @@ class AnnDataContainer:
 
     def _find_matrices(self) -> dict[str, tuple[Any, str, str]]:
         """Return node, path and table of genes of each matrix."""
-        root = self._root
+        root, names = self._root, set(names_in(self._root))  # each look into a group of zarr takes long
         found = {}
-        for raw, var in (("raw/X", "raw/var"), ("raw.X", "raw.var")):
-            holder = root.get("raw") if raw == "raw/X" else root
-            key = raw.removeprefix("raw/")
-            if holder is not None and is_group(holder) and key in holder:
-                found["raw"] = (holder.get(key), raw, var)
-        layers = root.get("layers")
+        raw = root.get("raw") if "raw" in names else None
+        if raw is not None and is_group(raw) and "X" in raw:
+            found["raw"] = (raw.get("X"), "raw/X", "raw/var")
+        if "raw.X" in names:
+            found["raw"] = (root.get("raw.X"), "raw.X", "raw.var")
+        layers = root.get("layers") if "layers" in names else None
         if layers is not None and is_group(layers):
             found |= {name: (layers.get(name), f"layers/{name}", "var") for name in names_in(layers)}
-        if "X" in root:
+        if "X" in names:
             found["X"] = (root.get("X"), "X", "var")
         return found
 
@@ -206,9 +206,10 @@ def choose_part(root: Any, mod: str | None, where: str) -> tuple[Any, str]:
     InputError
         E222 when one has to be chosen with `mod`, or there is no such one; E230 when the file holds no AnnData.
     """
+    held = set(names_in(root))
     for key, kind in PARTS.items():
-        parts = root.get(key)
-        if parts is None or not is_group(parts) or ("X" in root and mod is None):
+        parts = root.get(key) if key in held else None
+        if parts is None or not is_group(parts) or ("X" in held and mod is None):
             continue
         names = sorted(name for name in names_in(parts) if is_group(parts.get(name)))
         chosen = names[0] if mod is None and len(names) == 1 else mod
@@ -222,7 +223,7 @@ def choose_part(root: Any, mod: str | None, where: str) -> tuple[Any, str]:
     if mod is not None:
         msg = "`mod` is set, but the file holds no modalities"
         raise InputError(msg, code="E222", where=where, fix="leave `mod` out")
-    missing = [key for key in ("obs", "var") if key not in root]
+    missing = [key for key in ("obs", "var") if key not in held]
     if missing:
         found = ", ".join(shorten(str(key), 20) for key in list(root)[:6]) or "nothing"
         msg = f"no AnnData: it holds {found}"
