@@ -76,6 +76,8 @@ class TrainerActor:
         self._group: Any = None  # torch publishes no type for backends
         self._left_epoch = 0
         self._asked_at = math.inf
+        self._result_of_task: TaskResult | None = None
+        self._clock: int | None = None
 
     def info(self, question: Question, name: str) -> ActorInfo:
         """Return the location of this actor, and what it finds there, once it is ready to work."""
@@ -96,14 +98,22 @@ class TrainerActor:
         )
 
     def run(self, task: TrainTask) -> TaskResult:
-        """Train in a group until all rounds are done, an actor asks for a pause, or the group breaks."""
+        """Train in a group until all rounds are done, an actor asks for a pause, or the group breaks.
+
+        Heartbeats carry the result too, which reaches a controller whose connection was interrupted.
+        """
+        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._result_of_task, self._task = None, task
+        self._result_of_task = found = self._work(task)
+        return found
+
+    def _work(self, task: TrainTask) -> TaskResult:
         from musegnn.training.phases import Phases
         from musegnn.training.torch_comm import PeerLostError
         from musegnn.training.trainer import PausedError
 
         self._rounds, self._first, self._loss = 0, 0, math.nan
         self._phases = Phases(self._enter)
-        self._task = task
         self._pause.clear()
         try:
             self._train(task)
@@ -192,10 +202,12 @@ class TrainerActor:
     def heartbeat(self) -> Heartbeat:
         """Return the progress of this actor; answers while it works."""
         from musegnn.cluster.device import device_bytes
+        from musegnn.training.torch_comm import traffic
         from musegnn.training.trainer import peak_bytes
 
         self._asked_at = time.monotonic()
-        trainer, task, now = self._trainer, self._task, self._phases.now
+        result = self._result_of_task  # before the rest, which is then as new as it
+        trainer, task, group, now = self._trainer, self._task, self._group, self._phases.now
         return Heartbeat(
             group_epoch=0 if task is None else task.group_epoch,
             now=now,
@@ -207,6 +219,9 @@ class TrainerActor:
             sent_bytes=0 if trainer is None else trainer.comm.sent,
             peak_bytes=peak_bytes(),
             device_bytes=device_bytes(self._device),
+            thread_seconds=0.0 if self._clock is None else time.clock_gettime(self._clock),
+            traffic=0 if group is None else traffic(group),
+            result=result,
         )
 
     def _seconds_per_round(self) -> dict[str, float]:

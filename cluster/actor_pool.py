@@ -10,9 +10,9 @@ import itertools
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from musegnn.cluster.actor_handle import ActorHandle
 from musegnn.cluster.links import PING_SECONDS, Answer, ping
 from musegnn.cluster.messages import TaskResult
 from musegnn.errors import ConfigError
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from musegnn.cluster.links import Address
-    from musegnn.cluster.messages import ActorInfo, Heartbeat, TrainTask
+    from musegnn.cluster.messages import ActorInfo, TrainTask
     from musegnn.cluster.preflight import Preflight
-    from musegnn.errors import MuseGNNError
 
 logger = logging.getLogger(__name__)
 
@@ -41,73 +39,6 @@ HEAD_CHECK_SECONDS = 5.0
 MOST_HOSTS = 8
 HEAD_SECONDS = 25.0
 """Silence of the head of the cluster after which a run stops; Ray itself ends this process after a minute."""
-
-
-@dataclass(eq=False, slots=True)
-class ActorHandle:
-    """One actor, as the controller knows it.
-
-    Attributes
-    ----------
-    info
-        Location; ``None`` until the actor is ready.
-    heartbeat, last_heartbeat
-        Newest heartbeat, and when it came (monotonic seconds).
-    owned
-        Indices of the datasets that it has loaded.
-    dead
-        Reason why it is no longer used; empty while it is.
-    refused
-        The error where the preflight turned it down.
-    aside
-        Reason why it gets no work for now although it is alive; empty while it may.
-    """
-
-    name: str
-    handle: Any  # Ray publishes no type
-    info: ActorInfo | None = None
-    heartbeat: Heartbeat | None = None
-    last_heartbeat: float = field(default_factory=time.monotonic)
-    owned: frozenset[int] = frozenset()
-    dead: str = ""
-    refused: MuseGNNError | None = None
-    aside: str = ""
-    asked_at: float = field(default_factory=time.time)
-    _asked: Any = None  # Ray publishes no type
-    _starting: Any = None  # as above
-    _rechecked: Any = None  # as above
-    _recheck_at: float = 0.0
-
-    @property
-    def silent(self) -> float:
-        """Seconds since the last heartbeat."""
-        return time.monotonic() - self.last_heartbeat
-
-    @property
-    def spent(self) -> float:
-        """Seconds in the present phase, as far as known."""
-        return self.silent + (self.heartbeat.spent if self.heartbeat is not None else 0.0)
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can be given a task."""
-        return self.info is not None and not self.dead and not self.aside
-
-    @property
-    def address(self) -> Address:
-        """Where it can be asked for a sign of life."""
-        assert self.info is not None
-        return self.info.host, self.info.ping_port
-
-    def heartbeat_of(self, group_epoch: int) -> Heartbeat | None:
-        """Return the newest heartbeat if it is of a given process group."""
-        found = self.heartbeat
-        return found if found is not None and found.group_epoch == group_epoch else None
-
-    def __str__(self) -> str:
-        """Name it as messages do."""
-        where = f" ({self.info.host}, pid {self.info.pid})" if self.info is not None else ""
-        return f"{self.name}{where}"
 
 
 class ActorPool:
@@ -205,7 +136,8 @@ class ActorPool:
 
     def begin(self, actor: ActorHandle, task: TrainTask) -> Any:  # Ray's reference
         """Begin a task; the reference becomes a :class:`TaskResult`."""
-        actor.last_heartbeat = time.monotonic()
+        actor.last_heartbeat = actor.moved = time.monotonic()
+        actor.began = task.group_epoch
         return actor.handle.run.remote(task)
 
     def poll(self, seconds: float) -> None:
@@ -240,11 +172,12 @@ class ActorPool:
         if deaf > DEAF_SECONDS:
             for actor in self.actors:
                 actor.last_heartbeat += deaf
+                actor.moved += deaf
 
     def forgive(self) -> None:
         """Count the silence of all actors anew, after a time in which the network of this host was out."""
         for actor in self.actors:
-            actor.last_heartbeat = time.monotonic()
+            actor.last_heartbeat = actor.moved = time.monotonic()
 
     def _check_head(self) -> None:
         """Raise E305 when the head of the cluster, without which Ray ends everything, has been gone for long."""
@@ -276,7 +209,8 @@ class ActorPool:
         if actor.info is None:
             self._admit(actor, answer)
         else:
-            actor.heartbeat, actor._asked = answer, None
+            actor.receive(answer)
+            actor._asked = None
         return True
 
     def _admit(self, actor: ActorHandle, info: ActorInfo) -> None:
@@ -350,12 +284,12 @@ class ActorPool:
     def finished(self, running: Mapping[Any, ActorHandle]) -> list[Any]:  # by Ray's references
         """Return those references of :meth:`begin` whose tasks or actors have ended.
 
-        One whose connection has failed has not: it counts again when the actor answers, or is given up for its silence.
+        One whose connection has failed has not: its actor says when it ends, or is given up for its silence.
         """
         dead = [ref for ref, actor in running.items() if actor.dead]
         refs = [ref for ref, actor in running.items() if not actor.dead]
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0) if refs else ([], [])
-        return dead + [ref for ref in done if not (running[ref].silent > DEAF_SECONDS and self._is_unavailable(ref))]
+        return dead + [ref for ref in done if not (self._is_unavailable(ref) and _may_work(running[ref]))]
 
     def _is_unavailable(self, ref: Any) -> bool:  # Ray's reference
         try:
@@ -371,6 +305,9 @@ class ActorPool:
         try:
             found: TaskResult = self._ray.get(ref)
         except self._ray.exceptions.ActorUnavailableError as error:
+            heartbeat = actor.heartbeat_of(actor.began)
+            if heartbeat is not None and heartbeat.result is not None:
+                return heartbeat.result
             now = PhaseState(0, "load", None, 0.0, 0) if actor.heartbeat is None else actor.heartbeat.now
             return TaskResult(outcome="lost", now=now, message=f"the connection to it was lost ({reason(error)})")
         except self._ray.exceptions.RayError as error:
@@ -394,6 +331,14 @@ class ActorPool:
         except self._ray.exceptions.RayError as error:
             return reason(error)
         return text
+
+
+def _may_work(actor: ActorHandle) -> bool:
+    """Return whether the newest task of an actor may go on although its connection has failed."""
+    if actor.silent > DEAF_SECONDS:
+        return True
+    heartbeat = actor.heartbeat_of(actor.began)
+    return heartbeat is not None and heartbeat.result is None
 
 
 def reason(error: BaseException) -> str:

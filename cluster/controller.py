@@ -16,20 +16,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from musegnn.cluster.actor_pool import POLL_SECONDS
 from musegnn.cluster.links import fewest_to_leave_out
 from musegnn.cluster.messages import Failure, FailureKind, TrainTask
+from musegnn.cluster.options import Timeouts
 from musegnn.cluster.placement import Placement, measured, place_datasets
 from musegnn.errors import RunError
-from musegnn.training.phases import WAITS
+from musegnn.training.phases import FILES, WAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from musegnn.cluster.actor_pool import ActorHandle, ActorPool
+    from musegnn.cluster.actor_handle import ActorHandle
+    from musegnn.cluster.actor_pool import ActorPool
     from musegnn.cluster.messages import TaskResult
     from musegnn.cluster.options import ClusterOptions
     from musegnn.cluster.placement import DatasetCost
@@ -40,40 +41,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
 PORTS = "open all TCP ports between the hosts of the cluster, or leave one of the two out"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """Times that the controller waits, in seconds.
-
-    Attributes
-    ----------
-    start
-        Until enough actors are ready.
-    silent
-        Without a heartbeat before an actor is given up and killed, where its host does not answer either.
-    frozen
-        The same where its host answers: it is frozen, or the network was out and its connections recover.
-    stall
-        In one phase of computing before an actor is killed; ten times the median round where that is longer.
-    leave
-        In waiting for others after the group has broken and the actor was told to leave, before it is killed.
-    doubt
-        Without a heartbeat of any actor before the controller gives all of them up: it may be the one that is cut off.
-    grace
-        Until the rest of the actors are ready, where a group has to begin with new ones alone.
-    links
-        Until actors that were put aside reach the others again, where the run cannot go on without them.
-    """
-
-    start: float = 120.0
-    silent: float = 7.0
-    frozen: float = 12.0
-    stall: float = 300.0
-    leave: float = 60.0
-    doubt: float = 30.0
-    grace: float = 10.0
-    links: float = 30.0
 
 
 class Controller:
@@ -260,6 +227,8 @@ class Controller:
                 if result is None or result.outcome not in {"done", "paused"}:
                     failures.append(self._failure(group[rank], rank, result))
             failures += self._kill_unresponsive(group, set(running.values()), broken_at)
+            if not failures and running:
+                failures += self._deadlocked(group, running.values())
             self._forget_passed_failures(group)
             if failures:
                 if broken_at is None:
@@ -324,13 +293,27 @@ class Controller:
         if actor.silent > self._timeouts.silent and (actor.silent > frozen or not self._pool.host_answers(actor)):
             return f"sent no heartbeat for {actor.silent:.0f} s"
         heartbeat = actor.heartbeat_of(self._group_epoch)
-        waits = heartbeat is not None and heartbeat.now.phase in WAITS
-        if broken_at is not None and waits and time.monotonic() - broken_at > self._timeouts.leave:
-            return "did not leave the broken group"
+        if heartbeat is None:
+            return ""
+        if broken_at is not None and min(actor.idle, time.monotonic() - broken_at) > self._timeouts.leave:
+            return f"did not leave the broken group: it has computed and received nothing for {actor.idle:.0f} s"
+        phase = heartbeat.now.phase
+        if phase in (*WAITS, *FILES):  # it may wait for another one, or for a disk
+            return ""
+        if actor.idle > self._timeouts.hang:
+            return f"has computed nothing in phase {phase} for {actor.idle:.0f} s"
         stall = max(self._timeouts.stall, 10 * self._monitor.median_round_seconds())
-        if heartbeat is not None and not waits and actor.spent > stall:
-            return f"was in one phase for {actor.spent:.0f} s"
-        return ""
+        return f"was in one phase for {actor.spent:.0f} s" if actor.spent > stall else ""
+
+    def _deadlocked(self, group: Sequence[ActorHandle], working: Iterable[int]) -> list[Failure]:
+        """Return a failure where no actor of a group computes or receives anything, so that it has to be left."""
+        ranks = sorted(working)
+        heartbeats = [group[rank].heartbeat_of(self._group_epoch) for rank in ranks]
+        idle = min((group[rank].idle for rank in ranks), default=0.0)
+        if None in heartbeats or idle <= max(self._timeouts.wait, 10 * self._monitor.median_round_seconds()):
+            return []
+        msg = f"no actor of the group has computed or received anything for {idle:.0f} s"
+        return [self._failure(group[ranks[0]], ranks[0], None, FailureKind.PEER_LOST, msg)]
 
     def _failure(
         self,

@@ -93,6 +93,11 @@ class Heartbeat:
         Seconds per round in this group, by dataset; empty before the first round has ended.
     sent_bytes, peak_bytes, device_bytes
         Bytes sent to other actors so far; largest resident memory; largest memory on the GPU, 0 without one.
+    thread_seconds, traffic
+        CPU seconds of the thread that trains; bytes that have gone over the sockets of its group, in both directions.
+        Where neither grows, nothing is computed and nothing arrives.
+    result
+        End of the work in this group; ``None``: it goes on.
     """
 
     group_epoch: int
@@ -105,6 +110,9 @@ class Heartbeat:
     sent_bytes: int
     peak_bytes: int
     device_bytes: int = 0
+    thread_seconds: float = 0.0
+    traffic: int = 0
+    result: TaskResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,3 +41,44 @@ class ClusterOptions:
         if self.actors is not None and not (1 <= self.min_actors <= self.actors and self.spares >= 0):
             msg = f"got {self.actors} actors, at least {self.min_actors}, and {self.spares} spares"
             raise ConfigError(msg, code="E302", where="actors", fix="1 <= min_actors <= actors, and 0 or more spares")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Times that the controller waits, in seconds.
+
+    Attributes
+    ----------
+    start
+        Until enough actors are ready.
+    silent
+        Without a heartbeat before an actor is given up and killed, where its host does not answer either.
+    frozen
+        The same where its host answers: it is frozen, or the network was out and its connections recover.
+    hang
+        Without computing anything, in a phase of computing, before an actor is killed although it answers.
+    stall
+        In one phase of computing before an actor is killed; ten times the median round where that is longer.
+    wait
+        Without any actor of a group computing or receiving anything before the group is broken up.
+    leave
+        Without computing or receiving anything after the group has broken and the actor was told to leave, before it is
+        killed.
+    doubt
+        Without a heartbeat of any actor before the controller gives all of them up: it may be the one that is cut off.
+    grace
+        Until the rest of the actors are ready, where a group has to begin with new ones alone.
+    links
+        Until actors that were put aside reach the others again, where the run cannot go on without them.
+    """
+
+    start: float = 120.0
+    silent: float = 7.0
+    frozen: float = 12.0
+    hang: float = 60.0
+    stall: float = 300.0
+    wait: float = 90.0
+    leave: float = 30.0
+    doubt: float = 30.0
+    grace: float = 10.0
+    links: float = 30.0

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from musegnn.data_store.atomic_files import write_file
 from musegnn.training.checkpoint import manifests
-from musegnn.training.phases import WAITS
+from musegnn.training.phases import FILES, WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from musegnn.cluster.actor_pool import ActorHandle, ActorPool
+    from musegnn.cluster.actor_handle import ActorHandle
+    from musegnn.cluster.actor_pool import ActorPool
     from musegnn.cluster.messages import Failure, TaskResult
     from musegnn.cluster.placement import Placement
     from musegnn.cluster.prometheus import Metrics
@@ -189,19 +190,13 @@ class RunMonitor:
                 logger.warning("%s; its stacks:\n%s", line, pool.stacks(actor))
 
     def _stalled(self, group: Sequence[ActorHandle]) -> list[tuple[ActorHandle, str]]:
-        """Return actors that have been in one phase of computing for long, and those that are silent."""
-        found, after = [], max(STALL_SECONDS, 10 * self.median_round_seconds())
-        for rank, actor in enumerate(group):
-            heartbeat = actor.heartbeat_of(self._group_epoch)
-            if heartbeat is None:
-                continue
-            now = heartbeat.now
-            quiet = actor.silent > min(after, QUIET_SECONDS)
-            if quiet or (now.phase not in WAITS and actor.spent > after):
-                what = f" of dataset {now.dataset}" if now.dataset else ""
-                line = f"{actor}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {actor.spent:.0f} s"
-                found.append((actor, line + (f", silent for {actor.silent:.0f} s" if quiet else "")))
-        return found
+        """Return actors that are silent or long in a phase of computing, or all where nothing moves."""
+        after = max(STALL_SECONDS, 10 * self.median_round_seconds())
+        known = [actor for actor in group if actor.heartbeat_of(self._group_epoch) is not None]
+        late = [actor for actor in known if _is_quiet(actor, after) or (_computes(actor) and actor.spent > after)]
+        if not late and len(known) == len(group) and min((actor.idle for actor in known), default=0.0) > after:
+            late = known
+        return [(actor, _where(actor, group.index(actor), after)) for actor in late]
 
     def _describe(self, group: Sequence[ActorHandle]) -> dict[str, Any]:  # JSON
         seconds = self.median_round_seconds()
@@ -261,6 +256,27 @@ class RunMonitor:
         self._written = time.monotonic()
         status = self._describe(group) | ({"note": note} if note else {})
         write_file(self._path, json.dumps(status, indent=1) + "\n")
+
+
+def _is_quiet(actor: ActorHandle, after: float) -> bool:
+    return actor.silent > min(after, QUIET_SECONDS)
+
+
+def _computes(actor: ActorHandle) -> bool:
+    """Return whether it is in a phase in which it waits neither for another actor nor for files."""
+    assert actor.heartbeat is not None
+    return actor.heartbeat.now.phase not in {*WAITS, *FILES}
+
+
+def _where(actor: ActorHandle, rank: int, after: float) -> str:
+    """Describe where an actor is, since when, and what is wrong with it."""
+    assert actor.heartbeat is not None
+    now = actor.heartbeat.now
+    what = f" of dataset {now.dataset}" if now.dataset else ""
+    line = f"{actor}, rank {rank}: in phase {now.phase}{what} of round {now.round} for {actor.spent:.0f} s"
+    if _is_quiet(actor, after):
+        return f"{line}, silent for {actor.silent:.0f} s"
+    return f"{line}, has computed and received nothing for {actor.idle:.0f} s" if actor.idle > after else line
 
 
 def _aside(pool: ActorPool) -> list[str]:

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from musegnn.cluster.controller import Timeouts
     from musegnn.cluster.messages import TrainTask
-    from musegnn.cluster.options import ClusterOptions
+    from musegnn.cluster.options import ClusterOptions, Timeouts
     from musegnn.data_store import Store
     from musegnn.progress import Progress
     from musegnn.run_folder import RunFolder

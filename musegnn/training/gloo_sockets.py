@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,9 @@ SILENT_SECONDS = 7
 LARGEST_PAUSE = 44, 1000
 """Option of Linux 6.15 and later, TCP_RTO_MAX_MS: at most 1 s between two tries to send, so that a connection goes on
 soon after a short silence. Else tries are up to 3.2 s apart."""
+
+BYTES_AT = 120
+"""Place of `tcpi_bytes_acked` and `tcpi_bytes_received` in `struct tcp_info` of Linux 4.1 and later."""
 
 _making = threading.Lock()
 _KEEPALIVE = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", SILENT_SECONDS))
@@ -68,6 +72,15 @@ class GlooSockets:
         for connection in self._connections():
             with suppress(OSError):  # the other end was faster
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def traffic(self) -> int:
+        """Return the bytes acknowledged and received over all connections; 0 where the system does not count them."""
+        total = 0
+        for connection in self._connections():
+            with suppress(OSError, AttributeError, struct.error):
+                found = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+                total += sum(struct.unpack_from("QQ", found, BYTES_AT))
+        return total
 
     def _connections(self) -> Iterator[socket.socket]:
         for each in _sockets():

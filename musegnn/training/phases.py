@@ -18,6 +18,8 @@ Phase = Literal[
 ]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 WAITS: tuple[Phase, ...] = ("exchange", "return", "reduce")
+FILES: tuple[Phase, ...] = ("load", "checkpoint")
+"""Phases in which a process reads or writes files, and waits for others that do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,11 @@ def leave_group(group: Any) -> None:  # torch publishes no type for backends
         group.abort()
 
 
+def traffic(group: Any) -> int:  # torch publishes no type for backends
+    """Return the bytes that have gone over the connections of a gloo group, in both directions; 0 for NCCL."""
+    return _sockets[group].traffic() if group in _sockets else 0
+
+
 class TorchComm:
     """Communication over a process group, with the same bits for any number of processes and any placement.
 

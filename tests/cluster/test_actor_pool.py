@@ -11,10 +11,12 @@ import pytest
 import ray.exceptions
 
 from musegnn.cluster import actor_pool, links
-from musegnn.cluster.actor_pool import ActorHandle, ActorPool
+from musegnn.cluster.actor_handle import ActorHandle
+from musegnn.cluster.actor_pool import ActorPool
 from musegnn.cluster.links import PingListener
-from musegnn.cluster.messages import ActorInfo
+from musegnn.cluster.messages import ActorInfo, Heartbeat
 from musegnn.errors import ConfigError
+from musegnn.training.phases import PhaseState
 
 ACTOR = bytes(16)
 UNAVAILABLE = ray.exceptions.ActorUnavailableError("the connection is gone", actor_id=ACTOR)
@@ -82,6 +84,13 @@ def add(pool, answer, *, port=None, silent=0.0):
     return actor
 
 
+def heartbeat(*, group_epoch=1, count=1, **more):
+    return Heartbeat(
+        group_epoch=group_epoch, now=PhaseState(1, "reduce", None, 0.0, count), spent=0.0, rounds=0, loss=0.0,
+        seconds={}, dataset_seconds={}, sent_bytes=0, peak_bytes=0, **more,
+    )  # fmt: skip
+
+
 def test_time_in_which_the_controller_did_not_listen_is_no_silence(pool):
     actor = add(pool, None)
     pool.poll(0.0)
@@ -112,6 +121,25 @@ def test_a_task_whose_connection_failed_ends_when_its_actor_answers_or_is_given_
     actor.dead = "sent no heartbeat"
     assert pool.finished({object(): actor})
     assert pool.result(actor, task) is None
+
+
+def test_a_task_goes_on_through_an_interrupted_connection_until_its_actor_reports_the_end(pool):
+    actor, task = add(pool, None), Answer(UNAVAILABLE)
+    actor.began = 7
+    actor.receive(heartbeat(group_epoch=7))
+    assert pool.finished({task: actor}) == []
+    actor.receive(heartbeat(group_epoch=7, result="its result"))
+    assert pool.finished({task: actor}) == [task]
+    assert pool.result(actor, task) == "its result"
+
+
+@pytest.mark.parametrize("change", [{"count": 2}, {"thread_seconds": 0.1}, {"traffic": 1}, {}])
+def test_an_actor_moves_that_enters_a_phase_computes_or_receives(pool, change):
+    actor = add(pool, None)
+    actor.receive(heartbeat())
+    actor.moved -= 50.0
+    actor.receive(heartbeat(**change))
+    assert (actor.idle < 5.0) == bool(change)
 
 
 def test_who_hears_nobody_asks_the_hosts_before_it_doubts_itself(pool, monkeypatch):

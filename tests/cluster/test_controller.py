@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
 
-from musegnn.cluster.actor_pool import ActorHandle
-from musegnn.cluster.controller import MAX_FAILURES, Controller, Timeouts
+from musegnn.cluster.actor_handle import ActorHandle
+from musegnn.cluster.controller import MAX_FAILURES, Controller
 from musegnn.cluster.messages import ActorInfo, Heartbeat, TaskResult
-from musegnn.cluster.options import ClusterOptions
+from musegnn.cluster.options import ClusterOptions, Timeouts
 from musegnn.cluster.placement import DatasetCost
 from musegnn.errors import ConfigError, RunError
 from musegnn.training.phases import PhaseState
@@ -200,6 +202,48 @@ def test_measured_seconds_decide_the_next_placement():
 def test_options_that_contradict_one_another_are_refused(options):
     with pytest.raises(ConfigError, match="E30"):
         ClusterOptions(**options)
+
+
+def judge(phase, *, idle, broken=None, rank_idle=()):
+    """Return why an actor that answers would be killed, and the failures of its group."""
+    pool = Pool()
+    pool.start_actors(1 + len(rank_idle))
+    for actor, seconds in zip(pool.actors, (idle, *rank_idle), strict=True):
+        now = NOW if actor is not pool.actors[0] else replace(NOW, phase=phase)
+        actor.heartbeat = Heartbeat(
+            group_epoch=0, now=now, spent=idle, rounds=3, loss=0.0, seconds={}, dataset_seconds={}, sent_bytes=0,
+            peak_bytes=0,
+        )  # fmt: skip
+        actor.moved -= seconds
+    controller = Controller(
+        pool, COSTS, ClusterOptions(actors=1), config=None, store="", newest_checkpoint=lambda: None,
+        first_group_epoch=1, fence=lambda _: None, address=("h", 1), monitor=MagicMock(),
+    )  # fmt: skip
+    controller._monitor.median_round_seconds.return_value = 0.0
+    broken_at = None if broken is None else time.monotonic() - broken
+    failures = controller._deadlocked(pool.actors, range(len(pool.actors)))
+    return controller._reason_to_kill(pool.actors[0], broken_at), [failure.kind for failure in failures]
+
+
+@pytest.mark.parametrize(
+    ("phase", "about", "killed", "broken_up"),
+    [
+        ("encode", {"idle": 50.0}, "", False),
+        ("encode", {"idle": 70.0, "rank_idle": (70.0,)}, "computed nothing in phase encode for 70 s", False),
+        ("reduce", {"idle": 70.0}, "", False),
+        ("load", {"idle": 400.0, "rank_idle": (1.0,)}, "", False),  # it waits for one that loads for long
+        ("reduce", {"idle": 100.0, "rank_idle": (95.0,)}, "", True),
+        ("checkpoint", {"idle": 100.0, "rank_idle": (95.0,)}, "", True),
+        ("reduce", {"idle": 100.0, "broken": 10.0}, "", True),
+        ("reduce", {"idle": 100.0, "broken": 40.0}, "did not leave the broken group", True),
+        ("reduce", {"idle": 5.0, "broken": 40.0}, "", False),  # it loads or computes still
+    ],
+)
+def test_an_actor_that_answers_is_judged_by_what_it_computes_and_receives(phase, about, killed, broken_up):
+    reason, failures = judge(phase, **about)
+    assert killed in reason
+    assert bool(reason) == bool(killed)
+    assert failures == ["lost"] * broken_up
 
 
 def test_silence_is_judged_by_what_the_host_says():

@@ -150,7 +150,7 @@ def listening(pids):
 
 def test_a_stalled_run_says_who_where_and_since_when(helpers, ray_cluster, tmp_path, monkeypatch, caplog):
     from musegnn.cluster import run_monitor
-    from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.options import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     monkeypatch.setattr(run_monitor, "STALL_SECONDS", 2.0)

@@ -33,8 +33,7 @@ def test_a_lost_node_leaves_no_trace(tmp_path):
     import ray
     from ray.cluster_utils import Cluster
 
-    from musegnn.cluster.controller import Timeouts
-    from musegnn.cluster.options import ClusterOptions
+    from musegnn.cluster.options import ClusterOptions, Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config = helpers.make_run(tmp_path, n=4, rounds=400, checkpoint_every=20)

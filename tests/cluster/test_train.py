@@ -34,7 +34,7 @@ def alone(helpers, tmp_path_factory):
 @pytest.fixture
 def train(ray_cluster, alone, tmp_path):
     """Return a function that trains on Ray and gives the monitor and the run folder."""
-    from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.options import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config, _, _ = alone
@@ -134,7 +134,7 @@ def test_closed_forms_and_a_few_rounds_have_the_bits_of_one_process(
 
 @pytest.mark.parametrize("phase", ["load", "reduce", "checkpoint"])
 def test_a_failure_in_a_run_without_rounds_leaves_no_trace(ray_cluster, alone, alone_with, helpers, tmp_path, phase):
-    from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.options import Timeouts
     from musegnn.cluster.train import train_on_cluster
 
     store, config, _, _ = alone
@@ -299,7 +299,7 @@ def test_an_earlier_training_is_not_overwritten(train):
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_failure_in_every_phase_leaves_no_trace(train, alone, helpers, phase, rank):
     """Exit, SIGKILL, SIGSTOP and an exception, one after the other."""
-    from musegnn.cluster.controller import Timeouts
+    from musegnn.cluster.options import Timeouts
 
     # Three failures at one place in a row stop a run, and there is one place in which to load.
     parts = [HOWS[:2], HOWS[2:]] if phase == "load" else [HOWS]

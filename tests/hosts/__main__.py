@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.hosts.faults import FAULTS, REFUSED, Outcome, play
+from tests.hosts.faults import BUILDS, FAULTS, LIMITS, NAMED, REFUSED, Outcome, play
 from tests.hosts.lab import Lab, why_not
-from tests.hosts.plays import ROOT, SETTINGS, Cluster, make_store
+from tests.hosts.plays import ROOT, SETTINGS, WORKERS, Cluster, make_store
 
 PAGE = ROOT / "docs" / "cluster.md"
 BEGIN, END = "<!-- hosts: begin -->\n", "<!-- hosts: end -->\n"
@@ -48,6 +48,8 @@ def problem(name: str, outcome: Outcome) -> str:
     if outcome.exit != 0:
         return f"ended with {outcome.exit}: {outcome.message}"
     wrong = []
+    if name not in BUILDS and outcome.hosts < len(WORKERS):
+        wrong.append(f"actors on {outcome.hosts} hosts")
     if not outcome.same_bytes:
         wrong.append("other bytes than one process")
     if outcome.killed:
@@ -57,13 +59,34 @@ def problem(name: str, outcome: Outcome) -> str:
     return "; ".join(wrong)
 
 
-def row(name: str, outcome: Outcome) -> str:
+def late(name: str, outcome: Outcome) -> str:
+    """Return what took too long; empty when nothing did."""
+    if name in LIMITS and (outcome.seconds is None or outcome.seconds > LIMITS[name]):
+        return f"recovery after {outcome.seconds} s, wanted {LIMITS[name]:.0f}"
+    if name in NAMED and (outcome.named is None or outcome.named > NAMED[name]):
+        return f"named after {outcome.named} s, wanted {NAMED[name]:.0f}"
+    return ""
+
+
+def play_fairly(name: str, cluster: Cluster, *where) -> tuple[Outcome, int]:
+    """Play a fault; where it took too long, twice more. Return the outcome of median time, and how many there were."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < (3 if outcomes and late(name, outcomes[0]) else 1):
+        outcomes.append(play(name, cluster, *where))
+        cluster.repair()
+        if problem(name, outcomes[-1]):
+            return outcomes[-1], len(outcomes)
+    outcomes.sort(key=lambda outcome: outcome.seconds or 0.0)
+    return outcomes[len(outcomes) // 2], len(outcomes)
+
+
+def row(name: str, outcome: Outcome, times: int = 1) -> str:
     number = lambda s, digits=1: f"{s:.{digits}f}" if s else ""  # noqa: E731
     result = "same bytes" if outcome.same_bytes else f"refused, {REFUSED[name]}" if name in REFUSED else "**none**"
     killed, left = "yes" if outcome.killed else "none", "yes" if outcome.left else "nothing"
     cells = [
         FAULTS[name].title,
-        number(outcome.seconds),
+        number(outcome.seconds) + " to its end" * (name in BUILDS) + f" (median of {times})" * (times > 1),
         number(outcome.named),
         number(outcome.round_seconds, 2),
         result,
@@ -96,17 +119,16 @@ def main(words: list[str]) -> int:
             cluster = Cluster(lab)
             cluster.start()
             for name in names:
-                outcome = play(name, cluster, folder / name, store, config)
-                wrong = problem(name, outcome)
+                outcome, times = play_fairly(name, cluster, folder / name, store, config)
+                wrong = problem(name, outcome) or late(name, outcome)
                 failed |= bool(wrong)
                 if write:
-                    write_rows({name: row(name, outcome)})
-                print(row(name, outcome).strip(), "NOT AS WANTED: " + wrong if wrong else "", flush=True)
+                    write_rows({name: row(name, outcome, times)})
+                print(row(name, outcome, times).strip(), "NOT AS WANTED: " + wrong if wrong else "", flush=True)
                 print(
                     f"    exit {outcome.exit}, {outcome.over:.0f} s; {outcome.cause}; {outcome.message[:300]}",
                     flush=True,
                 )
-                cluster.repair()
     return int(failed)
 
 

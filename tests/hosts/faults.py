@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from musegnn.cluster.actor import FORGOTTEN_SECONDS
+from tests.hosts.builds import play_build
 from tests.hosts.plays import HEAD, START_ROUND, WORKERS, Cluster, Run, new_run, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PATIENCE = 240.0
+PATIENCE = 300.0
+NAMES = re.compile("do not reach|received nothing")
+"""Words of lines of the status that name more than a moment of silence."""
 GONE_SECONDS = 30.0
 """Seconds after the fault's end in which nothing may be left behind."""
 
@@ -43,6 +49,8 @@ class Outcome:
     over: float = 0.0
     round_seconds: float = 0.0
     failures: int = 0
+    hosts: int = 0
+    """Most hosts with actors at a time."""
 
 
 class Fault(NamedTuple):
@@ -117,6 +125,34 @@ def power_off(run: Run) -> set[int]:
     return {host}
 
 
+def hang(kind: str, phase: str) -> Callable[[Run], set[int]]:
+    """Let an actor hang in a phase: in a system call, or with Python's lock."""
+
+    def play(run: Run) -> set[int]:
+        host = run.host_of(1)
+        (run.folder / "hang").write_text(f"{kind} {phase}")
+        return {host}
+
+    return play
+
+
+def freeze(run: Run) -> set[int]:
+    host = run.host_of(1)
+    os.kill(next(iter(run.lab.processes(host, "ray::TrainerActor").values())), signal.SIGSTOP)
+    return {host}
+
+
+def cut_majority(run: Run) -> set[int]:
+    run.lab.cut(WORKERS[0])
+    watch(run, 30)
+    run.lab.mend(WORKERS[0])
+    return {WORKERS[0]}
+
+
+def more_cpus(sizes: dict[int, int]) -> Callable[[Cluster, Path], None]:
+    return lambda cluster, folder: cluster.resize(sizes)
+
+
 def split(seconds: float | None) -> Callable[[Run], set[int]]:
     def play(run: Run) -> set[int]:
         pair = run.host_of(0), run.host_of(1)
@@ -175,6 +211,11 @@ def old_listing(cluster: Cluster, folder: Path) -> None:
     cluster.lab.run(WORKERS[1], ["sh", "-c", script])
 
 
+def see_old(run: Run) -> set[int]:
+    run.reach(25)
+    return set()
+
+
 def see_again(run: Run) -> set[int]:
     """Show the folder as it is, some seconds after all are there."""
     run.wait(lambda r: len(r.status.get("actors", [])) == r.actors, 120)
@@ -187,6 +228,7 @@ def see_again(run: Run) -> set[int]:
 BEFORE = {"from_start": True}
 FAULTS = {
     "none": Fault("undisturbed", nothing),
+    "spread": Fault("hosts with 16 CPUs each", nothing, more_cpus(dict.fromkeys(WORKERS, 16))),
     "cut5": Fault("cable of a host out for 5 s", cut(5)),
     "loss": Fault("all actors' hosts lose 2 % of the packets", bad_cables(loss=2.0)),
     "slow": Fault("50 ms and 50 Mbit/s between all hosts", bad_cables(delay=25.0, mbit=50.0)),
@@ -196,6 +238,13 @@ FAULTS = {
     "cut_writer": Fault("cable of the host that writes manifests out for 30 s", cut(30, rank=0)),
     "deaf": Fault("a host receives nothing for 20 s", one_way("deaf")),
     "mute": Fault("a host sends nothing for 20 s", one_way("mute")),
+    "majority": Fault(
+        "cable of a host with 3 of 5 actors out for 30 s", cut_majority, more_cpus({WORKERS[0]: 3}), {"actors": 5}
+    ),
+    "freeze": Fault("an actor is frozen, its host answers", freeze),
+    "gil": Fault("an actor hangs and sends no heartbeats", hang("gil", "encode")),
+    "hang": Fault("an actor hangs while it computes, and sends heartbeats", hang("call", "encode")),
+    "hang_wait": Fault("an actor hangs while all wait, and sends heartbeats", hang("call", "reduce")),
     "power": Fault("a host without power", power_off),
     "split60": Fault("two hosts do not reach each other for 60 s", split(60)),
     "split": Fault("two hosts do not reach each other, for ever", split(None)),
@@ -206,18 +255,31 @@ FAULTS = {
     "hidden_run": Fault("a host does not see the run folder", nothing, hide_run, BEFORE),
     "hidden_store": Fault("a host does not see the store", nothing, hide_store, BEFORE),
     "old_listing": Fault("a host sees an old listing of checkpoints/ for some seconds", see_again, old_listing, BEFORE),
+    "old_for_ever": Fault("a host sees an old listing of checkpoints/ for ever", see_old, old_listing, BEFORE),
+    "build_ray": Fault("a build on Ray, undisturbed", nothing),
+    "build_ray_cut": Fault("a build on Ray, cable of a host out for 30 s", nothing),
+    "build_dask": Fault("a build on dask (`tcp://`), undisturbed", nothing),
 }
+SILENT = ("cut30", "cut", "cut_writer", "majority", "deaf", "mute", "power")
+LIMITS = {"kill": 4.0} | dict.fromkeys(SILENT, 12.0)
+"""Seconds from a fault to the end of the next round."""
+NAMED = {"split60": 15.0, "split": 15.0} | dict.fromkeys(("freeze", "gil", "hang", "hang_wait"), 60.0)
+"""Seconds until the status names the cause."""
+BUILDS = {"build_ray": ("ray", None), "build_ray_cut": ("ray", 30.0), "build_dask": ("dask", None)}
 REFUSED = {"hidden_run": "E448", "hidden_store": "E448"}
 
 
 def play(name: str, cluster: Cluster, folder: Path, store, config) -> Outcome:
     """Play a fault on a new run, and return what came of it when the command has ended."""
     fault, began = FAULTS[name], time.monotonic()
+    if name in BUILDS:
+        exit_, same, seconds, message = play_build(cluster, folder, *BUILDS[name])
+        return Outcome(exit_, same, seconds, message=message, over=time.monotonic() - began)
     shutil.rmtree(folder, ignore_errors=True)
     options = dict(fault.options)
     from_start = options.pop("from_start", False)
     run = new_run(
-        cluster, folder, store, config, prepare=fault.prepare, trained=20 if name == "old_listing" else 0, **options
+        cluster, folder, store, config, prepare=fault.prepare, trained=20 if name.startswith("old") else 0, **options
     )
     if not from_start:
         if not run.reach(START_ROUND):
@@ -231,7 +293,7 @@ def play(name: str, cluster: Cluster, folder: Path, store, config) -> Outcome:
     limit = ALONE_SECONDS if run.lab.cut_off else GONE_SECONDS
     while run.left_behind() and time.monotonic() - at < limit:
         time.sleep(0.5)
-    causes = [(s, text) for s, text in run.causes if not text.startswith("actor") or "do not reach" in text]
+    causes = [(s, text) for s, text in run.causes if not text.startswith("actor") or NAMES.search(text)]
     failures = last.get("failures", [])
     return Outcome(
         exit=exit_,
@@ -245,4 +307,5 @@ def play(name: str, cluster: Cluster, folder: Path, store, config) -> Outcome:
         over=time.monotonic() - began,
         round_seconds=last.get("seconds_per_round", 0.0),
         failures=len(failures),
+        hosts=run.hosts,
     )

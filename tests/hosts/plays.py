@@ -33,8 +33,9 @@ SETTINGS = {name: value for name, value in SETTINGS.items() if "TOKEN" not in na
 class Cluster:
     """A Ray cluster on the hosts of a laboratory."""
 
-    def __init__(self, lab: Lab, cpus: int = 1) -> None:
-        self.lab, self._cpus = lab, cpus
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._sizes: dict[int, int] = {}
         self._token = secrets.token_hex(32)
 
     def start(self) -> None:
@@ -46,7 +47,14 @@ class Cluster:
         self._ray(HEAD, ["--head", "--port=6379", "--include-dashboard=false", "--num-cpus=0"])
 
     def join(self, host: int) -> None:
-        self._ray(host, [f"--address={address(HEAD)}:6379", f"--num-cpus={self._cpus}"])
+        self._ray(host, [f"--address={address(HEAD)}:6379", f"--num-cpus={self._sizes.get(host, 1)}"])
+
+    def resize(self, cpus: dict[int, int]) -> None:
+        """Start Ray on hosts anew, with other numbers of CPUs."""
+        for host, n in cpus.items():
+            self.leave(host)
+            self._sizes[host] = n
+            self.join(host)
 
     def leave(self, host: int) -> None:
         subprocess.run(self.lab.words(host, [*RAY, "stop", "--force"]), capture_output=True, timeout=120)
@@ -70,6 +78,7 @@ class Cluster:
     def repair(self) -> None:
         """Bring every host back, as an operator would."""
         self.lab.restore()
+        resized, self._sizes = self._sizes, {}
         for host in self.lab.hosts:
             if host in self.lab._first:
                 self.lab.mend(host)
@@ -81,7 +90,7 @@ class Cluster:
                 self.leave(host)
             self.start()
         for host in WORKERS:
-            if alive and (host not in alive or not self.lab.processes(host, "raylet/raylet")):
+            if alive and (host not in alive or host in resized or not self.lab.processes(host, "raylet/raylet")):
                 self.leave(host)
                 self.join(host)
 
@@ -109,6 +118,8 @@ class Run:
     seen: dict[int, set[int]] = field(default_factory=dict)
     """Process ids of actors after the fault, by host."""
     message: str = ""
+    hosts: int = 0
+    """Most hosts with actors at a time."""
 
     @property
     def lab(self) -> Lab:
@@ -129,6 +140,7 @@ class Run:
             self.status = json.loads((self.folder / "status.json").read_text())
         except (OSError, ValueError):
             return not over
+        self.hosts = max(self.hosts, len(self.status["hosts"]))
         for actor in self.status["actors"]:
             if actor["host"] and self.fault_at is not None:
                 self.seen.setdefault(number(actor["host"]), set()).add(actor["pid"])

@@ -20,7 +20,7 @@ from musegnn.errors import ConfigError
 from musegnn.training import torch_comm
 from musegnn.training.comm import LocalComm
 from musegnn.training.fixed_point import add_rounded, add_rounded_rows, scale_for, to_float
-from musegnn.training.torch_comm import PeerLostError, TorchComm, claim_device, leave_group, make_group
+from musegnn.training.torch_comm import PeerLostError, TorchComm, claim_device, leave_group, make_group, traffic
 
 D = 3
 MEMBERS = {"shared/all": [0, 1, 2, 3, 4], "shared/even": [0, 2, 4], "shared/odd": [1, 3]}
@@ -322,6 +322,24 @@ def test_a_group_that_one_leaves_breaks_for_all_who_wait_at_once():
     threads[2].join(timeout=30)
     assert seconds.keys() == {0, 1}
     assert max(seconds.values()) < 5
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the system does not count bytes of connections")
+def test_traffic_counts_what_members_send_and_stands_still_while_all_wait(in_ranks):
+    """A sum of n bytes sends and receives at least n bytes each in every member of two."""
+
+    def work(rank, group):
+        before = traffic(group)
+        group.allreduce([torch.zeros(10**6, dtype=torch.uint8)], distributed.AllreduceOptions()).wait()
+        group.barrier().wait()
+        time.sleep(0.3)
+        after = traffic(group)
+        time.sleep(0.3)
+        return after - before, traffic(group) - after
+
+    for grown, later in in_ranks(2, work):
+        assert grown >= 10**6
+        assert later == 0
 
 
 def test_connections_to_members_end_after_seconds_of_silence(in_ranks):
