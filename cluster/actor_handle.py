@@ -24,6 +24,8 @@ class ActorHandle:
         Newest heartbeat, and when it came (monotonic seconds).
     moved
         When a heartbeat last showed a new phase, CPU time or traffic (monotonic seconds).
+    longest_silence
+        Longest time after which a heartbeat came nevertheless, in seconds.
     owned
         Indices of the datasets that it has loaded.
     dead
@@ -42,6 +44,7 @@ class ActorHandle:
     heartbeat: Heartbeat | None = None
     last_heartbeat: float = field(default_factory=time.monotonic)
     moved: float = field(default_factory=time.monotonic)
+    longest_silence: float = 0.0
     owned: frozenset[int] = frozenset()
     dead: str = ""
     refused: MuseGNNError | None = None
@@ -70,6 +73,7 @@ class ActorHandle:
 
     def receive(self, heartbeat: Heartbeat) -> None:
         """Take a heartbeat."""
+        self.longest_silence = max(self.longest_silence, self.silent)
         self.last_heartbeat = time.monotonic()
         if self.heartbeat is None or _progress(heartbeat) != _progress(self.heartbeat):
             self.moved = self.last_heartbeat

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
+PATIENCE = 4.0
+"""Multiple of the longest silence so far for which an actor is left alone whose host answers: hosts may be starved."""
 PORTS = "open all TCP ports between the hosts of the cluster, or leave one of the two out"
 
 
@@ -279,17 +281,20 @@ class Controller:
             self._pool.forgive()  # hosts come back one after the other
         self._doubts = False
         self._monitor.note("")
+        slowest = max(actor.longest_silence for actor in self._pool.actors)
         for rank in sorted(working):
             actor = group[rank]
-            reason = self._reason_to_kill(actor, broken_at)
+            reason = self._reason_to_kill(actor, broken_at, slowest)
             if reason and not actor.dead:
                 logger.warning("%s %s; its stacks:\n%s", actor, reason, self._pool.stacks(actor))
                 self._pool.end(actor, reason)
                 found.append(self._failure(actor, rank, None, FailureKind.DIED, reason))
         return found
 
-    def _reason_to_kill(self, actor: ActorHandle, broken_at: float | None) -> str:
-        frozen = max(self._timeouts.frozen, self._timeouts.silent)
+    def _reason_to_kill(self, actor: ActorHandle, broken_at: float | None, slowest: float = 0.0) -> str:
+        """Return why an actor has to be killed; `slowest` is the longest silence that one has come back from."""
+        starved = min(PATIENCE * slowest, self._timeouts.hang)
+        frozen = max(self._timeouts.frozen, self._timeouts.silent, starved)
         if actor.silent > self._timeouts.silent and (actor.silent > frozen or not self._pool.host_answers(actor)):
             return f"sent no heartbeat for {actor.silent:.0f} s"
         heartbeat = actor.heartbeat_of(self._group_epoch)

@@ -54,7 +54,8 @@ class Timeouts:
     silent
         Without a heartbeat before an actor is given up and killed, where its host does not answer either.
     frozen
-        The same where its host answers: it is frozen, or the network was out and its connections recover.
+        The same where its host answers: it is frozen, starved, or its connections recover. Where actors have come
+        back from silence, four times the longest one, and at most `hang`.
     hang
         Without computing anything, in a phase of computing, before an actor is killed although it answers.
     stall

@@ -293,8 +293,8 @@ def doctor(*, warm_up: bool = False, common: Common = Common()) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check found problems, 2 the input must be corrected."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin while they wait slow each other down: rounds took ten times as long on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin slow each other down, tenfold on a busy machine; torch warns of every host without a name.
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ
     logging.basicConfig(level=logging.WARNING, handlers=[HELD])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the locale cannot write end no command

@@ -34,6 +34,8 @@ class Pool:
         self.poll = self.leave = lambda *_: None
         self.hears_nobody = self.host_answers = lambda *_: False
         self.offers = lambda: "hosts: none"
+        self.stacks = lambda _: ""
+        self.end = lambda actor, why: setattr(actor, "dead", why)
         self.starting = ()
         self.broken = list(actors_reach)
 
@@ -204,6 +206,15 @@ def test_options_that_contradict_one_another_are_refused(options):
         ClusterOptions(**options)
 
 
+def make_controller(pool):
+    controller = Controller(
+        pool, COSTS, ClusterOptions(actors=1), config=None, store="", newest_checkpoint=lambda: None,
+        first_group_epoch=1, fence=lambda _: None, address=("h", 1), monitor=MagicMock(),
+    )  # fmt: skip
+    controller._monitor.median_round_seconds.return_value = 0.0
+    return controller
+
+
 def judge(phase, *, idle, broken=None, rank_idle=()):
     """Return why an actor that answers would be killed, and the failures of its group."""
     pool = Pool()
@@ -215,11 +226,7 @@ def judge(phase, *, idle, broken=None, rank_idle=()):
             peak_bytes=0,
         )  # fmt: skip
         actor.moved -= seconds
-    controller = Controller(
-        pool, COSTS, ClusterOptions(actors=1), config=None, store="", newest_checkpoint=lambda: None,
-        first_group_epoch=1, fence=lambda _: None, address=("h", 1), monitor=MagicMock(),
-    )  # fmt: skip
-    controller._monitor.median_round_seconds.return_value = 0.0
+    controller = make_controller(pool)
     broken_at = None if broken is None else time.monotonic() - broken
     failures = controller._deadlocked(pool.actors, range(len(pool.actors)))
     return controller._reason_to_kill(pool.actors[0], broken_at), [failure.kind for failure in failures]
@@ -246,6 +253,18 @@ def test_an_actor_that_answers_is_judged_by_what_it_computes_and_receives(phase,
     assert failures == ["lost"] * broken_up
 
 
+def test_on_starved_hosts_an_actor_may_be_silent_for_longer():
+    pool = Pool()
+    pool.start_actors(2)
+    pool.host_answers = lambda _: True
+    controller = make_controller(pool)
+    for actor in pool.actors:
+        actor.last_heartbeat -= 20.0
+    assert len(controller._kill_unresponsive(pool.actors[:1], {0}, None)) == 1
+    pool.actors[1].longest_silence = 6.0
+    assert controller._kill_unresponsive(pool.actors[1:], {0}, None) == []
+
+
 def test_silence_is_judged_by_what_the_host_says():
     """A host that is there gets more time than one that does not answer: its connections may recover."""
     found = {}
@@ -255,11 +274,7 @@ def test_silence_is_judged_by_what_the_host_says():
             pool.start_actors(1)
             pool.host_answers = lambda _, answers=answers: answers
             pool.actors[0].last_heartbeat -= seconds
-            controller = Controller(
-                pool, COSTS, ClusterOptions(actors=1), config=None, store="", newest_checkpoint=lambda: None,
-                first_group_epoch=1, fence=lambda _: None, address=("h", 1), monitor=MagicMock(),
-            )  # fmt: skip
-            controller._monitor.median_round_seconds.return_value = 0.0
+            controller = make_controller(pool)
             found[answers, seconds] = controller._reason_to_kill(pool.actors[0], None)[:4]
     assert found == {
         (False, 5.0): "", (False, 9.0): "sent", (False, 14.0): "sent",

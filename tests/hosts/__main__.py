@@ -34,9 +34,10 @@ def helpers():
 def environment() -> dict[str, str]:
     """Return the environment of the hosts: the settings of the examples, and where the program is."""
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": CACHE, **SETTINGS}
+    return {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": CACHE} | QUIET | SETTINGS
 
 
+QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # as the command line sets it
 CACHE = os.environ.get("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "musegnn-hosts-numba"))
 
 

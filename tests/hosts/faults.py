@@ -142,6 +142,13 @@ def freeze(run: Run) -> set[int]:
     return {host}
 
 
+def kill_actors(run: Run) -> set[int]:
+    for host in WORKERS:
+        for pid in run.lab.processes(host, "ray::TrainerActor").values():
+            os.kill(pid, signal.SIGKILL)
+    return set(WORKERS)
+
+
 def cut_majority(run: Run) -> set[int]:
     run.lab.cut(WORKERS[0])
     watch(run, 30)
@@ -233,6 +240,7 @@ FAULTS = {
     "loss": Fault("all actors' hosts lose 2 % of the packets", bad_cables(loss=2.0)),
     "slow": Fault("50 ms and 50 Mbit/s between all hosts", bad_cables(delay=25.0, mbit=50.0)),
     "kill": Fault("all processes of a host killed", kill),
+    "kill_all": Fault("all actors killed at once, their hosts stay", kill_actors),
     "cut30": Fault("cable out for 30 s", cut(30)),
     "cut": Fault("cable out for ever", cut(None)),
     "cut_writer": Fault("cable of the host that writes manifests out for 30 s", cut(30, rank=0)),
