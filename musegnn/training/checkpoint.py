@@ -204,6 +204,17 @@ def find_manifest(folder: Path, round_: int, sha256: str, *, patience: float = 0
         time.sleep(POLL_SECONDS)
 
 
+def is_in_sight(folder: Path, round_: int) -> bool:
+    """Return whether this host sees the manifest of a round, once some seconds have passed."""
+    path, until = folder / f"round-{round_:06d}.json", time.monotonic() + VISIBLE_SECONDS
+    while not path.is_file():
+        if time.monotonic() > until:
+            return False
+        _rounds(folder)  # as above
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 def read_units(
     folder: Path, manifest: Manifest, names: Sequence[str] | None = None, *, patience: float = 0.0
 ) -> dict[str, Tensors]:

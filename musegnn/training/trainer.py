@@ -24,6 +24,7 @@ import torch
 
 from musegnn.errors import CheckpointDamagedError, RunError
 from musegnn.progress import shorten_warnings
+from musegnn.text import some_of
 from musegnn.training.added import Fixed, fit_added, mean_align
 from musegnn.training.checkpoint import (
     VISIBLE_SECONDS,
@@ -33,6 +34,7 @@ from musegnn.training.checkpoint import (
     commit,
     find_manifest,
     has_checkpoint,
+    is_in_sight,
     manifests,
     newest_group_epoch,
     read_units,
@@ -313,8 +315,20 @@ class Trainer:
                 group_epoch=self._group_epoch,
             )
         self.comm.gather([])  # nobody steps before the checkpoint is valid
+        self._refuse_other_folders(folder / "checkpoints", round_)
         if round_ < self.config.training.rounds and any(report["pause"] for report in reports):
             raise PausedError
+
+    def _refuse_other_folders(self, checkpoints: Path, round_: int) -> None:
+        """Raise E448 where a host does not see the checkpoint that the process of rank 0 has written."""
+        if self.comm.size == 1:
+            return
+        rows = self.comm.gather([{"host": socket.gethostname(), "sees": is_in_sight(checkpoints, round_)}])
+        blind = sorted({str(row["host"]) for row in rows if not row["sees"]})
+        if blind:
+            msg = f"{checkpoints}: what {rows[0]['host']} writes there is not seen on {some_of(blind)}"
+            fix = "mount one shared folder under this path on all hosts"
+            raise RunError(msg, code="E448", where=str(checkpoints), fix=fix)
 
     def _any(self, here: bool) -> bool:  # noqa: FBT001
         """Return whether something holds in any process."""

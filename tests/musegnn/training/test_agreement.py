@@ -34,7 +34,7 @@ def views(atlas, tmp_path, monkeypatch):
     return store, config, fresh, old
 
 
-def restore(in_ranks, stores, config, folders, *, run=False, known=None):
+def restore(in_ranks, stores, config, folders, *, run=False, known=None, see_again=lambda: None):
     """Restore in two processes, one dataset each; return the round of each and train on where asked."""
 
     def work(rank, group):
@@ -45,6 +45,10 @@ def restore(in_ranks, stores, config, folders, *, run=False, known=None):
         member.restore(folders[rank], known=known)
         rounds = member.rounds
         if run:
+            comm.gather([])
+            if rank == 0:
+                see_again()
+            comm.gather([])
             member.run(folders[rank])
         return rounds
 
@@ -60,10 +64,23 @@ def units(folder):
 def test_the_newest_checkpoint_that_all_see_is_taken(in_ranks, views, tmp_path, late):
     store, config, fresh, old = views
     folders = [old, fresh] if late == 0 else [fresh, old]
-    assert restore(in_ranks, [store] * 2, config, folders, run=True) == [2, 2]
+
+    def see_again():
+        shutil.rmtree(old / "checkpoints")
+        (old / "checkpoints").symlink_to(fresh / "checkpoints")
+
+    assert restore(in_ranks, [store] * 2, config, folders, run=True, see_again=see_again) == [2, 2]
 
     MuSeGNN(store, config).train(tmp_path / "alone")
     assert units(folders[0]) == units(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_host_that_goes_on_seeing_an_old_folder_is_named(in_ranks, views, monkeypatch, late):
+    monkeypatch.setattr(checkpoint, "VISIBLE_SECONDS", 1.0)
+    store, config, fresh, old = views
+    with pytest.raises(RunError, match=r"E448.*checkpoints: what .* writes there is not seen on "):
+        restore(in_ranks, [store] * 2, config, [old, fresh] if late == 0 else [fresh, old], run=True)
 
 
 def test_a_manifest_that_appears_late_is_waited_for(in_ranks, views, monkeypatch):
