@@ -26,6 +26,7 @@ PYTHON = sys.executable
 HEAD = 1
 WORKERS = (2, 3, 4)
 START_ROUND = 15
+GIVEN_UP_SECONDS = 60.0
 SETTINGS = dict(re.findall(r"\b(RAY_\w+)=([\w.]+)", (ROOT / "examples" / "cluster" / "slurm.sh").read_text()))
 SETTINGS = {name: value for name, value in SETTINGS.items() if "TOKEN" not in name}
 
@@ -51,9 +52,17 @@ class Cluster:
 
     def resize(self, cpus: dict[int, int]) -> None:
         """Start Ray on hosts anew, with other numbers of CPUs."""
-        for host, n in cpus.items():
+        self._sizes |= cpus
+        self.start_again(set(cpus))
+
+    def start_again(self, hosts: set[int]) -> None:
+        """Start Ray on hosts anew, once the head has given up what was there before: it would place actors on it."""
+        for host in hosts:
             self.leave(host)
-            self._sizes[host] = n
+        until = time.monotonic() + GIVEN_UP_SECONDS
+        while hosts & self.nodes() and time.monotonic() < until:
+            time.sleep(1.0)
+        for host in hosts:
             self.join(host)
 
     def leave(self, host: int) -> None:
@@ -89,10 +98,9 @@ class Cluster:
             for host in self.lab.hosts:
                 self.leave(host)
             self.start()
-        for host in WORKERS:
-            if alive and (host not in alive or host in resized or not self.lab.processes(host, "raylet/raylet")):
-                self.leave(host)
-                self.join(host)
+        if alive:
+            lost = {host for host in WORKERS if not self.lab.processes(host, "raylet/raylet")}
+            self.start_again(lost | set(resized) | (set(WORKERS) - alive))
 
 
 RAY = [PYTHON, "-m", "ray.scripts.scripts"]
