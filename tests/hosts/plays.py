@@ -100,7 +100,8 @@ class Cluster:
             self.start()
         if alive:
             lost = {host for host in WORKERS if not self.lab.processes(host, "raylet/raylet")}
-            self.start_again(lost | set(resized) | (set(WORKERS) - alive))
+            if again := lost | set(resized) | (set(WORKERS) - alive):
+                self.start_again(again)
 
 
 RAY = [PYTHON, "-m", "ray.scripts.scripts"]
