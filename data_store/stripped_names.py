@@ -33,8 +33,21 @@ NFKBIA
 SEPARATORS = "-_.:"
 MOST_BEGINNING = 0.01
 FEWEST_LOST = 3
-FAMILIES = (("C", re.compile(r"\d{1,2}orf\d+")), ("R", re.compile(r"P\d{1,2}-\d+[A-Z]+\d+\.\d+")))
-"""Names without a first letter that many genes of a matrix have: ``C1orf159``, and clones such as ``RP11-431K24.1``."""
+FAMILIES = tuple(
+    (letter, re.compile(pattern))
+    for letter, pattern in (
+        ("C", r"\d{1,2}orf\d+"),
+        ("R", r"P\d{1,2}-\d+[A-Z]+\d+\.\d+"),
+        ("C", r"(?:ACNA|APN|ASP|DC|DH|DK|FAP|LDN|LEC|NOT|OL|OMMD|OQ|OX|YP)\d\w*"),
+        ("G", r"(?:ALNT|BP|NG|OLGA|PR|TF)\d\w*"),
+        ("R", r"(?:ANBP|ASSF|BM|PL|PS)\d\w*"),
+        ("C", r"(?:acna|apn|asp|cdc|cl|d|dc|dh|dk|el|fap|ldn|lec|not|ol|ommd|oq|ox|xcl|yp)\d\w*"),
+        ("G", r"(?:alnt|bp|na|ng|olga|ja|pr|px|tf)\d\w*"),
+        ("R", r"(?:ab|anbp|assf|bm|gs|nf|pl|ps)\d\w*"),
+    )
+)
+"""Names without a first letter that many genes of a matrix have and no whole symbol of human or mouse looks like:
+``C1orf159``, clones such as ``RP11-431K24.1``, and families such as ``CDK6``, ``Rps3`` and ``GPR34``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +80,8 @@ def find_stripped(names: Sequence[str]) -> StrippedNames | None:
     >>> find_stripped(["COL1A1", "GAPDH", "CD74", "C1orf159", "ACTB", "LYZ"])
     """
     present, first = set(names), Counter(name[:1] for name in names)
+    # Where most names are in small letters, as those of zebrafish, these families are whole.
+    capital = 2 * sum(name[:1].isupper() for name in names) > len(names)
     best: StrippedNames | None = None
     for genome, left in _leftovers().items():
         begin = sum(first[character] for character in set(genome + SEPARATORS))
@@ -74,7 +89,7 @@ def find_stripped(names: Sequence[str]) -> StrippedNames | None:
             continue
         lost = {short: name for short, name in left.items() if short in present and name not in present}
         for letter, family in FAMILIES:
-            if letter in genome and not {"1", "2"} & set(genome):  # which would leave 2orf42 of C12orf42
+            if letter in genome and capital and not {"1", "2"} & set(genome):  # which would leave 2orf42 of C12orf42
                 whole = {name: letter + name for name in names if family.fullmatch(name)}
                 lost |= {left: name for left, name in whole.items() if name.lstrip(genome + SEPARATORS) == left}
         if len(lost) >= FEWEST_LOST and (best is None or len(lost) > len(best.lost)):

@@ -12,7 +12,7 @@ import pytest
 
 from musegnn.data_store import open_matrix
 from musegnn.data_store.inspection import inspect
-from musegnn.data_store.stripped_names import find_stripped
+from musegnn.data_store.stripped_names import FAMILIES, find_stripped
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "atlas"
 DAMAGED = {"hs_lung_hlca_query.h5ad", "lung_hlca.h5ad"}
@@ -73,6 +73,24 @@ def test_whole_names_of_any_selection_are_no_alarm(symbols):
         selections += [[name for name in names if name[0].upper() == letter] for letter in letters]
         selections += [[name for name in names if name[0].upper() not in "CGRM"]]
         assert [find_stripped(selection) for selection in selections] == [None] * len(selections)
+
+
+@pytest.mark.parametrize(("species", "genome"), [("human", "GRCh38_"), ("mouse", "GRCm38_")])
+def test_small_panels_are_found(species, genome, symbols):
+    rng = np.random.default_rng(1)
+    panels = [rng.choice(symbols[species], 200, replace=False).tolist() for _ in range(40)]
+    assert sum(find_stripped([_strip(name, genome) for name in panel]) is not None for panel in panels) >= 38
+    assert [find_stripped(panel) for panel in panels] == [None] * len(panels)
+
+
+def test_families_look_like_no_whole_symbol(symbols):
+    looks = [name for names in symbols.values() for name in names if any(f.fullmatch(name) for _, f in FAMILIES)]
+    assert looks == []
+
+
+def test_small_letters_of_other_species_are_no_alarm():
+    names = ["dh1", "ab12", "nf7", "bp3", "dk2", "actb1", "tp53", "sox2", "pax6a", "ldn5"] * 3
+    assert find_stripped(names) is None
 
 
 def test_other_kinds_of_names_are_no_alarm():
