@@ -14,6 +14,7 @@ from musegnn.coexpression.edges import select_edges
 from musegnn.config import AtlasConfig, EdgeConfig, GraphConfig
 from musegnn.data_store import Store
 from musegnn.data_store.formats.arrays import CompressedMatrix
+from musegnn.datasets import expand_strata
 from musegnn.errors import ConfigError
 
 
@@ -176,3 +177,15 @@ def test_missing_labels_make_no_dataset(tmp_path, caplog):
     store = Store.create(tmp_path / "store")
     assert build_graphs(atlas, store, scheduler="synchronous", device="cpu") == ["a.T_cell"]
     assert store.read("a.T_cell").n_cells == 100
+    assert "a: W252: 200 of 300 cells have no label in 'kind'" in caplog.text
+
+
+def test_labels_of_few_cells_make_no_dataset(tmp_path, caplog):
+    counts = grouped(np.random.default_rng(0), 140, 20, 8.0)
+    dataset = save(tmp_path / "a.h5ad", counts)
+    adata = ad.read_h5ad(tmp_path / "a.h5ad")
+    adata.obs["kind"] = np.repeat(["T cell", "B cell"], [100, 40])
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    atlas = expand_strata(AtlasConfig(datasets=[dataset | {"by": "kind"}]))
+    assert [entry.name for entry in atlas.datasets] == ["a.T_cell"]
+    assert "a: W251: 1 of 2 labels of 'kind' have fewer than 50 cells" in caplog.text

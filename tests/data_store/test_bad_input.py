@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from musegnn.data_store import ArraySource, open_matrix, validate_counts
 from musegnn.data_store.blocks import windows
+from musegnn.data_store.names import decode_names
 from musegnn.data_store.validate import check_pointers
 from musegnn.errors import InputError
 from tests.data_store.refusal import refuse
@@ -330,6 +331,11 @@ def test_names_that_are_not_utf8(make_adata, save):
         file["var/_index"].attrs.update(attributes)
 
     refuse(save(make_adata(), edit), "E240", "row 0")
+
+
+def test_names_that_hold_a_nul():
+    with pytest.raises(InputError, match=r"E241.*var/_index: the name in row 1 holds a NUL"):
+        decode_names(["A", "B\0C", "D"], where="x.h5ad", what="var/_index")
 
 
 @pytest.mark.parametrize("genes", [["A"] * 3, ["A", "B"]])

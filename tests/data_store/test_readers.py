@@ -49,6 +49,18 @@ def test_every_encoding_gives_the_matrix(encoding, dtype, rows, counts, make_ada
     assert [w[:4] for w in source.warnings] == (["W226"] if encoding == "csc" else [])
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">i4", ">f8"])
+def test_numbers_of_the_other_byte_order_are_read(dtype, counts, make_adata, save):
+    def edit(file):
+        for part, kind in (("data", dtype), ("indices", ">i4"), ("indptr", ">i8")):
+            values = file["X"][part][:].astype(kind)
+            del file["X"][part]
+            file["X"][part] = values
+
+    source = open_matrix(save(make_adata(), edit))
+    assert np.array_equal(gather(source, 50), counts.toarray())
+
+
 @given(rows=st.integers(1, 40), seed=st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_arrays_give_the_matrix_for_every_block_size(rows, seed):

@@ -179,6 +179,12 @@ def test_a_build_reads_a_url_through_a_copy(served, tmp_path):
     assert asked < 2.5 * path.stat().st_size  # once for its SHA-256, and a few heads
 
 
+def test_a_missing_package_of_a_server_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingDependencyError, match=r"E430.*needs the package gcsfs.*Fix: pip install gcsfs"):
+        open_matrix("gs://bucket/x.h5ad")
+
+
 def test_what_a_server_refuses_is_one_line(served, tmp_path):
     with pytest.raises(InputError, match=r"E230.*no such file"):
         open_matrix(f"{served[0]}/none.h5ad?secret=1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -303,3 +304,15 @@ def test_processes_that_race_lose_nothing(store, make_record, same):
     shown = {json.loads(p.read_bytes())["build"] for p in (store.path / "refs" / "lung").iterdir()}
     assert shown == set(builds)
     assert store.verify() == []
+
+
+def test_files_get_the_permissions_of_the_umask(tmp_path, make_record):
+    before = os.umask(0o027)
+    try:
+        store = Store.create(tmp_path / "store")
+        store.commit(make_record("lung"), "b1")
+    finally:
+        os.umask(before)
+    files = [path for path in store.path.rglob("*") if path.is_file()]
+    assert files
+    assert {path.stat().st_mode & 0o077 for path in files} <= {0o040, 0o000}

@@ -13,7 +13,7 @@ from musegnn.cli import HELD, main
 from musegnn.config import AtlasConfig
 from musegnn.datasets import expand_strata
 from musegnn.error_codes import codes
-from musegnn.output import HeldWarnings, warnings_in_words
+from musegnn.output import HeldWarnings, line_of, warnings_in_words
 
 
 def call(*arguments):
@@ -78,3 +78,12 @@ def test_strata_are_counted_as_datasets(tmp_path, capsys):
     found = capsys.readouterr()
     assert found.out.startswith("3 datasets in")
     assert HELD.lines == []
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/x/y"), IsADirectoryError(21, "Is a directory")]
+)
+def test_what_the_system_refuses_is_one_line_with_a_fix(error):
+    line = line_of(error)
+    assert line.startswith(f"error[E141] {error.filename or 'files'}: {error.strerror}")
+    assert "Fix: " in line
