@@ -186,7 +186,8 @@ def contrast(
     seed
         Seed of the halves.
     genes
-        File of gene names that the volcano plot marks, and whose rank among all genes is tested.
+        File of gene names that are compared even where the graphs lack them, and marked in the volcano plot; their
+        rank among all genes is tested.
     to
         Folder for genes.tsv, pairs.tsv, modules.tsv, contrast.json, volcano.png and partners.png; by default a folder
         in the run.
@@ -200,19 +201,17 @@ def contrast(
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
+    listed = [] if genes is None else read_names(genes)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        found = compare(
-            Store.open(folder.store_path()), folder.atlas(), a, b, splits=splits, seed=seed, progress=progress
-        )
+        store = Store.open(folder.store_path())
+        found = compare(store, folder.atlas(), a, b, genes=listed, splits=splits, seed=seed, progress=progress)
     place = to or folder.path / folder_name(a, b)
-    about = found.summary
-    listed, rank = None, ""
-    if genes is not None:
-        listed = read_names(genes)
+    about, rank = found.summary, ""
+    if listed:
         change = list_change(found.genes, listed)
         about = about | {"listed": change._asdict()}
         rank = f"{change.n_genes} listed genes rank with an AUROC of {change.auroc:.2f} (p {change.p_value:.2g}).\n"
-    files = [str(path) for path in write_contrast(found, place, genes=listed)]
+    files = [str(path) for path in write_contrast(found, place, genes=listed or None)]
     columns = ["gene", "change", "p_value", "q_value", "certainty", "n_gained", "n_lost", "gained", "lost"]
     shown, legend = with_marks(higher_certainty(found.genes).head(20))
     table = shown[[c for c in columns if c in shown]].to_string(index=False, float_format="%.3g")

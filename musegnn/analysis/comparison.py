@@ -30,7 +30,7 @@ from musegnn.text import some_of
 from musegnn.training.genes import gene_keys, read_orthologs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,16 +94,17 @@ def contrast(
     a: str,
     b: str,
     *,
+    genes: Collection[str] = (),
     splits: int = 20,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Contrast:
     """Compare the co-expression of two datasets, conditions or groups of datasets.
 
-    The genes are those that any dataset of the two groups has in the store, where they are detected in ten cells of
-    either group. Their counts are read again from the files of the atlas, since the store leaves out weak pairs. Of
-    three datasets or more on either side, chance comes from permuted labels of datasets, else from random halves of the
-    cells of each dataset.
+    The genes are those that any dataset of the two groups has in the store, and others by name, where they are detected
+    in ten cells of either group. Their counts are read again from the files of the atlas, since the store leaves out
+    weak pairs. Of three datasets or more on either side, chance comes from permuted labels of datasets, else from
+    random halves of the cells of each dataset.
 
     Parameters
     ----------
@@ -111,6 +112,8 @@ def contrast(
         Store of the graphs, and the atlas that it was built from.
     a, b
         Names of datasets, separated by commas, or ``tissue=...``, ``condition=...``, ``modality=...``, ``species=...``.
+    genes
+        Names of genes to compare besides those in the store, as in the files of either group.
     splits
         Number of random halves of each group, at least 3.
     seed
@@ -130,7 +133,7 @@ def contrast(
         raise ValueError(msg)
     atlas = expand_strata(atlas)
     groups = _groups(atlas, a, b)
-    wanted, symbols, certainty = _wanted(store, atlas, groups)
+    wanted, symbols, certainty = _wanted(store, atlas, groups, genes)
     cells = [[_read(dataset, atlas, wanted) for dataset in group] for group in groups]
     seen = [np.sum([np.bincount(c.counts.indices, minlength=len(wanted)) for c in group], axis=0) for group in cells]
     used = np.flatnonzero((seen[0] >= MIN_CELLS) & (seen[1] >= MIN_CELLS))
@@ -157,7 +160,7 @@ def contrast(
     result = judge(draw(first, second), made)
     t = changes(first, second)
     pairs = _pairs(t, first, second, names)
-    genes = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "gene": names,
             "change": result.ratio,
@@ -167,10 +170,10 @@ def contrast(
             "strength_b": second.strength,
         }
     )
-    genes = _with_partners(genes, pairs)
+    table = _with_partners(table, pairs)
     for side, known in zip(("a", "b"), certainty, strict=True):
-        genes[f"certainty_{side}"] = np.array([known.get(wanted[k], np.nan) for k in used], dtype=np.float32)
-    genes = genes.sort_values(["p_value", "change"], ascending=[True, False], ignore_index=True)
+        table[f"certainty_{side}"] = np.array([known.get(wanted[k], np.nan) for k in used], dtype=np.float32)
+    table = table.sort_values(["p_value", "change"], ascending=[True, False], ignore_index=True)
     summary = {
         "a": [d.name for d in groups[0]],
         "b": [d.name for d in groups[1]],
@@ -183,7 +186,7 @@ def contrast(
         "seed": seed,
     }
     modules = _modules(first, second, names, seed)
-    return Contrast(genes=genes, pairs=pairs.head(MAX_PAIRS), modules=modules, summary=summary)
+    return Contrast(genes=table, pairs=pairs.head(MAX_PAIRS), modules=modules, summary=summary)
 
 
 def _groups(atlas: AtlasConfig, a: str, b: str) -> list[list[DatasetConfig]]:
@@ -212,9 +215,9 @@ def _chosen(atlas: AtlasConfig, text: str) -> list[DatasetConfig]:
 
 
 def _wanted(
-    store: Store, atlas: AtlasConfig, groups: Sequence[Sequence[DatasetConfig]]
+    store: Store, atlas: AtlasConfig, groups: Sequence[Sequence[DatasetConfig]], more: Collection[str]
 ) -> tuple[list[str], dict[str, str], list[dict[str, float]]]:
-    """Return the keys of the genes that any of the datasets has, their names, and their certainty in each group."""
+    """Return the keys of genes of the datasets and of `more`, their names, and their certainty in each group."""
     symbols: dict[str, str] = {}
     certainty: list[dict[str, float]] = [{} for _ in groups]
     for known, dataset in ((known, d) for known, group in zip(certainty, groups, strict=True) for d in group):
@@ -225,6 +228,10 @@ def _wanted(
         if genes.certainty is not None:
             for key, value in zip(keys, genes.certainty.tolist(), strict=True):
                 known[key] = max(value, known.get(key, 0.0))
+    named = np.array(sorted(more), dtype=np.str_)
+    for dataset in (d for group in groups for d in group):
+        for key, gene in zip(_keys(named, dataset, atlas), named.tolist(), strict=True):
+            symbols.setdefault(key, gene)
     return sorted(symbols), symbols, certainty
 
 

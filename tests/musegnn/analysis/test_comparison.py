@@ -111,6 +111,19 @@ def test_groups_that_cannot_be_compared_are_refused(built, a, b, message):
         analysis.contrast(store, atlas, a, b)
 
 
+def test_genes_that_no_graph_has_are_compared_by_name(built):
+    _, _, folder = built
+    entries = [{"name": n, "path": str(folder / f"{n}.h5ad"), "condition": n} for n in ("control", "treated")]
+    atlas = configure(folder, entries, n_genes=60)
+    store = mg.build_graphs(atlas, folder / "few")
+    known = analysis.contrast(store, atlas, "control", "treated", splits=3).genes["gene"]
+    others = sorted(set(GENES) - set(known))
+    assert len(others) > 20
+    more = analysis.contrast(store, atlas, "control", "treated", genes=[*others[:10], "NOSUCHGENE"], splits=3).genes
+    assert set(more["gene"]) == {*known, *others[:10]}
+    assert more.set_index("gene").loc[others[:10], "p_value"].between(0.0, 1.0).all()
+
+
 def test_strata_of_one_file_are_compared(built):
     _, _, folder = built
     atlas = configure(folder, [{"name": "all", "path": str(folder / "control.h5ad"), "by": "state"}], n_genes=110)
