@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.integer]
 
 Float = TypeVar("Float", bound=np.floating)
+Result = TypeVar("Result")
 Similarity = Literal["balanced", "csls", "cosine"]
 
 BLOCK_BYTES = 16 << 20
@@ -241,7 +242,8 @@ def nearest_euclidean(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
     distances = np.empty((n, k))
     positions = np.empty((n, k), dtype=np.int64)
     rows = max(1, BLOCK_ENTRIES // n)
-    for start in range(0, n, rows):
+
+    def find(start: int) -> None:
         block = np.arange(start, min(start + rows, n))
         d2 = square[block, None] + square[None, :] - 2 * centred[block] @ centred.T
         d2[np.arange(len(block)), block] = np.inf
@@ -251,6 +253,8 @@ def nearest_euclidean(x: NDArray[np.floating], k: int) -> tuple[Floats, Ints]:
         order = np.argsort(exact, axis=1, kind="stable")
         distances[block] = np.take_along_axis(exact, order, axis=1)
         positions[block] = np.take_along_axis(close, order, axis=1)
+
+    in_threads(find, range(0, n, rows))
     return distances, positions
 
 
@@ -383,6 +387,13 @@ def in_threads(work: Callable[[int], None], starts: range, progress: Callable[[i
         for done, _ in enumerate(pool.map(work, starts), 1):
             if progress is not None:
                 progress(done, len(starts))
+
+
+def of_each(work: Callable[[int], Result], n: int) -> list[Result]:
+    """Return what `work` gives for 0 to n - 1, computed as by :func:`in_threads`."""
+    found: dict[int, Result] = {}
+    in_threads(lambda k: found.__setitem__(k, work(k)), range(n))
+    return [found[k] for k in range(n)]
 
 
 def _strips(group: NDArray[np.int64]) -> NDArray[np.int64]:

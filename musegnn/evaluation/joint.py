@@ -101,8 +101,9 @@ def retrieve_jointly(
         query, where = np.nonzero(targets >= 0)
         own = similarity[query, targets[query, where]]
         similarity[query, targets[query, where]] = -np.inf
-        above = count_at_least(similarity, query, np.nextafter(own + TIE, np.inf))
-        equal = count_at_least(similarity, query, own - TIE) - above
+        bounds = np.stack([np.nextafter(own + TIE, np.inf), own - TIE], axis=1)
+        above, not_below = count_at_least(similarity, np.repeat(query, 2), bounds.ravel()).reshape(-1, 2).T
+        equal = not_below - above
         scores[:, place[rows[query]], where] = expected_scores(above, equal + 1, k=k)
 
     in_threads(score, range(0, len(chosen), step))

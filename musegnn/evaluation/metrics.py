@@ -15,6 +15,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import normalized_mutual_info_score, silhouette_samples
 
+from musegnn.vectors import in_threads
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -154,15 +156,19 @@ def neighborhood_overlap(neighborhood: csr_matrix, dataset: Ints, cluster: Ints)
     """
     ones = np.ones(neighborhood.nnz, dtype=np.float32)  # counts of shared keys stay exact below 2^24
     sets = csr_matrix((ones, neighborhood.indices, neighborhood.indptr), shape=neighborhood.shape)
-    total = 0.0
-    for label in np.unique(cluster):
-        rows = np.flatnonzero(cluster == label)
+    labels = np.unique(cluster)
+    parts = np.zeros(len(labels))
+
+    def overlap(place: int) -> None:
+        rows = np.flatnonzero(cluster == labels[place])
         blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
         sums = [_summed_jaccard(sets, dataset, a, b) for a in blocks for b in blocks]
         summed, count = np.sum(sums, axis=0)
         if count:
-            total += len(rows) / len(dataset) * summed / count
-    return float(total)
+            parts[place] = len(rows) / len(dataset) * summed / count
+
+    in_threads(overlap, range(len(labels)))
+    return float(sum(parts.tolist()))
 
 
 def _summed_jaccard(sets: csr_matrix, dataset: Ints, a: Ints, b: Ints) -> tuple[float, int]:

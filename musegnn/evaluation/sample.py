@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 MOST_PAIRS, MOST_DATASETS, MOST_ROWS = 200, 12, 10_000
-QUERIES = 4000
+QUERIES, MIXING_ROWS = 4000, 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def draw_sample(graphs: Sequence[GraphData], seed: int = 0) -> Sample:
         several = copies[gene] > 1
         queries = _drawn(several & held_out, QUERIES // 2, seed, "held_out_queries")
         queries |= _drawn(several & ~held_out, QUERIES // 2, seed, "anchor_queries")
-        rows = _drawn(np.ones(n, dtype=np.bool_), QUERIES, seed, "mixing_rows")
+        rows = _drawn(np.ones(n, dtype=np.bool_), MIXING_ROWS, seed, "mixing_rows")
         order = stream(seed, "graph_genes").permutation(len(copies))
         within = np.zeros(len(copies), dtype=np.bool_)
         within[order[np.cumsum(copies[order]) <= MOST_ROWS]] = True

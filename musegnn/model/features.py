@@ -153,5 +153,5 @@ def dropout_mask(
     """
     if share == 0.0:
         return None
-    keep = torch.rand(tuple(size), generator=generator, dtype=torch.float32) >= share
-    return keep.to(like).mul_(1.0 / (1.0 - share))
+    drawn = torch.rand(tuple(size), generator=generator, dtype=torch.float32)
+    return drawn.ge_(share).to(like).mul_(1.0 / (1.0 - share))

@@ -96,7 +96,7 @@ class AtlasModel(nn.Module):
         features, own = self._features[i], self._own[str(i)]
         assert isinstance(own, nn.ModuleDict)
         keep = self._dropout_mask("feature_dropout", i, round_, features.profile.shape)
-        x: torch.Tensor = features.profile if keep is None else features.profile * keep
+        x: torch.Tensor = features.profile if keep is None else keep.mul_(features.profile)
         if "maps" in own:
             assert features.columns is not None
             anchors = self._dropout_mask("anchor_dropout", i, round_, features.columns.shape)

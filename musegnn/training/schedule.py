@@ -17,9 +17,8 @@ from musegnn.random import stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
 
-    from musegnn.graph import ComparedGraph
+    from musegnn.graph import ComparedGraph, SignedNeighbours
     from musegnn.training.overlap import PairOverlap
 
 ALONE = -1
@@ -98,7 +97,7 @@ def draw_contrast(
 
     Genes are drawn without replacement; `pair` is subject and partner, `overlap` what they have in common.
     """
-    positive = [graph.neighbours.positive for graph in pair]
+    positive = [_Positive(graph.neighbours) for graph in pair]
     names, pools = (pair[0].name, pair[1].name), (overlap.pool_i, overlap.pool_j)
     sides = [_draw_side(seed, round_, names, k, positive[k], pools[k], n_contrast) for k in (0, 1)]
     (anchors_i, positives_i), (anchors_j, positives_j) = sides
@@ -108,7 +107,7 @@ def draw_contrast(
     for edges, place, (anchors, positives) in zip(positive, places, sides, strict=True):
         rows = np.concatenate([anchors, positives])
         same = rows[:, None] == rows[None, :]
-        exclude[np.ix_(place, place)] = same | edges[rows][:, rows].toarray()
+        exclude[np.ix_(place, place)] = same | edges.among(rows)
     exclude |= exclude.T
     index = np.arange(k)
     exclude[index, index + k] = exclude[index + k, index] = False
@@ -122,11 +121,37 @@ def _draw_side(
     round_: int,
     names: tuple[str, str],
     side: int,
-    positive: csr_array,
+    positive: _Positive,
     pool: NDArray[np.int64],
     n_contrast: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     random = stream(seed, "contrast", round_, *names, side)
     anchors = random.permutation(pool)[:n_contrast]
-    start, degree = positive.indptr[anchors].astype(np.int64), np.diff(positive.indptr)[anchors]
-    return anchors, positive.indices[start + random.integers(0, degree)].astype(np.int64)
+    return anchors, positive.neighbour(anchors, random.integers(0, positive.degree(anchors)))
+
+
+class _Positive:
+    """The positive edges of a graph, of which a round needs those of a few genes."""
+
+    def __init__(self, neighbours: SignedNeighbours) -> None:
+        self._rowptr, self._columns, self._signs = neighbours.indptr, neighbours.indices, neighbours.signs
+        self._before = np.concatenate([np.zeros(1, np.int32), np.cumsum(self._signs, dtype=np.int32)])
+
+    def degree(self, genes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the numbers of positive neighbours."""
+        degree: NDArray[np.int32] = self._before[self._rowptr[genes + 1]] - self._before[self._rowptr[genes]]
+        return degree
+
+    def neighbour(self, genes: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positive neighbour of each gene that has so many before it."""
+        entry = np.searchsorted(self._before, self._before[self._rowptr[genes]] + place + 1) - 1
+        return self._columns[entry].astype(np.int64)
+
+    def among(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the adjacency matrix of some genes, in which any may be repeated."""
+        is_edge = np.zeros((len(genes), len(self._rowptr) - 1), dtype=np.bool_)
+        for row, gene in zip(is_edge, genes.tolist(), strict=True):
+            entries = slice(self._rowptr[gene], self._rowptr[gene + 1])
+            row[self._columns[entries]] = self._signs[entries]
+        among: NDArray[np.bool_] = is_edge[:, genes]
+        return among

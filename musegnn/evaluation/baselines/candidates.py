@@ -14,7 +14,7 @@ from musegnn.evaluation.baselines import alignment
 from musegnn.evaluation.joint import retrieve_jointly
 from musegnn.evaluation.retrieval import summarize_pairs
 from musegnn.model.relational_features import anchor_genes, relations
-from musegnn.vectors import unit_rows
+from musegnn.vectors import of_each, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +96,8 @@ def baseline_candidates(
     queries
         Pooled rows by which they are chosen, shape (n,); ``None``: all.
     """
-    components = {t.name: alignment.pca_vectors(profiles[t.name], max(*dims, PAIRWISE_DIM)) for t in graphs}
+    found = of_each(lambda k: alignment.pca_vectors(profiles[graphs[k].name], max(*dims, PAIRWISE_DIM)), len(graphs))
+    components = {t.name: x for t, x in zip(graphs, found, strict=True)}
     seen = "the shared genes that training may see"
     dim, aligned = best_alignment(graphs, components, dims, queries=queries)
     pairwise = {name: x[:, :PAIRWISE_DIM] for name, x in components.items()}
@@ -139,12 +140,16 @@ def best_alignment(
     `components` (N, d) by dataset name have at least as many columns as the largest of `dims`; `queries` are as of
     :func:`musegnn.evaluation.joint.retrieve_jointly`. Where no gene is held out, the first of `dims` is taken.
     """
-    spaces = {
-        dim: alignment.consensus_alignment(graphs, {name: x[:, :dim] for name, x in components.items()}) for dim in dims
-    }
-    scores = [summarize_pairs(retrieve_jointly(graphs, spaces[dim], queries=queries))["overall"]["mrr"] for dim in dims]
-    best = dims[int(np.argmax(np.nan_to_num(scores)))]
-    return best, spaces[best]
+
+    def align(k: int) -> dict[str, Floats]:
+        return alignment.consensus_alignment(graphs, {name: x[:, : dims[k]] for name, x in components.items()})
+
+    spaces = of_each(align, len(dims))
+    held_out = ~np.concatenate([t.trainable for t in graphs])
+    asked = held_out if queries is None else held_out & queries
+    scores = [summarize_pairs(retrieve_jointly(graphs, space, queries=asked))["overall"]["mrr"] for space in spaces]
+    best = int(np.argmax(np.nan_to_num(scores)))
+    return dims[best], spaces[best]
 
 
 def relational_vectors(

@@ -24,6 +24,7 @@ def small_limits(monkeypatch):
     monkeypatch.setattr(sample, "MOST_DATASETS", 3)
     monkeypatch.setattr(sample, "MOST_ROWS", 300)
     monkeypatch.setattr(sample, "QUERIES", 40)
+    monkeypatch.setattr(sample, "MIXING_ROWS", 30)
 
 
 def overall(pairs):
@@ -48,7 +49,7 @@ def test_a_large_atlas_is_sampled_up_to_the_limits(scene, small_limits):
     np.testing.assert_array_equal(found.queries, again.queries)
     held_out = ~np.concatenate([t.trainable for t in graphs])
     assert (found.queries & held_out).sum() == (found.queries & ~held_out).sum() == 20
-    assert found.rows.sum() == 40
+    assert found.rows.sum() == 30
     genes = np.concatenate([t.keys for t in graphs])
     inside = set(genes[found.graph_rows])
     assert found.graph_rows.sum() <= 300
