@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 GPU_SECONDS = 60.0
 PASSED_ON = ("OMP_WAIT_POLICY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_DEBUG", "NUMBA_CACHE_DIR")
+DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that spin while they wait would hold the cores that other actors of the host need."""
 
 
 def train_on_cluster(
@@ -109,7 +111,7 @@ def train_on_cluster(
             gpus=gpus,
             device="cuda" if gpus else "cpu",
             memory=memory,
-            environment=NCCL_SETTINGS | {name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            environment=actor_environment(),
             on_phase=on_phase,
         )
         metrics = Metrics(folder.path.name)
@@ -139,6 +141,11 @@ def train_on_cluster(
             monitor.stopped(error)
             raise
     return monitor
+
+
+def actor_environment() -> dict[str, str]:
+    """Return the environment variables of actors: defaults, and what this process has of those that are passed on."""
+    return NCCL_SETTINGS | DEFAULTS | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def gpus_per_actor(ray: Any, device: str, actors: int, *, wait: float = GPU_SECONDS) -> int:  # an untyped module

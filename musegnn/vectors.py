@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.integer]
 
 Float = TypeVar("Float", bound=np.floating)
-Result = TypeVar("Result")
 Similarity = Literal["balanced", "csls", "cosine"]
 
 BLOCK_BYTES = 16 << 20
@@ -387,13 +386,6 @@ def in_threads(work: Callable[[int], None], starts: range, progress: Callable[[i
         for done, _ in enumerate(pool.map(work, starts), 1):
             if progress is not None:
                 progress(done, len(starts))
-
-
-def of_each(work: Callable[[int], Result], n: int) -> list[Result]:
-    """Return what `work` gives for 0 to n - 1, computed as by :func:`in_threads`."""
-    found: dict[int, Result] = {}
-    in_threads(lambda k: found.__setitem__(k, work(k)), range(n))
-    return [found[k] for k in range(n)]
 
 
 def _strips(group: NDArray[np.int64]) -> NDArray[np.int64]:

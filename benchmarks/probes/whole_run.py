@@ -7,6 +7,7 @@ Each line is a stage: name, wall and CPU seconds, peak of this process in it and
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -53,5 +54,6 @@ def stage(name: str, work: Callable[[], Any], folder: RunFolder | None = None) -
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
     path, folder, count = sys.argv[1:]
     main(json.loads(Path(path).read_text(encoding="utf-8")), Path(folder), int(count))

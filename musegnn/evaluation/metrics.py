@@ -8,7 +8,7 @@ Legend: n pooled rows, d dimensions, k neighbours, B datasets, C clusters, V gen
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -18,16 +18,24 @@ from sklearn.metrics import normalized_mutual_info_score, silhouette_samples
 from musegnn.vectors import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
+Result = TypeVar("Result")
 LISI_NEIGHBORS = 90
 BISECTIONS = 100
 BLOCK_ROWS = 1024
+
+
+def of_each(work: Callable[[int], Result], n: int) -> list[Result]:
+    """Return what `work` gives for 0 to n - 1, computed as by :func:`musegnn.vectors.in_threads`."""
+    found: dict[int, Result] = {}
+    in_threads(lambda k: found.__setitem__(k, work(k)), range(n))
+    return [found[k] for k in range(n)]
 
 
 def mean_of_defined(values: Sequence[float] | Floats) -> float:

@@ -16,7 +16,6 @@ from musegnn.evaluation import metrics
 from musegnn.evaluation.edge_prediction import graph_auc
 from musegnn.evaluation.neighbor_graph import N_NEIGHBORS, connectivities, has_leiden, leiden, path_nearest
 from musegnn.random import stream
-from musegnn.vectors import of_each
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +92,7 @@ def published_metrics(
         }
         for name, chosen in subsets.items():
             row[name] = _mixing(x, graph, dataset, cluster, np.flatnonzero(chosen))
-        each = of_each(partial(_mixing_of_pair, x, graph, dataset, cluster, pairs), len(pairs))
+        each = metrics.of_each(partial(_mixing_of_pair, x, graph, dataset, cluster, pairs), len(pairs))
         row["pairwise"] = {name: metrics.mean_of_defined([one[name] for one in each]) for name in ("asw", "gc")}
         result["resolutions"].append(row)
     return result
@@ -142,7 +141,7 @@ def _pairwise_integration(
     x: NDArray[np.float64], dataset: NDArray[np.int64], pairs: Sequence[NDArray[np.int64]]
 ) -> dict[str, Any]:  # JSON
     """Average iLISI over the pairs of datasets that share enough genes."""
-    each = of_each(lambda k: _integration(x[pairs[k]], dataset[pairs[k]]), len(pairs))
+    each = metrics.of_each(lambda k: _integration(x[pairs[k]], dataset[pairs[k]]), len(pairs))
     known = [one["ilisi"] for one in each if not one["absent"]]
     absent = "" if known else f"no pair of datasets has more than {metrics.LISI_NEIGHBORS} rows of shared genes"
     return {"n_rows": sum(len(rows) for rows in pairs), "ilisi": metrics.mean_of_defined(known), "absent": absent}

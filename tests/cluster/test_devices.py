@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from musegnn.cluster import device
-from musegnn.cluster.train import gpus_per_actor
+from musegnn.cluster.train import actor_environment, gpus_per_actor
 from musegnn.errors import ConfigError
 
 
@@ -69,3 +69,10 @@ def test_a_gpu_that_no_longer_answers_is_lost(monkeypatch):
     assert not device.is_lost("cuda")
     monkeypatch.setattr(torch.cuda, "synchronize", fail)
     assert device.is_lost("cuda")
+
+
+def test_waiting_threads_of_actors_sleep_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert actor_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert actor_environment()["OMP_WAIT_POLICY"] == "ACTIVE"

@@ -12,9 +12,10 @@ import numpy as np
 
 from musegnn.evaluation.baselines import alignment
 from musegnn.evaluation.joint import retrieve_jointly
+from musegnn.evaluation.metrics import of_each
 from musegnn.evaluation.retrieval import summarize_pairs
 from musegnn.model.relational_features import anchor_genes, relations
-from musegnn.vectors import of_each, unit_rows
+from musegnn.vectors import unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
