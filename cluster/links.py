@@ -60,8 +60,10 @@ def ping(addresses: Sequence[Address], seconds: float = PING_SECONDS) -> list[An
             else:
                 answers[k] = _answer(code)
         until = time.monotonic() + seconds
-        while selector.get_map() and (left := until - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
+        left = seconds
+        while selector.get_map() and left > 0:
+            left = until - time.monotonic()  # a last look where this process did not run for long
+            for key, _ in selector.select(max(left, 0.0)):
                 trying = key.fileobj  # type: ignore[assignment]  # it was registered above
                 answers[key.data] = _answer(trying.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
                 selector.unregister(trying)
