@@ -61,6 +61,17 @@ def test_the_store_is_read_as_it_was_written(store, name):
     assert {array: digest(attrgetter(array)(record)) for array in SUMS[name]} == SUMS[name]
 
 
+def test_a_store_with_certainty_is_read_as_it_was_written():
+    store, sums = mg.Store.open(DATA / "store_1.1"), json.loads((DATA / "sha256_1.1.json").read_text())
+    assert store.datasets() == sorted(sums)
+    assert store.verify() == []
+    for name, arrays in sums.items():
+        record = store.read(name)
+        assert "genes.certainty" in arrays
+        assert {array: digest(attrgetter(array)(record)) for array in arrays} == arrays
+        assert 0.0 < record.genes.certainty.max() <= 1.0
+
+
 def test_a_store_without_certainty_gives_vectors_without_it(store):
     assert all(store.read(name).genes.certainty is None for name in store.datasets())
     model = mg.MuSeGNN.load(DATA / "closed_form", store)

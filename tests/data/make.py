@@ -30,7 +30,10 @@ RUNS = {
     "transformer": {"model.encoder": "transformer", "model.head_dim": 4, "training.rounds": 2},
 }
 ARRAYS = (
-    *(f"genes.{name}" for name in ("gene", "gene_id", "mean", "variance", "n_cells", "mu", "sigma", "score")),
+    *(
+        f"genes.{name}"
+        for name in ("gene", "gene_id", "mean", "variance", "n_cells", "mu", "sigma", "score", "certainty")
+    ),
     *(f"pairs.{name}" for name in ("indptr", "indices", "z", "estimate", "histogram")),
     "profile",
 )
