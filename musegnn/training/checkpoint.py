@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
     Tensors = Mapping[str, torch.Tensor]
 
@@ -238,6 +239,23 @@ def read_units(
             raise _damaged(folder, f"unit `{name}` of round {manifest.round} is not what was written")
         units[name] = load(data)
     return units
+
+
+def load_weights(module: nn.Module, unit: str, state: Tensors) -> None:
+    """Set the weights of a unit to those of its state in a checkpoint.
+
+    Raises
+    ------
+    RunError
+        E402 when names or shapes are not those of this model.
+    """
+    weights = {k.removeprefix("weight/"): v for k, v in state.items() if k.startswith("weight/")}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        msg = f"the weights of `{unit}` are not those of this model"
+        fix = "use the configuration and store of the run"
+        raise RunError(msg, code="E402", where="checkpoint", fix=fix) from error
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from musegnn.errors import RunError
+from musegnn.training.checkpoint import load_weights
 from musegnn.training.comm import Comm, LocalComm, add_ascending, read_numbers
 from musegnn.training.diagnostics import compare_pair
 from musegnn.training.objective import Objective
@@ -184,13 +185,7 @@ class Engine:
         RunError
             E402 when names or shapes are not those of this model.
         """
-        weights = {k.removeprefix("weight/"): v for k, v in state.items() if k.startswith("weight/")}
-        try:
-            self.model.units[unit].load_state_dict(weights)
-        except RuntimeError as error:
-            msg = f"the weights of `{unit}` are not those of this model"
-            fix = "use the configuration and store of the run"
-            raise RunError(msg, code="E402", where="checkpoint", fix=fix) from error
+        load_weights(self.model.units[unit], unit, state)
         for name, parameter in self.model.units[unit].named_parameters():
             prefix = f"adam/{name}/"
             moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -19,7 +19,7 @@ from musegnn.errors import RunError
 from musegnn.graph import PartnerGraph, SignedNeighbours
 from musegnn.model.relational_features import anchor_genes
 from musegnn.training.added import Fixed, fit_added, mean_align
-from musegnn.training.checkpoint import Shard, commit, manifests, read_units, write_shard
+from musegnn.training.checkpoint import Shard, commit, load_weights, manifests, read_units, write_shard
 from musegnn.training.diagnostics import compare_pair
 from musegnn.training.genes import check_orthologs
 from musegnn.training.metrics_log import describe_space
@@ -145,8 +145,7 @@ def extend(run: TrainedRun, store: Records, config: AtlasConfig) -> tuple[Traine
         data = Prepared(records=records, edges=edges, graphs=[*graphs, new.graph], anchors=anchors, digests=[])
         model = make_model(data, config, owned=[i])
         for unit, module in model.shared.by_unit.items():
-            module.load_state_dict({key.removeprefix("weight/"): value for key, value in units[unit].items()
-                                    if key.startswith("weight/")})  # fmt: skip
+            load_weights(module, unit, units[unit])
         fixed = Fixed(graphs=graphs, vectors=[vectors[graph.name] for graph in graphs], align=align)
         fit_added(model, i, fixed, seed=config.training.seed)
         with torch.no_grad():
