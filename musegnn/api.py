@@ -235,11 +235,17 @@ class MuSeGNN:
             return score_pairs(model.decoder(i), model.encode(i), *ends).cpu().numpy().astype(np.float32)
 
     def graph_reports(self) -> list[dict[str, Any]]:
-        """Return size, density and signs of each graph, and what the build dropped and why (``report``)."""
+        """Return size, density and signs of each graph, and what the build dropped and why (``report``).
+
+        ``uncertain_share`` is the share of genes of low certainty, ``None`` where the graph knows of none.
+        """
+        from musegnn.analysis.certainty import LOW
+
         reports = []
         found = self.problems()
         for graph in self.graphs:
             record, edges = self.records[graph.name], self.edges[graph.name]
+            certainty = record.genes.certainty
             reports.append(
                 {
                     "dataset": graph.name,
@@ -256,6 +262,7 @@ class MuSeGNN:
                     "cutoff": edges.cutoff,
                     "held_out_edges": len(graph.held_out.rows),
                     "held_out_genes": int((~graph.trainable).sum()),
+                    "uncertain_share": None if certainty is None else float((certainty < LOW).mean()),
                     "problems": [str(problem) for problem in found if problem.dataset == graph.name],
                     "report": record.report,
                 }

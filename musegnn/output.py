@@ -106,9 +106,10 @@ def print_run(folder: RunFolder, common: Common) -> None:
         files = {name: str(folder.path / name) for name in RESULTS}
         print_json({"run": str(folder.path), "files": files, "summary": about["sentences"], "warnings": warnings})
         return
-    print("\n".join(["", *about["sentences"], "", *about["table"], ""]))
+    print("\n".join(["", *about["table"], ""]))
     if warnings:
         print("\n".join(["Worth knowing (`musegnn explain CODE` says more, run.log which numbers):", *warnings, ""]))
+    print("\n".join([*about["sentences"], ""]))
     print(f"Results in {shown(folder.path)}: {', '.join(RESULTS)}")
     print(f"Next: open {shown(folder.report)} in a browser, or `musegnn neighbors {shown(folder.path)} GENE`.")
 

@@ -225,7 +225,9 @@ def _extended(config: AtlasConfig, entry: dict[str, Any]) -> AtlasConfig:
     from musegnn.datasets import expand_strata
 
     if not config.model.is_closed_form:
-        msg = "its vectors are not made of maps in closed form alone, to which a dataset could be fitted"
+        model = config.model
+        settings = f"embedding {model.embedding}, encoder {model.encoder}, decoder {model.decoder}"
+        msg = f"its vectors are not made of maps in closed form alone ({settings}), to which a dataset could be fitted"
         raise RunError(msg, code="E412", where="add", fix="train all datasets together")
     new = expand_strata(atlas([entry])).datasets
     taken = {dataset.name for dataset in config.datasets}
@@ -407,7 +409,7 @@ def evaluate(
     graphs, problems = model.graph_reports(), model.problems()
     warnings = [f"{graph['dataset']}: {line}" for graph in graphs for line in graph["report"].get("warnings", [])]
     about = {
-        "sentences": sentences(evaluation, [(problem.code, problem.dataset) for problem in problems]),
+        "sentences": sentences(evaluation, [(problem.code, problem.dataset) for problem in problems], graphs),
         "table": dataset_table(evaluation, graphs),
         "warnings": [*warnings, *map(str, problems)],
     }

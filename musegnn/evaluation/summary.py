@@ -1,4 +1,4 @@
-"""A run in three sentences and one table, for people who want to know what was found and how sure it is."""
+"""A run in a few sentences and one table, for people who want to know what was found and how sure it is."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ ROWS = 20
 UNALIGNED = frozenset(["W501", "W502", "W503"])
 
 
-def sentences(evaluation: dict[str, Any], problems: Sequence[tuple[str, str]] = ()) -> list[str]:  # JSON
-    """Return three sentences: is the space real and better than a baseline, what aligns, and how sure graphs are.
+def sentences(
+    evaluation: dict[str, Any],  # JSON
+    problems: Sequence[tuple[str, str]] = (),
+    graphs: Sequence[dict[str, Any]] = (),
+) -> list[str]:
+    """Return sentences: is the space real and better than a baseline, what aligns, and how sure graphs and genes are.
 
     Parameters
     ----------
@@ -31,8 +35,12 @@ def sentences(evaluation: dict[str, Any], problems: Sequence[tuple[str, str]] = 
         Content of ``evaluation.json``.
     problems
         Code and dataset of silent failures of training (:func:`musegnn.training.diagnostics.problems`).
+    graphs
+        Reports of the graphs (:meth:`musegnn.MuSeGNN.graph_reports`). Nothing is said of the certainty of genes where
+        no graph knows it.
     """
-    return [_shared_space(evaluation), _alignment(evaluation, problems), _certainty(evaluation)]
+    said = [_shared_space(evaluation), _alignment(evaluation, problems), _certainty(evaluation)]
+    return said + _uncertain_genes(graphs)
 
 
 def dataset_table(evaluation: dict[str, Any], graphs: Sequence[dict[str, Any]]) -> list[str]:  # JSON
@@ -45,8 +53,10 @@ def dataset_table(evaluation: dict[str, Any], graphs: Sequence[dict[str, Any]]) 
         times, partner = _best_partner(evaluation, graph["dataset"])
         found = "-" if times is None else f"{times:.0f} x chance" if times >= FOUND else "at chance"
         size = [f"{graph[key]:,}" for key in ("n_cells", "n_genes", "n_edges")]
-        rows.append([graph["dataset"], graph["tissue"], *size, found, partner or "-"])
-    header = ["dataset", "tissue", "cells", "genes", "edges", "hidden genes found", "best in"]
+        share = graph["uncertain_share"]
+        uncertain = "-" if share is None else f"{100 * share:.0f} %"
+        rows.append([graph["dataset"], graph["tissue"], *size, uncertain, found, partner or "-"])
+    header = ["dataset", "tissue", "cells", "genes", "edges", "uncertain genes", "hidden genes found", "best in"]
     more = [f"and {len(graphs) - ROWS} more datasets: see report.html"] if len(graphs) > ROWS else []
     return [*lay_out(header, rows), *more]
 
@@ -101,6 +111,21 @@ def _certainty(evaluation: dict[str, Any]) -> str:
         f"Neighbours in the map are {strength} co-expressed: a hidden edge is nearer than a pair without one in "
         f"{100 * value:.0f} % of cases (50 % by chance)."
     )
+
+
+def _uncertain_genes(graphs: Sequence[dict[str, Any]]) -> list[str]:
+    known = [graph for graph in graphs if graph["uncertain_share"] is not None]
+    if not known:
+        return []
+    n_genes = sum(graph["n_genes"] for graph in known)
+    uncertain = sum(graph["uncertain_share"] * graph["n_genes"] for graph in known)
+    shares = {graph["dataset"]: graph["uncertain_share"] for graph in known}
+    most = max(shares, key=lambda name: shares[name])
+    where = f", most of all in {most} ({100 * shares[most]:.0f} %)" if len(known) > 1 and uncertain else ""
+    return [
+        f"{100 * uncertain / n_genes:.0f} % of genes are uncertain (certainty below .5){where}: other cells of the "
+        "same kind would mostly show other partners of theirs. Tables mark them with a ?."
+    ]
 
 
 def _best_partner(evaluation: dict[str, Any], name: str) -> tuple[float | None, str]:

@@ -180,9 +180,10 @@ def test_finished_run_is_not_repeated(atlas, undisturbed):
 def test_the_end_says_what_was_found_in_words(atlas, undisturbed):
     lines = finish(atlas, undisturbed).strip().splitlines()
     about = json.loads((undisturbed / "summary.json").read_text())
-    assert lines[:3] == about["sentences"]
-    assert lines[4].split()[:2] == ["dataset", "tissue"]
-    assert [line.split()[0] for line in lines[5:8]] == ["one", "two", "three"]
+    assert lines[0].split()[:2] == ["dataset", "tissue"]
+    assert [line.split()[0] for line in lines[1:4]] == ["one", "two", "three"]
+    assert lines[-7:-3] == about["sentences"]  # what was found and how sure, then files, then what to open
+    assert "of genes are uncertain" in lines[-4]
     assert "musegnn neighbors" in lines[-1]
     assert about["warnings"]
     for code in {line.split(": ")[1] for line in about["warnings"] if not line.startswith("W")}:

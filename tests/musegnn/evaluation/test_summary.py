@@ -35,7 +35,8 @@ def evaluation():
 
 def graphs():
     sizes = {"n_cells": 2700, "n_genes": 600, "n_edges": 5000}
-    return [{"dataset": name, "tissue": "lung", **sizes} for name in "abc"]
+    shares = zip("abc", (0.25, 0.5, None), strict=True)
+    return [{"dataset": name, "tissue": "lung", "uncertain_share": share, **sizes} for name, share in shares]
 
 
 def test_what_aligns_and_what_does_not_is_said(evaluation):
@@ -46,8 +47,17 @@ def test_what_aligns_and_what_does_not_is_said(evaluation):
     assert "87 % of cases (50 % by chance)" in sure
     rows = [line.split() for line in dataset_table(evaluation, graphs())]
     assert rows[1][:5] == ["a", "lung", "2,700", "600", "5,000"]
+    assert rows[1][5:7] == ["25", "%"]
+    assert rows[3][5] == "-"
     assert rows[1][-4:] == ["30", "x", "chance", "b"]
     assert rows[3][-3:] == ["at", "chance", "-"]
+
+
+def test_the_share_of_uncertain_genes_is_said(evaluation):
+    *_, said = sentences(evaluation, graphs=graphs())
+    assert said.startswith("38 % of genes are uncertain (certainty below .5), most of all in b (50 %)")
+    unknown = [graph | {"uncertain_share": None} for graph in graphs()]
+    assert sentences(evaluation, graphs=unknown) == sentences(evaluation)
 
 
 def test_a_silent_failure_of_training_counts_as_not_aligned(evaluation):
