@@ -5,6 +5,7 @@ A full run writes its table of ``SECURITY.md``.
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING
 
 from benchmarks.cases.crash import nothing
@@ -12,6 +13,7 @@ from benchmarks.crash.fuzz import Fuzz, fuzz
 from benchmarks.crash.inputs import KINDS
 from benchmarks.pages import machine_and, write_table
 from benchmarks.registry import Check, Measurement
+from benchmarks.run import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +29,9 @@ class MutatedFiles:
 
     name = "fuzz"
 
-    def __init__(self) -> None:
-        self._found: dict[str, Fuzz] = {}
-
     def gate(self, *, quick: bool) -> Iterator[Check]:
         """Read a few mutated files of each format."""
         del quick
-        self._found = {}
         for kind in KINDS:
             found = fuzz(kind, FEW)
             codes = ", ".join(f"{code} {n}" for code, n in found.refused.most_common())
@@ -47,30 +45,36 @@ class MutatedFiles:
     def measure(self, *, quick: bool) -> Iterator[Measurement]:
         """Read many, format by format, and return the numbers of files by what became of them."""
         for kind in [] if quick else reversed(KINDS):  # that of the files which take longest comes last
-            found = self._found[kind] = fuzz(kind, MANY)
+            found = fuzz(kind, MANY)
             for failure in found.failed:
                 print(f"    {failure}", flush=True)
-            shape = f"{kind}: {found.files}"
-            counts = {"read": found.accepted, "refused": found.refused.total(), "probe_died": found.refused["E101"]}
-            for metric, value in counts.items():
-                yield Measurement(shape=shape, metric=metric, value=value, unit="")
-            failed, memory = len(found.failed), _mebibytes(found)
-            yield Measurement(shape=shape, metric="failed", value=failed, unit="", goal=("value", "<=", 0.0))
-            yield Measurement(
-                shape=shape, metric="peak_growth", value=memory, unit="MiB", goal=("value", "<=", READER_MEMORY)
-            )
-            self._write_table()
+            yield from measurements(kind, found)
+            write_findings()
 
-    def _write_table(self) -> None:
-        """Write the formats that are done."""
-        rows = [
-            (
-                *(kind, found.files, found.accepted, found.refused.total(), found.refused["E101"]),
-                *(len(found.failed), f"{_mebibytes(found):.0f} MiB"),
-            )
-            for kind, found in self._found.items()
-        ]
-        write_table("SECURITY.md", self.name, HEADER, rows, f"{machine_and('h5py', 'zarr', 'pyarrow')}.")
+
+def measurements(kind: str, found: Fuzz) -> Iterator[Measurement]:
+    """Return what became of the files of a kind as measurements."""
+    shape = f"{kind}: {found.files}"
+    counts = {"read": found.accepted, "refused": found.refused.total(), "probe_died": found.refused["E101"]}
+    for metric, value in counts.items():
+        yield Measurement(shape=shape, metric=metric, value=value, unit="")
+    failed, memory = len(found.failed), _mebibytes(found)
+    yield Measurement(shape=shape, metric="failed", value=failed, unit="", goal=("value", "<=", 0.0))
+    yield Measurement(shape=shape, metric="peak_growth", value=memory, unit="MiB", goal=("value", "<=", READER_MEMORY))
+
+
+def write_findings() -> None:
+    """Write the table of the formats that are done, from the newest rows of each."""
+    found: dict[str, dict[str, float]] = {}
+    with (RESULTS / "fuzz.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["shape"], {})[row["metric"]] = float(row["value"])
+    rows = []
+    for shape, values in found.items():
+        kind, _, files = shape.rpartition(": ")
+        counts = [int(values[metric]) for metric in ("read", "refused", "probe_died", "failed")]
+        rows.append((kind, files, *counts, f"{values['peak_growth']:.0f} MiB"))
+    write_table("SECURITY.md", "fuzz", HEADER, rows, f"{machine_and('h5py', 'zarr', 'pyarrow')}.")
 
 
 def _mebibytes(found: Fuzz) -> float:
