@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from musegnn.graph import EdgeSet, GraphData
     from musegnn.progress import Progress
     from musegnn.training.diagnostics import Problem
+
+MOST_AT_A_TIME = 4
 
 
 class MuSeGNN:
@@ -78,6 +81,9 @@ class MuSeGNN:
         self.device = resolve_device(config.training.device if device is None else device)
         self.dtype = dtype
         self._data = prepare(store, config)
+        idle = len(os.sched_getaffinity(0)) // config.training.threads
+        one_by_one = memory is not None or self.device != "cpu"
+        self._at_a_time = 1 if one_by_one else max(1, min(MOST_AT_A_TIME, idle))
         if memory is not None and self.device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
@@ -94,7 +100,9 @@ class MuSeGNN:
 
     def _reset(self, like: MuSeGNN | None = None) -> None:
         same = None if like is None else like._trainer.model
-        self._trainer: Trainer = Trainer(self._data, self.config, device=self.device, dtype=self.dtype, like=same)
+        self._trainer: Trainer = Trainer(
+            self._data, self.config, device=self.device, dtype=self.dtype, like=same, at_a_time=self._at_a_time
+        )
 
     @property
     def rounds(self) -> int:

@@ -423,7 +423,8 @@ class TrainingConfig(_Section):
     device
         Where to train and evaluate; ``auto``: CUDA where this machine, or the cluster, has GPUs. Bits repeat on CPUs.
     threads
-        Torch threads of the training process; part of the configuration because it may change the last bit.
+        Torch threads for one dataset; part of the configuration because it may change the last bit. One process
+        computes as many datasets at a time as there are cores for it, at most four, and one with ``--memory``.
     row_block, pairs
         What is decoded per dataset in a round; ``None``: all. `row_block`: rows of the graph, in turns, each once in
         N / `row_block` rounds; `pairs`: so many edges and as many non-edges, not for ``mlp``. The loss is an
@@ -443,7 +444,7 @@ class TrainingConfig(_Section):
     seed: int = 0
     checkpoint_every: int = Field(default=10, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=1, ge=1)
     row_block: int | None = Field(default=None, ge=1)
     pairs: int | None = Field(default=None, ge=1)
     round_size: int | None = Field(default=None, ge=2)

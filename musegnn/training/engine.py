@@ -9,9 +9,10 @@ Legend: T datasets, N genes of a dataset, d dimensions of the embedding.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,13 +26,15 @@ from musegnn.training.phases import Phases
 from musegnn.training.schedule import ALONE, participants, partners
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from musegnn.config import TrainingConfig
     from musegnn.model.model import AtlasModel
     from musegnn.training.phases import Phase
 
     Gradients = list[torch.Tensor | None]
+
+Result = TypeVar("Result")
 
 COMPARED = 3
 
@@ -80,6 +83,8 @@ class Engine:
         The group of processes; ``None``: this one alone.
     left_out
         Datasets of the atlas that take no part.
+    at_a_time
+        Datasets computed at a time, each by a thread of its own; it changes no bit. In a group of processes it is 1.
 
     Attributes
     ----------
@@ -100,6 +105,7 @@ class Engine:
         comm: Comm | None = None,
         phases: Phases | None = None,
         left_out: Collection[int] = (),
+        at_a_time: int = 1,
     ) -> None:
         self.model = model
         self.config = config
@@ -112,6 +118,7 @@ class Engine:
         self.watched: list[dict[str, Any]] = []
         self._graphs = model.graphs
         self._left_out = frozenset(left_out)
+        self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="dataset") if at_a_time > 1 else None
         self._parameters = {name: list(unit.parameters()) for name, unit in model.units.items()}
 
     @cached_property
@@ -161,7 +168,8 @@ class Engine:
                 pair = (i, partner[i])
                 if partner[i] >= 0 and pair not in compared:
                     compared.add(pair)
-                    self._watch(0, *pair, z[i], others[partner[i]])
+                    record = self._watch(0, *pair, z[i], others[partner[i]])
+                    self.watched += [] if record is None else [record]
 
     def leave_out(self, datasets: Iterable[int]) -> None:
         """Let more datasets take no part from now on."""
@@ -197,35 +205,44 @@ class Engine:
     def _parallel(self, round_: int, before_step: Callable[[], None]) -> list[dict[str, Any]]:
         model, objective = self.model, self.objective
         partner = self._partners(round_)
-        datasets = []
-        for i in self._each("encode", round_, [i for i in model.owned if i in partner]):
+
+        def encode(i: int) -> DatasetRound:
             with torch.set_grad_enabled(not self.config.recompute):
                 z = model.encode(i, round_=round_)
-            datasets.append(DatasetRound(i, partner[i], z, z.detach().requires_grad_()))
-        own = {d.index: d for d in datasets}
-        receive = self.comm.exchange({i: d.leaf.detach() for i, d in own.items()}, partner)
-        for i in self._each("reconstruct", round_, own):
+            return DatasetRound(i, partner[i], z, z.detach().requires_grad_())
+
+        def reconstruct(i: int) -> None:
             d, unit = own[i], model.decoder_unit(i)
             losses = objective.reconstruction(round_, i, d.leaf)
             d.by_own, *d.units[unit] = _gradients(objective.weighted(losses), [d.leaf, *self._parameters[unit]])
             d.losses = _detached(losses)
+
+        def compare(i: int) -> dict[str, Any] | None:
+            d, j = own[i], partner[i]
+            if j == ALONE:
+                return None
+            other = others[j].detach().requires_grad_()
+            losses = objective.comparison(round_, i, j, d.leaf, other)
+            by_own, d.by_partner = _gradients(objective.weighted(losses), [d.leaf, other])
+            d.by_own = _add(d.by_own, by_own)
+            d.losses |= _detached(losses)
+            return self._watch(round_, i, j, d.leaf, other)
+
+        def backward(i: int) -> None:
+            self._backward(round_, own[i], {k: g for k, g in returned.items() if partner[k] == i})
+
+        datasets = self._each("encode", round_, [i for i in model.owned if i in partner], encode)
+        own = {d.index: d for d in datasets}
+        receive = self.comm.exchange({i: d.leaf.detach() for i, d in own.items()}, partner)
+        self._each("reconstruct", round_, own, reconstruct)
         self.phases.enter("exchange", round_)
         others = receive()
-        for i in self._each("compare", round_, own):
-            d, j = own[i], partner[i]
-            if j != ALONE:
-                other = others[j].detach().requires_grad_()
-                losses = objective.comparison(round_, i, j, d.leaf, other)
-                by_own, d.by_partner = _gradients(objective.weighted(losses), [d.leaf, other])
-                d.by_own = _add(d.by_own, by_own)
-                d.losses |= _detached(losses)
-                self._watch(round_, i, j, d.leaf, other)
+        self.watched += [record for record in self._each("compare", round_, own, compare) if record is not None]
         by_partner = {i: d.by_partner for i, d in own.items() if d.by_partner is not None}
         collect = self.comm.return_gradients(by_partner, partner)
         self.phases.enter("return", round_)
         returned = collect()
-        for i in self._each("backward", round_, own):
-            self._backward(round_, own[i], {k: g for k, g in returned.items() if partner[k] == i})
+        self._each("backward", round_, own, backward)
         self.phases.enter("reduce", round_)
         contributions: dict[str, dict[int, torch.Tensor]] = {}
         for i, d in own.items():
@@ -273,8 +290,8 @@ class Engine:
         partner = self._partners(round_)
         rows = []
         before_step()
-        for i in self._each("encode", round_, partner):
-            j = partner[i]
+        for i, j in partner.items():
+            self.phases.enter("encode", round_, self._graphs[i].name)
             z_i = model.encode(i, round_=round_)
             losses = objective.reconstruction(round_, i, z_i)
             units = [model.layer_unit(i), model.decoder_unit(i), *model.shared.units(i)]
@@ -282,7 +299,8 @@ class Engine:
                 z_j = model.encode(j, round_=round_)
                 losses |= objective.comparison(round_, i, j, z_i, z_j)
                 units += [unit for unit in (model.layer_unit(j), *model.shared.units(j)) if unit not in units]
-                self._watch(round_, i, j, z_i, z_j)
+                record = self._watch(round_, i, j, z_i, z_j)
+                self.watched += [] if record is None else [record]
             found = iter(_gradients(objective.weighted(losses), [p for u in units for p in self._parameters[u]]))
             gradients = {unit: [next(found) for _ in self._parameters[unit]] for unit in units}
             values = read_numbers([*_detached(losses).values(), *_sums(gradients.values())])
@@ -292,11 +310,14 @@ class Engine:
             rows.append(row)
         return rows
 
-    def _each(self, phase: Phase, round_: int, datasets: Iterable[int]) -> Iterator[int]:
-        """Yield datasets one by one, each under a phase of its own."""
-        for i in datasets:
+    def _each(self, phase: Phase, round_: int, datasets: Iterable[int], work: Callable[[int], Result]) -> list[Result]:
+        """Do the work of datasets, each under a phase of its own, and return their results in order."""
+
+        def one(i: int) -> Result:
             self.phases.enter(phase, round_, self._graphs[i].name)
-            yield i
+            return work(i)
+
+        return [one(i) for i in datasets] if self._pool is None else list(self._pool.map(one, datasets))
 
     def _partners(self, round_: int) -> dict[int, int]:
         """Return the partner of each dataset that takes part in this round, -1 when it is the only one."""
@@ -306,14 +327,12 @@ class Engine:
         found = partners(seed, round_, len(members), "uniform" if is_sequential else "cycle").tolist()
         return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
 
-    def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> None:
-        """At checkpoints, note how well a dataset's genes find themselves in its partner."""
+    def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> dict[str, Any] | None:
+        """Return at checkpoints how well a dataset's genes find themselves in its partner."""
         if round_ % self.config.checkpoint_every and round_ != self.config.rounds:
-            return
+            return None
         own, other = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
-        record = compare_pair(self.objective.graph(i), self.objective.graph(j), own, other, round_)
-        if record is not None:
-            self.watched.append(record)
+        return compare_pair(self.objective.graph(i), self.objective.graph(j), own, other, round_)
 
     def _refuse(self, round_: int, objections: Collection[int]) -> None:
         """Stop before any step when a loss or a gradient of any process is not finite."""

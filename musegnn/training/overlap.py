@@ -5,6 +5,7 @@ Legend: A shared genes, N genes of a dataset.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,6 +70,7 @@ class Overlaps:
         self._graphs = graphs
         self._pairs: OrderedDict[tuple[int, int], PairOverlap] = OrderedDict()
         self._kept = 0
+        self._lock = threading.Lock()
         self._read: tuple[int, ComparedGraph] | None = None
 
     def graph(self, i: int) -> ComparedGraph:
@@ -83,14 +85,15 @@ class Overlaps:
     def pair(self, i: int, j: int) -> PairOverlap:
         """Return what datasets `i` and `j` have in common."""
         key = (min(i, j), max(i, j))
-        if key in self._pairs:
-            self._pairs.move_to_end(key)
-        else:
-            self._pairs[key] = compare_graphs(*(self.graph(k) for k in key))
-            self._kept += self._pairs[key].nbytes
-            while self._kept > KEEP_BYTES and len(self._pairs) > 1:
-                self._kept -= self._pairs.popitem(last=False)[1].nbytes
-        found = self._pairs[key]
+        with self._lock:
+            if key in self._pairs:
+                self._pairs.move_to_end(key)
+            else:
+                self._pairs[key] = compare_graphs(*(self.graph(k) for k in key))
+                self._kept += self._pairs[key].nbytes
+                while self._kept > KEEP_BYTES and len(self._pairs) > 1:
+                    self._kept -= self._pairs.popitem(last=False)[1].nbytes
+            found = self._pairs[key]
         return found if i <= j else found.turned()
 
 

@@ -6,6 +6,7 @@ are waiting time.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -53,15 +54,17 @@ class Phases:
 
     def __init__(self, on_enter: Callable[[PhaseState], None] | None = None) -> None:
         self._on_enter = on_enter
+        self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._by_dataset: dict[str, float] = {}
         self._began = time.perf_counter()
         self.now = PhaseState(0, "load", None, time.time(), 0)
 
     def enter(self, phase: Phase, round_: int, dataset: str | None = None) -> None:
-        """Begin a phase, which ends the one before it."""
-        self._close()
-        self.now = PhaseState(round_, phase, dataset, time.time(), self.now.count + 1)
+        """Begin a phase, which ends the one before it; of datasets computed at a time, the last that began counts."""
+        with self._lock:
+            self._close()
+            self.now = PhaseState(round_, phase, dataset, time.time(), self.now.count + 1)
         if self._on_enter is not None:
             self._on_enter(self.now)
 

@@ -85,6 +85,8 @@ class Trainer:
         Asked at every checkpoint; when it returns true in one process, all stop there.
     like
         Model of the same data, device and type, whose node features are used.
+    at_a_time
+        Datasets computed at a time, see :class:`~musegnn.training.engine.Engine`.
 
     Attributes
     ----------
@@ -107,6 +109,7 @@ class Trainer:
         left_out: Collection[int] = (),
         wants_pause: Callable[[], bool] = lambda: False,
         like: AtlasModel | None = None,
+        at_a_time: int = 1,
     ) -> None:
         self.config = config
         self.comm: Comm = LocalComm() if comm is None else comm
@@ -116,7 +119,14 @@ class Trainer:
         self.model = make_model(data, config, owned=owned, device=device, dtype=dtype, like=like)
         self._added = [i for i, graph in enumerate(data.graphs) if graph.added]
         left_out = {*left_out, *self._added}
-        self.engine = Engine(self.model, config.training, comm=self.comm, phases=self.phases, left_out=left_out)
+        self.engine = Engine(
+            self.model,
+            config.training,
+            comm=self.comm,
+            phases=self.phases,
+            left_out=left_out,
+            at_a_time=at_a_time,
+        )
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
         self._has_start = False

@@ -411,6 +411,23 @@ def test_recomputation_changes_no_bit(atlas, decoder):
         assert all(state[k].equal(other[k]) for k in state), unit
 
 
+@pytest.mark.parametrize("n", [2, 5])
+def test_datasets_computed_at_a_time_change_no_bit_and_no_order(atlas, n):
+    store, config = atlas(training__checkpoint_every=2, training__threads=1)
+    engines = []
+    for at_a_time in (1, n):
+        data = prepare(store, config)
+        engine = Engine(make_model(data, config), config.training, at_a_time=at_a_time)
+        rows = [engine.round(round_) for round_ in (1, 2, 3)]
+        engines.append((engine, rows))
+    (alone, alone_rows), (together, together_rows) = engines
+    assert alone_rows == together_rows
+    assert alone.watched == together.watched != []
+    for unit in alone.model.units:
+        state, other = alone.state(unit), together.state(unit)
+        assert all(state[k].equal(other[k]) for k in state), unit
+
+
 def test_several_processes_refuse_sequential_order(atlas):
     store, config = atlas(2, training__published={"sequential": True})
     data = prepare(store, config)
