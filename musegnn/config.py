@@ -423,8 +423,7 @@ class TrainingConfig(_Section):
     device
         Where to train and evaluate; ``auto``: CUDA where this machine, or the cluster, has GPUs. Bits repeat on CPUs.
     threads
-        Torch threads for one dataset; part of the configuration because it may change the last bit. One process
-        computes as many datasets at a time as there are cores for it, at most four, and one with ``--memory``.
+        Torch threads per dataset, of which four at a time are computed where cores allow. May change the last bit.
     row_block, pairs
         What is decoded per dataset in a round; ``None``: all. `row_block`: rows of the graph, in turns, each once in
         N / `row_block` rounds; `pairs`: so many edges and as many non-edges, not for ``mlp``. The loss is an

@@ -63,7 +63,7 @@ class PaperScale:
             plain = write_atlas(place / "data", n, n_genes=GENES)
             trained = plain | {"model": {"encoder": "transformer"}, "training": {"rounds": rounds}}
             slim = trained | {"training": trained["training"] | {"recompute": True}}
-            for config, actors in ((plain, 0), (trained, 0), (slim, ACTORS)):
+            for config, actors in ((trained, 0), (slim, ACTORS), (plain, 0)):
                 yield from whole_way(n, config, actors, run_stages(config, place, actors), goals=not quick)
             yield from published(n, rounds, plain)
 
