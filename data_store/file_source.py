@@ -186,9 +186,9 @@ class FileSource:
             try:
                 same = file.stamp() == stamp
             except InputError as error:
-                if error.code != "E230":
+                if not isinstance(error.__cause__, FileNotFoundError):
                     raise
-                same = False  # it is gone
+                same = False
             if not same:
                 raise self._changed()
 

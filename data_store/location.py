@@ -126,9 +126,9 @@ class Location:
         if not self.is_remote:
             try:
                 stat = os.stat(self.text)  # noqa: PTH116  a folder may have thousands of files
-            except FileNotFoundError:
+            except FileNotFoundError as error:
                 msg = "there is no such file"
-                raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from None
+                raise InputError(msg, code="E230", where=self.where, fix="correct `path` in the atlas file") from error
             return stat.st_size, str(stat.st_mtime_ns)
         fs, path = self._remote()
         info: dict[str, Any] = self._asked(fs.info, path)  # what it holds differs between file systems
