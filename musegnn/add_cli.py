@@ -54,7 +54,7 @@ def add(
     setting
         Any other setting of a dataset, as name=value; may be repeated.
     """
-    from musegnn import pipeline
+    from musegnn import pipeline, results
     from musegnn.evaluation.drift import drift_report, drift_text
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
@@ -74,7 +74,7 @@ def add(
             **settings,
         )
         folder = RunFolder.open(out)
-        pipeline.write_results(folder, model, progress=progress)
+        results.write_results(folder, model, progress=progress)
     n_before = len(RunFolder.open(run).atlas().datasets)
     reports = [drift_report(model.history, dataset.name) for dataset in model.config.datasets[n_before:]]
     if common.json:

@@ -217,7 +217,7 @@ def train(
     device
         Where to train: auto, cpu or cuda (training.device). With actors, each of them has a GPU of its own.
     """
-    from musegnn import pipeline
+    from musegnn import pipeline, results
     from musegnn.data_store import Store
     from musegnn.datasets import atlas_of_store, expand_strata
     from musegnn.progress import TerminalProgress
@@ -231,7 +231,7 @@ def train(
     with folder.logging(), TerminalProgress(quiet=common.quiet or common.json) as progress:
         limit = None if memory is None else parse_bytes(memory)
         model = pipeline.train(folder, opened, resume=resume, memory=limit, cluster=cluster, progress=progress)
-        pipeline.write_results(folder, model, progress=progress)
+        results.write_results(folder, model, progress=progress)
     print_run(folder, common)
     return 0
 

@@ -81,14 +81,14 @@ def benchmark(
 def _evaluate(
     run: Path, gmt: Path | None, seeds: int, device: str | None, common: Common, *, trained_baselines: bool
 ) -> int:
-    from musegnn import pipeline
+    from musegnn import pipeline, results
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     model = pipeline.load_model(folder, device=device)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        evaluation = pipeline.evaluate(
+        evaluation = results.evaluate(
             folder, model, gmt=gmt, trained_baselines=trained_baselines, seeds=seeds, progress=progress
         )
     if common.json:
@@ -108,13 +108,13 @@ def report(run: Path, *, gmt: Path | None = None, common: Common = Common()) -> 
     gmt
         File of gene sets with human names: they name the clusters, and the page finds them enriched among any genes.
     """
-    from musegnn import pipeline
+    from musegnn import results
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        pipeline.write_report(folder, *_results(folder), gmt=gmt, progress=progress)
+        results.write_report(folder, *_results(folder), gmt=gmt, progress=progress)
     print_result(common, {"file": str(folder.report)}, f"Open {shown(folder.report)} in a browser.")
     return 0
 
@@ -131,13 +131,13 @@ def explore(run: Path, *, port: Port = 0, gmt: Path | None = None, common: Commo
     gmt
         File of gene sets with human names, as for the report.
     """
-    from musegnn import pipeline
+    from musegnn import results
     from musegnn.progress import TerminalProgress
     from musegnn.run_folder import RunFolder
 
     folder = RunFolder.open(run)
     with TerminalProgress(quiet=common.quiet or common.json) as progress:
-        server = pipeline.explore(folder, *_results(folder), port=port, gmt=gmt, progress=progress)
+        server = results.explore(folder, *_results(folder), port=port, gmt=gmt, progress=progress)
     with server:
         print_result(common, {"url": server.url}, f"Open {server.url} in a browser of this computer. Ctrl+C ends it.")
         sys.stdout.flush()

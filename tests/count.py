@@ -46,7 +46,7 @@ FLOORS = (
     "evaluation",
     "analysis",
     "cluster",
-    "musegnn pipeline",
+    "musegnn pipeline results",
     "add_cli analysis_cli cli __main__ doctor gene_sets_cli options output results_cli store_cli",
 )
 """Parts of the package from the lowest floor to the highest; what is not here is on the floor of the pipeline."""
@@ -180,7 +180,7 @@ def find_circles(arrows: dict[str, set[str]]) -> list[list[str]]:
 def floor(name: str) -> int:
     """Return the floor of a module."""
     part = f"{name}.musegnn".split(".")[1]
-    return next((k for k, parts in enumerate(FLOORS) if part in parts.split()), FLOORS.index("musegnn pipeline"))
+    return next((k for k, parts in enumerate(FLOORS) if part in parts.split()), FLOORS.index("musegnn pipeline results"))
 
 
 def undocumented(node: ast.AST, name: str) -> list[str]:

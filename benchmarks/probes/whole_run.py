@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musegnn import pipeline
+from musegnn import pipeline, results
 from musegnn.atlas_file import validate_atlas
 from musegnn.cluster.options import ClusterOptions
 from musegnn.run_folder import RunFolder
@@ -30,9 +30,9 @@ def main(config: dict[str, Any], place: Path, actors: int) -> None:  # JSON
     folder = RunFolder.create(place / f"run-{atlas.training.rounds}-{actors}", atlas, store=store.path)
     cluster = ClusterOptions(actors=actors) if actors else None
     model = stage("training", lambda: pipeline.train(folder, store, resume=True, cluster=cluster), folder)
-    adata = stage("layout", lambda: pipeline.write_embeddings(folder, model))
-    evaluation = stage("evaluation", lambda: pipeline.evaluate(folder, model))
-    stage("page", lambda: pipeline.write_report(folder, model, adata, evaluation))
+    adata = stage("layout", lambda: results.write_embeddings(folder, model))
+    evaluation = stage("evaluation", lambda: results.evaluate(folder, model))
+    stage("page", lambda: results.write_report(folder, model, adata, evaluation))
 
 
 def stage(name: str, work: Callable[[], Any], folder: RunFolder | None = None) -> Any:  # what the stage returns

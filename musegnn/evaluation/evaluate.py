@@ -19,20 +19,18 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from musegnn.data_store.atomic_files import write_file
-from musegnn.evaluation import edge_prediction
 from musegnn.evaluation.baselines.candidates import Candidate, baseline_candidates, relational_vectors, vector_candidate
 from musegnn.evaluation.compare import compare_retrieval
 from musegnn.evaluation.gene_sets import function_document, function_scores, transfer_scores
-from musegnn.evaluation.joint import conservation, islands, joint_error, mixing, retrieve_jointly
-from musegnn.evaluation.metrics import mean_of_defined
+from musegnn.evaluation.joint import joint_error, retrieve_jointly
 from musegnn.evaluation.modules import module_document, module_sets
 from musegnn.evaluation.published_metrics import published_metrics
-from musegnn.evaluation.retrieval import retrieve_all, summarize_pairs
-from musegnn.evaluation.sample import draw_sample, sampling_error
+from musegnn.evaluation.retrieval import retrieve_all
+from musegnn.evaluation.sample import draw_sample
+from musegnn.evaluation.scores import describe, edge_scores, joint_scores, pair_error, retrieval_scores, space
 from musegnn.evaluation.seeds import summarize_seeds
 from musegnn.evaluation.stability import nearest_rows, neighbor_stability
 from musegnn.ranking import TOP_K
-from musegnn.vectors import effective_rank, mean_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -42,12 +40,9 @@ if TYPE_CHECKING:
 
     from musegnn.config import AtlasConfig
     from musegnn.data_store.records import DatasetRecord, PairTable
-    from musegnn.evaluation.edge_prediction import PairScore
-    from musegnn.evaluation.retrieval import PairRetrieval, QueryScores
-    from musegnn.evaluation.sample import Sample
+    from musegnn.evaluation.retrieval import PairRetrieval
     from musegnn.graph import GraphData, HeldOutPairs
     from musegnn.progress import Progress
-    from musegnn.vectors import Similarity
 
     Vectors = Mapping[str, NDArray[np.floating]]
 
@@ -55,9 +50,7 @@ FORMAT = "musegnn-evaluation"
 VERSION = 2
 DIGITS = 6
 RAW = "relations"
-CORRECTIONS: tuple[Similarity, ...] = ("balanced", "csls")
 MAPS = "musegnn's two closed-form maps"
-EDGE_SETS = ("all", "positive", "negative")
 
 
 class TrainedModel(Protocol):
@@ -133,12 +126,12 @@ def evaluate(
         for name, candidate in candidates.items():
             models[name] = {
                 "description": candidate.description,
-                "held_out_edges": _edge_scores(graphs, candidate),
-                "retrieval": _retrieval_scores(retrieved[name]),
+                "held_out_edges": edge_scores(graphs, candidate),
+                "retrieval": retrieval_scores(retrieved[name]),
                 "joint": None,
                 "space": None,
                 "published": None,
-                "errors": {"held_out_mrr": _pair_error(retrieved[name], sample)},
+                "errors": {"held_out_mrr": pair_error(retrieved[name], sample)},
             }
             if candidate.vectors is not None:
                 published = published_metrics(
@@ -150,8 +143,8 @@ def evaluate(
                     sample=sample,
                 )
                 models[name] |= {
-                    "joint": _joint_scores(graphs, candidate.vectors, joint[name], published, sample),
-                    "space": _space(graphs, candidate.vectors),
+                    "joint": joint_scores(graphs, candidate.vectors, joint[name], published, sample),
+                    "space": space(graphs, candidate.vectors),
                     "published": published,
                 }
                 models[name]["errors"]["joint_mrr"] = 0.0 if sample.queries is None else joint_error(joint[name])
@@ -165,7 +158,7 @@ def evaluate(
             "top_k": TOP_K,
             "seed": seed,
             "sample": sample.describe(),
-            "datasets": [_describe(t) for t in graphs],
+            "datasets": [describe(t) for t in graphs],
             "models": models,
             "comparisons": _comparisons(retrieved, subject, seed),
             "joint_comparisons": _comparisons(joint, subject, seed),
@@ -188,111 +181,6 @@ def _comparisons(
 def _one_blas_thread() -> threadpool_limits:
     """Fix the order of sums, which follows the number of threads; one thread is faster here as well."""
     return threadpool_limits(1, user_api="blas")
-
-
-def _describe(graph: GraphData) -> dict[str, Any]:  # JSON
-    return {
-        "name": graph.name,
-        "modality": graph.modality,
-        "tissue": graph.tissue,
-        "species": graph.species,
-        "n_genes": graph.n_genes,
-        "n_held_out_genes": int((~graph.trainable).sum()),
-        "n_training_edges": graph.edges.n_edges // 2,
-        "n_held_out_edges": len(graph.held_out.rows),
-        "n_held_out_negative_edges": int((graph.held_out.sign < 0).sum()),
-        "n_held_out_non_edges": len(graph.held_out.negative_rows),
-        "degree_auc": edge_prediction.degree_auc(graph),
-    }
-
-
-def _edge_scores(graphs: Sequence[GraphData], candidate: Candidate) -> dict[str, Any] | None:  # JSON
-    if candidate.vectors is None:
-        return None
-    per_dataset: dict[str, dict[str, dict[str, float]]] = {}
-    for t in graphs:
-        cosine = edge_prediction.pair_cosine(candidate.vectors[t.name])
-        scores: dict[str, PairScore] = {
-            "cosine": cosine,
-            "abs_cosine": lambda rows, cols, cosine=cosine: np.abs(cosine(rows, cols)),  # type: ignore[misc]
-        }
-        if candidate.decoder is not None:
-            scores["decoder"] = candidate.decoder(t.name)
-        per_dataset[t.name] = {name: edge_prediction.held_out_auc(score, t.held_out) for name, score in scores.items()}
-    names = ("cosine", "abs_cosine", *(("decoder",) if candidate.decoder is not None else ()))
-    overall = {
-        name: {which: mean_of_defined([scores[name][which] for scores in per_dataset.values()]) for which in EDGE_SETS}
-        for name in names
-    }
-    return {"overall": overall, "datasets": per_dataset}
-
-
-def _retrieval_scores(pairs: Sequence[PairRetrieval]) -> dict[str, Any]:  # JSON
-    return {
-        "held_out": summarize_pairs(pairs),
-        "anchors": summarize_pairs(pairs, anchors=True),
-        "pairs": [
-            {
-                "first": p.first,
-                "second": p.second,
-                "group": p.group,
-                "held_out": _query_means(p.held_out),
-                "anchors": _query_means(p.anchors),
-            }
-            for p in pairs
-        ],
-    }
-
-
-def _query_means(scores: QueryScores) -> dict[str, Any]:  # JSON
-    return {
-        "n_queries": len(scores.key),
-        "mrr": mean_of_defined(scores.reciprocal_rank),
-        "recall": mean_of_defined(scores.recall),
-        "chance_mrr": scores.chance_mrr,
-        "chance_recall": scores.chance_recall,
-    }
-
-
-def _pair_error(pairs: Sequence[PairRetrieval], sample: Sample) -> float:
-    """Return the standard error of the overall MRR of held-out genes over the pairs of datasets that were drawn."""
-    means = np.array([p.held_out.reciprocal_rank.mean() for p in pairs if len(p.held_out.key)])
-    return sampling_error(means, len(means) * sample.n_pairs / max(len(sample.pairs), 1))
-
-
-def _joint_scores(
-    graphs: Sequence[GraphData],
-    vectors: Vectors,
-    pairs: Sequence[PairRetrieval],
-    published: Mapping[str, Any],
-    sample: Sample,
-) -> dict[str, Any]:  # JSON
-    found = {"retrieval": pairs}
-    # CSLS needs what is typical for every single row, which takes longer than all else
-    corrections = CORRECTIONS if sample.queries is None else CORRECTIONS[:1]
-    found |= {f"retrieval_{by}": retrieve_jointly(graphs, vectors, by=by, queries=sample.queries) for by in corrections}
-    return {
-        **{
-            name: {"held_out": summarize_pairs(each), "anchors": summarize_pairs(each, anchors=True)}
-            for name, each in found.items()
-        },
-        "mixing": mixing(graphs, vectors, rows=sample.rows),
-        "conservation": conservation(graphs, vectors, pairs=sample.pairs),
-        "islands": islands(published),
-    }
-
-
-def _space(graphs: Sequence[GraphData], vectors: Vectors) -> dict[str, Any]:  # JSON
-    parts = {t.name: np.asarray(vectors[t.name], dtype=np.float64) for t in graphs}
-    pooled = np.concatenate(list(parts.values()))
-    return {
-        "dim": pooled.shape[1],
-        "effective_rank": effective_rank(pooled),
-        "mean_cosine": mean_cosine(pooled),
-        "datasets": {
-            name: {"effective_rank": effective_rank(x), "mean_cosine": mean_cosine(x)} for name, x in parts.items()
-        },
-    }
 
 
 def _plain(value: Any) -> Any:  # JSON

@@ -16,7 +16,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import musegnn as mg
-from musegnn import pipeline
+from musegnn import pipeline, results
 from musegnn.cli import main
 from musegnn.run_folder import RunFolder
 from tests.musegnn.test_run import write_counts
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     run = RunFolder.create(path / "run", config)
     store = mg.build_graphs(config, run.store_path(), progress=False)
     model = pipeline.train(run, store, resume=True)
-    pipeline.write_embeddings(run, model)
+    results.write_embeddings(run, model)
     return path
 
 
