@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +20,7 @@ from musegnn.run_folder import RunFolder
 from musegnn.text import some_of
 from musegnn.training.extend import TrainedRun, outline
 from musegnn.training.genes import gene_keys, read_orthologs
-from musegnn.training.memory import check_memory
+from musegnn.training.memory import check_memory, fitting_at_a_time
 from musegnn.training.prepare import prepare
 from musegnn.training.trainer import Trainer, refuse_old_checkpoints, threads
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from musegnn.graph import EdgeSet, GraphData
     from musegnn.progress import Progress
     from musegnn.training.diagnostics import Problem
-
-MOST_AT_A_TIME = 4
 
 
 class MuSeGNN:
@@ -81,11 +78,10 @@ class MuSeGNN:
         self.device = resolve_device(config.training.device if device is None else device)
         self.dtype = dtype
         self._data = prepare(store, config)
-        idle = len(os.sched_getaffinity(0)) // config.training.threads
-        one_by_one = memory is not None or self.device != "cpu"
-        self._at_a_time = 1 if one_by_one else max(1, min(MOST_AT_A_TIME, idle))
         if memory is not None and self.device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
+        fitting = fitting_at_a_time(self._data, config.model, config.training, memory)
+        self._at_a_time = fitting if self.device == "cpu" else 1
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
         self.graphs: Sequence[GraphData] = list(self._data.owned_graphs().values())

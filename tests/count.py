@@ -180,7 +180,9 @@ def find_circles(arrows: dict[str, set[str]]) -> list[list[str]]:
 def floor(name: str) -> int:
     """Return the floor of a module."""
     part = f"{name}.musegnn".split(".")[1]
-    return next((k for k, parts in enumerate(FLOORS) if part in parts.split()), FLOORS.index("musegnn pipeline results"))
+    return next(
+        (k for k, parts in enumerate(FLOORS) if part in parts.split()), FLOORS.index("musegnn pipeline results")
+    )
 
 
 def undocumented(node: ast.AST, name: str) -> list[str]:

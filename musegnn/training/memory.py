@@ -8,6 +8,7 @@ Legend: N genes, d dimensions, V anchor genes.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     from musegnn.config import ModelConfig, TrainingConfig
     from musegnn.training.prepare import Prepared
+
+MOST_AT_A_TIME = 4
+"""Datasets that one process computes at a time; more have not been tried."""
 
 PAIR_BYTES = 12  # per entry of the stored pairs: gene, z and estimate
 EDGE_BYTES = 20 + 20 + 21 + 32  # per directed edge: selected; whole; signs and what overlaps take; attention, target
@@ -67,16 +71,16 @@ class DatasetMemory:
 
 
 def estimate_memory(
-    sizes: Sequence[DatasetSize], model: ModelConfig, training: TrainingConfig, *, n_anchors: int
+    sizes: Sequence[DatasetSize], model: ModelConfig, training: TrainingConfig, *, n_anchors: int, at_a_time: int = 1
 ) -> dict[str, int]:
-    """Estimate the bytes, by part, of one process on the CPU that owns all datasets."""
+    """Estimate the bytes, by part, of one process on the CPU that owns all datasets and computes some at a time."""
     found = [dataset_memory(size, model, training, n_anchors=n_anchors) for size in sizes]
     return {
         "libraries": TRAINING_PROCESS + (OPTIMIZER if training.rounds > 0 else 0),
         "graphs": sum(d.everywhere for d in found) + overlap_bytes(sizes),
         "datasets": sum(d.held for d in found),
         "shared modules": (COPIES if training.rounds > 0 else COPIES_AT_REST) * shared_bytes(sizes, model, n_anchors),
-        "step": max((d.step for d in found), default=0),
+        "step": sum(sorted((d.step for d in found), reverse=True)[:at_a_time]),
     }
 
 
@@ -159,6 +163,22 @@ def check_memory(data: Prepared, model: ModelConfig, training: TrainingConfig, b
     else:
         fix += ", or train fewer datasets or genes; no setting of decoder, row blocks and recomputation fits"
     raise RunError(msg, code="E411", where="memory", fix=fix)
+
+
+def fitting_at_a_time(data: Prepared, model: ModelConfig, training: TrainingConfig, budget: int | None) -> int:
+    """Return how many datasets this process computes at a time in a round on the CPU: as many as cores and bytes allow.
+
+    At least one, and at most MOST_AT_A_TIME; `budget` is ``None`` where bytes do not matter.
+    """
+    most = max(1, min(MOST_AT_A_TIME, len(os.sched_getaffinity(0)) // training.threads))
+    if budget is None:
+        return most
+    sizes, n_anchors = dataset_sizes(data, model), len(data.anchors)
+    needed = {
+        k: sum(estimate_memory(sizes, model, training, n_anchors=n_anchors, at_a_time=k).values())
+        for k in range(2, most + 1)
+    }
+    return max((k for k, total in needed.items() if total <= budget), default=1)
 
 
 def dataset_sizes(data: Prepared, model: ModelConfig) -> list[DatasetSize]:

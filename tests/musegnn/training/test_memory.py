@@ -23,6 +23,7 @@ from musegnn.training.memory import (
     dataset_sizes,
     encoder_bytes,
     estimate_memory,
+    fitting_at_a_time,
     shared_bytes,
     weight_bytes,
 )
@@ -83,6 +84,23 @@ def test_a_training_that_does_not_fit_stops_and_names_what_does(atlas):
         check_memory(data, config.model, config.training, 10**6)
     with pytest.raises(RunError, match="E411"):
         MuSeGNN(store, config, memory=10**6)
+
+
+def test_as_many_datasets_are_computed_at_a_time_as_cores_and_bytes_allow(atlas, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    store, config = atlas(4, training__threads=1)
+    data = prepare(store, config)
+    one, n_anchors = total(data, config.model, config.training), len(data.anchors)
+    sizes = dataset_sizes(data, config.model)
+    three = sum(estimate_memory(sizes, config.model, config.training, n_anchors=n_anchors, at_a_time=3).values())
+    assert one < three
+
+    def fitting(budget, threads=1):
+        training = config.training.model_copy(update={"threads": threads})
+        return fitting_at_a_time(data, config.model, training, budget)
+
+    assert [fitting(budget) for budget in (None, PLENTY, three, three - 1, one)] == [4, 4, 3, 2, 1]
+    assert [fitting(None, threads) for threads in (2, 3, 4, 8)] == [3, 2, 1, 1]
 
 
 def size_with(n_genes, n_edges):
