@@ -80,8 +80,9 @@ class MuSeGNN:
         self._data = prepare(store, config)
         if memory is not None and self.device == "cpu":
             check_memory(self._data, config.model, config.training, memory)
-        fitting = fitting_at_a_time(self._data, config.model, config.training, memory)
-        self._at_a_time = fitting if self.device == "cpu" else 1
+        self._at_a_time = 1
+        if self.device == "cpu":
+            self._at_a_time = fitting_at_a_time(self._data, config.model, config.training, memory)
         self.records: dict[str, DatasetRecord] = dict(self._data.records)
         self.edges: dict[str, EdgeSet] = dict(self._data.edges)
         self.graphs: Sequence[GraphData] = list(self._data.owned_graphs().values())

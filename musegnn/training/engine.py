@@ -168,8 +168,7 @@ class Engine:
                 pair = (i, partner[i])
                 if partner[i] >= 0 and pair not in compared:
                     compared.add(pair)
-                    record = self._watch(0, *pair, z[i], others[partner[i]])
-                    self.watched += [] if record is None else [record]
+                    self.watched += self._watch(0, *pair, z[i], others[partner[i]])
 
     def leave_out(self, datasets: Iterable[int]) -> None:
         """Let more datasets take no part from now on."""
@@ -217,10 +216,10 @@ class Engine:
             d.by_own, *d.units[unit] = _gradients(objective.weighted(losses), [d.leaf, *self._parameters[unit]])
             d.losses = _detached(losses)
 
-        def compare(i: int) -> dict[str, Any] | None:
+        def compare(i: int) -> list[dict[str, Any]]:
             d, j = own[i], partner[i]
             if j == ALONE:
-                return None
+                return []
             other = others[j].detach().requires_grad_()
             losses = objective.comparison(round_, i, j, d.leaf, other)
             by_own, d.by_partner = _gradients(objective.weighted(losses), [d.leaf, other])
@@ -237,7 +236,8 @@ class Engine:
         self._each("reconstruct", round_, own, reconstruct)
         self.phases.enter("exchange", round_)
         others = receive()
-        self.watched += [record for record in self._each("compare", round_, own, compare) if record is not None]
+        for records in self._each("compare", round_, own, compare):
+            self.watched += records
         by_partner = {i: d.by_partner for i, d in own.items() if d.by_partner is not None}
         collect = self.comm.return_gradients(by_partner, partner)
         self.phases.enter("return", round_)
@@ -299,8 +299,7 @@ class Engine:
                 z_j = model.encode(j, round_=round_)
                 losses |= objective.comparison(round_, i, j, z_i, z_j)
                 units += [unit for unit in (model.layer_unit(j), *model.shared.units(j)) if unit not in units]
-                record = self._watch(round_, i, j, z_i, z_j)
-                self.watched += [] if record is None else [record]
+                self.watched += self._watch(round_, i, j, z_i, z_j)
             found = iter(_gradients(objective.weighted(losses), [p for u in units for p in self._parameters[u]]))
             gradients = {unit: [next(found) for _ in self._parameters[unit]] for unit in units}
             values = read_numbers([*_detached(losses).values(), *_sums(gradients.values())])
@@ -327,12 +326,13 @@ class Engine:
         found = partners(seed, round_, len(members), "uniform" if is_sequential else "cycle").tolist()
         return {i: members[k] if k >= 0 else ALONE for i, k in zip(members, found, strict=True)}
 
-    def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> dict[str, Any] | None:
-        """Return at checkpoints how well a dataset's genes find themselves in its partner."""
+    def _watch(self, round_: int, i: int, j: int, z_i: torch.Tensor, z_j: torch.Tensor) -> list[dict[str, Any]]:
+        """Return at checkpoints a record of how well a dataset's genes find themselves in its partner, else none."""
         if round_ % self.config.checkpoint_every and round_ != self.config.rounds:
-            return None
+            return []
         own, other = (z.detach().double().cpu().numpy() for z in (z_i, z_j))
-        return compare_pair(self.objective.graph(i), self.objective.graph(j), own, other, round_)
+        record = compare_pair(self.objective.graph(i), self.objective.graph(j), own, other, round_)
+        return [] if record is None else [record]
 
     def _refuse(self, round_: int, objections: Collection[int]) -> None:
         """Stop before any step when a loss or a gradient of any process is not finite."""
